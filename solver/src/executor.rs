@@ -1,0 +1,69 @@
+//! What the solver asks of whatever runs processes: a snapshot in, a layer out. It hands over snapshots, never
+//! mounts, so that an executor may be another machine.
+
+use boxwright_cache::Cancel;
+use boxwright_cache::oci::Platform;
+use boxwright_cache::snapshot::Snapshot;
+use boxwright_cache::store::ActiveLayer;
+
+use crate::event::LogStream;
+use crate::ir::NetworkMode;
+
+/// Runs exec vertices.
+pub trait Executor: Send + Sync {
+    /// Runs `spec` to its end over `spec.root` and leaves in `layer` what the process changed, ready to be committed.
+    /// Output goes to `log` as it comes. Returns only when no process of the container is left.
+    ///
+    /// # Errors
+    /// See [`ExecError`]; `layer` is then to be dropped.
+    fn run(
+        &self,
+        spec: &ExecSpec,
+        layer: &mut ActiveLayer,
+        log: &mut (dyn FnMut(LogStream, &[u8]) + Send),
+        cancel: &Cancel,
+    ) -> Result<(), ExecError>;
+}
+
+/// An exec vertex whose inputs have become snapshots.
+#[derive(Debug)]
+pub struct ExecSpec {
+    pub root: Snapshot,
+    pub mounts: Vec<ExecMount>,
+    pub args: Vec<String>,
+    /// `NAME=value`, later ones win; complete (PATH included).
+    pub env: Vec<String>,
+    pub cwd: String,
+    /// As in the image config; resolved inside the root.
+    pub user: String,
+    pub network: NetworkMode,
+    pub platform: Platform,
+}
+
+#[derive(Debug)]
+pub struct ExecMount {
+    pub target: String,
+    pub source: ExecMountSource,
+    pub read_only: bool,
+}
+
+#[derive(Debug)]
+pub enum ExecMountSource {
+    Inline { data: Vec<u8>, mode: u32 },
+    Bind { from: Snapshot, selector: String },
+}
+
+#[derive(Debug, thiserror::Error)]
+pub enum ExecError {
+    /// The process ended with a status other than 0, 128 + n for a signal n.
+    #[error("exit code: {code}")]
+    Exit { code: i32 },
+    /// The process could not be started: no such command, no such user, not executable.
+    #[error("{message}")]
+    Start { code: i32, message: String },
+    /// The container could not be set up.
+    #[error("{doing}: {reason}")]
+    Setup { doing: String, reason: String },
+    #[error(transparent)]
+    Cache(#[from] boxwright_cache::Error),
+}
