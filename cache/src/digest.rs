@@ -168,7 +168,8 @@ impl ChainId {
     /// The chain id of `diff_ids`, bottom first; none for an empty stack.
     pub fn of(diff_ids: &[DiffId]) -> Option<ChainId> {
         let (first, rest) = diff_ids.split_first()?;
-        let chain = rest.iter().fold(first.0, |below, diff| Digest::of(format!("{below} {}", diff.0).as_bytes()));
+        let chain =
+            rest.iter().fold(first.0, |below, diff| Digest::of(format!("{below} {}", diff.0).as_bytes()));
         Some(ChainId(chain))
     }
 }

@@ -39,7 +39,10 @@ pub type Result<T, E = Error> = std::result::Result<T, E>;
 
 impl Error {
     /// A closure for `map_err`: an I/O error with the action and the path.
-    pub fn io<E: Into<std::io::Error>>(doing: &'static str, path: impl AsRef<Path>) -> impl FnOnce(E) -> Error {
+    pub fn io<E: Into<std::io::Error>>(
+        doing: &'static str,
+        path: impl AsRef<Path>,
+    ) -> impl FnOnce(E) -> Error {
         move |source| Error::Io { doing, path: path.as_ref().to_owned(), source: source.into() }
     }
 

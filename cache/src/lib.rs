@@ -4,7 +4,10 @@
 pub mod cancel;
 pub mod digest;
 pub mod error;
+pub mod fs;
+pub mod layer;
 pub mod oci;
+pub mod snapshot;
 
 pub use cancel::Cancel;
 pub use digest::{ChainId, ContentDigest, DiffId, Digest};

@@ -101,20 +101,28 @@ mod tests {
     #[test]
     fn an_ambiguous_document_is_refused() {
         let both = format!(r#"{{"schemaVersion":2,"config":{CONFIG},"layers":[],"manifests":[]}}"#);
-        assert!(Document::parse(both.as_bytes(), Some(OCI_MANIFEST)).unwrap_err().to_string().contains("both"));
+        assert!(
+            Document::parse(both.as_bytes(), Some(OCI_MANIFEST)).unwrap_err().to_string().contains("both")
+        );
     }
 
     #[test]
     fn the_media_type_decides_and_must_not_contradict() {
-        let manifest = format!(r#"{{"schemaVersion":2,"mediaType":"{DOCKER_MANIFEST}","config":{CONFIG},"layers":[]}}"#);
-        assert!(matches!(Document::parse(manifest.as_bytes(), Some(OCI_MANIFEST)), Ok(Document::Manifest(_))));
+        let manifest =
+            format!(r#"{{"schemaVersion":2,"mediaType":"{DOCKER_MANIFEST}","config":{CONFIG},"layers":[]}}"#);
+        assert!(matches!(
+            Document::parse(manifest.as_bytes(), Some(OCI_MANIFEST)),
+            Ok(Document::Manifest(_))
+        ));
         assert!(Document::parse(manifest.as_bytes(), Some(DOCKER_INDEX)).is_err());
     }
 
     #[test]
     fn unknown_fields_survive() {
         let text = format!(r#"{{"schemaVersion":2,"config":{CONFIG},"layers":[],"subject":{{"a":1}}}}"#);
-        let Ok(Document::Manifest(manifest)) = Document::parse(text.as_bytes(), None) else { panic!("a manifest") };
+        let Ok(Document::Manifest(manifest)) = Document::parse(text.as_bytes(), None) else {
+            panic!("a manifest")
+        };
         assert_eq!(serde_json::to_value(&manifest).unwrap()["subject"]["a"], 1);
     }
 }

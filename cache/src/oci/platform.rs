@@ -67,7 +67,9 @@ impl Platform {
 fn normalise(architecture: &str, variant: Option<&str>) -> (String, Option<String>) {
     let variant = variant.map(str::to_ascii_lowercase).filter(|v| !v.is_empty());
     let (architecture, variant) = match (architecture.to_ascii_lowercase().as_str(), variant.as_deref()) {
-        ("x86_64" | "x86-64" | "amd64", v) => ("amd64".to_owned(), v.filter(|v| *v != "v1").map(str::to_owned)),
+        ("x86_64" | "x86-64" | "amd64", v) => {
+            ("amd64".to_owned(), v.filter(|v| *v != "v1").map(str::to_owned))
+        }
         ("i386" | "i486" | "i586" | "i686" | "x86" | "386", _) => ("386".to_owned(), None),
         ("aarch64" | "arm64", v) => {
             ("arm64".to_owned(), v.filter(|v| !matches!(*v, "v8" | "8")).map(str::to_owned))
@@ -87,7 +89,8 @@ impl FromStr for Platform {
 
     fn from_str(text: &str) -> Result<Platform> {
         let ok = |part: &str| {
-            !part.is_empty() && part.bytes().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'_' | b'-' | b'.'))
+            !part.is_empty()
+                && part.bytes().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'_' | b'-' | b'.'))
         };
         let parts: Vec<&str> = text.split('/').collect();
         if let Some(bad) = parts.iter().find(|p| !ok(p)) {

@@ -94,7 +94,9 @@ impl FromStr for Reference {
             _ => (rest, None),
         };
         if tag.is_some_and(|tag| !is_tag(tag)) {
-            return Err(bad("invalid reference format: a tag has up to 128 letters, digits, `_`, `.` or `-`"));
+            return Err(bad(
+                "invalid reference format: a tag has up to 128 letters, digits, `_`, `.` or `-`",
+            ));
         }
         let (registry, repository) = match name.split_once('/') {
             Some((host, rest)) if is_host(host) => (host, rest),
@@ -151,9 +153,9 @@ fn is_registry(text: &str) -> bool {
 fn is_component(part: &str) -> bool {
     let alnum = |b: u8| b.is_ascii_lowercase() || b.is_ascii_digit();
     let (Some(first), Some(last)) = (part.bytes().next(), part.bytes().last()) else { return false };
-    let separated = part.split(|c: char| c.is_ascii_lowercase() || c.is_ascii_digit()).all(|separator| {
-        matches!(separator, "" | "." | "_" | "__") || separator.bytes().all(|b| b == b'-')
-    });
+    let separated = part
+        .split(|c: char| c.is_ascii_lowercase() || c.is_ascii_digit())
+        .all(|separator| matches!(separator, "" | "." | "_" | "__") || separator.bytes().all(|b| b == b'-'));
     alnum(first) && alnum(last) && separated
 }
 
@@ -200,7 +202,20 @@ mod tests {
 
     #[test]
     fn what_is_no_reference_is_refused() {
-        for bad in ["", ":", "a:", "UPPER", "a//b", "../x", "a/../b", "-a", "a:b:c/d:e f", "x@sha256:1", "a_-b", "h:99999/x"] {
+        for bad in [
+            "",
+            ":",
+            "a:",
+            "UPPER",
+            "a//b",
+            "../x",
+            "a/../b",
+            "-a",
+            "a:b:c/d:e f",
+            "x@sha256:1",
+            "a_-b",
+            "h:99999/x",
+        ] {
             assert!(bad.parse::<Reference>().is_err(), "{bad:?} must be refused");
         }
     }

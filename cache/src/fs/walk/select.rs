@@ -1,0 +1,207 @@
+//! Which entries patterns select: components are matched one by one, and links are followed inside the context, so
+//! that a selection holds what a copy of it needs.
+
+use std::collections::{BTreeMap, VecDeque};
+use std::ffi::{OsStr, OsString};
+use std::os::unix::ffi::{OsStrExt, OsStringExt};
+use std::path::{Path, PathBuf};
+
+use rustix::fs::{Dir, OFlags};
+use rustix::io::Errno;
+
+use super::{Context, Entry, Kind};
+use crate::cancel::Cancel;
+use crate::error::{Error, Result};
+use crate::fs::pattern::Glob;
+
+/// As many links as the kernel follows.
+const MAX_LINKS: usize = 40;
+
+/// What a pattern found.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Match {
+    /// As the pattern names it, links and all.
+    pub path: PathBuf,
+    /// Where that leads, without links.
+    pub real: PathBuf,
+}
+
+/// A pattern on its way.
+struct Partial {
+    named: PathBuf,
+    /// A directory, or with `rest` empty anything.
+    real: PathBuf,
+    rest: VecDeque<Part>,
+    links: usize,
+}
+
+#[derive(Clone)]
+enum Part {
+    /// From the pattern: it is part of the name.
+    Named(String),
+    /// From a link's target.
+    Target(Vec<u8>),
+}
+
+impl Context {
+    /// What the path or glob `pattern` names, sorted: nothing, if all of it is missing or ignored. Links are followed
+    /// inside the context, the last one too. The empty path and `.` are the root.
+    ///
+    /// # Errors
+    /// When the pattern is malformed, a directory can't be read, or links form a loop.
+    pub fn resolve(&self, pattern: &str, cancel: &Cancel) -> Result<Vec<Match>> {
+        self.expand(pattern, cancel, &mut |_| ())
+    }
+
+    /// What `patterns` name, with everything below and with the links that lead there; everything if there are no
+    /// patterns. Sorted, parents first, names in the order of their bytes; without the root.
+    ///
+    /// # Errors
+    /// As [`Context::resolve`].
+    pub fn select(&self, patterns: &[String], cancel: &Cancel) -> Result<Vec<Entry>> {
+        if patterns.is_empty() {
+            return self.below(Path::new(""), cancel);
+        }
+        let mut found: BTreeMap<PathBuf, Entry> = BTreeMap::new();
+        let mut keep = |entry: Entry| {
+            found.insert(entry.path.clone(), entry);
+        };
+        let mut tops = Vec::new();
+        for pattern in patterns {
+            tops.extend(self.expand(pattern, cancel, &mut keep)?.into_iter().map(|m| m.real));
+        }
+        tops.sort_unstable();
+        // A directory brings all that is below it.
+        tops.dedup_by(|below, above| below.starts_with(above));
+        if tops.first().is_some_and(|top| top.as_os_str().is_empty()) {
+            return self.below(Path::new(""), cancel);
+        }
+        for top in tops {
+            let Some(entry) = self.stat(&top)? else { continue };
+            if entry.kind == Kind::Dir {
+                self.below(&top, cancel)?.into_iter().for_each(&mut keep);
+            }
+            keep(entry);
+        }
+        Ok(found.into_values().collect())
+    }
+
+    fn expand(&self, pattern: &str, cancel: &Cancel, link: &mut dyn FnMut(Entry)) -> Result<Vec<Match>> {
+        // The whole pattern is checked before anything is looked at.
+        Glob::new(pattern)?;
+        let rest = pattern
+            .split('/')
+            .filter(|p| !matches!(*p, "" | "."))
+            .map(|p| Part::Named(p.to_owned()))
+            .collect();
+        let mut pending = vec![Partial { named: PathBuf::new(), real: PathBuf::new(), rest, links: 0 }];
+        let mut found = Vec::new();
+        while let Some(mut partial) = pending.pop() {
+            cancel.check()?;
+            let (name, named) = match partial.rest.pop_front() {
+                None => {
+                    if self.is_visible(&partial.real, cancel)? {
+                        found.push(Match { path: partial.named, real: partial.real });
+                    }
+                    continue;
+                }
+                Some(Part::Named(text)) if Glob::is_special(&text) => {
+                    self.glob(&partial, &text, &mut pending)?;
+                    continue;
+                }
+                Some(Part::Named(text)) => (text.clone().into_bytes(), Some(text)),
+                Some(Part::Target(name)) => (name, None),
+            };
+            if let Some(named) = named {
+                partial.named.push(named);
+            }
+            pending.extend(self.enter(partial, &name, link)?);
+        }
+        found.sort_unstable();
+        found.dedup();
+        Ok(found)
+    }
+
+    /// One plain component further.
+    fn enter(
+        &self,
+        mut partial: Partial,
+        name: &[u8],
+        link: &mut dyn FnMut(Entry),
+    ) -> Result<Option<Partial>> {
+        if name == b".." {
+            partial.real.pop();
+            return Ok(Some(partial));
+        }
+        let path = partial.real.join(OsStr::from_bytes(name));
+        let Some(entry) = self.stat(&path)? else { return Ok(None) };
+        match &entry.kind {
+            Kind::Symlink(target) => {
+                if self.ignored(&path).0 {
+                    return Ok(None);
+                }
+                partial.links += 1;
+                if partial.links > MAX_LINKS {
+                    return Err(Error::malformed(path.display().to_string(), "too many symbolic links"));
+                }
+                let target = target.as_bytes();
+                if target.starts_with(b"/") {
+                    partial.real = PathBuf::new();
+                }
+                for part in target.split(|b| *b == b'/').rev().filter(|p| !matches!(*p, b"" | b".")) {
+                    partial.rest.push_front(Part::Target(part.to_vec()));
+                }
+                link(entry);
+            }
+            Kind::Dir => partial.real = path,
+            Kind::Socket => return Ok(None),
+            // Below a file there is nothing.
+            _ if !partial.rest.is_empty() => return Ok(None),
+            _ => partial.real = path,
+        }
+        Ok(Some(partial))
+    }
+
+    /// One component that is a glob: a partial for each name that matches.
+    fn glob(&self, partial: &Partial, text: &str, pending: &mut Vec<Partial>) -> Result<()> {
+        let glob = Glob::new(text)?;
+        for name in self.names(&partial.real)? {
+            if !glob.matches(Path::new(&name)) {
+                continue;
+            }
+            // From here on the name is plain, whatever characters it has.
+            let mut rest = partial.rest.clone();
+            rest.push_front(Part::Target(name.as_bytes().to_vec()));
+            let named = partial.named.join(&name);
+            pending.push(Partial { named, real: partial.real.clone(), rest, links: partial.links });
+        }
+        Ok(())
+    }
+
+    /// The names in a directory; none if it is no directory.
+    fn names(&self, real: &Path) -> Result<Vec<OsString>> {
+        let read = || -> Result<Vec<OsString>, Errno> {
+            let fd = self.open_at(real, OFlags::RDONLY | OFlags::DIRECTORY)?;
+            let names = Dir::read_from(&fd)?
+                .map(|e| e.map(|e| OsString::from_vec(e.file_name().to_bytes().to_vec())));
+            names.collect()
+        };
+        match read() {
+            Ok(mut names) => {
+                names.retain(|name| name != "." && name != "..");
+                Ok(names)
+            }
+            Err(Errno::NOTDIR) => Ok(Vec::new()),
+            Err(e) => Err(Error::io("reading directory", real)(e)),
+        }
+    }
+
+    /// Whether a copy would see it: it is not ignored, or it is a directory with something in it that is not.
+    fn is_visible(&self, real: &Path, cancel: &Cancel) -> Result<bool> {
+        if real.as_os_str().is_empty() || !self.ignored(real).0 {
+            return Ok(true);
+        }
+        let is_dir = self.stat(real)?.is_some_and(|entry| entry.kind == Kind::Dir);
+        Ok(is_dir && self.ignore.may_except_below(real) && !self.below(real, cancel)?.is_empty())
+    }
+}

@@ -1,0 +1,202 @@
+//! Contexts on a real file system.
+
+use std::collections::HashMap;
+use std::fs;
+use std::os::unix::fs::{PermissionsExt, symlink};
+use std::sync::Mutex;
+use std::time::UNIX_EPOCH;
+
+use super::*;
+use crate::cancel::Cancel;
+
+fn tree(files: &[&str]) -> tempfile::TempDir {
+    let dir = tempfile::tempdir().unwrap();
+    for file in files {
+        let path = dir.path().join(file);
+        fs::create_dir_all(path.parent().unwrap()).unwrap();
+        fs::write(path, file).unwrap();
+    }
+    dir
+}
+
+fn context(dir: &tempfile::TempDir, ignore: &[&str]) -> Context {
+    let ignore: Vec<String> = ignore.iter().map(|p| (*p).to_owned()).collect();
+    Context::new(fs::File::open(dir.path()).unwrap().into(), &ignore).unwrap()
+}
+
+fn selected(context: &Context, patterns: &[&str]) -> Vec<String> {
+    entries(context, patterns).iter().map(|e| e.path.display().to_string()).collect()
+}
+
+fn entries(context: &Context, patterns: &[&str]) -> Vec<Entry> {
+    let patterns: Vec<String> = patterns.iter().map(|p| (*p).to_owned()).collect();
+    context.select(&patterns, &Cancel::new().unwrap()).unwrap()
+}
+
+fn digest(context: &Context, patterns: &[&str], cache: &dyn FileHashCache) -> crate::ContentDigest {
+    context.digest_selection(&entries(context, patterns), cache, &Cancel::new().unwrap()).unwrap()
+}
+
+fn resolved(context: &Context, pattern: &str) -> Vec<(String, String)> {
+    let matches = context.resolve(pattern, &Cancel::new().unwrap()).unwrap();
+    matches.iter().map(|m| (m.path.display().to_string(), m.real.display().to_string())).collect()
+}
+
+#[test]
+fn everything_is_listed_in_order() {
+    let dir = tree(&["b", "a/x", "a-b", "a/sub/y", "Z"]);
+    fs::create_dir(dir.path().join("empty")).unwrap();
+    let _socket = std::os::unix::net::UnixListener::bind(dir.path().join("socket")).unwrap();
+    let all = ["Z", "a", "a/sub", "a/sub/y", "a/x", "a-b", "b", "empty"];
+    for patterns in [&[][..], &["."], &["/"], &["./a", "/"]] {
+        assert_eq!(selected(&context(&dir, &[]), patterns), all);
+    }
+}
+
+#[test]
+fn wide_trees_are_listed_as_narrow_ones() {
+    let files: Vec<String> = (0..300).map(|n| format!("d{:02}/e{}/f{n}", n % 20, n % 3)).collect();
+    let dir = tree(&files.iter().map(String::as_str).collect::<Vec<_>>());
+    let listed = selected(&context(&dir, &[]), &[]);
+    let mut sorted: Vec<PathBuf> = listed.iter().map(PathBuf::from).collect();
+    sorted.sort();
+    assert_eq!(listed.iter().map(PathBuf::from).collect::<Vec<_>>(), sorted);
+    assert_eq!(listed.len(), 300 + 20 + 60);
+}
+
+#[test]
+fn ignored_entries_are_not_there() {
+    let dir = tree(&["a/keep", "a/drop.o", "b/drop.o", "c/deep/keep.md", "c/deep/x", "d"]);
+    let context = context(&dir, &["**/*.o", "c", "!c/deep/*.md", "d"]);
+    assert_eq!(selected(&context, &[]), ["a", "a/keep", "b", "c", "c/deep", "c/deep/keep.md"]);
+    assert_eq!(selected(&context, &["c/deep"]), ["c/deep", "c/deep/keep.md"]);
+    assert_eq!(selected(&context, &["d", "a/drop.o", "c/deep/x", "missing"]), [""; 0]);
+    assert_eq!(resolved(&context, "*").iter().map(|m| &m.0[..]).collect::<Vec<_>>(), ["a", "b", "c"]);
+}
+
+#[test]
+fn an_ignored_directory_is_not_read() {
+    let dir = tree(&["a"]);
+    // A walk into this directory would fail, because it comes to paths that are too long.
+    fs::create_dir(dir.path().join("deep")).unwrap();
+    let mut fd = fs::File::open(dir.path().join("deep")).unwrap();
+    for _ in 0..20 {
+        let name = "n".repeat(250);
+        rustix::fs::mkdirat(&fd, &name, Mode::RWXU).unwrap();
+        fd = rustix::fs::openat(&fd, &name, OFlags::RDONLY, Mode::empty()).unwrap().into();
+    }
+    assert_eq!(selected(&context(&dir, &["deep"]), &[]), ["a"]);
+    assert!(context(&dir, &[]).select(&[], &Cancel::new().unwrap()).is_err());
+}
+
+#[test]
+fn patterns_select_by_component() {
+    let dir = tree(&["src/a.rs", "src/b.rs", "src/sub/c.rs", "lib/a.rs", "odd[1]", "x"]);
+    let context = context(&dir, &[]);
+    assert_eq!(selected(&context, &["src/*.rs"]), ["src/a.rs", "src/b.rs"]);
+    assert_eq!(selected(&context, &["*/a.rs"]), ["lib/a.rs", "src/a.rs"]);
+    assert_eq!(selected(&context, &["s*"]), ["src", "src/a.rs", "src/b.rs", "src/sub", "src/sub/c.rs"]);
+    assert_eq!(selected(&context, &["src/sub", "src/sub/c.rs", "/x"]), ["src/sub", "src/sub/c.rs", "x"]);
+    assert_eq!(selected(&context, &["odd[[]1]"]), ["odd[1]"]);
+    assert_eq!(selected(&context, &["../../x", "src/../lib/../x/y"]), ["x"]);
+    assert!(context.resolve("a[", &Cancel::new().unwrap()).is_err());
+}
+
+#[test]
+fn links_are_followed_inside() {
+    let dir = tree(&["real/file", "real/other", "top"]);
+    let root = dir.path();
+    symlink("real", root.join("dir")).unwrap();
+    symlink("/real/file", root.join("abs")).unwrap();
+    symlink("../../../../top", root.join("real/up")).unwrap();
+    symlink("/etc/passwd", root.join("host")).unwrap();
+    symlink("loop", root.join("loop")).unwrap();
+    let context = context(&dir, &[]);
+    assert_eq!(selected(&context, &["dir/file"]), ["dir", "real/file"]);
+    assert_eq!(selected(&context, &["abs"]), ["abs", "real/file"]);
+    assert_eq!(resolved(&context, "dir/up"), [("dir/up".into(), "top".into())]);
+    assert_eq!(resolved(&context, "di?/o*"), [("dir/other".into(), "real/other".into())]);
+    assert_eq!(selected(&context, &["real"]), ["real", "real/file", "real/other", "real/up"]);
+    assert_eq!(resolved(&context, "host"), []);
+    assert!(context.resolve("loop", &Cancel::new().unwrap()).is_err());
+    for path in ["dir/file", "abs", "real", "../top"] {
+        assert!(context.open(Path::new(path)).is_err(), "{path}");
+    }
+    let mut text = String::new();
+    std::io::Read::read_to_string(&mut context.open(Path::new("real/file")).unwrap(), &mut text).unwrap();
+    assert_eq!(text, "real/file");
+}
+
+#[test]
+fn the_digest_is_of_what_a_copy_takes() {
+    let dir = tree(&["a/f", "a/g", "b"]);
+    let context = context(&dir, &["b"]);
+    let at = |path: &str| dir.path().join(path);
+    let now = || digest(&context, &[], &NoCache);
+    let first = now();
+    fs::write(at("b"), "ignored").unwrap();
+    fs::File::open(at("a/f")).unwrap().set_modified(UNIX_EPOCH).unwrap();
+    std::os::unix::fs::chown(at("a/f"), Some(77), Some(78)).unwrap();
+    assert_eq!(now(), first, "neither ignored files, times nor owners count");
+    let mut seen = vec![first];
+    let mut changed = |what: &str, change: &dyn Fn()| {
+        change();
+        assert!(!seen.contains(&now()), "{what} must count");
+        seen.push(now());
+    };
+    changed("bytes", &|| fs::write(at("a/f"), "x").unwrap());
+    changed("a mode", &|| fs::set_permissions(at("a/f"), fs::Permissions::from_mode(0o700)).unwrap());
+    changed("a directory's mode", &|| {
+        fs::set_permissions(at("a"), fs::Permissions::from_mode(0o700)).unwrap()
+    });
+    changed("a name", &|| fs::rename(at("a/g"), at("a/h")).unwrap());
+    changed("a link", &|| symlink("x", at("l")).unwrap());
+    changed("a target", &|| {
+        fs::remove_file(at("l")).unwrap();
+        symlink("y", at("l")).unwrap();
+    });
+    changed("an empty directory", &|| fs::create_dir(at("empty")).unwrap());
+}
+
+#[derive(Default)]
+struct Remembered {
+    hashes: Mutex<HashMap<StatKey, [u8; 32]>>,
+}
+
+impl FileHashCache for Remembered {
+    fn get(&self, key: &StatKey) -> Option<[u8; 32]> {
+        self.hashes.lock().unwrap().get(key).copied()
+    }
+
+    fn put(&self, key: &StatKey, hash: [u8; 32]) {
+        self.hashes.lock().unwrap().insert(*key, hash);
+    }
+}
+
+#[test]
+fn what_is_remembered_is_not_read() {
+    let dir = tree(&["f"]);
+    let context = context(&dir, &[]);
+    let cache = Remembered::default();
+    let read = digest(&context, &[], &cache);
+    assert!(cache.hashes.lock().unwrap().is_empty(), "a file that was just written is not to be relied on");
+    let key = entries(&context, &[])[0].key;
+    cache.put(&key, [7; 32]);
+    let remembered = digest(&context, &[], &cache);
+    assert_ne!(remembered, read);
+    fs::write(dir.path().join("f"), "another size").unwrap();
+    assert_ne!(digest(&context, &[], &cache), remembered);
+}
+
+#[test]
+fn a_settled_file_is_remembered() {
+    // A file of the system, which nobody has touched lately.
+    let settled = fs::metadata("/usr/bin/env").unwrap();
+    let context = Context::new(fs::File::open("/usr/bin").unwrap().into(), &[]).unwrap();
+    let entry = context.stat(Path::new("env")).unwrap().unwrap();
+    let cache = Remembered::default();
+    context.digest_selection(&[entry.clone()], &cache, &Cancel::new().unwrap()).unwrap();
+    let expected = *blake3::hash(&fs::read("/usr/bin/env").unwrap()).as_bytes();
+    assert_eq!(cache.get(&entry.key), Some(expected));
+    assert_eq!(entry.key.size, settled.len());
+}

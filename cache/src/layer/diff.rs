@@ -1,0 +1,325 @@
+//! From a layer directory back to an archive: the walk that gives the archive's bytes, the diff id, and the digest
+//! of what the layer changes. The layer itself is read, never a mounted view of it.
+
+use std::collections::HashMap;
+use std::ffi::{OsStr, OsString};
+use std::io::{Read, Write};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::unix::ffi::{OsStrExt, OsStringExt};
+use std::path::{Path, PathBuf};
+
+use rustix::fs::{AtFlags, Dir, FileType, Mode, OFlags, ResolveFlags, Stat};
+use rustix::io::Errno;
+
+use super::sink::{Metadata, NodeKind};
+use super::tar::{EntryKind, Writer};
+use crate::cancel::Cancel;
+use crate::digest::{Algorithm, ContentDigest, DiffId, Hasher};
+use crate::error::{Error, Result};
+use crate::fs::whiteout::{OPAQUE, PREFIX, is_whiteout};
+use crate::snapshot::owner::OwnerView;
+
+const BUFFER: usize = 128 * 1024;
+const READING: &str = "reading the layer's";
+
+/// What a layer directory holds.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct LayerSummary {
+    pub diff_id: DiffId,
+    /// Of the uncompressed archive, in bytes.
+    pub tar_size: u64,
+    /// Of paths, types, modes, owners, kept attributes, links, hard-link groups, deletions and bytes; not of times.
+    pub content: ContentDigest,
+    pub entries: u64,
+    /// Of regular files, each counted once.
+    pub bytes: u64,
+}
+
+/// What [`write_tar`] would write, without writing it.
+///
+/// # Errors
+/// As [`write_tar`].
+pub fn scan(layer: BorrowedFd<'_>, cancel: &Cancel) -> Result<LayerSummary> {
+    write_tar(layer, &mut std::io::sink(), cancel)
+}
+
+/// Writes the layer as an archive (OCI image-spec, layer): entries in the order of their names' bytes, parents first.
+/// The same layer gives the same bytes. Sockets are left out, as an archive has none. `out` gets small pieces.
+///
+/// # Errors
+/// When the layer can't be read or changes meanwhile, `out` fails, or `cancel` is raised.
+pub fn write_tar(layer: BorrowedFd<'_>, out: &mut dyn Write, cancel: &Cancel) -> Result<LayerSummary> {
+    let hashed = Hashed { out, hasher: Algorithm::Sha256.hasher(), size: 0 };
+    let mut pass = Pass {
+        view: OwnerView::current(),
+        cancel,
+        tar: Writer::new(hashed),
+        content: blake3::Hasher::new_derive_key("boxwright layer content v1"),
+        groups: HashMap::new(),
+        buffer: Vec::new(),
+        entries: 0,
+        bytes: 0,
+    };
+    pass.walk(layer)?;
+    let hashed = pass.tar.finish().map_err(writing)?;
+    Ok(LayerSummary {
+        diff_id: DiffId(hashed.hasher.finish()),
+        tar_size: hashed.size,
+        content: ContentDigest(*pass.content.finalize().as_bytes()),
+        entries: pass.entries,
+        bytes: pass.bytes,
+    })
+}
+
+/// Counts and hashes what passes.
+struct Hashed<'a> {
+    out: &'a mut dyn Write,
+    hasher: Hasher,
+    size: u64,
+}
+
+impl Write for Hashed<'_> {
+    fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
+        let n = self.out.write(bytes)?;
+        self.hasher.update(&bytes[..n]);
+        self.size += n as u64;
+        Ok(n)
+    }
+
+    fn flush(&mut self) -> std::io::Result<()> {
+        self.out.flush()
+    }
+}
+
+struct Pass<'a> {
+    view: OwnerView,
+    cancel: &'a Cancel,
+    tar: Writer<Hashed<'a>>,
+    content: blake3::Hasher,
+    /// The first path of each file that has several.
+    groups: HashMap<(u64, u64), PathBuf>,
+    buffer: Vec<u8>,
+    entries: u64,
+    bytes: u64,
+}
+
+/// A directory on the way down, with what is left to visit in it.
+struct Level {
+    path: PathBuf,
+    rest: std::vec::IntoIter<(OsString, FileType)>,
+}
+
+impl Pass<'_> {
+    /// One directory is open at a time, however deep the tree is.
+    fn walk(&mut self, layer: BorrowedFd<'_>) -> Result<()> {
+        let mut open = Some(open_dir(layer, Path::new("")).map_err(Error::io(READING, "root"))?);
+        let mut levels = vec![level(open.as_ref(), PathBuf::new())?];
+        while let Some(level_now) = levels.last_mut() {
+            let Some((name, kind)) = level_now.rest.next() else {
+                levels.pop();
+                open = None;
+                continue;
+            };
+            self.cancel.check()?;
+            let path = level_now.path.join(&name);
+            let dir = match open.take() {
+                Some(dir) => dir,
+                None => open_dir(layer, &level_now.path).map_err(Error::io(READING, &level_now.path))?,
+            };
+            match self.visit(&dir, &name, kind, &path)? {
+                Some(child) => {
+                    levels.push(level(Some(&child), path)?);
+                    open = Some(child);
+                }
+                None => open = Some(dir),
+            }
+        }
+        Ok(())
+    }
+
+    /// Writes one entry; a directory is given back to be entered.
+    fn visit(&mut self, dir: &OwnedFd, name: &OsStr, kind: FileType, path: &Path) -> Result<Option<OwnedFd>> {
+        let failed = |e: Errno| Error::io(READING, path)(e);
+        let stat = || rustix::fs::statat(dir, name, AtFlags::SYMLINK_NOFOLLOW).map_err(failed);
+        let kind = match kind {
+            FileType::Unknown => FileType::from_raw_mode(stat()?.st_mode),
+            known => known,
+        };
+        match kind {
+            FileType::Directory => {
+                let fd = rustix::fs::openat(dir, name, dir_flags(), Mode::empty()).map_err(failed)?;
+                self.directory(&fd, path)?;
+                return Ok(Some(fd));
+            }
+            FileType::RegularFile => {
+                let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC;
+                let fd = rustix::fs::openat(dir, name, flags, Mode::empty()).map_err(failed)?;
+                self.file(fd, path)?;
+            }
+            FileType::Symlink => {
+                let target = rustix::fs::readlinkat(dir, name, Vec::new()).map_err(failed)?;
+                let meta = Metadata { mode: 0o777, ..self.view.read_plain(&stat()?) };
+                self.linked(
+                    path,
+                    &stat()?,
+                    &meta,
+                    EntryKind::Symlink(OsString::from_vec(target.into_bytes())),
+                )?;
+            }
+            FileType::CharacterDevice | FileType::BlockDevice | FileType::Fifo => {
+                let stat = stat()?;
+                if is_whiteout(&stat) {
+                    let marker = [PREFIX, name.as_bytes()].concat();
+                    self.marker(&path.with_file_name(OsStr::from_bytes(&marker)))?;
+                } else {
+                    let meta = self.view.read_plain(&stat);
+                    self.linked(path, &stat, &meta, EntryKind::Node(node(kind, &stat)))?;
+                }
+            }
+            _ => {}
+        }
+        Ok(None)
+    }
+
+    fn directory(&mut self, fd: &OwnedFd, path: &Path) -> Result<()> {
+        let failed = |e: Errno| Error::io(READING, path)(e);
+        let stat = rustix::fs::fstat(fd).map_err(failed)?;
+        let meta = self.view.read(fd, &stat).map_err(failed)?;
+        self.begin(path, &meta, &EntryKind::Dir)?;
+        if self.view.is_opaque(fd).map_err(failed)? {
+            self.marker(&path.join(OsStr::from_bytes(OPAQUE)))?;
+        }
+        Ok(())
+    }
+
+    fn file(&mut self, fd: OwnedFd, path: &Path) -> Result<()> {
+        let failed = |e: Errno| Error::io(READING, path)(e);
+        let stat = rustix::fs::fstat(&fd).map_err(failed)?;
+        let meta = self.view.read(&fd, &stat).map_err(failed)?;
+        let size = u64::try_from(stat.st_size).unwrap_or(0);
+        if !self.linked(path, &stat, &meta, EntryKind::File { size })? {
+            return Ok(());
+        }
+        let mut file = std::fs::File::from(fd);
+        let mut left = size;
+        let wanted = usize::try_from(size).unwrap_or(BUFFER).min(BUFFER);
+        if self.buffer.len() < wanted {
+            self.buffer.resize(wanted, 0);
+        }
+        while left > 0 {
+            self.cancel.check()?;
+            let want = usize::try_from(left).unwrap_or(BUFFER).min(self.buffer.len());
+            let n = file.read(&mut self.buffer[..want]).map_err(Error::io(READING, path))?;
+            if n == 0 {
+                return Err(Error::malformed(
+                    path.display().to_string(),
+                    "the file shrank while it was read",
+                ));
+            }
+            self.content.update(&self.buffer[..n]);
+            self.tar.content(&self.buffer[..n]).map_err(writing)?;
+            left -= n as u64;
+        }
+        self.bytes += size;
+        Ok(())
+    }
+
+    /// Writes `kind`, or a hard link if the same file came before under another name. True if it is the first.
+    fn linked(&mut self, path: &Path, stat: &Stat, meta: &Metadata, kind: EntryKind) -> Result<bool> {
+        if stat.st_nlink > 1 {
+            if let Some(first) = self.groups.get(&(stat.st_dev, stat.st_ino)) {
+                let link = EntryKind::HardLink(first.clone());
+                self.begin(path, meta, &link)?;
+                return Ok(false);
+            }
+            self.groups.insert((stat.st_dev, stat.st_ino), path.to_owned());
+        }
+        self.begin(path, meta, &kind)?;
+        Ok(true)
+    }
+
+    /// A deletion. It has no metadata worth keeping, so it has none that could differ.
+    fn marker(&mut self, path: &Path) -> Result<()> {
+        self.begin(path, &Metadata::default(), &EntryKind::File { size: 0 })
+    }
+
+    fn begin(&mut self, path: &Path, meta: &Metadata, kind: &EntryKind) -> Result<()> {
+        self.entries += 1;
+        describe(&mut self.content, path, meta, kind);
+        self.tar.entry(path, meta, kind).map_err(writing)
+    }
+}
+
+/// Everything of an entry but its times and its bytes, each part with its length before it.
+fn describe(content: &mut blake3::Hasher, path: &Path, meta: &Metadata, kind: &EntryKind) {
+    let mut text = Vec::with_capacity(256);
+    let mut part = |bytes: &[u8]| {
+        text.extend_from_slice(&(bytes.len() as u64).to_le_bytes());
+        text.extend_from_slice(bytes);
+    };
+    part(path.as_os_str().as_bytes());
+    match kind {
+        EntryKind::Dir => part(b"dir"),
+        EntryKind::File { size } => part(&[b"file", &size.to_le_bytes()[..]].concat()),
+        EntryKind::Symlink(target) => part(&[b"link", target.as_bytes()].concat()),
+        EntryKind::HardLink(first) => part(&[b"hard", first.as_os_str().as_bytes()].concat()),
+        EntryKind::Node(NodeKind::Fifo) => part(b"fifo"),
+        EntryKind::Node(NodeKind::Char { major, minor }) => part(format!("char {major} {minor}").as_bytes()),
+        EntryKind::Node(NodeKind::Block { major, minor }) => {
+            part(format!("block {major} {minor}").as_bytes())
+        }
+    }
+    part(&[meta.mode.to_le_bytes(), meta.uid.to_le_bytes(), meta.gid.to_le_bytes()].concat());
+    part(&(meta.xattrs.len() as u64).to_le_bytes());
+    for (name, value) in &meta.xattrs {
+        part(name);
+        part(value);
+    }
+    content.update(&text);
+}
+
+fn level(dir: Option<&OwnedFd>, path: PathBuf) -> Result<Level> {
+    let dir = dir.expect("a directory was just opened");
+    let rest = sorted(dir.as_fd()).map_err(Error::io(READING, &path))?.into_iter();
+    Ok(Level { path, rest })
+}
+
+/// The names in a directory in the order of their bytes, with their types where the file system tells.
+fn sorted(dir: BorrowedFd<'_>) -> Result<Vec<(OsString, FileType)>, Errno> {
+    let mut names = Vec::new();
+    for entry in Dir::read_from(dir)? {
+        let entry = entry?;
+        let name = entry.file_name().to_bytes();
+        if !matches!(name, b"." | b"..") {
+            names.push((OsString::from_vec(name.to_vec()), entry.file_type()));
+        }
+    }
+    names.sort_unstable_by(|a, b| a.0.cmp(&b.0));
+    Ok(names)
+}
+
+fn open_dir(layer: BorrowedFd<'_>, path: &Path) -> Result<OwnedFd, Errno> {
+    let path = if path.as_os_str().is_empty() { Path::new(".") } else { path };
+    let resolve = ResolveFlags::BENEATH | ResolveFlags::NO_SYMLINKS;
+    rustix::fs::openat2(layer, path, dir_flags(), Mode::empty(), resolve)
+}
+
+fn dir_flags() -> OFlags {
+    OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC
+}
+
+fn node(kind: FileType, stat: &Stat) -> NodeKind {
+    let (major, minor) = (rustix::fs::major(stat.st_rdev), rustix::fs::minor(stat.st_rdev));
+    match kind {
+        FileType::CharacterDevice => NodeKind::Char { major, minor },
+        FileType::BlockDevice => NodeKind::Block { major, minor },
+        _ => NodeKind::Fifo,
+    }
+}
+
+fn writing(source: std::io::Error) -> Error {
+    Error::io("writing", "the layer archive")(source)
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,60 @@
+//! [`LayerSink`]: where the entries of a layer go, whoever makes them (an archive, COPY, WORKDIR). [`DirSink`]
+//! writes them into a directory that overlayfs can use as it is.
+
+mod dir;
+mod parents;
+
+use std::ffi::OsStr;
+use std::io::Read;
+use std::path::Path;
+
+pub use dir::{DirSink, Implied};
+
+use crate::error::Result;
+
+/// A point in time, possibly before 1970: `secs` is rounded down, `nanos` is below 1,000,000,000.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct Timestamp {
+    pub secs: i64,
+    pub nanos: u32,
+}
+
+/// What an entry has besides its name and content, as the image means it.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Metadata {
+    /// Permission bits, including set-user-id, set-group-id and sticky.
+    pub mode: u32,
+    pub uid: u32,
+    pub gid: u32,
+    pub mtime: Timestamp,
+    /// Raw names and values. A sink keeps those that images keep and ignores the others.
+    pub xattrs: Vec<(Vec<u8>, Vec<u8>)>,
+}
+
+/// A special file.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum NodeKind {
+    Fifo,
+    Char { major: u32, minor: u32 },
+    Block { major: u32, minor: u32 },
+}
+
+/// Takes the entries of one layer, in the order of an archive.
+///
+/// Paths are relative to the root of the layer, without `.` and `..`; the empty path is the root, which can only be
+/// a directory. A later entry replaces an earlier one of the same path, except that a directory stays where another
+/// directory comes. A parent that was not given is implied. Each method fails when the entry can't be made.
+pub trait LayerSink {
+    fn dir(&mut self, path: &Path, meta: &Metadata) -> Result<()>;
+    /// `data` is read for exactly `size` bytes; it is an error if it ends earlier.
+    fn file(&mut self, path: &Path, meta: &Metadata, size: u64, data: &mut dyn Read) -> Result<()>;
+    /// The mode and the attributes of `meta` are not used.
+    fn symlink(&mut self, path: &Path, meta: &Metadata, target: &OsStr) -> Result<()>;
+    /// `target` is a path in the layer, or in a lower layer.
+    fn hard_link(&mut self, path: &Path, target: &Path) -> Result<()>;
+    fn node(&mut self, path: &Path, meta: &Metadata, kind: NodeKind) -> Result<()>;
+    /// Hides `path` of lower layers; what this layer has there stays.
+    fn whiteout(&mut self, path: &Path) -> Result<()>;
+    /// Hides everything lower layers have in the directory `path`.
+    fn opaque(&mut self, path: &Path) -> Result<()>;
+}

@@ -1,0 +1,192 @@
+//! The directories an entry lives in, found without ever leaving the layer: each component is opened by itself,
+//! and links are followed by hand inside the root, as in a chroot. Keeps the descriptors of the path last used.
+
+use std::collections::VecDeque;
+use std::ffi::{OsStr, OsString};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::unix::ffi::{OsStrExt, OsStringExt};
+use std::path::{Component, Path, PathBuf};
+use std::sync::Arc;
+
+use rustix::fs::{AtFlags, FileType, Mode, OFlags, ResolveFlags};
+use rustix::io::Errno;
+
+use crate::error::{Error, Result};
+use crate::fs::whiteout::is_whiteout;
+
+/// As many links as the kernel follows.
+const MAX_LINKS: usize = 40;
+
+/// A directory of the layer that is open.
+#[derive(Clone, Debug)]
+pub(super) struct Open {
+    pub(super) fd: Arc<OwnedFd>,
+    /// Its path from the root, with no link in it.
+    pub(super) real: PathBuf,
+}
+
+/// What to do where a directory is missing.
+pub(super) trait Missing {
+    /// A directory was made; `opaque` if a whiteout was in its place.
+    fn made(&mut self, dir: &Open, opaque: bool) -> Result<()>;
+}
+
+#[derive(Debug)]
+pub(super) struct Parents {
+    root: Open,
+    /// The path asked for last, component by component, as it was named.
+    chain: Vec<(OsString, Open)>,
+}
+
+enum Child {
+    Dir(OwnedFd),
+    Absent,
+    Link(OsString),
+    Whiteout,
+    Other,
+}
+
+impl Parents {
+    pub(super) fn new(root: OwnedFd) -> Parents {
+        Parents { root: Open { fd: Arc::new(root), real: PathBuf::new() }, chain: Vec::new() }
+    }
+
+    pub(super) fn root(&self) -> &Open {
+        &self.root
+    }
+
+    /// Forgets what is open, because something on the way may have been replaced.
+    pub(super) fn forget(&mut self) {
+        self.chain.clear();
+    }
+
+    /// The directory `path`; with `missing`, made where it isn't there, else none.
+    pub(super) fn find(
+        &mut self,
+        path: &Path,
+        mut missing: Option<&mut dyn Missing>,
+    ) -> Result<Option<Open>> {
+        let mut known = 0;
+        for component in path.components() {
+            let Component::Normal(name) = component else { return Err(not_plain(path)) };
+            if self.chain.get(known).is_none_or(|(n, _)| n != name) {
+                self.chain.truncate(known);
+                let below = self.last().clone();
+                let missing = match &mut missing {
+                    Some(missing) => Some(&mut **missing as &mut dyn Missing),
+                    None => None,
+                };
+                let Some(open) = self.step(&below, name, path, missing)? else { return Ok(None) };
+                self.chain.push((name.to_owned(), open));
+            }
+            known += 1;
+        }
+        self.chain.truncate(known);
+        Ok(Some(self.last().clone()))
+    }
+
+    /// Remembers `open` as the child `name` of the directory found last.
+    pub(super) fn entered(&mut self, name: &OsStr, open: Open) {
+        self.chain.push((name.to_owned(), open));
+    }
+
+    fn last(&self) -> &Open {
+        self.chain.last().map_or(&self.root, |(_, open)| open)
+    }
+
+    /// One component further, following it if it is a link.
+    fn step(
+        &self,
+        below: &Open,
+        name: &OsStr,
+        path: &Path,
+        mut missing: Option<&mut dyn Missing>,
+    ) -> Result<Option<Open>> {
+        let (mut at, mut links) = (below.clone(), 0);
+        let mut rest = VecDeque::from([name.to_owned()]);
+        while let Some(name) = rest.pop_front() {
+            if name.as_bytes() == b".." {
+                at = self.reopen(at.real.parent().unwrap_or(Path::new("")))?;
+                continue;
+            }
+            at = match (child(at.fd.as_fd(), &name).map_err(Error::io("opening", path))?, &mut missing) {
+                (Child::Dir(fd), _) => Open { fd: Arc::new(fd), real: at.real.join(&name) },
+                (Child::Link(target), _) => {
+                    links += 1;
+                    if links > MAX_LINKS {
+                        return Err(Error::malformed(path.display().to_string(), "too many symbolic links"));
+                    }
+                    if target.as_bytes().starts_with(b"/") {
+                        at = self.root.clone();
+                    }
+                    for part in parts(&target).rev() {
+                        rest.push_front(part.to_owned());
+                    }
+                    continue;
+                }
+                (Child::Absent, Some(missing)) => make(&at, &name, false, path, &mut **missing)?,
+                (Child::Whiteout, Some(missing)) => make(&at, &name, true, path, &mut **missing)?,
+                (Child::Absent | Child::Whiteout | Child::Other, None) => return Ok(None),
+                (Child::Other, Some(_)) => {
+                    return Err(Error::io("entering the parent of", path)(Errno::NOTDIR));
+                }
+            };
+        }
+        Ok(Some(at))
+    }
+
+    fn reopen(&self, real: &Path) -> Result<Open> {
+        if real.as_os_str().is_empty() {
+            return Ok(self.root.clone());
+        }
+        let resolve = ResolveFlags::BENEATH | ResolveFlags::NO_SYMLINKS;
+        let fd = rustix::fs::openat2(&self.root.fd, real, dir_flags(), Mode::empty(), resolve)
+            .map_err(Error::io("opening", real))?;
+        Ok(Open { fd: Arc::new(fd), real: real.to_owned() })
+    }
+}
+
+pub(super) fn not_plain(path: &Path) -> Error {
+    Error::malformed(path.display().to_string(), "not a plain path below the layer's root")
+}
+
+pub(super) fn dir_flags() -> OFlags {
+    OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC
+}
+
+/// The components of a link's target, without empty ones and dots.
+fn parts(target: &OsStr) -> impl DoubleEndedIterator<Item = &OsStr> {
+    target.as_bytes().split(|b| *b == b'/').filter(|p| !matches!(*p, b"" | b".")).map(OsStr::from_bytes)
+}
+
+fn child(dir: BorrowedFd<'_>, name: &OsStr) -> Result<Child, Errno> {
+    match rustix::fs::openat(dir, name, dir_flags(), Mode::empty()) {
+        Ok(fd) => return Ok(Child::Dir(fd)),
+        Err(Errno::NOENT) => return Ok(Child::Absent),
+        Err(Errno::NOTDIR | Errno::LOOP) => {}
+        Err(e) => return Err(e),
+    }
+    let stat = rustix::fs::statat(dir, name, AtFlags::SYMLINK_NOFOLLOW)?;
+    if is_whiteout(&stat) {
+        return Ok(Child::Whiteout);
+    }
+    if FileType::from_raw_mode(stat.st_mode) == FileType::Symlink {
+        let target = rustix::fs::readlinkat(dir, name, Vec::new())?;
+        return Ok(Child::Link(OsString::from_vec(target.into_bytes())));
+    }
+    Ok(Child::Other)
+}
+
+fn make(at: &Open, name: &OsStr, opaque: bool, path: &Path, missing: &mut dyn Missing) -> Result<Open> {
+    let made = || -> Result<OwnedFd, Errno> {
+        if opaque {
+            rustix::fs::unlinkat(&at.fd, name, AtFlags::empty())?;
+        }
+        rustix::fs::mkdirat(&at.fd, name, Mode::RWXU)?;
+        rustix::fs::openat(&at.fd, name, dir_flags(), Mode::empty())
+    };
+    let fd = made().map_err(Error::io("creating the parent directory of", path))?;
+    let open = Open { fd: Arc::new(fd), real: at.real.join(name) };
+    missing.made(&open, opaque)?;
+    Ok(open)
+}

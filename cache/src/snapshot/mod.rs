@@ -1,0 +1,4 @@
+//! Snapshots: stacks of layers as the image means them.
+
+pub mod owner;
+pub mod tree;
