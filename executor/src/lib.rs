@@ -1,1 +1,34 @@
-//! 
+//! Containers on Linux: root file systems, namespaces, processes. One runtime for the RUN steps of a build and for
+//! `run`. Knows no Dockerfile and no registry; below [`LocalExecutor`] it knows no store either, only descriptors.
+
+pub mod capability;
+mod container;
+mod dev;
+mod error;
+mod failure;
+mod guard;
+pub mod idmap;
+mod init;
+mod mountpoint;
+pub mod network;
+mod prepare;
+mod rootfs;
+mod seccomp;
+mod signals;
+mod spawner;
+mod spec;
+mod streams;
+mod stub;
+mod sys;
+mod terminal;
+pub mod user;
+
+pub use container::{Container, ExitStatus, Sink};
+pub use error::{Error, Result};
+pub use rustix::process::{Resource, Rlimit};
+pub use rustix::termios::Winsize;
+pub use rustix::thread::CapabilitySet;
+pub use signals::Signals;
+pub use spec::{MissingCwd, Mount, MountSource, Network, Root, Spec, Upper};
+pub use stub::{Stubs, open_directory};
+pub use terminal::RawTerminal;

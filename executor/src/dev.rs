@@ -1,0 +1,144 @@
+//! `/dev`: a fresh tmpfs with the nodes that every container has, and its own devpts.
+
+use std::ffi::{CStr, CString};
+use std::os::fd::{AsFd, OwnedFd};
+
+use rustix::fs::{CWD, FileType, Mode, OFlags, fstat, makedev, mkdirat, mknodat, openat, symlinkat};
+use rustix::io::Errno;
+use rustix::mount::{MountAttrFlags, OpenTreeFlags, open_tree};
+use rustix::pty::OpenptFlags;
+
+use crate::error::{Error, Result};
+use crate::rootfs::{filesystem, tmpfs};
+
+const NODES: &[(&CStr, u32, u32)] = &[
+    (c"null", 1, 3),
+    (c"zero", 1, 5),
+    (c"full", 1, 7),
+    (c"random", 1, 8),
+    (c"urandom", 1, 9),
+    (c"tty", 5, 0),
+];
+
+const LINKS: &[(&CStr, &CStr)] = &[
+    (c"/proc/self/fd", c"fd"),
+    (c"/proc/self/fd/0", c"stdin"),
+    (c"/proc/self/fd/1", c"stdout"),
+    (c"/proc/self/fd/2", c"stderr"),
+    (c"pts/ptmx", c"ptmx"),
+];
+
+/// The detached file systems of `/dev`.
+#[derive(Debug)]
+pub(crate) struct Dev {
+    pub(crate) dev: OwnedFd,
+    pub(crate) pts: OwnedFd,
+    pub(crate) shm: OwnedFd,
+    /// Nodes of the host to be bound over files in `dev`, where we may not make nodes.
+    pub(crate) bound: Vec<(&'static CStr, OwnedFd)>,
+}
+
+/// A pseudo-terminal in the container's own devpts.
+#[derive(Debug)]
+pub(crate) struct Terminal {
+    pub(crate) controller: OwnedFd,
+    pub(crate) terminal: OwnedFd,
+    /// Its name in `/dev/pts`.
+    pub(crate) name: CString,
+}
+
+impl Dev {
+    pub(crate) fn new(shm_size: u64) -> Result<Dev> {
+        let nosuid = MountAttrFlags::MOUNT_ATTR_NOSUID;
+        let quiet = nosuid | MountAttrFlags::MOUNT_ATTR_NOEXEC;
+        let strict = nosuid | MountAttrFlags::MOUNT_ATTR_STRICTATIME;
+        let dev = tmpfs(&[(c"source", "tmpfs"), (c"mode", "755"), (c"size", "65536k")], strict)?;
+        let shm = tmpfs(
+            &[(c"source", "shm"), (c"mode", "1777"), (c"size", &shm_size.to_string())],
+            quiet | MountAttrFlags::MOUNT_ATTR_NODEV,
+        )?;
+        let mut bound = Vec::new();
+        for &(name, major, minor) in NODES {
+            bound.extend(node(&dev, name, major, minor).map_err(Error::io("making device", text(name)))?);
+        }
+        for directory in [c"pts", c"shm", c"mqueue"] {
+            mkdirat(&dev, directory, Mode::from_raw_mode(0o755))
+                .map_err(Error::io("creating /dev", text(directory)))?;
+        }
+        let core = rustix::fs::access(c"/proc/kcore", rustix::fs::Access::EXISTS).is_ok();
+        for &(target, name) in LINKS.iter().chain(core.then_some(&(c"/proc/kcore", c"core"))) {
+            symlinkat(target, &dev, name).map_err(Error::io("linking /dev", text(name)))?;
+        }
+        Ok(Dev { dev, pts: devpts(quiet)?, shm, bound })
+    }
+
+    /// Makes a terminal, and the place where it is bound as `/dev/console`.
+    pub(crate) fn terminal(&self) -> Result<Terminal> {
+        let doing = "making a pseudo-terminal";
+        let flags = OFlags::RDWR | OFlags::NOCTTY | OFlags::CLOEXEC;
+        let make = || {
+            let controller = openat(&self.pts, c"ptmx", flags, Mode::empty())?;
+            rustix::pty::unlockpt(&controller)?;
+            let peer = OpenptFlags::RDWR | OpenptFlags::NOCTTY | OpenptFlags::CLOEXEC;
+            let terminal = rustix::pty::ioctl_tiocgptpeer(&controller, peer)?;
+            let name = rustix::pty::ptsname(&controller, Vec::new())?;
+            let number = name.to_bytes().rsplit(|b| *b == b'/').next().unwrap_or_default().to_vec();
+            mknodat(&self.dev, c"console", FileType::RegularFile, Mode::from_raw_mode(0o600), 0)?;
+            Ok((controller, terminal, number))
+        };
+        let (controller, terminal, number) = make().map_err(Error::io::<Errno>(doing, "/dev/pts/ptmx"))?;
+        let name = CString::new(number).map_err(Error::io(doing, "/dev/pts"))?;
+        Ok(Terminal { controller, terminal, name })
+    }
+}
+
+/// A node of our own, or a file and the host's node to be bound over it.
+fn node(
+    dev: &OwnedFd,
+    name: &'static CStr,
+    major: u32,
+    minor: u32,
+) -> rustix::io::Result<Option<(&'static CStr, OwnedFd)>> {
+    let mode = Mode::from_raw_mode(0o666);
+    let device = makedev(major, minor);
+    // A tmpfs made in a user namespace lets nodes be made, at best, but not be used.
+    if !crate::idmap::in_user_namespace() {
+        match mknodat(dev, name, FileType::CharacterDevice, mode, device) {
+            Ok(()) => {
+                return rustix::fs::chmodat(dev, name, mode, rustix::fs::AtFlags::empty()).map(|()| None);
+            }
+            Err(Errno::PERM) => {}
+            Err(errno) => return Err(errno),
+        }
+    }
+    mknodat(dev, name, FileType::RegularFile, mode, 0)?;
+    let host = openat(CWD, c"/dev", OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty())?;
+    let host = openat(&host, name, OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC, Mode::empty())?;
+    let stat = fstat(&host)?;
+    if FileType::from_raw_mode(stat.st_mode) != FileType::CharacterDevice || stat.st_rdev != device {
+        return Err(Errno::NODEV);
+    }
+    Ok(Some((name, bind(host.as_fd(), false)?)))
+}
+
+/// A detached copy of the mount of the host that `from` is in, with `from` as its root.
+pub(crate) fn bind(from: impl AsFd, recursive: bool) -> rustix::io::Result<OwnedFd> {
+    let mut flags =
+        OpenTreeFlags::OPEN_TREE_CLONE | OpenTreeFlags::OPEN_TREE_CLOEXEC | OpenTreeFlags::AT_EMPTY_PATH;
+    if recursive {
+        flags |= OpenTreeFlags::AT_RECURSIVE;
+    }
+    open_tree(from, c"", flags)
+}
+
+fn devpts(attributes: MountAttrFlags) -> Result<OwnedFd> {
+    let plain = [(c"source", "devpts"), (c"newinstance", ""), (c"ptmxmode", "0666"), (c"mode", "0620")];
+    let mut with_group = plain.to_vec();
+    with_group.push((c"gid", "5"));
+    // A user namespace of one id has no group tty.
+    filesystem(c"devpts", &with_group, attributes).or_else(|_| filesystem(c"devpts", &plain, attributes))
+}
+
+fn text(name: &CStr) -> String {
+    name.to_string_lossy().into_owned()
+}

@@ -1,0 +1,210 @@
+//! What the cloned process does before it becomes the user's program. All of it works on descriptors and strings that
+//! were prepared before: nothing here allocates, locks or panics.
+
+mod identity;
+mod mounts;
+mod program;
+
+use std::os::fd::OwnedFd;
+
+use rustix::event::{PollFd, PollFlags, poll};
+use rustix::io::Errno;
+use rustix::process::{DumpableBehavior, Signal, set_dumpable_behavior, set_parent_process_death_signal};
+
+pub(crate) use identity::{Identity, Limit};
+pub(crate) use mounts::{Attachment, Hidden, Mounts, Pseudo, Source, Steps};
+pub(crate) use program::Program;
+
+use crate::sys;
+
+/// Everything a container needs, ready to be used by a process that may not allocate.
+#[derive(Debug)]
+pub(crate) struct Plan {
+    pub(crate) mounts: Mounts,
+    pub(crate) hostname: Option<Vec<u8>>,
+    pub(crate) loopback: bool,
+    pub(crate) identity: Identity,
+    pub(crate) program: Program,
+    pub(crate) stdio: Stdio,
+    /// Closed by the exec; a [`Failure`] is written to it where that does not happen.
+    pub(crate) status: OwnedFd,
+}
+
+#[derive(Debug)]
+pub(crate) enum Stdio {
+    Streams { stdin: OwnedFd, stdout: OwnedFd, stderr: OwnedFd },
+    Terminal(OwnedFd),
+}
+
+/// How far the process came.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u32)]
+pub(crate) enum Stage {
+    Parent,
+    Session,
+    Private,
+    Root,
+    Hidden,
+    /// The index is that of the attachment.
+    Attach,
+    /// The index is that of the masked path.
+    Mask,
+    /// The index is that of the read-only path.
+    ReadOnly,
+    Hostname,
+    Loopback,
+    Pivot,
+    Cwd,
+    Limits,
+    Stdio,
+    Capabilities,
+    Seccomp,
+    Identity,
+    /// The program was not found by its path.
+    Stat,
+    /// It may not be executed, or is a directory.
+    Executable,
+    /// None of the directories of PATH has it.
+    Search,
+    /// The index is that of the candidate.
+    Exec,
+}
+
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Failure {
+    pub(crate) stage: Stage,
+    pub(crate) index: u32,
+    pub(crate) errno: Errno,
+}
+
+pub(crate) type Outcome<T = ()> = Result<T, Failure>;
+
+/// A closure for `map_err`.
+fn at(stage: Stage, index: usize) -> impl FnOnce(Errno) -> Failure {
+    move |errno| Failure { stage, index: index as u32, errno }
+}
+
+/// Runs in the new process; returns when it could not become the user's program.
+pub(crate) fn main(plan: &Plan) {
+    if let Err(failure) = become_container(plan) {
+        let mut record = [0u8; Failure::SIZE];
+        failure.encode(&mut record);
+        // If nobody listens, nobody is left to be told.
+        let _ = rustix::io::write(&plan.status, &record);
+    }
+}
+
+fn become_container(plan: &Plan) -> Outcome {
+    sys::signal::reset_dispositions();
+    die_with_parent(plan)?;
+    set_dumpable_behavior(DumpableBehavior::NotDumpable).map_err(at(Stage::Session, 0))?;
+    rustix::process::setsid().map_err(at(Stage::Session, 1))?;
+    rustix::process::umask(rustix::fs::Mode::empty());
+    plan.mounts.enter()?;
+    if let Some(name) = &plan.hostname {
+        rustix::system::sethostname(name).map_err(at(Stage::Hostname, 0))?;
+    }
+    if plan.loopback {
+        loopback_up().map_err(at(Stage::Loopback, 0))?;
+    }
+    let entered = plan.program.enter_cwd(&plan.mounts, &plan.identity)?;
+    connect(&plan.stdio).map_err(at(Stage::Stdio, 0))?;
+    plan.identity.assume()?;
+    if !entered {
+        plan.program.enter_cwd_as_user(&plan.mounts)?;
+    }
+    // The change of identity has cleared it.
+    die_with_parent(plan)?;
+    plan.program.start(&plan.identity)
+}
+
+/// The kernel kills us when the thread that cloned us ends. It may have ended before it was asked to.
+fn die_with_parent(plan: &Plan) -> Outcome {
+    set_parent_process_death_signal(Some(Signal::KILL)).map_err(at(Stage::Parent, 0))?;
+    let now = rustix::event::Timespec { tv_sec: 0, tv_nsec: 0 };
+    let mut fds = [PollFd::new(&plan.status, PollFlags::empty())];
+    poll(&mut fds, Some(&now)).map_err(at(Stage::Parent, 1))?;
+    if fds[0].revents().contains(PollFlags::ERR) {
+        return Err(at(Stage::Parent, 2)(Errno::SRCH));
+    }
+    Ok(())
+}
+
+fn loopback_up() -> Result<(), Errno> {
+    use rustix::net::{AddressFamily, SocketFlags, SocketType, socket_with};
+    let socket = socket_with(AddressFamily::INET, SocketType::DGRAM, SocketFlags::CLOEXEC, None)?;
+    sys::net::loopback_up(std::os::fd::AsFd::as_fd(&socket))
+}
+
+fn connect(stdio: &Stdio) -> Result<(), Errno> {
+    use rustix::stdio::{dup2_stderr, dup2_stdin, dup2_stdout};
+    let (stdin, stdout, stderr) = match stdio {
+        Stdio::Streams { stdin, stdout, stderr } => (stdin, stdout, stderr),
+        Stdio::Terminal(terminal) => (terminal, terminal, terminal),
+    };
+    dup2_stdin(stdin)?;
+    dup2_stdout(stdout)?;
+    dup2_stderr(stderr)?;
+    if let Stdio::Terminal(terminal) = stdio {
+        rustix::process::ioctl_tiocsctty(terminal)?;
+    }
+    Ok(())
+}
+
+impl Failure {
+    pub(crate) const SIZE: usize = 12;
+
+    fn encode(self, record: &mut [u8; Failure::SIZE]) {
+        let words = [self.stage as u32, self.index, self.errno.raw_os_error().cast_unsigned()];
+        for (bytes, word) in record.chunks_exact_mut(4).zip(words) {
+            bytes.copy_from_slice(&word.to_ne_bytes());
+        }
+    }
+
+    /// None for what `encode` can't have written.
+    pub(crate) fn decode(record: &[u8; Failure::SIZE]) -> Option<Failure> {
+        let word = |n: usize| u32::from_ne_bytes([record[n], record[n + 1], record[n + 2], record[n + 3]]);
+        let stage = STAGES.iter().copied().find(|s| *s as u32 == word(0))?;
+        Some(Failure { stage, index: word(4), errno: Errno::from_raw_os_error(word(8).cast_signed()) })
+    }
+}
+
+const STAGES: &[Stage] = &[
+    Stage::Parent,
+    Stage::Session,
+    Stage::Private,
+    Stage::Root,
+    Stage::Hidden,
+    Stage::Attach,
+    Stage::Mask,
+    Stage::ReadOnly,
+    Stage::Hostname,
+    Stage::Loopback,
+    Stage::Pivot,
+    Stage::Cwd,
+    Stage::Limits,
+    Stage::Stdio,
+    Stage::Capabilities,
+    Stage::Seccomp,
+    Stage::Identity,
+    Stage::Stat,
+    Stage::Executable,
+    Stage::Search,
+    Stage::Exec,
+];
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_failure_survives_the_pipe() {
+        for &stage in STAGES {
+            let mut record = [0; Failure::SIZE];
+            Failure { stage, index: 7, errno: Errno::ACCESS }.encode(&mut record);
+            let back = Failure::decode(&record).unwrap();
+            assert_eq!((back.stage, back.index, back.errno), (stage, 7, Errno::ACCESS));
+        }
+        assert_eq!(STAGES.len(), Stage::Exec as usize + 1);
+    }
+}

@@ -1,0 +1,391 @@
+//! The container's file system, put together inside its own mount namespace. Targets are resolved once, inside the
+//! new root, and used as descriptors; nothing is looked up by a path of the host.
+
+use std::ffi::{CStr, CString};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
+
+use rustix::fs::{FileType, Mode, OFlags, ResolveFlags, fstat, fstatfs, mkdirat, mknodat, openat2};
+use rustix::io::Errno;
+use rustix::mount::{
+    FsMountFlags, FsOpenFlags, MountAttrFlags, MountFlags, MountPropagationFlags, MoveMountFlags,
+    OpenTreeFlags, UnmountFlags, fsconfig_create, fsmount, fsopen, mount_change, move_mount, open_tree,
+    unmount,
+};
+
+use super::{Outcome, Stage, at};
+use crate::sys;
+
+/// The mounts of a container, outer ones first.
+#[derive(Debug)]
+pub(crate) struct Mounts {
+    /// A tmpfs of ours that the container never sees: files to be bound, an empty directory, places for `hidden`.
+    pub(crate) scratch: OwnedFd,
+    /// The overlay.
+    pub(crate) root: OwnedFd,
+    /// A directory of `scratch`.
+    pub(crate) root_at: OwnedFd,
+    pub(crate) root_read_only: bool,
+    pub(crate) hidden: Vec<Hidden>,
+    pub(crate) attachments: Vec<Attachment>,
+    pub(crate) proc: usize,
+    pub(crate) sys: usize,
+    /// The tmpfs that becomes `/dev`.
+    pub(crate) dev: OwnedFd,
+    /// Relative to the root of procfs or sysfs.
+    pub(crate) masked: Vec<(Pseudo, CString)>,
+    pub(crate) read_only: Vec<(Pseudo, CString)>,
+}
+
+/// A mount from which something is bound, kept out of sight.
+#[derive(Debug)]
+pub(crate) struct Hidden {
+    pub(crate) mount: OwnedFd,
+    /// A directory of the scratch tmpfs.
+    pub(crate) at: OwnedFd,
+}
+
+#[derive(Debug)]
+pub(crate) struct Attachment {
+    pub(crate) source: Source,
+    pub(crate) target: Steps,
+    pub(crate) read_only: bool,
+    /// Made when missing, as a directory or as a file; None for what must be an ordinary directory already.
+    pub(crate) create: Option<FileType>,
+    /// Left out where the kernel does not have the file system.
+    pub(crate) optional: bool,
+}
+
+#[derive(Debug)]
+pub(crate) enum Source {
+    Mount(OwnedFd),
+    /// A file of the scratch tmpfs.
+    Scratch(CString),
+    /// A path in a mount that is attached by now, resolved inside it.
+    Inside {
+        mount: OwnedFd,
+        path: CString,
+    },
+    Proc,
+    /// The mount is what to use where a new sysfs is refused.
+    Sys(Option<OwnedFd>),
+    /// A file system without options.
+    New(&'static CStr, MountAttrFlags),
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Pseudo {
+    Proc,
+    Sys,
+}
+
+/// A path below the root, with each of its prefixes.
+#[derive(Debug)]
+pub(crate) struct Steps(Vec<(CString, CString)>);
+
+const NOT_EXECUTABLE: MountAttrFlags = MountAttrFlags::MOUNT_ATTR_NOSUID
+    .union(MountAttrFlags::MOUNT_ATTR_NODEV)
+    .union(MountAttrFlags::MOUNT_ATTR_NOEXEC);
+
+const IN_ROOT: ResolveFlags = ResolveFlags::IN_ROOT.union(ResolveFlags::NO_MAGICLINKS);
+
+impl Steps {
+    /// # Errors
+    /// When the path holds a NUL byte.
+    pub(crate) fn new(path: &str) -> Result<Steps, std::ffi::NulError> {
+        let mut prefix = String::new();
+        let mut steps = Vec::new();
+        for name in path.split('/').filter(|name| !name.is_empty() && *name != ".") {
+            prefix = if prefix.is_empty() { name.to_owned() } else { format!("{prefix}/{name}") };
+            steps.push((CString::new(prefix.as_str())?, CString::new(name)?));
+        }
+        Ok(Steps(steps))
+    }
+
+    pub(super) fn path(&self) -> &CStr {
+        self.0.last().map_or(c".", |(prefix, _)| prefix)
+    }
+
+    /// Opens what is there, or makes it and the directories it needs; `made` is called on each new directory or file.
+    pub(super) fn open_or_create(
+        &self,
+        root: BorrowedFd<'_>,
+        last: FileType,
+        made: impl Fn(BorrowedFd<'_>) -> Result<(), Errno>,
+    ) -> Result<OwnedFd, Errno> {
+        match open_in(root, self.path(), IN_ROOT) {
+            Err(Errno::NOENT) => {}
+            result => return result,
+        }
+        let mut parent = open_in(root, c".", IN_ROOT)?;
+        for (n, (prefix, name)) in self.0.iter().enumerate() {
+            parent = match open_in(root, prefix, IN_ROOT) {
+                Err(Errno::NOENT) => {
+                    let kind = if n + 1 == self.0.len() { last } else { FileType::Directory };
+                    create(parent.as_fd(), name, kind)?;
+                    let new =
+                        open_in(parent.as_fd(), name, ResolveFlags::BENEATH | ResolveFlags::NO_SYMLINKS)?;
+                    made(new.as_fd())?;
+                    new
+                }
+                result => result?,
+            };
+        }
+        Ok(parent)
+    }
+}
+
+fn create(parent: BorrowedFd<'_>, name: &CStr, kind: FileType) -> Result<(), Errno> {
+    match kind {
+        FileType::Directory => mkdirat(parent, name, Mode::from_raw_mode(0o755)),
+        _ => mknodat(parent, name, FileType::RegularFile, Mode::from_raw_mode(0o644), 0),
+    }
+}
+
+/// A descriptor for a path, whatever it is, that stands for nothing but the place.
+pub(crate) fn open_in(root: BorrowedFd<'_>, path: &CStr, resolve: ResolveFlags) -> Result<OwnedFd, Errno> {
+    openat2(root, path, OFlags::PATH | OFlags::CLOEXEC, Mode::empty(), resolve)
+}
+
+impl Mounts {
+    /// Leaves the process in the container's root, with nothing of the host mounted in sight.
+    pub(super) fn enter(&self) -> Outcome {
+        let private = MountPropagationFlags::PRIVATE | MountPropagationFlags::REC;
+        mount_change(c"/", private).map_err(at(Stage::Private, 0))?;
+        // On top of the old root, where no lookup that begins at it arrives: it needs a place that certainly exists.
+        let host = open_in(rustix::fs::CWD, c"/", ResolveFlags::empty()).map_err(at(Stage::Root, 0))?;
+        attach(self.scratch.as_fd(), host.as_fd()).map_err(at(Stage::Root, 1))?;
+        attach(self.root.as_fd(), self.root_at.as_fd()).map_err(at(Stage::Root, 2))?;
+        for (n, hidden) in self.hidden.iter().enumerate() {
+            attach(hidden.mount.as_fd(), hidden.at.as_fd()).map_err(at(Stage::Hidden, n))?;
+        }
+        let pseudo = self.attach_all()?;
+        self.hide(&pseudo)?;
+        if self.root_read_only {
+            read_only(self.root.as_fd(), false).map_err(at(Stage::ReadOnly, usize::MAX))?;
+        }
+        self.pivot().map_err(at(Stage::Pivot, 0))
+    }
+
+    /// The descriptors of the new procfs and sysfs.
+    fn attach_all(&self) -> Outcome<[Option<OwnedFd>; 2]> {
+        let mut pseudo = [None, None];
+        for (n, attachment) in self.attachments.iter().enumerate() {
+            match self.attach_one(attachment) {
+                Ok(Some(mount)) if n == self.proc => pseudo[0] = Some(mount),
+                Ok(Some(mount)) if n == self.sys => pseudo[1] = Some(mount),
+                Err(Errno::NODEV | Errno::PERM) if attachment.optional => {}
+                result => drop(result.map_err(at(Stage::Attach, n))?),
+            }
+        }
+        Ok(pseudo)
+    }
+
+    /// The mount, where it was made here.
+    fn attach_one(&self, attachment: &Attachment) -> Result<Option<OwnedFd>, Errno> {
+        let target = self.target(attachment)?;
+        let made = match &attachment.source {
+            Source::Mount(mount) => {
+                return place(mount.as_fd(), target.as_fd(), attachment.read_only).map(|()| None);
+            }
+            Source::Scratch(name) => clone_of(self.scratch.as_fd(), name, false)?,
+            Source::Inside { mount, path } => {
+                let from = open_in(mount.as_fd(), path, IN_ROOT)?;
+                clone_of(from.as_fd(), c"", true)?
+            }
+            Source::Proc => new(c"proc", NOT_EXECUTABLE)?,
+            Source::Sys(fallback) => {
+                match (new(c"sysfs", NOT_EXECUTABLE | MountAttrFlags::MOUNT_ATTR_RDONLY), fallback) {
+                    (Err(Errno::PERM), Some(host)) => {
+                        place(host.as_fd(), target.as_fd(), true)?;
+                        return open_in(host.as_fd(), c".", IN_ROOT).map(Some);
+                    }
+                    (result, _) => result?,
+                }
+            }
+            Source::New(name, attributes) => new(name, *attributes)?,
+        };
+        place(made.as_fd(), target.as_fd(), attachment.read_only)?;
+        Ok(Some(made))
+    }
+
+    fn target(&self, attachment: &Attachment) -> Result<OwnedFd, Errno> {
+        let root = self.root.as_fd();
+        match attachment.create {
+            // Where procfs and sysfs go must be what it looks like.
+            None => {
+                let target = open_in(root, attachment.target.path(), IN_ROOT | ResolveFlags::NO_SYMLINKS)?;
+                let kind = FileType::from_raw_mode(fstat(&target)?.st_mode);
+                if kind == FileType::Directory { Ok(target) } else { Err(Errno::NOTDIR) }
+            }
+            Some(kind) => {
+                let target = attachment.target.open_or_create(root, kind, |_| Ok(()))?;
+                // Nothing may cover a part of procfs: programs trust what they read there.
+                if fstatfs(&target)?.f_type == rustix::fs::PROC_SUPER_MAGIC {
+                    Err(Errno::PERM)
+                } else {
+                    Ok(target)
+                }
+            }
+        }
+    }
+
+    /// Masks and read-only paths are looked up in the mounts just made, whatever now lies over them.
+    fn hide(&self, [proc, sysfs]: &[Option<OwnedFd>; 2]) -> Outcome {
+        let below = |pseudo| match pseudo {
+            Pseudo::Proc => proc.as_ref(),
+            Pseudo::Sys => sysfs.as_ref(),
+        };
+        for (n, (pseudo, path)) in self.masked.iter().enumerate() {
+            let Some(mount) = below(*pseudo) else { continue };
+            self.mask(mount.as_fd(), path).map_err(at(Stage::Mask, n))?;
+        }
+        for (n, (pseudo, path)) in self.read_only.iter().enumerate() {
+            let Some(mount) = below(*pseudo) else { continue };
+            make_read_only(mount.as_fd(), path).map_err(at(Stage::ReadOnly, n))?;
+        }
+        Ok(())
+    }
+
+    fn mask(&self, mount: BorrowedFd<'_>, path: &CStr) -> Result<(), Errno> {
+        let Some(target) = open_pseudo(mount, path)? else { return Ok(()) };
+        if FileType::from_raw_mode(fstat(&target)?.st_mode) == FileType::Directory {
+            place(clone_of(self.scratch.as_fd(), EMPTY, false)?.as_fd(), target.as_fd(), true)
+        } else {
+            let null = open_in(self.dev.as_fd(), c"null", ResolveFlags::BENEATH | ResolveFlags::NO_SYMLINKS)?;
+            place(clone_of(null.as_fd(), c"", false)?.as_fd(), target.as_fd(), false)
+        }
+    }
+
+    fn pivot(&self) -> Result<(), Errno> {
+        rustix::process::fchdir(&self.root)?;
+        // With the same directory twice the old root ends up on top of the new one, and the scratch tmpfs is on top of
+        // that: they are detached in this order, the old root with everything below it.
+        rustix::process::pivot_root(c".", c".")?;
+        unmount(c".", UnmountFlags::DETACH)?;
+        unmount(c".", UnmountFlags::DETACH)?;
+        rustix::process::chdir(c"/")
+    }
+}
+
+/// The empty directory of the scratch tmpfs.
+pub(crate) const EMPTY: &CStr = c"empty";
+
+fn attach(mount: BorrowedFd<'_>, target: BorrowedFd<'_>) -> Result<(), Errno> {
+    let empty = MoveMountFlags::MOVE_MOUNT_F_EMPTY_PATH | MoveMountFlags::MOVE_MOUNT_T_EMPTY_PATH;
+    move_mount(mount, c"", target, c"", empty)
+}
+
+/// Attaches, read-only from the first moment on where the kernel can do that.
+fn place(mount: BorrowedFd<'_>, target: BorrowedFd<'_>, ro: bool) -> Result<(), Errno> {
+    if !ro {
+        return attach(mount, target);
+    }
+    match read_only(mount, true) {
+        // Before Linux 5.12 only a mount that has a place can be changed, and the process is the only one to see it.
+        Err(Errno::NOSYS) => {
+            attach(mount, target)?;
+            remount_read_only(mount)
+        }
+        Ok(()) => attach(mount, target),
+        Err(errno) => Err(errno),
+    }
+}
+
+fn read_only(mount: BorrowedFd<'_>, recursive: bool) -> Result<(), Errno> {
+    match sys::mount::add_attributes(mount, MountAttrFlags::MOUNT_ATTR_RDONLY, recursive) {
+        Err(Errno::NOSYS) if !recursive => remount_read_only(mount),
+        result => result,
+    }
+}
+
+/// By the host's procfs, which is still there.
+fn remount_read_only(mount: BorrowedFd<'_>) -> Result<(), Errno> {
+    let mut buffer = [0u8; 32];
+    let path = fd_path(&mut buffer, mount.as_raw_fd());
+    let kept = rustix::fs::fstatvfs(mount)?.f_flag;
+    let mut flags = MountFlags::BIND | MountFlags::RDONLY;
+    for (bit, flag) in [
+        (rustix::fs::StatVfsMountFlags::NOSUID, MountFlags::NOSUID),
+        (rustix::fs::StatVfsMountFlags::NODEV, MountFlags::NODEV),
+        (rustix::fs::StatVfsMountFlags::NOEXEC, MountFlags::NOEXEC),
+    ] {
+        if kept.contains(bit) {
+            flags |= flag;
+        }
+    }
+    rustix::mount::mount_remount(path, flags, c"")
+}
+
+/// `/proc/self/fd/N`, without allocating.
+fn fd_path(buffer: &mut [u8; 32], fd: i32) -> &CStr {
+    const PREFIX: &[u8] = b"/proc/self/fd/";
+    let mut digits = [0u8; 10];
+    let mut left = fd.unsigned_abs();
+    let mut count = 0;
+    for digit in digits.iter_mut() {
+        *digit = b'0' + (left % 10) as u8;
+        left /= 10;
+        count += 1;
+        if left == 0 {
+            break;
+        }
+    }
+    let text = PREFIX.iter().chain(digits.iter().take(count).rev()).chain(&[0]);
+    for (to, from) in buffer.iter_mut().zip(text) {
+        *to = *from;
+    }
+    CStr::from_bytes_until_nul(buffer).unwrap_or(c"")
+}
+
+/// A detached copy of the mount at `path` below `from`, to be attached once.
+fn clone_of(from: BorrowedFd<'_>, path: &CStr, recursive: bool) -> Result<OwnedFd, Errno> {
+    let mut flags = OpenTreeFlags::OPEN_TREE_CLONE | OpenTreeFlags::OPEN_TREE_CLOEXEC;
+    flags |= OpenTreeFlags::AT_EMPTY_PATH | OpenTreeFlags::AT_SYMLINK_NOFOLLOW;
+    if recursive {
+        flags |= OpenTreeFlags::AT_RECURSIVE;
+    }
+    open_tree(from, path, flags)
+}
+
+fn new(name: &CStr, attributes: MountAttrFlags) -> Result<OwnedFd, Errno> {
+    let context = fsopen(name, FsOpenFlags::FSOPEN_CLOEXEC)?;
+    fsconfig_create(&context)?;
+    fsmount(&context, FsMountFlags::FSMOUNT_CLOEXEC, attributes)
+}
+
+/// None where this kernel does not have the path.
+fn open_pseudo(mount: BorrowedFd<'_>, path: &CStr) -> Result<Option<OwnedFd>, Errno> {
+    let resolve = ResolveFlags::BENEATH | ResolveFlags::NO_SYMLINKS;
+    match open_in(mount, path, resolve) {
+        Err(Errno::NOENT) => Ok(None),
+        result => result.map(Some),
+    }
+}
+
+fn make_read_only(mount: BorrowedFd<'_>, path: &CStr) -> Result<(), Errno> {
+    let Some(target) = open_pseudo(mount, path)? else { return Ok(()) };
+    place(clone_of(target.as_fd(), c"", true)?.as_fd(), target.as_fd(), true)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn descriptors_have_a_path() {
+        for fd in [0, 7, 10, 1_234_567] {
+            let mut buffer = [0; 32];
+            assert_eq!(fd_path(&mut buffer, fd).to_str().unwrap(), format!("/proc/self/fd/{fd}"));
+        }
+    }
+
+    #[test]
+    fn steps_are_prefixes() {
+        let steps = Steps::new("/a//b/./c/").unwrap();
+        let prefixes: Vec<_> =
+            steps.0.iter().map(|(p, n)| (p.to_str().unwrap(), n.to_str().unwrap())).collect();
+        assert_eq!(prefixes, [("a", "a"), ("a/b", "b"), ("a/b/c", "c")]);
+        assert_eq!(Steps::new("/").unwrap().path(), c".");
+        assert!(Steps::new("/a\0b").is_err());
+    }
+}

@@ -1,0 +1,222 @@
+//! A [`Spec`] becomes a [`Plan`]: file systems are made, users looked up, strings built; all that can be done before
+//! the process is cloned, so that it only has to put things where they belong.
+
+mod layout;
+
+use std::ffi::CString;
+use std::os::fd::{AsFd, OwnedFd};
+
+use rustix::fs::{Gid, Uid};
+use rustix::pipe::{PipeFlags, pipe_with};
+
+use crate::dev::Dev;
+use crate::error::{Error, Result};
+use crate::init::{Identity, Limit, Plan, Program, Stdio, Steps};
+use crate::mountpoint::{self, Made};
+use crate::spec::{MissingCwd, Network, Spec};
+use crate::sys::exec::Strings;
+use crate::user::{self, User};
+use crate::{idmap, seccomp};
+
+/// What a prepared container leaves with us.
+#[derive(Debug)]
+pub(crate) struct Prepared {
+    pub(crate) plan: Plan,
+    pub(crate) ends: Ends,
+    /// The other end of the plan's status pipe.
+    pub(crate) status: OwnedFd,
+    /// In the order of the plan's attachments, for messages.
+    pub(crate) targets: Vec<String>,
+    pub(crate) mount_points: MountPoints,
+    pub(crate) namespaces: u64,
+}
+
+/// Mount points made in the upper directory.
+#[derive(Debug)]
+pub(crate) struct MountPoints {
+    pub(crate) upper: Option<OwnedFd>,
+    pub(crate) made: Vec<Made>,
+}
+
+/// Our ends of the container's streams.
+#[derive(Debug)]
+pub(crate) enum Ends {
+    Pipes { stdin: Option<OwnedFd>, stdout: OwnedFd, stderr: OwnedFd },
+    Terminal(OwnedFd),
+}
+
+pub(crate) fn prepare(spec: &mut Spec) -> Result<Prepared> {
+    let root = layout::mount_root(spec)?;
+    let user = user::resolve(root.as_fd(), &spec.user, &spec.extra_groups)?;
+    let dev = Dev::new(spec.shm_size)?;
+    let (stdio, ends, console) = streams(spec, &dev)?;
+    let laid_out = layout::lay_out(spec, root, dev, console)?;
+    let (status, status_end) = pipe("making the status pipe")?;
+    let identity = identity(spec, &user);
+    give(&stdio, identity.uid);
+    let plan = Plan {
+        mounts: laid_out.mounts,
+        hostname: spec.hostname.as_ref().map(|name| name.as_bytes().to_vec()),
+        loopback: spec.network == Network::None,
+        program: program(spec, &user)?,
+        identity,
+        stdio,
+        status: status_end,
+    };
+    let namespaces = namespaces(spec.network);
+    Ok(Prepared {
+        plan,
+        ends,
+        status,
+        targets: laid_out.targets,
+        mount_points: laid_out.mount_points,
+        namespaces,
+    })
+}
+
+fn namespaces(network: Network) -> u64 {
+    let flags = libc::CLONE_NEWNS
+        | libc::CLONE_NEWPID
+        | libc::CLONE_NEWIPC
+        | libc::CLONE_NEWUTS
+        | libc::CLONE_NEWCGROUP;
+    let own_network = if network == Network::None { libc::CLONE_NEWNET } else { 0 };
+    (flags | own_network) as u64
+}
+
+/// What the process gets, what we keep, and the name of its terminal.
+fn streams(spec: &Spec, dev: &Dev) -> Result<(Stdio, Ends, Option<CString>)> {
+    if let Some(size) = spec.tty {
+        let terminal = dev.terminal()?;
+        rustix::termios::tcsetwinsize(&terminal.controller, size)
+            .map_err(Error::io("sizing", "/dev/console"))?;
+        return Ok((
+            Stdio::Terminal(terminal.terminal),
+            Ends::Terminal(terminal.controller),
+            Some(terminal.name),
+        ));
+    }
+    let doing = "making the output pipes";
+    let ((stdout, stdout_end), (stderr, stderr_end)) = (pipe(doing)?, pipe(doing)?);
+    let (stdin_end, stdin) = match spec.stdin {
+        Some(_) => {
+            let (read, write) = pipe("making the input pipe")?;
+            rustix::io::ioctl_fionbio(&write, true).map_err(Error::io("making the input pipe", ""))?;
+            (read, Some(write))
+        }
+        None => (null()?, None),
+    };
+    let stdio = Stdio::Streams { stdin: stdin_end, stdout: stdout_end, stderr: stderr_end };
+    Ok((stdio, Ends::Pipes { stdin, stdout, stderr }, None))
+}
+
+/// Gives our streams to the user, so that `/dev/stderr` can be opened again.
+fn give(stdio: &Stdio, uid: Uid) {
+    let ours = match stdio {
+        Stdio::Streams { stdout, stderr, .. } => vec![stdout, stderr],
+        Stdio::Terminal(terminal) => vec![terminal],
+    };
+    for fd in ours {
+        // Refused where the user is not mapped, and then it stays as it is.
+        let _ = rustix::fs::fchown(fd, Some(uid), None);
+    }
+}
+
+fn null() -> Result<OwnedFd> {
+    use rustix::fs::{Mode, OFlags};
+    rustix::fs::open(c"/dev/null", OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty())
+        .map_err(Error::io("opening", "/dev/null"))
+}
+
+/// The reading and the writing end.
+fn pipe(doing: &'static str) -> Result<(OwnedFd, OwnedFd)> {
+    pipe_with(PipeFlags::CLOEXEC).map_err(Error::io(doing, ""))
+}
+
+fn identity(spec: &Spec, user: &User) -> Identity {
+    Identity {
+        uid: Uid::from_raw(user.uid),
+        gid: Gid::from_raw(user.gid),
+        groups: user.groups.iter().map(|&gid| Gid::from_raw(gid)).collect(),
+        may_set_groups: idmap::may_set_groups(),
+        capabilities: spec.capabilities,
+        filter: if spec.seccomp { seccomp::program(spec.capabilities) } else { None },
+        no_new_privileges: spec.no_new_privileges,
+        limits: spec.limits.iter().map(|(resource, limit)| Limit(*resource, limit.clone())).collect(),
+        owns_cwd: spec.missing_cwd == MissingCwd::CreateAsUser,
+    }
+}
+
+fn program(spec: &Spec, user: &User) -> Result<Program> {
+    let Some(name) = spec.args.first() else {
+        return Err(Error::start(125, "no command specified"));
+    };
+    let env = environment(spec, user);
+    let searched = !name.contains('/');
+    let candidates = if searched { search_path(name, &env) } else { vec![name.clone()] };
+    Ok(Program {
+        cwd: Steps::new(&spec.cwd).map_err(|_| nul("the working directory"))?,
+        candidates: c_strings(candidates, "the command")?,
+        searched,
+        args: Strings::new(c_strings(spec.args.clone(), "an argument")?),
+        env: Strings::new(c_strings(env, "the environment")?),
+        ours: rustix::fs::stat(c"/proc/self/exe").ok().map(|stat| (stat.st_dev, stat.st_ino)),
+    })
+}
+
+/// Of several values of a variable the last one holds, in the place of the first.
+fn environment(spec: &Spec, user: &User) -> Vec<String> {
+    let mut env: Vec<String> = Vec::with_capacity(spec.env.len() + 1);
+    let home = format!("HOME={}", user.home);
+    let has_home = spec.env.iter().any(|v| v.starts_with("HOME="));
+    for variable in spec.env.iter().chain((!has_home).then_some(&home)) {
+        let name = variable.split_once('=').map_or(variable.as_str(), |(name, _)| name);
+        let same = |v: &&mut String| v.strip_prefix(name).is_some_and(|rest| rest.starts_with('='));
+        match env.iter_mut().find(same) {
+            Some(earlier) => earlier.clone_from(variable),
+            None => env.push(variable.clone()),
+        }
+    }
+    env
+}
+
+fn search_path(name: &str, env: &[String]) -> Vec<String> {
+    let path = env.iter().find_map(|v| v.strip_prefix("PATH=")).unwrap_or_default();
+    let directories = path.split(':').filter(|d| d.starts_with('/') && !name.is_empty());
+    directories.map(|d| format!("{}/{name}", d.trim_end_matches('/'))).collect()
+}
+
+fn c_strings(strings: Vec<String>, what: &str) -> Result<Vec<CString>> {
+    strings.into_iter().map(|s| CString::new(s).map_err(|_| nul(what))).collect()
+}
+
+fn nul(what: &str) -> Error {
+    Error::Setup { doing: "preparing the process".to_owned(), reason: format!("{what} holds a NUL byte") }
+}
+
+impl MountPoints {
+    pub(crate) fn remember(&mut self) {
+        if let Some(upper) = &self.upper {
+            mountpoint::remember(upper.as_fd(), &mut self.made);
+        }
+    }
+
+    pub(crate) fn take_back(&mut self) {
+        if let Some(upper) = &self.upper {
+            mountpoint::take_back(upper.as_fd(), std::mem::take(&mut self.made));
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::search_path;
+
+    #[test]
+    fn the_path_is_searched_in_order() {
+        let env = ["A=b".to_owned(), "PATH=/usr/bin:/bin/::rel".to_owned()];
+        assert_eq!(search_path("sh", &env), ["/usr/bin/sh", "/bin/sh"]);
+        assert!(search_path("sh", &[]).is_empty());
+        assert!(search_path("", &env).is_empty());
+    }
+}

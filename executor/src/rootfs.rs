@@ -1,0 +1,207 @@
+//! File systems that belong to one container, made as detached mounts: nobody sees them, and they end with the last
+//! descriptor or with the namespace they are attached in.
+
+use std::ffi::CStr;
+use std::os::fd::{AsRawFd, BorrowedFd, OwnedFd};
+
+use rustix::io::Errno;
+use rustix::mount::{
+    FsMountFlags, FsOpenFlags, MountAttrFlags, fsconfig_create, fsconfig_set_flag, fsconfig_set_string,
+    fsmount, fsopen,
+};
+use rustix::thread::UnshareFlags;
+
+use crate::error::{Error, Result};
+use crate::sys;
+
+/// Lower directories, top first, and where writes go.
+#[derive(Debug)]
+pub(crate) struct Overlay<'a> {
+    pub(crate) lowers: Vec<BorrowedFd<'a>>,
+    pub(crate) upper: Option<(BorrowedFd<'a>, BorrowedFd<'a>)>,
+    /// Whiteouts and opaque marks are those that a user namespace may write.
+    pub(crate) user_xattrs: bool,
+}
+
+impl Overlay<'_> {
+    /// The mount, as a descriptor of its root.
+    pub(crate) fn mount(&self) -> Result<OwnedFd> {
+        let mut said = String::new();
+        match self.with_layers_one_by_one(&mut said) {
+            // Before Linux 6.7 there is only the list of all of them.
+            Err(Errno::INVAL) => self.with_layers_in_a_list(&mut said),
+            result => result,
+        }
+        .map_err(|errno| Error::Setup {
+            doing: "mounting the overlay".to_owned(),
+            reason: reason(errno, &said),
+        })
+    }
+
+    fn with_layers_one_by_one(&self, said: &mut String) -> rustix::io::Result<OwnedFd> {
+        self.create(said, |context| {
+            for lower in &self.lowers {
+                fsconfig_set_string(context, c"lowerdir+", fd_path(*lower).as_str())?;
+            }
+            Ok(())
+        })
+    }
+
+    /// One option may have 255 bytes only: the names are relative, from a thread that has a working directory of its
+    /// own, which is enough for more than sixty layers.
+    fn with_layers_in_a_list(&self, said: &mut String) -> rustix::io::Result<OwnedFd> {
+        let names: Vec<String> = self.lowers.iter().map(|fd| fd.as_raw_fd().to_string()).collect();
+        let list = names.join(":");
+        std::thread::scope(|scope| {
+            let thread = scope.spawn(|| {
+                sys::namespace::unshare(UnshareFlags::FS)?;
+                rustix::process::chdir(c"/proc/self/fd")?;
+                self.create(said, |context| fsconfig_set_string(context, c"lowerdir", list.as_str()))
+            });
+            thread.join().unwrap_or(Err(Errno::AGAIN))
+        })
+    }
+
+    fn create(
+        &self,
+        said: &mut String,
+        set_lowers: impl FnOnce(BorrowedFd<'_>) -> rustix::io::Result<()>,
+    ) -> rustix::io::Result<OwnedFd> {
+        use std::os::fd::AsFd;
+        let context = fsopen(c"overlay", FsOpenFlags::FSOPEN_CLOEXEC)?;
+        let set = |key: &CStr, value: &str| fsconfig_set_string(&context, key, value);
+        let configured = (|| {
+            set(c"source", "boxwright")?;
+            set_lowers(context.as_fd())?;
+            if let Some((upper, work)) = self.upper {
+                set(c"upperdir", &fd_path(upper))?;
+                set(c"workdir", &fd_path(work))?;
+                // Otherwise the end of every container would write out the whole file system below it.
+                fsconfig_set_flag(&context, c"volatile")?;
+            }
+            // Layers are what images brought; none of these features may take their word for anything.
+            for key in [c"redirect_dir", c"metacopy", c"index"] {
+                set(key, "off")?;
+            }
+            if self.user_xattrs {
+                fsconfig_set_flag(&context, c"userxattr")?;
+            }
+            fsconfig_create(&context)
+        })();
+        if configured.is_err() {
+            *said = messages(&context);
+        }
+        configured?;
+        fsmount(&context, FsMountFlags::FSMOUNT_CLOEXEC, MountAttrFlags::empty())
+    }
+}
+
+/// A detached tmpfs with the options given.
+pub(crate) fn tmpfs(options: &[(&CStr, &str)], attributes: MountAttrFlags) -> Result<OwnedFd> {
+    filesystem(c"tmpfs", options, attributes)
+}
+
+/// A detached file system that needs none of the container's namespaces.
+pub(crate) fn filesystem(
+    name: &CStr,
+    options: &[(&CStr, &str)],
+    attributes: MountAttrFlags,
+) -> Result<OwnedFd> {
+    let make = || {
+        let context = fsopen(name, FsOpenFlags::FSOPEN_CLOEXEC)?;
+        for (key, value) in options {
+            if value.is_empty() {
+                fsconfig_set_flag(&context, *key)?;
+            } else {
+                fsconfig_set_string(&context, *key, *value)?;
+            }
+        }
+        fsconfig_create(&context)?;
+        fsmount(&context, FsMountFlags::FSMOUNT_CLOEXEC, attributes)
+    };
+    make().map_err(Error::io("mounting", name.to_string_lossy().as_ref()))
+}
+
+fn fd_path(fd: BorrowedFd<'_>) -> String {
+    format!("/proc/self/fd/{}", fd.as_raw_fd())
+}
+
+/// What the kernel has to say about a mount that it refused.
+fn messages(context: &OwnedFd) -> String {
+    let mut said = String::new();
+    let mut buffer = [0; 512];
+    while let Ok(length) = rustix::io::read(context, &mut buffer) {
+        let line = String::from_utf8_lossy(&buffer[..length]);
+        // A letter for its kind and a blank come first.
+        said.push_str("; ");
+        said.push_str(line.get(2..).unwrap_or(&line).trim_end());
+        if length == 0 {
+            break;
+        }
+    }
+    said
+}
+
+fn reason(errno: Errno, said: &str) -> String {
+    format!("{}{said}", std::io::Error::from(errno))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::os::fd::AsFd;
+
+    /// Directories `0`, `1` … each with a file of its own name, and an upper and a work directory.
+    fn layers(count: usize) -> (tempfile::TempDir, Vec<OwnedFd>, OwnedFd, OwnedFd) {
+        let dir = tempfile::tempdir().unwrap();
+        let make = |name: &str| {
+            let path = dir.path().join(name);
+            std::fs::create_dir(&path).unwrap();
+            std::fs::write(path.join(format!("file{name}")), name).unwrap();
+            OwnedFd::from(std::fs::File::open(path).unwrap())
+        };
+        let lowers = (0..count).map(|n| make(&n.to_string())).collect();
+        let (upper, work) = (make("upper"), make("work"));
+        std::fs::remove_file(dir.path().join("work/filework")).unwrap();
+        (dir, lowers, upper, work)
+    }
+
+    fn names(mount: &OwnedFd) -> usize {
+        let dir =
+            rustix::fs::openat(mount, c".", rustix::fs::OFlags::RDONLY, rustix::fs::Mode::empty()).unwrap();
+        let entries = rustix::fs::Dir::new(dir).unwrap();
+        entries.filter(|e| e.as_ref().unwrap().file_name().to_bytes().starts_with(b"file")).count()
+    }
+
+    #[test]
+    fn both_ways_to_name_the_layers_mount_the_same() {
+        let (_dir, lowers, upper, work) = layers(40);
+        let overlay = Overlay {
+            lowers: lowers.iter().rev().map(AsFd::as_fd).collect(),
+            upper: Some((upper.as_fd(), work.as_fd())),
+            user_xattrs: false,
+        };
+        let mount = overlay.mount().unwrap();
+        assert_eq!(names(&mount), 41);
+        drop(mount);
+        let read_only = Overlay { lowers: overlay.lowers, upper: None, user_xattrs: false };
+        let mut said = String::new();
+        assert_eq!(
+            names(&read_only.with_layers_in_a_list(&mut said).expect("the kernel takes the list")),
+            40
+        );
+    }
+
+    #[test]
+    fn a_refusal_says_why() {
+        let (_dir, lowers, upper, _work) = layers(1);
+        let file = tempfile::tempfile().unwrap();
+        let overlay = Overlay {
+            lowers: vec![lowers[0].as_fd()],
+            upper: Some((upper.as_fd(), file.as_fd())),
+            user_xattrs: false,
+        };
+        let error = overlay.mount().unwrap_err().to_string();
+        assert!(error.starts_with("mounting the overlay: "), "{error}");
+    }
+}

@@ -1,0 +1,70 @@
+//! The one thread from which all containers are cloned. The kernel kills a container when the thread that cloned it
+//! ends, so that thread must live as long as the process.
+
+use std::os::fd::AsFd;
+use std::sync::mpsc::{Sender, channel};
+use std::sync::{Mutex, OnceLock};
+
+use crate::error::{Error, Result};
+use crate::guard::Guard;
+use crate::init::{self, Plan};
+use crate::sys;
+use crate::sys::process::Cloned;
+
+type Job = Box<dyn FnOnce(&mut Option<Guard>) + Send>;
+
+/// Clones the process that becomes the container of `plan`. The plan comes back, to be dropped by the caller.
+pub(crate) fn clone(plan: Plan, namespaces: u64) -> Result<(Cloned, Plan)> {
+    let (answer, answered) = channel();
+    let job: Job = Box::new(move |guard| {
+        let cloned = sys::process::clone(namespaces, || init::main(&plan));
+        if let Ok(cloned) = &cloned {
+            watch(guard, cloned);
+        }
+        // The caller waits for the answer; it can't have gone.
+        let _ = answer.send((cloned, plan));
+    });
+    let lost = || Error::Setup {
+        doing: "starting the container".into(),
+        reason: "the spawning thread is gone".into(),
+    };
+    sender()?.send(job).map_err(|_| lost())?;
+    let (cloned, plan) = answered.recv().map_err(|_| lost())?;
+    match cloned {
+        Ok(cloned) => Ok((cloned, plan)),
+        Err(errno) => Err(Error::Setup { doing: "creating namespaces".into(), reason: errno.to_string() }),
+    }
+}
+
+/// Without a guard the container is no worse off than before it changed its user, so failing is not an error.
+fn watch(guard: &mut Option<Guard>, cloned: &Cloned) {
+    if guard.is_none() {
+        *guard = Guard::start().ok();
+    }
+    if let Some(running) = guard
+        && running.watch(cloned.pidfd.as_fd()).is_err()
+    {
+        *guard = None;
+    }
+}
+
+fn sender() -> Result<Sender<Job>> {
+    static SENDER: OnceLock<Mutex<Option<Sender<Job>>>> = OnceLock::new();
+    let mut sender = SENDER.get_or_init(Mutex::default).lock().unwrap_or_else(|e| e.into_inner());
+    if sender.is_none() {
+        let (jobs, queue) = channel::<Job>();
+        let thread = std::thread::Builder::new().name("spawner".into()).stack_size(256 << 10);
+        thread
+            .spawn(move || {
+                // No handler of ours may run in a process that was just cloned.
+                let _ = sys::signal::set_mask(sys::signal::Set::ALL);
+                let mut guard = None;
+                for job in queue {
+                    job(&mut guard);
+                }
+            })
+            .map_err(Error::io("starting the spawning thread", ""))?;
+        *sender = Some(jobs);
+    }
+    Ok(sender.clone().expect("just made"))
+}

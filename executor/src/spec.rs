@@ -1,0 +1,163 @@
+//! What a container is: plain values and descriptors, prepared by whoever knows images and stores. No paths of the host.
+
+use std::os::fd::OwnedFd;
+use std::sync::Arc;
+
+use rustix::process::{Resource, Rlimit};
+use rustix::termios::Winsize;
+use rustix::thread::CapabilitySet;
+
+use crate::capability;
+use crate::stub::Stubs;
+
+/// A container to be. [`Spec::new`] has docker's defaults; every field may be changed before
+/// [`crate::Container::spawn`].
+#[derive(Debug)]
+pub struct Spec {
+    pub root: Root,
+    /// In any order; a target below another one is mounted after it.
+    pub mounts: Vec<Mount>,
+    pub args: Vec<String>,
+    /// `NAME=value`, later ones win. HOME is added from the passwd file where it is missing.
+    pub env: Vec<String>,
+    pub cwd: String,
+    pub missing_cwd: MissingCwd,
+    /// `name[:group]` or `uid[:gid]`, resolved against the files of the root; empty is root.
+    pub user: String,
+    /// Names or numbers, besides those that the group file gives.
+    pub extra_groups: Vec<String>,
+    pub hostname: Option<String>,
+    pub network: Network,
+    /// A pseudo-terminal of this size as stdin, stdout and stderr. Output is then all stdout.
+    pub tty: Option<Winsize>,
+    /// Copied to the process until its end; None is `/dev/null` (with a tty: nothing is typed).
+    pub stdin: Option<OwnedFd>,
+    pub capabilities: CapabilitySet,
+    pub seccomp: bool,
+    pub no_new_privileges: bool,
+    /// Paths below `/proc` and `/sys` that show nothing.
+    pub masked_paths: Vec<String>,
+    /// Paths below `/proc` and `/sys` that can't be written.
+    pub read_only_paths: Vec<String>,
+    /// A hard limit that we may not raise stays where it is.
+    pub limits: Vec<(Resource, Rlimit)>,
+    /// Of `/dev/shm`, in bytes.
+    pub shm_size: u64,
+}
+
+/// The root file system: an overlay that is mounted in the container's own mount namespace only.
+#[derive(Debug)]
+pub struct Root {
+    /// Layer directories, bottom first.
+    pub lowers: Vec<OwnedFd>,
+    /// Where writes go; None makes the root read-only.
+    pub upper: Option<Upper>,
+    pub read_only: bool,
+    pub stubs: Arc<Stubs>,
+}
+
+/// Two empty directories of one file system. The work directory serves one container only (`volatile` mounts).
+#[derive(Debug)]
+pub struct Upper {
+    pub dir: OwnedFd,
+    pub work: OwnedFd,
+}
+
+#[derive(Debug)]
+pub struct Mount {
+    /// Absolute, in the container; symlinks in it are followed inside the root. Made when missing.
+    pub target: String,
+    pub source: MountSource,
+    pub read_only: bool,
+}
+
+#[derive(Debug)]
+pub enum MountSource {
+    /// A file or directory of the host, and what is mounted below it.
+    Bind(OwnedFd),
+    /// A file or directory of a stack of layers (bottom first), `path` resolved inside them; always read-only.
+    Layers {
+        lowers: Vec<OwnedFd>,
+        path: String,
+    },
+    Tmpfs {
+        size: Option<u64>,
+        mode: u32,
+    },
+    /// A file with these bytes, owned by root. Writes to it last as long as the container.
+    File {
+        data: Vec<u8>,
+        mode: u32,
+    },
+}
+
+/// What to do about a working directory that isn't there.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum MissingCwd {
+    /// As `docker run`.
+    CreateAsRoot,
+    /// As a RUN step.
+    CreateAsUser,
+}
+
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Network {
+    /// That of whoever started us.
+    #[default]
+    Host,
+    /// Its own, with nothing but loopback.
+    None,
+}
+
+impl Spec {
+    pub fn new(root: Root, args: Vec<String>) -> Spec {
+        Spec {
+            root,
+            mounts: Vec::new(),
+            args,
+            env: Vec::new(),
+            cwd: "/".to_owned(),
+            missing_cwd: MissingCwd::CreateAsRoot,
+            user: String::new(),
+            extra_groups: Vec::new(),
+            hostname: None,
+            network: Network::default(),
+            tty: None,
+            stdin: None,
+            capabilities: capability::DEFAULT,
+            seccomp: true,
+            no_new_privileges: false,
+            masked_paths: masked_paths(),
+            read_only_paths: READ_ONLY_PATHS.iter().map(|&p| p.to_owned()).collect(),
+            limits: Vec::new(),
+            shm_size: 64 << 20,
+        }
+    }
+}
+
+const MASKED_PATHS: &[&str] = &[
+    "/proc/acpi",
+    "/proc/asound",
+    "/proc/interrupts",
+    "/proc/kcore",
+    "/proc/keys",
+    "/proc/latency_stats",
+    "/proc/sched_debug",
+    "/proc/scsi",
+    "/proc/timer_list",
+    "/proc/timer_stats",
+    "/sys/devices/virtual/powercap",
+    "/sys/firmware",
+];
+
+const READ_ONLY_PATHS: &[&str] = &["/proc/bus", "/proc/fs", "/proc/irq", "/proc/sys", "/proc/sysrq-trigger"];
+
+/// moby's list, with the thermal counters of each processor this machine has.
+fn masked_paths() -> Vec<String> {
+    let thermal = (0..).map(|n| format!("/sys/devices/system/cpu/cpu{n}/thermal_throttle"));
+    let processors = std::thread::available_parallelism().map_or(1, usize::from);
+    let thermal = thermal
+        .take(processors.max(1))
+        .filter(|path| rustix::fs::access(path, rustix::fs::Access::EXISTS).is_ok());
+    MASKED_PATHS.iter().map(|&p| p.to_owned()).chain(thermal).collect()
+}

@@ -1,0 +1,59 @@
+//! `clone3`, with `clone` where a seccomp policy refuses it.
+
+use std::os::fd::{FromRawFd, OwnedFd};
+
+use rustix::io::Errno;
+
+use super::exec::check;
+
+/// A process that was just cloned.
+#[derive(Debug)]
+pub(crate) struct Cloned {
+    pub(crate) pidfd: OwnedFd,
+}
+
+/// Clones the process into new namespaces (`CLONE_NEW…`) and runs `child` in the copy, which has a copy of our memory
+/// and one thread.
+///
+/// The copy ends when `child` returns. It may not allocate, free, lock, panic or unwind: another thread of ours may
+/// have held any lock at that moment.
+pub(crate) fn clone(namespaces: u64, child: impl FnOnce()) -> Result<Cloned, Errno> {
+    let mut pidfd: libc::c_int = -1;
+    let pid = match clone3(namespaces, &mut pidfd) {
+        Err(Errno::NOSYS | Errno::PERM) => clone1(namespaces, &mut pidfd)?,
+        result => result?,
+    };
+    if pid == 0 {
+        child();
+        exit(125)
+    }
+    // SAFETY: the kernel stored a new descriptor there for us.
+    Ok(Cloned { pidfd: unsafe { OwnedFd::from_raw_fd(pidfd) } })
+}
+
+fn clone3(namespaces: u64, pidfd: &mut libc::c_int) -> Result<i32, Errno> {
+    // SAFETY: plain data, for which all zeroes is a valid value.
+    let mut args: libc::clone_args = unsafe { std::mem::zeroed() };
+    args.flags = namespaces | libc::CLONE_PIDFD as u64;
+    args.pidfd = std::ptr::from_mut(pidfd) as u64;
+    args.exit_signal = libc::SIGCHLD as u64;
+    // SAFETY: without CLONE_VM the child gets its own copy of the address space and goes on with the same stack in it,
+    // as after fork(2); `pidfd` outlives the call.
+    let result = unsafe { libc::syscall(libc::SYS_clone3, &raw const args, size_of::<libc::clone_args>()) };
+    check(result).map(|pid| pid as i32)
+}
+
+fn clone1(namespaces: u64, pidfd: &mut libc::c_int) -> Result<i32, Errno> {
+    let flags = namespaces | (libc::CLONE_PIDFD | libc::SIGCHLD) as u64;
+    // SAFETY: as for clone3. A null stack means the copy of ours; with CLONE_PIDFD the third argument on every
+    // architecture we build for receives the descriptor.
+    let result =
+        unsafe { libc::syscall(libc::SYS_clone, flags, 0usize, std::ptr::from_mut(pidfd), 0usize, 0usize) };
+    check(result).map(|pid| pid as i32)
+}
+
+/// Ends the process without running anything of ours that was registered for that.
+pub(crate) fn exit(code: i32) -> ! {
+    // SAFETY: takes no pointer and never returns.
+    unsafe { libc::_exit(code) }
+}

@@ -1,0 +1,9 @@
+//! Containers on the real kernel: needs root (or the rights of root in a user namespace) and a static busybox.
+
+mod fixture;
+mod hostile;
+mod isolation;
+mod lifetime;
+mod mounts;
+mod process;
+mod terminal;
