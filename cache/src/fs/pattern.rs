@@ -260,10 +260,10 @@ fn run(pieces: &[Piece], text: &[u8]) -> bool {
                     next.extend((from..text.len()).filter(|i| text[*i] == b'/').map(|i| i + 1));
                 }
                 Piece::Directories => add(&mut next, from),
+                Piece::Some if next.last().is_some_and(|reached| *reached >= from) => {}
                 Piece::Some => {
                     let end = text[from..].iter().position(|b| *b == b'/').map_or(text.len(), |i| from + i);
-                    let start = next.last().map_or(from, |reached| from.max(reached + 1));
-                    next.extend(start..=end);
+                    next.extend(from..=end);
                 }
                 Piece::Literal(literal) if text[from..].starts_with(literal) => {
                     add(&mut next, from + literal.len())

@@ -124,11 +124,11 @@ impl Parents {
                     }
                     continue;
                 }
-                (Child::Absent, Some(missing)) => make(&at, &name, false, path, &mut **missing)?,
-                (Child::Whiteout, Some(missing)) => make(&at, &name, true, path, &mut **missing)?,
+                (Child::Absent, Some(missing)) => make(&at, &name, false, &mut **missing)?,
+                (Child::Whiteout, Some(missing)) => make(&at, &name, true, &mut **missing)?,
                 (Child::Absent | Child::Whiteout | Child::Other, None) => return Ok(None),
                 (Child::Other, Some(_)) => {
-                    return Err(Error::io("entering the parent of", path)(Errno::NOTDIR));
+                    return Err(Error::io("entering", path)(Errno::NOTDIR));
                 }
             };
         }
@@ -177,7 +177,7 @@ fn child(dir: BorrowedFd<'_>, name: &OsStr) -> Result<Child, Errno> {
     Ok(Child::Other)
 }
 
-fn make(at: &Open, name: &OsStr, opaque: bool, path: &Path, missing: &mut dyn Missing) -> Result<Open> {
+fn make(at: &Open, name: &OsStr, opaque: bool, missing: &mut dyn Missing) -> Result<Open> {
     let made = || -> Result<OwnedFd, Errno> {
         if opaque {
             rustix::fs::unlinkat(&at.fd, name, AtFlags::empty())?;
@@ -185,7 +185,7 @@ fn make(at: &Open, name: &OsStr, opaque: bool, path: &Path, missing: &mut dyn Mi
         rustix::fs::mkdirat(&at.fd, name, Mode::RWXU)?;
         rustix::fs::openat(&at.fd, name, dir_flags(), Mode::empty())
     };
-    let fd = made().map_err(Error::io("creating the parent directory of", path))?;
+    let fd = made().map_err(Error::io("creating directory", at.real.join(name)))?;
     let open = Open { fd: Arc::new(fd), real: at.real.join(name) };
     missing.made(&open, opaque)?;
     Ok(open)
