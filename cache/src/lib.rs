@@ -1,14 +1,21 @@
 //! Content-addressed data: digests, OCI documents, blobs, layers, snapshots, build records, images,
 //! and where they come from and go to. This crate never mounts, knows no build vertex and prints nothing.
 
+pub mod blob;
 pub mod cancel;
 pub mod digest;
 pub mod error;
 pub mod fs;
+pub mod gc;
 pub mod layer;
+pub mod lease;
+pub mod lock;
 pub mod oci;
+pub mod record;
 pub mod snapshot;
+pub mod store;
 
 pub use cancel::Cancel;
 pub use digest::{ChainId, ContentDigest, DiffId, Digest};
 pub use error::{Error, Result};
+pub use store::Store;

@@ -1,4 +1,372 @@
-//! Snapshots: stacks of layers as the image means them.
+//! Layers and stacks of them. A layer has an identity of its own in the store and may be absent: known by its digest,
+//! its bytes still in a registry. A stack of layers is a snapshot; this module reads it, `executor` mounts it.
 
+mod active;
+mod ensure;
 pub mod owner;
+mod stack;
 pub mod tree;
+
+use std::os::fd::OwnedFd;
+use std::sync::Arc;
+
+use rusqlite::{OptionalExtension as _, Row};
+use rustix::fs::{Mode, OFlags};
+
+use crate::cancel::Cancel;
+use crate::digest::{ChainId, ContentDigest, DiffId, Digest};
+use crate::error::{Error, Result};
+use crate::layer::LayerSummary;
+use crate::lease::Lease;
+use crate::oci::Descriptor;
+use crate::store::{Store, now};
+
+pub use active::ActiveLayer;
+pub use tree::Tree;
+
+/// How a layer's tar is written from its directory; raised when the bytes of that tar would change.
+pub(crate) const ENCODING: i64 = 1;
+/// The encoding of layers that came as a tar: their diff id is that of bytes somebody else wrote.
+pub(crate) const FOREIGN: i64 = 0;
+
+/// A layer's identity within one store. Two layers may well stand for the same tar.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct LayerId(pub(crate) i64);
+
+impl LayerId {
+    /// The number as records of other crates keep it.
+    pub fn number(self) -> i64 {
+        self.0
+    }
+}
+
+/// A leased layer: as long as a handle lives, neither the row nor the files behind it go away.
+#[derive(Clone, Debug)]
+pub struct Layer(Arc<LayerInner>);
+
+#[derive(Debug)]
+struct LayerInner {
+    store: Store,
+    _lease: Lease,
+    id: LayerId,
+    diff_id: DiffId,
+    foreign: bool,
+    tar_size: Option<u64>,
+    content: Option<ContentDigest>,
+}
+
+impl Layer {
+    pub fn id(&self) -> LayerId {
+        self.0.id
+    }
+
+    pub fn diff_id(&self) -> DiffId {
+        self.0.diff_id
+    }
+
+    /// Bytes of the uncompressed tar; none while a layer of a registry has not been here.
+    pub fn tar_size(&self) -> Option<u64> {
+        self.0.tar_size
+    }
+
+    /// Whether the tar was written elsewhere: writing it anew from the directory need not give the same bytes.
+    pub fn is_foreign(&self) -> bool {
+        self.0.foreign
+    }
+
+    pub(crate) fn content(&self) -> Option<ContentDigest> {
+        self.0.content
+    }
+
+    pub fn store(&self) -> &Store {
+        &self.0.store
+    }
+
+    /// The directory with the layer's files, in overlayfs's own form. Fetches and unpacks what is absent, once,
+    /// whichever process asks first.
+    ///
+    /// # Errors
+    /// When the layer can't be had, or is not what its digest says.
+    pub fn dir(&self, cancel: &Cancel) -> Result<OwnedFd> {
+        match self.unpacked()? {
+            Some(dir) => Ok(dir),
+            None => ensure::unpack(self, cancel),
+        }
+    }
+
+    /// The directory, if the layer is unpacked already.
+    ///
+    /// # Errors
+    /// When the store can't be read.
+    pub fn unpacked(&self) -> Result<Option<OwnedFd>> {
+        let name: Option<String> = {
+            let db = self.0.store.db();
+            db.prepare_cached("SELECT dir FROM layers WHERE id = ?1")
+                .and_then(|mut s| s.query_row([self.0.id.0], |row| row.get(0)))
+                .map_err(Error::db("looking up a layer"))?
+        };
+        name.map(|name| open_layer(&self.0.store, &name)).transpose()
+    }
+
+    /// The compressed or plain blobs known for this layer: those here, and those that a repository has.
+    ///
+    /// # Errors
+    /// When the store can't be read.
+    pub fn blobs(&self) -> Result<Vec<LayerBlob>> {
+        let doing = "looking up a layer's blobs";
+        let db = self.0.store.db();
+        let mut select = db
+            .prepare_cached(
+                "SELECT digest, media_type, size, present, repository FROM layer_blobs WHERE layer = ?1
+                 ORDER BY present DESC, digest",
+            )
+            .map_err(Error::db(doing))?;
+        let rows = select
+            .query_map([self.0.id.0], |row| {
+                Ok((
+                    row.get::<_, String>(0)?,
+                    row.get::<_, String>(1)?,
+                    row.get(2)?,
+                    row.get(3)?,
+                    row.get(4)?,
+                ))
+            })
+            .map_err(Error::db(doing))?;
+        rows.map(|row| {
+            let (digest, media_type, size, present, repository): (_, _, u64, _, _) =
+                row.map_err(Error::db(doing))?;
+            Ok(LayerBlob {
+                descriptor: Descriptor::new(media_type, digest.parse()?, size),
+                present,
+                repository,
+            })
+        })
+        .collect()
+    }
+
+    /// Remembers a blob of this layer, or that it is here now.
+    ///
+    /// # Errors
+    /// When the store can't be written.
+    pub fn add_blob(&self, blob: &LayerBlob) -> Result<()> {
+        let store = &self.0.store;
+        store.write("recording a layer's blob", |tx| insert_blob(tx, self.0.id, blob, store.boot()))
+    }
+}
+
+/// One form of a layer.
+#[derive(Clone, Debug)]
+pub struct LayerBlob {
+    pub descriptor: Descriptor,
+    /// Whether the file is in this store.
+    pub present: bool,
+    /// `registry/repository` that has it.
+    pub repository: Option<String>,
+}
+
+fn insert_blob(
+    db: &rusqlite::Connection,
+    layer: LayerId,
+    blob: &LayerBlob,
+    boot: &str,
+) -> rusqlite::Result<()> {
+    db.prepare_cached(
+        "INSERT INTO layer_blobs (layer, digest, media_type, size, present, repository, boot)
+         VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7)
+         ON CONFLICT DO UPDATE SET present = present OR excluded.present,
+         repository = coalesce(excluded.repository, repository), boot = excluded.boot",
+    )?
+    .execute(rusqlite::params![
+        layer.0,
+        blob.descriptor.digest.to_string(),
+        blob.descriptor.media_type,
+        blob.descriptor.size,
+        blob.present,
+        blob.repository,
+        boot
+    ])
+    .map(drop)
+}
+
+impl Store {
+    /// Handles to layers by number, bottom first. None if one of them is gone.
+    ///
+    /// # Errors
+    /// When the store can't be read or written.
+    pub fn layers(&self, ids: &[LayerId]) -> Result<Option<Vec<Layer>>> {
+        let lease = self.lease()?;
+        self.write("taking layers", |tx| self.leased(tx, &lease, ids))
+    }
+
+    /// The part of [`Store::layers`] inside a transaction: what is looked up is held before it can be collected.
+    pub(crate) fn leased(
+        &self,
+        db: &rusqlite::Connection,
+        lease: &Lease,
+        ids: &[LayerId],
+    ) -> rusqlite::Result<Option<Vec<Layer>>> {
+        let mut select =
+            db.prepare_cached("SELECT id, diff_id, encoding, tar_size, content FROM layers WHERE id = ?1")?;
+        let mut layers = Vec::with_capacity(ids.len());
+        for id in ids {
+            match select.query_row([id.0], |row| self.read_layer(row, lease)).optional()? {
+                Some(layer) => layers.push(layer),
+                None => return Ok(None),
+            }
+        }
+        lease.hold(db, ids)?;
+        Ok(Some(layers))
+    }
+
+    /// The layer of a registry or archive that has this diff id; made, absent, if there is none.
+    ///
+    /// # Errors
+    /// When the store can't be read or written.
+    pub fn foreign_layer(&self, diff_id: DiffId, blob: Option<&LayerBlob>) -> Result<Layer> {
+        let lease = self.lease()?;
+        let layers =
+            self.write("recording a layer", |tx| {
+                let found: Option<i64> = tx
+                    .prepare_cached("SELECT id FROM layers WHERE diff_id = ?1 AND encoding = ?2")?
+                    .query_row(rusqlite::params![diff_id.to_string(), FOREIGN], |row| row.get(0))
+                    .optional()?;
+                let id =
+                    match found {
+                        Some(id) => id,
+                        None => {
+                            tx.prepare_cached(
+                        "INSERT INTO layers (diff_id, encoding, created, boot) VALUES (?1, ?2, ?3, ?4)",
+                    )?
+                    .execute(rusqlite::params![diff_id.to_string(), FOREIGN, now(), self.boot()])?;
+                            tx.last_insert_rowid()
+                        }
+                    };
+                if let Some(blob) = blob {
+                    insert_blob(tx, LayerId(id), blob, self.boot())?;
+                }
+                self.leased(tx, &lease, &[LayerId(id)])
+            })?;
+        Ok(layers.and_then(|mut l| l.pop()).expect("the row was made in the same transaction"))
+    }
+
+    fn read_layer(&self, row: &Row<'_>, lease: &Lease) -> rusqlite::Result<Layer> {
+        let diff_id: String = row.get(1)?;
+        let content: Option<[u8; 32]> = row.get(4)?;
+        let diff_id = diff_id.parse::<Digest>().map_err(|e| {
+            rusqlite::Error::FromSqlConversionFailure(1, rusqlite::types::Type::Text, Box::new(e))
+        })?;
+        Ok(Layer(Arc::new(LayerInner {
+            store: self.clone(),
+            _lease: lease.clone(),
+            id: LayerId(row.get(0)?),
+            diff_id: DiffId(diff_id),
+            foreign: row.get::<_, i64>(2)? == FOREIGN,
+            tar_size: row.get(3)?,
+            content: content.map(ContentDigest),
+        })))
+    }
+}
+
+fn open_layer(store: &Store, name: &str) -> Result<OwnedFd> {
+    let path = format!("layers/{name}");
+    rustix::fs::openat(
+        store.dir(),
+        &path,
+        OFlags::DIRECTORY | OFlags::RDONLY | OFlags::CLOEXEC,
+        Mode::empty(),
+    )
+    .map_err(Error::io("opening layer", store.path().join(path)))
+}
+
+/// A stack of layers, bottom first: the result of a vertex, the root of a container. Cheap to clone.
+#[derive(Clone, Debug, Default)]
+pub struct Snapshot {
+    layers: Arc<Vec<Layer>>,
+    content: Option<ContentDigest>,
+}
+
+impl Snapshot {
+    /// The layers of an image. Their content is told by their diff ids alone: no byte is read.
+    pub fn of_image(layers: Vec<Layer>) -> Snapshot {
+        let diff_ids: Vec<DiffId> = layers.iter().map(Layer::diff_id).collect();
+        let content = ChainId::of(&diff_ids).map(ContentDigest::of_chain_id);
+        Snapshot { layers: Arc::new(layers), content }
+    }
+
+    /// A stack whose content was recorded with it.
+    pub fn recorded(layers: Vec<Layer>, content: Option<ContentDigest>) -> Snapshot {
+        Snapshot { layers: Arc::new(layers), content }
+    }
+
+    /// This stack with one more layer on top.
+    #[must_use]
+    pub fn with(&self, layer: Layer) -> Snapshot {
+        let content = layer.content().map(|diff| ContentDigest::chain(self.content, diff));
+        let mut layers = self.layers.as_ref().clone();
+        layers.push(layer);
+        Snapshot { layers: Arc::new(layers), content }
+    }
+
+    pub fn layers(&self) -> &[Layer] {
+        &self.layers
+    }
+
+    /// None for the empty stack.
+    pub fn content(&self) -> Option<ContentDigest> {
+        self.content
+    }
+
+    pub fn diff_ids(&self) -> Vec<DiffId> {
+        self.layers.iter().map(Layer::diff_id).collect()
+    }
+
+    /// The directories to stack, bottom first, all of them unpacked; with the small ones in between that settle what
+    /// a layer's tar left to the layers below it.
+    ///
+    /// # Errors
+    /// When a layer can't be had.
+    pub fn dirs(&self, cancel: &Cancel) -> Result<Vec<OwnedFd>> {
+        stack::dirs(self, cancel)
+    }
+
+    /// Reads the stack without mounting it.
+    ///
+    /// # Errors
+    /// When a layer can't be had.
+    pub fn tree(&self, cancel: &Cancel) -> Result<Tree> {
+        Ok(Tree::merged(self.dirs(cancel)?))
+    }
+}
+
+/// The columns of a layer that is unpacked.
+pub(crate) struct Unpacked<'a> {
+    pub(crate) dir: &'a str,
+    pub(crate) tar_size: u64,
+    pub(crate) bytes: u64,
+    pub(crate) content: Option<ContentDigest>,
+}
+
+impl Unpacked<'_> {
+    /// Records a new layer of our own writing.
+    pub(crate) fn insert(&self, store: &Store, summary: &LayerSummary) -> Result<Layer> {
+        let lease = store.lease()?;
+        let layers = store.write("recording a layer", |tx| {
+            tx.prepare_cached(
+                "INSERT INTO layers (diff_id, encoding, tar_size, content, dir, bytes, created, boot, dir_boot)
+                 VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?8)",
+            )?
+            .execute(rusqlite::params![
+                summary.diff_id.to_string(),
+                ENCODING,
+                self.tar_size,
+                self.content.map(|c| c.0),
+                self.dir,
+                self.bytes,
+                now(),
+                store.boot()
+            ])?;
+            store.leased(tx, &lease, &[LayerId(tx.last_insert_rowid())])
+        })?;
+        Ok(layers.and_then(|mut l| l.pop()).expect("the row was made in the same transaction"))
+    }
+}

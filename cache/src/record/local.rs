@@ -1,0 +1,139 @@
+//! Build records: which snapshot a vertex of a given key gave, and the fields its key was made of.
+
+use std::fmt;
+use std::time::Duration;
+
+use rusqlite::{OptionalExtension as _, params};
+
+use crate::digest::ContentDigest;
+use crate::error::{Error, Result};
+use crate::snapshot::{LayerId, Snapshot};
+use crate::store::{Store, now};
+
+/// The hash of a key's field list.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct CacheKey(pub [u8; 32]);
+
+impl fmt::Display for CacheKey {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.iter().try_for_each(|b| write!(f, "{b:02x}"))
+    }
+}
+
+impl fmt::Debug for CacheKey {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Display::fmt(self, f)
+    }
+}
+
+/// A vertex' earlier result; its layers are leased.
+#[derive(Clone, Debug)]
+pub struct Record {
+    pub snapshot: Snapshot,
+    pub took: Duration,
+}
+
+/// What to remember of a vertex that ran.
+#[derive(Debug)]
+pub struct NewRecord<'a> {
+    pub definition: CacheKey,
+    pub content_key: Option<CacheKey>,
+    pub snapshot: &'a Snapshot,
+    /// The key's field list as JSON. Secrets never enter it.
+    pub fields: &'a str,
+    pub took: Duration,
+}
+
+/// By what a record is looked up.
+#[derive(Clone, Copy, Debug)]
+pub enum Lookup {
+    /// The definition key: ops and the keys of their inputs.
+    Definition(CacheKey),
+    /// The op and the contents of its inputs.
+    Contents(CacheKey),
+    /// The content of the result itself; the oldest such snapshot.
+    Result(ContentDigest),
+}
+
+impl Store {
+    /// The newest record (for [`Lookup::Result`] the oldest) whose layers are all known.
+    ///
+    /// # Errors
+    /// When the store can't be read or written.
+    pub fn record(&self, lookup: Lookup) -> Result<Option<Record>> {
+        let (column, order, key) = match lookup {
+            Lookup::Definition(key) => ("definition", "DESC", key.0),
+            Lookup::Contents(key) => ("content_key", "DESC", key.0),
+            Lookup::Result(content) => ("content", "ASC", content.0),
+        };
+        let sql = format!(
+            "SELECT id, content, took_us FROM records WHERE {column} = ?1 ORDER BY id {order} LIMIT 1"
+        );
+        let doing = "looking up a build record";
+        let found: Option<(i64, Option<[u8; 32]>, u64)> = self
+            .db()
+            .prepare_cached(&sql)
+            .and_then(|mut s| s.query_row([key], |r| Ok((r.get(0)?, r.get(1)?, r.get(2)?))).optional())
+            .map_err(Error::db(doing))?;
+        let Some((id, content, took)) = found else { return Ok(None) };
+        let lease = self.lease()?;
+        let layers = self.write(doing, |tx| {
+            let mut select =
+                tx.prepare_cached("SELECT layer FROM record_layers WHERE record = ?1 ORDER BY position")?;
+            let ids: Vec<LayerId> =
+                select.query_map([id], |r| r.get(0).map(LayerId))?.collect::<Result<_, _>>()?;
+            // A record that lost a layer to another process' collection is as good as none.
+            let count: i64 =
+                tx.query_row("SELECT count(*) FROM records WHERE id = ?1", [id], |r| r.get(0))?;
+            if count == 0 { Ok(None) } else { self.leased(tx, &lease, &ids) }
+        })?;
+        Ok(layers.map(|layers| Record {
+            snapshot: Snapshot::recorded(layers, content.map(ContentDigest)),
+            took: Duration::from_micros(took),
+        }))
+    }
+
+    /// Remembers a result; an older record of the same definition is replaced.
+    ///
+    /// # Errors
+    /// When the store can't be written.
+    pub fn put_record(&self, record: &NewRecord<'_>) -> Result<()> {
+        let took = i64::try_from(record.took.as_micros()).unwrap_or(i64::MAX);
+        self.write("recording a result", |tx| {
+            tx.prepare_cached("DELETE FROM records WHERE definition = ?1")?.execute([record.definition.0])?;
+            tx.prepare_cached(
+                "INSERT INTO records (definition, content_key, content, fields, took_us, created, boot)
+                 VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7)",
+            )?
+            .execute(params![
+                record.definition.0,
+                record.content_key.map(|k| k.0),
+                record.snapshot.content().map(|c| c.0),
+                record.fields,
+                took,
+                now(),
+                self.boot()
+            ])?;
+            let id = tx.last_insert_rowid();
+            let mut insert =
+                tx.prepare_cached("INSERT INTO record_layers (record, position, layer) VALUES (?1, ?2, ?3)")?;
+            for (position, layer) in record.snapshot.layers().iter().enumerate() {
+                insert.execute(params![id, position, layer.id().0])?;
+            }
+            Ok(())
+        })
+    }
+
+    /// The field lists of all records, newest first.
+    ///
+    /// # Errors
+    /// When the store can't be read.
+    pub fn record_fields(&self) -> Result<Vec<String>> {
+        let doing = "listing build records";
+        let db = self.db();
+        let mut select =
+            db.prepare("SELECT fields FROM records ORDER BY id DESC").map_err(Error::db(doing))?;
+        let rows = select.query_map([], |r| r.get(0)).map_err(Error::db(doing))?;
+        rows.collect::<Result<_, _>>().map_err(Error::db(doing))
+    }
+}

@@ -1,0 +1,113 @@
+//! Brings an absent layer here: from a blob in the store, or from a repository, kept as it came while it is unpacked.
+
+use std::io::{Read, Write as _};
+use std::os::fd::OwnedFd;
+
+use super::owner::OwnerView;
+use super::{ActiveLayer, Layer, LayerBlob, open_layer};
+use crate::blob::local::BlobWriter;
+use crate::cancel::Cancel;
+use crate::error::{Error, Result};
+use crate::layer::{DirSink, Implied, apply, compress};
+
+/// Unpacks `layer`, in this process or by waiting for the one that does it already.
+pub(super) fn unpack(layer: &Layer, cancel: &Cancel) -> Result<OwnedFd> {
+    let store = layer.store();
+    let _lock = store.lock("layer", &layer.id().0.to_string(), cancel)?;
+    if let Some(dir) = layer.unpacked()? {
+        return Ok(dir);
+    }
+    let active = store.new_layer()?;
+    let blobs = layer.blobs()?;
+    let applied = match blobs.iter().find(|b| b.present) {
+        Some(blob) => from_store(layer, blob, &active, cancel)?,
+        None => from_repository(layer, &blobs, &active, cancel)?,
+    };
+    record(layer, &active, applied)
+}
+
+struct Applied {
+    size: u64,
+    implied: Implied,
+}
+
+fn from_store(layer: &Layer, blob: &LayerBlob, active: &ActiveLayer, cancel: &Cancel) -> Result<Applied> {
+    let file = layer.store().open_blob(&blob.descriptor.digest)?.ok_or_else(|| Error::NotFound {
+        what: "blob in the store",
+        name: blob.descriptor.digest.to_string(),
+    })?;
+    extract(layer, Box::new(file), active, cancel)
+}
+
+fn from_repository(
+    layer: &Layer,
+    blobs: &[LayerBlob],
+    active: &ActiveLayer,
+    cancel: &Cancel,
+) -> Result<Applied> {
+    let store = layer.store();
+    let missing = || Error::NotFound { what: "layer", name: layer.diff_id().to_string() };
+    let remote = store.remote().ok_or_else(missing)?;
+    let (blob, repository) =
+        blobs.iter().find_map(|b| b.repository.as_ref().map(|r| (b, r))).ok_or_else(missing)?;
+    let reader = remote.fetch(repository, &blob.descriptor, cancel)?;
+    let writer = store.new_blob(blob.descriptor.digest.algorithm())?;
+    let shared = std::sync::Arc::new(std::sync::Mutex::new(Some(writer)));
+    let tee = Tee { reader, copy: shared.clone() };
+    let applied = extract(layer, Box::new(tee), active, cancel)?;
+    let writer = shared.lock().unwrap_or_else(|e| e.into_inner()).take().expect("taken once");
+    writer.commit(Some(&blob.descriptor.digest))?;
+    layer.add_blob(&LayerBlob { present: true, ..blob.clone() })?;
+    Ok(applied)
+}
+
+/// Passes bytes on and keeps a copy.
+struct Tee {
+    reader: Box<dyn Read + Send>,
+    copy: std::sync::Arc<std::sync::Mutex<Option<BlobWriter>>>,
+}
+
+impl Read for Tee {
+    fn read(&mut self, buffer: &mut [u8]) -> std::io::Result<usize> {
+        let n = self.reader.read(buffer)?;
+        if let Some(copy) = self.copy.lock().unwrap_or_else(|e| e.into_inner()).as_mut() {
+            copy.write_all(&buffer[..n])?;
+        }
+        Ok(n)
+    }
+}
+
+/// Decompresses and unpacks to the stream's real end, so that every byte has passed through its digest.
+fn extract(
+    layer: &Layer,
+    compressed: Box<dyn Read + Send>,
+    active: &ActiveLayer,
+    cancel: &Cancel,
+) -> Result<Applied> {
+    let fs = active.fs().try_clone_to_owned().map_err(Error::io("duplicating", "a layer's directory"))?;
+    let (_, mut tar) = compress::detect_and_decompress(compressed)
+        .map_err(Error::io("reading layer", layer.diff_id().to_string()))?;
+    let mut sink = DirSink::new(fs, OwnerView::current());
+    let applied = apply(&mut *tar, &mut sink, cancel)?;
+    if applied.diff_id != layer.diff_id() {
+        return Err(Error::Mismatch {
+            what: "layer contents (diff id)".to_owned(),
+            expected: layer.diff_id().to_string(),
+            actual: applied.diff_id.to_string(),
+        });
+    }
+    Ok(Applied { size: applied.size, implied: sink.finish()? })
+}
+
+fn record(layer: &Layer, active: &ActiveLayer, applied: Applied) -> Result<OwnedFd> {
+    let store = active.store();
+    let unsettled = super::stack::unsettled(&applied.implied);
+    let dir = active.place()?;
+    store.write("recording an unpacked layer", |tx| {
+        tx.execute(
+            "UPDATE layers SET dir = ?2, tar_size = ?3, bytes = ?3, unsettled = ?4, dir_boot = ?5 WHERE id = ?1",
+            rusqlite::params![layer.id().0, dir, applied.size, unsettled, store.boot()],
+        )
+    })?;
+    open_layer(store, &dir)
+}

@@ -1,0 +1,217 @@
+//! The store: one directory with blobs and layers as files and everything that is said of them in SQLite.
+//! Several processes use it at once; what one of them holds is leased, what two would make is made once.
+//!
+//! ```text
+//! ROOT/db            the database          ROOT/leases/   one locked file per process
+//! ROOT/blobs/        compressed layers     ROOT/locks/    one file per key being made
+//! ROOT/layers/       unpacked layers       ROOT/tmp/      what is being made; renamed away when whole
+//! ROOT/stubs/        mount points          ROOT/containers/
+//! ```
+
+mod schema;
+
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use rusqlite::{Connection, OpenFlags, Transaction, TransactionBehavior};
+use rustix::fs::{Mode, OFlags};
+
+use crate::blob::BlobFetch;
+use crate::error::{Error, Result};
+use crate::lease::Lease;
+
+pub use crate::snapshot::ActiveLayer;
+
+/// How long a statement waits for another process' transaction.
+const BUSY: Duration = Duration::from_secs(30);
+
+/// A handle to an open store; clones share it.
+#[derive(Clone, Debug)]
+pub struct Store(Arc<Inner>);
+
+#[derive(Debug)]
+struct Inner {
+    path: PathBuf,
+    dir: OwnedFd,
+    db: Mutex<Connection>,
+    boot: String,
+    lease: Mutex<std::sync::Weak<crate::lease::Held>>,
+    remote: OnceLock<Arc<dyn BlobFetch>>,
+}
+
+const SUBDIRECTORIES: [&str; 7] = ["blobs", "layers", "leases", "locks", "tmp", "stubs", "containers"];
+
+impl Store {
+    /// Opens the store at `path`, making it (mode 0700) if there is none.
+    ///
+    /// # Errors
+    /// When the directory can't be made or written, or holds a store of another version.
+    pub fn open(path: &Path) -> Result<Store> {
+        let boot = std::fs::read_to_string("/proc/sys/kernel/random/boot_id")
+            .map_err(Error::io("reading", "/proc/sys/kernel/random/boot_id"))?;
+        Store::open_in_boot(path, boot.trim())
+    }
+
+    /// As [`Store::open`], in a boot of the given name: lets a test see what a power cut leaves.
+    ///
+    /// # Errors
+    /// As [`Store::open`].
+    pub fn open_in_boot(path: &Path, boot: &str) -> Result<Store> {
+        let dir = open_directory(path)?;
+        let mut db = connect(&path.join("db"))?;
+        schema::prepare(&mut db, boot)?;
+        Ok(Store(Arc::new(Inner {
+            path: path.to_owned(),
+            dir,
+            db: Mutex::new(db),
+            boot: boot.to_owned(),
+            lease: Mutex::default(),
+            remote: OnceLock::new(),
+        })))
+    }
+
+    /// The store's own directory, for messages.
+    pub fn path(&self) -> &Path {
+        &self.0.path
+    }
+
+    /// Where layers that are not here are fetched from. Only the first call counts.
+    pub fn set_remote(&self, remote: Arc<dyn BlobFetch>) {
+        let _ = self.0.remote.set(remote);
+    }
+
+    pub(crate) fn remote(&self) -> Option<&Arc<dyn BlobFetch>> {
+        self.0.remote.get()
+    }
+
+    /// The directory that sub-paths (`layers/x`) are relative to.
+    pub fn dir(&self) -> BorrowedFd<'_> {
+        self.0.dir.as_fd()
+    }
+
+    /// The boot this store was opened in: the mark of rows that are not durable yet.
+    pub(crate) fn boot(&self) -> &str {
+        &self.0.boot
+    }
+
+    pub(crate) fn db(&self) -> MutexGuard<'_, Connection> {
+        self.0.db.lock().unwrap_or_else(|e| e.into_inner())
+    }
+
+    /// Runs `work` in one write transaction; an error undoes it.
+    pub(crate) fn write<T>(
+        &self,
+        doing: &'static str,
+        work: impl FnOnce(&Transaction<'_>) -> rusqlite::Result<T>,
+    ) -> Result<T> {
+        let mut db = self.db();
+        let tx = db.transaction_with_behavior(TransactionBehavior::Immediate).map_err(Error::db(doing))?;
+        let result = work(&tx).map_err(Error::db(doing))?;
+        tx.commit().map_err(Error::db(doing))?;
+        Ok(result)
+    }
+
+    /// This process' lease, made when it is first needed and given back when nothing holds it any more.
+    pub(crate) fn lease(&self) -> Result<Lease> {
+        let mut slot = self.0.lease.lock().unwrap_or_else(|e| e.into_inner());
+        if let Some(held) = slot.upgrade() {
+            return Ok(Lease::of(held));
+        }
+        let lease = Lease::acquire(self)?;
+        *slot = lease.downgrade();
+        Ok(lease)
+    }
+
+    /// Makes all rows written so far durable: one `syncfs`, then the marks of those rows are taken off.
+    ///
+    /// # Errors
+    /// When the file system reports that it could not write something.
+    pub fn sync(&self) -> Result<()> {
+        let doing = "marking rows durable";
+        // Rows written while the sync runs keep the plain mark, and wait for the next one.
+        let mark = format!("{} {}", self.0.boot, unique_name()?);
+        let set = |value: Option<&str>, old: &str| {
+            self.write(doing, |tx| {
+                schema::MARKS.iter().try_for_each(|(table, column)| {
+                    let sql = format!("UPDATE {table} SET {column} = ?1 WHERE {column} = ?2");
+                    tx.execute(&sql, rusqlite::params![value, old]).map(drop)
+                })
+            })
+        };
+        set(Some(&mark), &self.0.boot)?;
+        rustix::fs::syncfs(&self.0.dir).map_err(Error::io("writing to disk", &self.0.path))?;
+        set(None, &mark)
+    }
+
+    /// Whether rows of this boot wait for a [`Store::sync`].
+    ///
+    /// # Errors
+    /// When the database can't be read.
+    pub fn needs_sync(&self) -> Result<bool> {
+        let db = self.db();
+        let sql = "SELECT EXISTS (SELECT 1 FROM layers WHERE boot = ?1) OR EXISTS (SELECT 1 FROM names WHERE boot = ?1)
+                   OR EXISTS (SELECT 1 FROM records WHERE boot = ?1)";
+        db.query_row(sql, [&self.0.boot], |row| row.get(0)).map_err(Error::db("looking for unsynced rows"))
+    }
+}
+
+/// Seconds since 1970.
+pub(crate) fn now() -> i64 {
+    SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |d| i64::try_from(d.as_secs()).unwrap_or(i64::MAX))
+}
+
+/// A name that no other process uses: 16 hexadecimal digits from the kernel.
+pub(crate) fn unique_name() -> Result<String> {
+    let mut bytes = [0u8; 8];
+    rustix::rand::getrandom(&mut bytes, rustix::rand::GetRandomFlags::empty())
+        .map_err(Error::io("reading random bytes from", "getrandom"))?;
+    Ok(format!("{:016x}", u64::from_ne_bytes(bytes)))
+}
+
+fn open_directory(path: &Path) -> Result<OwnedFd> {
+    let flags = OFlags::DIRECTORY | OFlags::RDONLY | OFlags::CLOEXEC;
+    let doing = "opening the store";
+    match rustix::fs::open(path, flags, Mode::empty()) {
+        Ok(dir)
+            if SUBDIRECTORIES.iter().all(|s| {
+                rustix::fs::accessat(&dir, *s, rustix::fs::Access::EXISTS, rustix::fs::AtFlags::empty())
+                    .is_ok()
+            }) =>
+        {
+            return Ok(dir);
+        }
+        Ok(_) | Err(rustix::io::Errno::NOENT) => {}
+        Err(e) => return Err(Error::io(doing, path)(e)),
+    }
+    use std::os::unix::fs::DirBuilderExt as _;
+    // Files of images keep their set-user-id bits: no other user may reach them (R5).
+    let mut builder = std::fs::DirBuilder::new();
+    builder.recursive(true).mode(0o700).create(path).map_err(Error::io("making the store", path))?;
+    let dir = rustix::fs::open(path, flags, Mode::empty()).map_err(Error::io(doing, path))?;
+    for name in SUBDIRECTORIES {
+        match rustix::fs::mkdirat(&dir, name, Mode::RWXU) {
+            Ok(()) | Err(rustix::io::Errno::EXIST) => {}
+            Err(e) => return Err(Error::io("making", path.join(name))(e)),
+        }
+    }
+    Ok(dir)
+}
+
+fn connect(path: &Path) -> Result<Connection> {
+    let doing = "opening";
+    // Each handle stays behind one mutex, so SQLite's own is not needed.
+    let flags =
+        OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_CREATE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
+    let db = Connection::open_with_flags(path, flags).map_err(Error::db(doing))?;
+    db.busy_timeout(BUSY).map_err(Error::db(doing))?;
+    // Write-ahead logging needs shared memory, which network file systems lack: SQLite then stays with its old journal.
+    db.execute_batch("PRAGMA journal_mode = WAL; PRAGMA synchronous = NORMAL; PRAGMA foreign_keys = ON")
+        .map_err(Error::db(doing))?;
+    // A checkpoint writes and syncs: not something each short command should do on its way out.
+    db.set_db_config(rusqlite::config::DbConfig::SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, true)
+        .map_err(Error::db(doing))?;
+    db.set_prepared_statement_cache_capacity(64);
+    Ok(db)
+}

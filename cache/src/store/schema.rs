@@ -1,0 +1,199 @@
+//! The database's tables. Rows only name files that were renamed into place before; a row's `boot` is the boot it was
+//! written in until a sync made it durable, then null. Rows of another boot that never became durable are dropped.
+
+use rusqlite::Connection;
+
+use crate::error::{Error, Result};
+
+/// Raised with each change of the tables; a store of another version is not touched.
+const VERSION: i64 = 1;
+
+/// The marks that a sync takes off.
+pub(super) const MARKS: [(&str, &str); 7] = [
+    ("names", "boot"),
+    ("images", "boot"),
+    ("records", "boot"),
+    ("settlements", "boot"),
+    ("layer_blobs", "boot"),
+    ("layers", "boot"),
+    ("layers", "dir_boot"),
+];
+
+const TABLES: &str = "
+CREATE TABLE meta (key TEXT PRIMARY KEY, value TEXT NOT NULL) WITHOUT ROWID;
+
+-- A layer. `dir` (below layers/) is null while it is not unpacked. `diff_id` and `encoding` tell which tar it stands for.
+-- `implied` and `links`: what the stack below has to settle (see snapshot::stack).
+CREATE TABLE layers (
+    id INTEGER PRIMARY KEY AUTOINCREMENT,
+    diff_id TEXT NOT NULL,
+    encoding INTEGER NOT NULL,
+    tar_size INTEGER,
+    content BLOB,
+    dir TEXT,
+    dir_boot TEXT,
+    bytes INTEGER NOT NULL DEFAULT 0,
+    unsettled TEXT,
+    created INTEGER NOT NULL,
+    boot TEXT
+);
+CREATE INDEX layers_by_diff ON layers (diff_id);
+
+-- What has to lie over `top` where it stands on the stack of the key; `dir` is null where nothing has to.
+CREATE TABLE settlements (
+    stack TEXT PRIMARY KEY,
+    top INTEGER NOT NULL REFERENCES layers (id) ON DELETE CASCADE,
+    dir TEXT,
+    boot TEXT
+);
+
+-- Compressed or plain forms of a layer, here (a file in blobs/) or in a repository.
+CREATE TABLE layer_blobs (
+    layer INTEGER NOT NULL REFERENCES layers (id) ON DELETE CASCADE,
+    digest TEXT NOT NULL,
+    media_type TEXT NOT NULL,
+    size INTEGER NOT NULL,
+    present INTEGER NOT NULL,
+    repository TEXT,
+    boot TEXT,
+    PRIMARY KEY (layer, digest)
+);
+CREATE INDEX layer_blobs_by_digest ON layer_blobs (digest);
+
+-- Manifests and configs: small, so the bytes are here.
+CREATE TABLE documents (digest TEXT PRIMARY KEY, bytes BLOB NOT NULL) WITHOUT ROWID;
+
+CREATE TABLE images (
+    id TEXT PRIMARY KEY,
+    manifest TEXT NOT NULL,
+    created INTEGER NOT NULL,
+    boot TEXT
+);
+CREATE TABLE image_layers (
+    image TEXT NOT NULL REFERENCES images (id) ON DELETE CASCADE,
+    position INTEGER NOT NULL,
+    layer INTEGER NOT NULL REFERENCES layers (id) ON DELETE CASCADE,
+    PRIMARY KEY (image, position)
+);
+CREATE INDEX image_layers_by_layer ON image_layers (layer);
+-- `digest`: the manifest digest that the name's registry gave.
+CREATE TABLE names (
+    name TEXT PRIMARY KEY,
+    image TEXT NOT NULL REFERENCES images (id),
+    digest TEXT,
+    boot TEXT
+);
+CREATE INDEX names_by_image ON names (image);
+
+-- What each vertex key gave. `fields` is the key's own list (JSON).
+CREATE TABLE records (
+    id INTEGER PRIMARY KEY,
+    definition BLOB NOT NULL UNIQUE,
+    content_key BLOB,
+    content BLOB,
+    fields TEXT NOT NULL,
+    took_us INTEGER NOT NULL,
+    created INTEGER NOT NULL,
+    boot TEXT
+);
+CREATE INDEX records_by_content_key ON records (content_key);
+CREATE INDEX records_by_content ON records (content);
+CREATE TABLE record_layers (
+    record INTEGER NOT NULL REFERENCES records (id) ON DELETE CASCADE,
+    position INTEGER NOT NULL,
+    layer INTEGER NOT NULL REFERENCES layers (id) ON DELETE CASCADE,
+    PRIMARY KEY (record, position)
+);
+CREATE INDEX record_layers_by_layer ON record_layers (layer);
+
+-- Contents of host files by their stat data, so that an unchanged context is not read again.
+CREATE TABLE files (
+    dev INTEGER, ino INTEGER, size INTEGER, mtime INTEGER, ctime INTEGER,
+    hash BLOB NOT NULL,
+    PRIMARY KEY (dev, ino)
+) WITHOUT ROWID;
+
+-- What live processes hold; `holder` is a file in leases/ that its process keeps locked.
+CREATE TABLE leases (holder TEXT NOT NULL, layer INTEGER NOT NULL, PRIMARY KEY (holder, layer)) WITHOUT ROWID;
+CREATE INDEX leases_by_layer ON leases (layer);
+";
+
+pub(super) fn prepare(db: &mut Connection, boot: &str) -> Result<()> {
+    let version = user_version(db)?;
+    if version == 0 {
+        create(db)?;
+    } else if version != VERSION {
+        return Err(Error::malformed(
+            "store",
+            format!(
+                "its format is version {version}, this program reads version {VERSION}; choose another --root"
+            ),
+        ));
+    }
+    drop_undurable(db, boot)
+}
+
+fn user_version(db: &Connection) -> Result<i64> {
+    db.query_row("PRAGMA user_version", [], |row| row.get(0)).map_err(Error::db("reading the version"))
+}
+
+fn create(db: &mut Connection) -> Result<()> {
+    let tx = db
+        .transaction_with_behavior(rusqlite::TransactionBehavior::Immediate)
+        .map_err(Error::db("creating tables"))?;
+    // Another process may have come first while this one waited.
+    if user_version(&tx)? == 0 {
+        tx.execute_batch(TABLES).map_err(Error::db("creating tables"))?;
+        tx.pragma_update(None, "user_version", VERSION).map_err(Error::db("creating tables"))?;
+    }
+    tx.commit().map_err(Error::db("creating tables"))
+}
+
+/// After another boot, what was written without a sync may be torn: forget it.
+fn drop_undurable(db: &mut Connection, boot: &str) -> Result<()> {
+    let doing = "dropping rows that an earlier boot left unsynced";
+    let last: Option<String> = db
+        .query_row("SELECT value FROM meta WHERE key = 'boot'", [], |row| row.get(0))
+        .map(Some)
+        .or_else(|e| if e == rusqlite::Error::QueryReturnedNoRows { Ok(None) } else { Err(e) })
+        .map_err(Error::db(doing))?;
+    if last.as_deref() == Some(boot) {
+        return Ok(());
+    }
+    let tx =
+        db.transaction_with_behavior(rusqlite::TransactionBehavior::Immediate).map_err(Error::db(doing))?;
+    // A mark may carry the name of a sync after the boot's.
+    let old = |column: &str| format!("{column} IS NOT NULL AND substr({column}, 1, length(?1)) <> ?1");
+    let drop_rows = || -> rusqlite::Result<()> {
+        tx.execute(
+            &format!("UPDATE layers SET dir = NULL, dir_boot = NULL WHERE {}", old("dir_boot")),
+            [boot],
+        )?;
+        tx.execute(
+            &format!("UPDATE layer_blobs SET present = 0, boot = NULL WHERE {}", old("boot")),
+            [boot],
+        )?;
+        // What cannot be had again goes, and with it what stands on it.
+        let torn = format!(
+            "SELECT id FROM layers WHERE ({}) OR dir IS NULL AND NOT EXISTS
+             (SELECT 1 FROM layer_blobs WHERE layer = id AND (present OR repository IS NOT NULL))",
+            old("boot")
+        );
+        for table in ["names", "images", "records", "settlements"] {
+            tx.execute(&format!("DELETE FROM {table} WHERE {}", old("boot")), [boot])?;
+        }
+        for (table, member) in [("images", "image"), ("records", "record")] {
+            let sql = format!(
+                "DELETE FROM {table} WHERE id IN (SELECT {member} FROM {member}_layers WHERE layer IN ({torn}))"
+            );
+            tx.execute(&sql, [boot])?;
+        }
+        tx.execute(&format!("DELETE FROM layers WHERE id IN ({torn})"), [boot])?;
+        tx.execute("DELETE FROM names WHERE image NOT IN (SELECT id FROM images)", [])?;
+        tx.execute("DELETE FROM leases", [])?;
+        tx.execute("INSERT OR REPLACE INTO meta (key, value) VALUES ('boot', ?1)", [boot])?;
+        Ok(())
+    };
+    drop_rows().map_err(Error::db(doing))?;
+    tx.commit().map_err(Error::db(doing))
+}

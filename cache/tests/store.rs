@@ -1,0 +1,188 @@
+//! The store as several processes and power cuts see it: every test opens real directories and real databases.
+
+use std::os::fd::AsFd as _;
+use std::path::Path;
+use std::time::{Duration, Instant};
+
+use boxwright_cache::gc::Forget;
+use boxwright_cache::oci::{ImageConfig, Reference};
+use boxwright_cache::record::local::Lookup;
+use boxwright_cache::record::{CacheKey, NewRecord};
+use boxwright_cache::snapshot::{Layer, Snapshot};
+use boxwright_cache::{Cancel, Digest, Error, Store};
+use rustix::fs::{Mode, OFlags};
+
+fn layer(store: &Store, content: &str) -> Layer {
+    let active = store.new_layer().unwrap();
+    let flags = OFlags::CREATE | OFlags::WRONLY | OFlags::CLOEXEC;
+    let file = rustix::fs::openat(active.fs().as_fd(), "file", flags, Mode::from_raw_mode(0o644)).unwrap();
+    rustix::io::write(&file, content.as_bytes()).unwrap();
+    active.commit(&Cancel::new().unwrap()).unwrap()
+}
+
+fn record(store: &Store, key: u8, snapshot: &Snapshot) {
+    let record = NewRecord {
+        definition: CacheKey([key; 32]),
+        content_key: Some(CacheKey([key + 100; 32])),
+        snapshot,
+        fields: "{}",
+        took: Duration::from_millis(5),
+    };
+    store.put_record(&record).unwrap();
+}
+
+fn entries(path: &Path) -> usize {
+    std::fs::read_dir(path).unwrap().count()
+}
+
+fn image(store: &Store, layers: &[Layer]) -> Digest {
+    let config = ImageConfig::default().to_bytes();
+    let manifest = b"{}".to_vec();
+    let (id, manifest_digest) = (Digest::of(&config), Digest::of(&manifest));
+    store.put_image((&id, &config), (&manifest_digest, &manifest), layers).unwrap();
+    id
+}
+
+#[test]
+fn a_record_gives_back_its_snapshot_by_each_of_its_keys() {
+    let dir = tempfile::tempdir().unwrap();
+    let store = Store::open(dir.path()).unwrap();
+    let snapshot = Snapshot::default().with(layer(&store, "a")).with(layer(&store, "b"));
+    record(&store, 1, &snapshot);
+    for lookup in [
+        Lookup::Definition(CacheKey([1; 32])),
+        Lookup::Contents(CacheKey([101; 32])),
+        Lookup::Result(snapshot.content().unwrap()),
+    ] {
+        let found = store.record(lookup).unwrap().expect("it was recorded");
+        assert_eq!(found.snapshot.diff_ids(), snapshot.diff_ids());
+        assert_eq!((found.snapshot.content(), found.took), (snapshot.content(), Duration::from_millis(5)));
+    }
+    assert!(store.record(Lookup::Definition(CacheKey([2; 32]))).unwrap().is_none());
+}
+
+#[test]
+fn after_a_power_cut_only_what_was_synced_is_believed() {
+    let dir = tempfile::tempdir().unwrap();
+    let first = Store::open_in_boot(dir.path(), "boot-1").unwrap();
+    let durable = Snapshot::default().with(layer(&first, "durable"));
+    record(&first, 1, &durable);
+    assert!(first.needs_sync().unwrap());
+    first.sync().unwrap();
+    assert!(!first.needs_sync().unwrap());
+    let torn = durable.with(layer(&first, "torn"));
+    record(&first, 2, &torn);
+    let id = image(&first, torn.layers());
+    first.set_name(&"torn".parse().unwrap(), &id, None).unwrap();
+    drop((durable, torn, first));
+
+    let second = Store::open_in_boot(dir.path(), "boot-2").unwrap();
+    assert!(second.record(Lookup::Definition(CacheKey([1; 32]))).unwrap().is_some(), "it was synced");
+    assert!(second.record(Lookup::Definition(CacheKey([2; 32]))).unwrap().is_none(), "it was not");
+    assert!(second.image_named(&"torn".parse().unwrap()).unwrap().is_none());
+    second.collect(Forget::None).unwrap();
+    assert_eq!(entries(&dir.path().join("layers")), 1, "the torn layer's directory is collected");
+}
+
+#[test]
+fn what_another_process_holds_is_not_collected() {
+    let dir = tempfile::tempdir().unwrap();
+    let (one, two) = (Store::open(dir.path()).unwrap(), Store::open(dir.path()).unwrap());
+    let held = layer(&one, "held");
+    assert_eq!(two.collect(Forget::All).unwrap().layers, 0);
+    let cancel = Cancel::new().unwrap();
+    assert!(held.dir(&cancel).is_ok());
+    drop(held);
+    let freed = two.collect(Forget::All).unwrap();
+    assert_eq!((freed.layers, entries(&dir.path().join("layers"))), (1, 0));
+    assert!(freed.bytes > 0);
+}
+
+#[test]
+fn records_and_images_keep_their_layers() {
+    let dir = tempfile::tempdir().unwrap();
+    let store = Store::open(dir.path()).unwrap();
+    let id = {
+        record(&store, 1, &Snapshot::default().with(layer(&store, "recorded")));
+        image(&store, &[layer(&store, "in the image")])
+    };
+    assert_eq!(store.collect(Forget::None).unwrap().layers, 0);
+    let freed = store.collect(Forget::Unused).unwrap();
+    assert_eq!((freed.records, freed.layers), (1, 1));
+    store.remove_image(&id).unwrap();
+    assert_eq!(store.collect(Forget::None).unwrap().layers, 1);
+}
+
+#[test]
+fn a_layer_that_was_given_up_leaves_nothing() {
+    let dir = tempfile::tempdir().unwrap();
+    let store = Store::open(dir.path()).unwrap();
+    drop(store.new_layer().unwrap());
+    assert_eq!((entries(&dir.path().join("tmp")), entries(&dir.path().join("layers"))), (0, 0));
+    assert_eq!(entries(&dir.path().join("leases")), 0, "nothing is held any more");
+}
+
+#[test]
+fn what_a_dead_process_was_making_is_swept_away() {
+    let dir = tempfile::tempdir().unwrap();
+    let store = Store::open(dir.path()).unwrap();
+    std::fs::create_dir(dir.path().join("tmp/0123456789abcdef-0")).unwrap();
+    std::fs::write(dir.path().join("leases/0123456789abcdef"), "").unwrap();
+    let _active = store.new_layer().unwrap();
+    assert!(!dir.path().join("tmp/0123456789abcdef-0").exists());
+    assert!(!dir.path().join("leases/0123456789abcdef").exists());
+}
+
+#[test]
+fn a_key_is_made_by_one_at_a_time_and_a_wait_can_be_cancelled() {
+    let dir = tempfile::tempdir().unwrap();
+    let (one, two) = (Store::open(dir.path()).unwrap(), Store::open(dir.path()).unwrap());
+    let cancel = Cancel::new().unwrap();
+    let held = one.lock("vertex", "key", &cancel).unwrap();
+    assert!(two.lock("vertex", "another key", &cancel).is_ok());
+    let waiting = cancel.child().unwrap();
+    let started = Instant::now();
+    std::thread::scope(|scope| {
+        let waiter = scope.spawn(|| two.lock("vertex", "key", &waiting).map(drop));
+        waiting.raise();
+        assert!(matches!(waiter.join().unwrap(), Err(Error::Cancelled)));
+    });
+    assert!(started.elapsed() < Duration::from_secs(5));
+    drop(held);
+    assert!(two.lock("vertex", "key", &cancel).is_ok());
+    assert_eq!(entries(&dir.path().join("locks")), 0);
+}
+
+#[test]
+fn names_move_and_ids_are_found_by_prefix() {
+    let dir = tempfile::tempdir().unwrap();
+    let store = Store::open(dir.path()).unwrap();
+    let id = image(&store, &[]);
+    let (a, b): (Reference, Reference) = ("a".parse().unwrap(), "b:1".parse().unwrap());
+    store.set_name(&a, &id, None).unwrap();
+    store.set_name(&b, &id, Some(&id)).unwrap();
+    assert_eq!(store.names(Some(&id)).unwrap().len(), 2);
+    assert_eq!(store.image_ids_with_prefix(&id.hex()[..12]).unwrap(), [id]);
+    assert!(store.image_ids_with_prefix("%").unwrap().is_empty());
+    assert!(store.remove_name(&a).unwrap() && !store.remove_name(&a).unwrap());
+    assert_eq!(store.image_named(&b).unwrap().unwrap().id, id);
+}
+
+#[test]
+fn a_store_of_another_version_is_not_touched() {
+    let dir = tempfile::tempdir().unwrap();
+    drop(Store::open(dir.path()).unwrap());
+    let db = rusqlite::Connection::open(dir.path().join("db")).unwrap();
+    db.pragma_update(None, "user_version", 99).unwrap();
+    drop(db);
+    assert!(Store::open(dir.path()).unwrap_err().to_string().contains("version 99"));
+}
+
+#[test]
+fn the_store_is_for_its_owner_alone() {
+    use std::os::unix::fs::PermissionsExt as _;
+    let dir = tempfile::tempdir().unwrap();
+    let root = dir.path().join("store");
+    drop(Store::open(&root).unwrap());
+    assert_eq!(std::fs::metadata(&root).unwrap().permissions().mode() & 0o777, 0o700);
+}
