@@ -1,11 +1,115 @@
 //! The build graph: its definition, how vertices are keyed, and how a graph is solved with the least work.
 //! This crate never forks, never mounts and does not know the Dockerfile language.
+//!
+//! [`solve`] is three passes: *pin* gives every source a fixed identity, *plan* looks up definition keys and marks,
+//! from the outputs backwards, what must run, *schedule* runs that, in parallel, looking up again by contents.
 
+pub mod error;
 pub mod event;
 pub mod executor;
 pub mod ir;
+pub mod key;
+pub mod ops;
+mod pin;
+mod plan;
+mod schedule;
 pub mod span;
 
+use std::collections::HashMap;
+use std::os::fd::OwnedFd;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use boxwright_cache::digest::{ContentDigest, Digest};
+use boxwright_cache::oci::Platform;
+use boxwright_cache::record::CacheKey;
+use boxwright_cache::snapshot::Snapshot;
+use boxwright_cache::{Cancel, Store};
+
+pub use error::{SolveError, VertexError};
+pub use event::{Event, Events, LogStream};
 pub use executor::Executor;
 pub use ir::{Definition, Vertex, VertexId};
 pub use span::Span;
+
+/// What a solve works with.
+pub struct Env<'a> {
+    pub store: &'a Store,
+    pub executor: &'a dyn Executor,
+    /// The layers of each image source, by manifest; they may be absent.
+    pub images: HashMap<Digest, Snapshot>,
+    /// The directories behind local sources, by name.
+    pub locals: HashMap<String, LocalContext>,
+    /// How many vertices run at the same time, at least 1.
+    pub jobs: usize,
+    /// Look up by contents, and let an equal older result stand for a new one.
+    pub cutoff: bool,
+    pub events: Events,
+    pub cancel: Cancel,
+}
+
+impl std::fmt::Debug for Env<'_> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Env").field("locals", &self.locals).field("jobs", &self.jobs).finish_non_exhaustive()
+    }
+}
+
+/// A directory of the host that a build may read, and what of it is not there for the build.
+#[derive(Debug)]
+pub struct LocalContext {
+    pub dir: OwnedFd,
+    /// For messages.
+    pub path: PathBuf,
+    /// Patterns of `.dockerignore`, in order.
+    pub ignore: Vec<String>,
+}
+
+/// What came out: everything that later reports (provenance, `why`, times) need and that can't be had afterwards.
+#[derive(Debug, Default)]
+pub struct Solved {
+    pub results: HashMap<VertexId, VertexResult>,
+    pub materials: Vec<Material>,
+}
+
+/// The result of one vertex that the outputs needed.
+#[derive(Clone, Debug)]
+pub struct VertexResult {
+    /// None for a cached vertex below another cached one: nobody asked for it.
+    pub snapshot: Option<Snapshot>,
+    pub definition: CacheKey,
+    pub how: How,
+    /// The time it took to run, now or when it was recorded.
+    pub took: Duration,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum How {
+    /// It needed no work of its own: a source, or below a cached vertex.
+    Free,
+    /// Found by its definition.
+    Cached,
+    /// Found by the contents of its inputs, after one of them ran.
+    CachedByContents,
+    Ran,
+    /// It ran, and an older result of equal content stands for the new one.
+    Substituted,
+}
+
+/// What went into a build, by its fixed identity.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Material {
+    Image { name: String, manifest: Digest, platform: Platform },
+    Local { name: String, content: ContentDigest },
+}
+
+/// Solves `definition` for `outputs`.
+///
+/// # Errors
+/// The first vertex that failed, by its own error; what ran beside it was cancelled and is gone.
+pub fn solve(definition: &Definition, outputs: &[VertexId], env: &Env<'_>) -> Result<Solved, SolveError> {
+    let needed = plan::reachable(definition, outputs);
+    let _ = env.events.send(Event::Planned { vertices: needed.clone() });
+    let pins = pin::pin(definition, &needed, env)?;
+    let plan = plan::plan(definition, &needed, outputs, &pins, env)?;
+    schedule::run(definition, outputs, pins, plan, env)
+}

@@ -1,0 +1,53 @@
+//! Errors of a solve. Which line of the Dockerfile a vertex came from is added where they are reported.
+
+use boxwright_cache::Error as CacheError;
+
+use crate::executor::ExecError;
+use crate::ir::VertexId;
+use crate::ops::file::FileError;
+
+#[derive(Debug, thiserror::Error)]
+pub enum SolveError {
+    /// One vertex failed.
+    #[error("{error}")]
+    Vertex { vertex: VertexId, error: VertexError },
+    #[error("canceled")]
+    Cancelled,
+    /// The store could not be used.
+    #[error(transparent)]
+    Cache(CacheError),
+}
+
+#[derive(Debug, thiserror::Error)]
+pub enum VertexError {
+    #[error("{0}")]
+    Exec(#[from] ExecError),
+    #[error("{0}")]
+    File(#[from] FileError),
+    #[error("{0}")]
+    Cache(#[from] CacheError),
+    /// The definition names something that the environment does not have.
+    #[error("{what} {name:?} is not part of this build")]
+    Unknown { what: &'static str, name: String },
+}
+
+impl From<CacheError> for SolveError {
+    fn from(error: CacheError) -> SolveError {
+        match error {
+            CacheError::Cancelled => SolveError::Cancelled,
+            other => SolveError::Cache(other),
+        }
+    }
+}
+
+impl VertexError {
+    /// Whether the vertex was stopped rather than failed.
+    pub fn is_cancelled(&self) -> bool {
+        matches!(
+            self,
+            VertexError::Cache(CacheError::Cancelled)
+                | VertexError::Exec(ExecError::Cache(CacheError::Cancelled))
+                | VertexError::File(FileError::Cache(CacheError::Cancelled))
+        )
+    }
+}

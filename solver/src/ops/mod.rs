@@ -1,0 +1,6 @@
+//! How each op runs: one file an op.
+
+pub(crate) mod exec;
+pub mod file;
+
+pub use crate::schedule::{Input, Inputs};

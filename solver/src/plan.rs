@@ -1,0 +1,106 @@
+//! Second pass: which vertices must run. A cached vertex asks nothing of its inputs, so a build that is cached as a
+//! whole is one lookup for each output.
+
+use std::collections::HashMap;
+use std::time::Duration;
+
+use boxwright_cache::Store;
+use boxwright_cache::record::{CacheKey, local::Lookup};
+use boxwright_cache::snapshot::Snapshot;
+
+use crate::Env;
+use crate::error::SolveError;
+use crate::ir::{Definition, Op, VertexId};
+use crate::key::{InputKey, KeyFields, Purpose};
+use crate::pin::{Pin, Pins};
+
+/// What the solve knows of each needed vertex before anything runs.
+#[derive(Debug)]
+pub(crate) struct Plan {
+    /// In definition order: inputs first.
+    pub(crate) needed: Vec<VertexId>,
+    pub(crate) keys: HashMap<VertexId, (KeyFields, CacheKey)>,
+    pub(crate) fate: HashMap<VertexId, Fate>,
+}
+
+#[derive(Clone, Debug)]
+pub(crate) enum Fate {
+    /// A source.
+    Given,
+    Cached { snapshot: Snapshot, took: Duration },
+    Run,
+    /// Only cached vertices need it.
+    Unneeded,
+}
+
+/// Everything that `outputs` need, inputs first.
+pub(crate) fn reachable(definition: &Definition, outputs: &[VertexId]) -> Vec<VertexId> {
+    let mut marked = vec![false; definition.len()];
+    for &id in outputs {
+        marked[id.index()] = true;
+    }
+    for (id, vertex) in definition.iter().rev() {
+        if marked[id.index()] {
+            for input in vertex.op.inputs() {
+                marked[input.index()] = true;
+            }
+        }
+    }
+    definition.iter().map(|(id, _)| id).filter(|id| marked[id.index()]).collect()
+}
+
+pub(crate) fn plan(
+    definition: &Definition,
+    needed: &[VertexId],
+    outputs: &[VertexId],
+    pins: &Pins,
+    env: &Env<'_>,
+) -> Result<Plan, SolveError> {
+    let keys = definition_keys(definition, needed, pins);
+    let mut fate: HashMap<VertexId, Fate> = HashMap::new();
+    let mut wanted: Vec<bool> = vec![false; definition.len()];
+    for &id in outputs {
+        wanted[id.index()] = true;
+    }
+    for &id in needed.iter().rev() {
+        let vertex = definition.vertex(id);
+        if !wanted[id.index()] {
+            fate.insert(id, Fate::Unneeded);
+            continue;
+        }
+        if let Op::Source(_) = vertex.op {
+            fate.insert(id, Fate::Given);
+            continue;
+        }
+        let found = if vertex.about.no_cache { None } else { look_up(env.store, keys[&id].1)? };
+        if found.is_none() {
+            for input in vertex.op.inputs() {
+                wanted[input.index()] = true;
+            }
+        }
+        fate.insert(id, found.unwrap_or(Fate::Run));
+    }
+    Ok(Plan { needed: needed.to_vec(), keys, fate })
+}
+
+pub(crate) fn look_up(store: &Store, key: CacheKey) -> Result<Option<Fate>, boxwright_cache::Error> {
+    let record = store.record(Lookup::Definition(key))?;
+    Ok(record.map(|r| Fate::Cached { snapshot: r.snapshot, took: r.took }))
+}
+
+fn definition_keys(
+    definition: &Definition,
+    needed: &[VertexId],
+    pins: &Pins,
+) -> HashMap<VertexId, (KeyFields, CacheKey)> {
+    let mut keys: HashMap<VertexId, (KeyFields, CacheKey)> = HashMap::new();
+    for &id in needed {
+        let fields = match pins.of.get(&id) {
+            Some(Pin::Local(content)) => KeyFields::of_selection(*content),
+            _ => KeyFields::of(&definition.vertex(id).op, &|input| InputKey::Definition(keys[&input].1)),
+        };
+        let key = fields.key(Purpose::Definition);
+        keys.insert(id, (fields, key));
+    }
+    keys
+}

@@ -1,0 +1,352 @@
+//! Third pass: runs what the plan says. One loop owns all state and learns everything by messages; each vertex that
+//! is ready gets a thread, and waits for its lock before it takes one of the slots: a wait occupies no worker.
+
+use std::collections::HashMap;
+use std::sync::mpsc::{Receiver, Sender, channel};
+use std::sync::{Condvar, Mutex};
+use std::thread::{Scope, scope};
+use std::time::{Duration, Instant, SystemTime};
+
+use boxwright_cache::Cancel;
+use boxwright_cache::digest::ContentDigest;
+use boxwright_cache::record::local::Lookup;
+use boxwright_cache::record::{CacheKey, NewRecord};
+use boxwright_cache::snapshot::Snapshot;
+
+use crate::error::{SolveError, VertexError};
+use crate::event::Event;
+use crate::ir::{Definition, Op, VertexId};
+use crate::key::{InputKey, KeyFields, Purpose};
+use crate::ops;
+use crate::pin::{Pin, Pins};
+use crate::plan::{Fate, Plan};
+use crate::{Env, How, Solved, VertexResult};
+
+/// All that a thread ever tells the loop.
+#[derive(Debug)]
+enum Message {
+    Finished { vertex: VertexId, outcome: Result<Outcome, VertexError>, took: Duration },
+}
+
+#[derive(Debug)]
+struct Outcome {
+    snapshot: Snapshot,
+    how: How,
+    took: Duration,
+}
+
+/// What an op may read: the result of each of its inputs.
+pub type Inputs = HashMap<VertexId, Input>;
+
+#[derive(Clone, Debug)]
+pub enum Input {
+    Snapshot(Snapshot),
+    /// Read from the host; named by the op itself.
+    Local(ContentDigest),
+}
+
+struct Loop<'a, 'env> {
+    definition: &'a Definition,
+    env: &'a Env<'env>,
+    plan: &'a Plan,
+    cancel: &'a Cancel,
+    slots: &'a Slots,
+    results: HashMap<VertexId, Input>,
+    missing: HashMap<VertexId, usize>,
+    solved: Solved,
+    running: usize,
+    failed: Option<SolveError>,
+}
+
+pub(crate) fn run(
+    definition: &Definition,
+    outputs: &[VertexId],
+    pins: Pins,
+    plan: Plan,
+    env: &Env<'_>,
+) -> Result<Solved, SolveError> {
+    let cancel = env.cancel.child()?;
+    let slots = Slots::new(env.jobs.max(1));
+    let mut this = Loop {
+        definition,
+        env,
+        plan: &plan,
+        cancel: &cancel,
+        slots: &slots,
+        results: HashMap::new(),
+        missing: HashMap::new(),
+        solved: Solved { materials: pins.materials.clone(), ..Solved::default() },
+        running: 0,
+        failed: None,
+    };
+    this.settle_known(&pins);
+    let (sender, receiver) = channel();
+    scope(|scope| this.work(scope, &sender, &receiver))?;
+    debug_assert!(outputs.iter().all(|id| this.results.contains_key(id)));
+    Ok(this.solved)
+}
+
+impl<'a> Loop<'a, '_> {
+    /// Everything that needs no run.
+    fn settle_known(&mut self, pins: &Pins) {
+        let plan = self.plan;
+        for &id in &plan.needed {
+            let definition = plan.keys[&id].1;
+            let result = |snapshot, how, took| VertexResult { snapshot, definition, how, took };
+            match &plan.fate[&id] {
+                Fate::Run => {
+                    let missing = self.definition.vertex(id).op.inputs();
+                    let missing = missing.iter().filter(|i| !self.results.contains_key(i)).count();
+                    self.missing.insert(id, missing);
+                }
+                Fate::Given => {
+                    let input = match &pins.of[&id] {
+                        Pin::Image(snapshot) => Input::Snapshot(snapshot.clone()),
+                        Pin::Local(content) => Input::Local(*content),
+                    };
+                    let snapshot = if let Input::Snapshot(s) = &input { Some(s.clone()) } else { None };
+                    self.results.insert(id, input);
+                    self.solved.results.insert(id, result(snapshot, How::Free, Duration::ZERO));
+                    self.announce_free(id);
+                }
+                Fate::Cached { snapshot, took } => {
+                    self.results.insert(id, Input::Snapshot(snapshot.clone()));
+                    self.solved.results.insert(id, result(Some(snapshot.clone()), How::Cached, *took));
+                    let _ = self.env.events.send(Event::Cached { vertex: id });
+                }
+                Fate::Unneeded => {
+                    self.solved.results.insert(id, result(None, How::Free, Duration::ZERO));
+                    self.announce_free(id);
+                }
+            }
+        }
+    }
+
+    /// A local source told of itself when it was pinned.
+    fn announce_free(&self, id: VertexId) {
+        if !matches!(self.definition.vertex(id).op, Op::Source(crate::ir::SourceOp::Local(_))) {
+            let _ = self.env.events.send(Event::Cached { vertex: id });
+        }
+    }
+
+    fn work<'scope>(
+        &mut self,
+        scope: &'scope Scope<'scope, '_>,
+        sender: &Sender<Message>,
+        receiver: &Receiver<Message>,
+    ) -> Result<(), SolveError>
+    where
+        'a: 'scope,
+    {
+        self.start_ready(scope, sender);
+        while self.running > 0 {
+            let Ok(message) = receiver.recv() else { break };
+            self.running -= 1;
+            match message {
+                Message::Finished { vertex, outcome: Ok(outcome), .. } => {
+                    self.finish(vertex, outcome);
+                    if self.failed.is_none() && !self.cancel.is_raised() {
+                        self.start_ready(scope, sender);
+                    }
+                }
+                Message::Finished { vertex, outcome: Err(error), took } => self.fail(vertex, error, took),
+            }
+        }
+        match self.failed.take() {
+            Some(error) => Err(error),
+            None if self.env.cancel.is_raised() => Err(SolveError::Cancelled),
+            None => Ok(()),
+        }
+    }
+
+    fn start_ready<'scope>(&mut self, scope: &'scope Scope<'scope, '_>, sender: &Sender<Message>)
+    where
+        'a: 'scope,
+    {
+        for &id in &self.plan.needed {
+            if self.missing.get(&id) != Some(&0) {
+                continue;
+            }
+            self.missing.remove(&id);
+            self.running += 1;
+            let task = self.task(id);
+            let sender = sender.clone();
+            scope.spawn(move || {
+                let started = Instant::now();
+                let outcome = task.run();
+                // The loop only stops listening when nothing runs.
+                let _ = sender.send(Message::Finished { vertex: id, outcome, took: started.elapsed() });
+            });
+        }
+    }
+
+    fn task(&self, id: VertexId) -> Task<'a> {
+        let op = &self.definition.vertex(id).op;
+        let inputs: Inputs =
+            op.inputs().into_iter().map(|input| (input, self.results[&input].clone())).collect();
+        Task {
+            id,
+            op,
+            no_cache: self.definition.vertex(id).about.no_cache,
+            definition: self.definition,
+            fields: &self.plan.keys[&id].0,
+            key: self.plan.keys[&id].1,
+            inputs,
+            env: self.env,
+            cancel: self.cancel,
+            slots: self.slots,
+        }
+    }
+
+    fn finish(&mut self, vertex: VertexId, outcome: Outcome) {
+        let event = match outcome.how {
+            How::Cached | How::CachedByContents => Event::Cached { vertex },
+            _ => Event::Finished { vertex, took: outcome.took },
+        };
+        let _ = self.env.events.send(event);
+        self.results.insert(vertex, Input::Snapshot(outcome.snapshot.clone()));
+        let result = VertexResult {
+            snapshot: Some(outcome.snapshot),
+            definition: self.plan.keys[&vertex].1,
+            how: outcome.how,
+            took: outcome.took,
+        };
+        self.solved.results.insert(vertex, result);
+        for (user, missing) in &mut self.missing {
+            if self.definition.vertex(*user).op.inputs().contains(&vertex) {
+                *missing -= 1;
+            }
+        }
+    }
+
+    /// The first failure is the build's; it stops everything else.
+    fn fail(&mut self, vertex: VertexId, error: VertexError, took: Duration) {
+        if error.is_cancelled() {
+            let _ = self.env.events.send(Event::Canceled { vertex });
+            return;
+        }
+        self.cancel.raise();
+        let message = error.to_string();
+        let _ = self.env.events.send(Event::Failed { vertex, took, message });
+        self.failed.get_or_insert(SolveError::Vertex { vertex, error });
+    }
+}
+
+/// One vertex, with everything its thread needs.
+struct Task<'a> {
+    id: VertexId,
+    op: &'a Op,
+    no_cache: bool,
+    definition: &'a Definition,
+    fields: &'a KeyFields,
+    key: CacheKey,
+    inputs: Inputs,
+    env: &'a Env<'a>,
+    cancel: &'a Cancel,
+    slots: &'a Slots,
+}
+
+impl Task<'_> {
+    fn run(self) -> Result<Outcome, VertexError> {
+        let content_key = self.content_key();
+        if self.no_cache {
+            return self.execute(content_key);
+        }
+        let _lock = self.env.store.lock("vertex", &self.key.to_string(), self.cancel)?;
+        // Another process may have run it since the plan was made, or while this one waited.
+        if let Some(found) = self.env.store.record(Lookup::Definition(self.key))? {
+            return Ok(Outcome { snapshot: found.snapshot, how: How::Cached, took: found.took });
+        }
+        if let (true, Some(key)) = (self.env.cutoff, content_key) {
+            if let Some(found) = self.env.store.record(Lookup::Contents(key))? {
+                self.record(content_key, &found.snapshot, found.took)?;
+                return Ok(Outcome { snapshot: found.snapshot, how: How::CachedByContents, took: found.took });
+            }
+        }
+        self.execute(content_key)
+    }
+
+    /// None while the content of an input is not known.
+    fn content_key(&self) -> Option<CacheKey> {
+        let known = |input: &Input| match input {
+            Input::Snapshot(snapshot) => snapshot.layers().is_empty() || snapshot.content().is_some(),
+            Input::Local(_) => true,
+        };
+        if !self.inputs.values().all(known) {
+            return None;
+        }
+        let fields = KeyFields::of(self.op, &|id| {
+            InputKey::Contents(match &self.inputs[&id] {
+                Input::Snapshot(snapshot) => snapshot.content(),
+                Input::Local(content) => Some(*content),
+            })
+        });
+        Some(fields.key(Purpose::Contents))
+    }
+
+    fn execute(&self, content_key: Option<CacheKey>) -> Result<Outcome, VertexError> {
+        let _slot = self.slots.take();
+        self.cancel.check()?;
+        let (at, started) = (SystemTime::now(), Instant::now());
+        let _ = self.env.events.send(Event::Started { vertex: self.id, at });
+        let mut snapshot = match self.op {
+            Op::Exec(exec) => ops::exec::run(self.id, exec, &self.inputs, self.env, self.cancel)?,
+            Op::File(file) => {
+                let context = ops::file::Context { definition: self.definition, env: self.env };
+                ops::file::run(file, &self.inputs, &context, self.cancel)?
+            }
+            Op::Source(_) => unreachable!("sources are pinned, not run"),
+        };
+        let took = started.elapsed();
+        let mut how = How::Ran;
+        if let (true, false, Some(content)) = (self.env.cutoff, self.no_cache, snapshot.content()) {
+            // The older snapshot keeps the digests that images and registries know already.
+            if let Some(older) = self.env.store.record(Lookup::Result(content))? {
+                snapshot = older.snapshot;
+                how = How::Substituted;
+            }
+        }
+        self.record(content_key, &snapshot, took)?;
+        Ok(Outcome { snapshot, how, took })
+    }
+
+    fn record(
+        &self,
+        content_key: Option<CacheKey>,
+        snapshot: &Snapshot,
+        took: Duration,
+    ) -> Result<(), VertexError> {
+        let fields = self.fields.to_json();
+        let record =
+            NewRecord { definition: self.key, content_key, snapshot, fields: &fields, took };
+        Ok(self.env.store.put_record(&record)?)
+    }
+}
+
+/// How many vertices run at once.
+struct Slots {
+    free: Mutex<usize>,
+    freed: Condvar,
+}
+
+struct Slot<'a>(&'a Slots);
+
+impl Slots {
+    fn new(count: usize) -> Slots {
+        Slots { free: Mutex::new(count), freed: Condvar::new() }
+    }
+
+    fn take(&self) -> Slot<'_> {
+        let free = self.free.lock().unwrap_or_else(|e| e.into_inner());
+        let mut free = self.freed.wait_while(free, |free| *free == 0).unwrap_or_else(|e| e.into_inner());
+        *free -= 1;
+        Slot(self)
+    }
+}
+
+impl Drop for Slot<'_> {
+    fn drop(&mut self) {
+        *self.0.free.lock().unwrap_or_else(|e| e.into_inner()) += 1;
+        self.0.freed.notify_one();
+    }
+}

@@ -1,0 +1,267 @@
+//! What runs, what is found, and in which order: graphs of exec vertices over a real store, with an executor that
+//! counts its calls and writes one file.
+
+use std::collections::HashMap;
+use std::os::fd::AsFd as _;
+use std::path::Path;
+use std::sync::mpsc::channel;
+use std::sync::{Barrier, Mutex};
+
+use boxwright_cache::oci::Platform;
+use boxwright_cache::store::ActiveLayer;
+use boxwright_cache::{Cancel, Store};
+use boxwright_solver::executor::{ExecError, ExecSpec, Executor};
+use boxwright_solver::ir::{
+    About, BindMount, Definition, ExecOp, Mount, MountSource, NetworkMode, Op, Unkeyed, VertexId,
+};
+use boxwright_solver::{Env, Event, How, LogStream, SolveError, Solved, solve};
+use rustix::fs::{Mode, OFlags};
+
+/// Runs `write NAME CONTENT`, `fail`, `wait` (until cancelled) and `meet` (until another one meets it).
+#[derive(Default)]
+struct Counting {
+    ran: Mutex<Vec<String>>,
+    meeting: Option<Barrier>,
+}
+
+impl Executor for Counting {
+    fn run(
+        &self,
+        spec: &ExecSpec,
+        layer: &mut ActiveLayer,
+        log: &mut (dyn FnMut(LogStream, &[u8]) + Send),
+        cancel: &Cancel,
+    ) -> Result<(), ExecError> {
+        self.ran.lock().unwrap().push(spec.args.join(" "));
+        log(LogStream::Stdout, b"hello\n");
+        match spec.args[0].as_str() {
+            "fail" => return Err(ExecError::Exit { code: 7 }),
+            "wait" => loop {
+                cancel.check()?;
+                std::thread::yield_now();
+            },
+            "meet" => {
+                self.meeting.as_ref().unwrap().wait();
+            }
+            _ => {}
+        }
+        let name = spec.args.get(1).map_or("file", String::as_str);
+        let flags = OFlags::CREATE | OFlags::WRONLY | OFlags::CLOEXEC;
+        let file = rustix::fs::openat(layer.fs().as_fd(), name, flags, Mode::from_raw_mode(0o644)).unwrap();
+        let content = spec.args.get(2).map_or("", String::as_str);
+        rustix::io::write(&file, content.as_bytes()).unwrap();
+        Ok(())
+    }
+}
+
+fn exec(definition: &mut Definition, root: Option<VertexId>, args: &str) -> VertexId {
+    exec_with(definition, root, args, Vec::new(), false)
+}
+
+fn exec_with(
+    definition: &mut Definition,
+    root: Option<VertexId>,
+    args: &str,
+    mounts: Vec<Mount>,
+    no_cache: bool,
+) -> VertexId {
+    let op = Op::Exec(ExecOp {
+        root,
+        args: args.split(' ').map(str::to_owned).collect(),
+        env: Vec::new(),
+        unkeyed_env: Unkeyed::default(),
+        cwd: "/".into(),
+        user: String::new(),
+        mounts,
+        network: NetworkMode::Host,
+        platform: Platform::host(),
+    });
+    definition.add(op, About { name: args.into(), no_cache, ..About::default() })
+}
+
+fn bind(from: VertexId) -> Mount {
+    let source = MountSource::Bind(BindMount { from, selector: "/".into() });
+    Mount { target: "/from".into(), source, read_only: true }
+}
+
+struct Bench {
+    dir: tempfile::TempDir,
+    executor: Counting,
+}
+
+impl Bench {
+    fn new() -> Bench {
+        Bench { dir: tempfile::tempdir().unwrap(), executor: Counting::default() }
+    }
+
+    fn solve(&self, definition: &Definition, output: VertexId) -> Result<(Solved, Vec<Event>), SolveError> {
+        let store = Store::open(self.dir.path()).unwrap();
+        let (events, received) = channel();
+        let env = Env {
+            store: &store,
+            executor: &self.executor,
+            images: HashMap::new(),
+            locals: HashMap::new(),
+            jobs: 2,
+            cutoff: true,
+            events,
+            cancel: Cancel::new().unwrap(),
+        };
+        let solved = solve(definition, &[output], &env);
+        drop(env);
+        solved.map(|s| (s, received.iter().collect()))
+    }
+
+    /// What ran since the last call.
+    fn ran(&self) -> Vec<String> {
+        let mut ran = std::mem::take(&mut *self.executor.ran.lock().unwrap());
+        ran.sort();
+        ran
+    }
+}
+
+#[test]
+fn a_second_build_runs_nothing_and_asks_only_for_the_output() {
+    let bench = Bench::new();
+    let mut definition = Definition::default();
+    let a = exec(&mut definition, None, "write a 1");
+    let b = exec(&mut definition, Some(a), "write b 2");
+    let (first, events) = bench.solve(&definition, b).unwrap();
+    assert_eq!(bench.ran(), ["write a 1", "write b 2"]);
+    assert!(
+        events
+            .iter()
+            .any(|e| matches!(e, Event::Log { vertex, bytes, .. } if *vertex == a && bytes == b"hello\n"))
+    );
+    let (second, events) = bench.solve(&definition, b).unwrap();
+    assert!(bench.ran().is_empty());
+    assert_eq!((second.results[&b].how, second.results[&a].how), (How::Cached, How::Free));
+    let diff_ids = |s: &Solved| s.results[&b].snapshot.as_ref().unwrap().diff_ids();
+    assert_eq!(diff_ids(&first), diff_ids(&second));
+    assert_eq!(events.iter().filter(|e| matches!(e, Event::Cached { .. })).count(), 2);
+}
+
+#[test]
+fn what_changed_and_what_stands_on_it_runs() {
+    let bench = Bench::new();
+    let graph = |line: &str| {
+        let mut definition = Definition::default();
+        let a = exec(&mut definition, None, "write a 1");
+        let b = exec(&mut definition, Some(a), line);
+        let c = exec(&mut definition, Some(b), "write c 3");
+        (definition, c)
+    };
+    let (definition, output) = graph("write b 2");
+    bench.solve(&definition, output).unwrap();
+    bench.ran();
+    let (definition, output) = graph("write b changed");
+    bench.solve(&definition, output).unwrap();
+    assert_eq!(bench.ran(), ["write b changed", "write c 3"]);
+}
+
+#[test]
+fn an_equal_result_cuts_the_rebuild_off() {
+    let bench = Bench::new();
+    let graph = |line: &str| {
+        let mut definition = Definition::default();
+        let b = exec(&mut definition, None, line);
+        let c = exec(&mut definition, Some(b), "write c 3");
+        (definition, b, c)
+    };
+    let (definition, _, output) = graph("write b same");
+    let (first, _) = bench.solve(&definition, output).unwrap();
+    bench.ran();
+    let (definition, b, output) = graph("write b same --comment");
+    let (second, _) = bench.solve(&definition, output).unwrap();
+    assert_eq!(bench.ran(), ["write b same --comment"]);
+    assert_eq!(second.results[&b].how, How::Substituted);
+    assert_eq!(second.results[&output].how, How::CachedByContents);
+    let diff_ids = |s: &Solved| s.results[&output].snapshot.as_ref().unwrap().diff_ids();
+    assert_eq!(first.results.len(), 2);
+    assert_eq!(diff_ids(&second).len(), 2);
+}
+
+#[test]
+fn no_cache_runs_but_records() {
+    let bench = Bench::new();
+    let graph = |no_cache: bool| {
+        let mut definition = Definition::default();
+        let a = exec_with(&mut definition, None, "write a 1", Vec::new(), no_cache);
+        (definition, a)
+    };
+    for (no_cache, runs) in [(true, 1), (true, 1), (false, 0)] {
+        let (definition, output) = graph(no_cache);
+        bench.solve(&definition, output).unwrap();
+        assert_eq!(bench.ran().len(), runs);
+    }
+}
+
+#[test]
+fn a_vertex_that_no_output_needs_never_runs() {
+    let bench = Bench::new();
+    let mut definition = Definition::default();
+    exec(&mut definition, None, "write unneeded 1");
+    let b = exec(&mut definition, None, "write b 2");
+    bench.solve(&definition, b).unwrap();
+    assert_eq!(bench.ran(), ["write b 2"]);
+}
+
+#[test]
+fn independent_vertices_run_at_the_same_time() {
+    let mut bench = Bench::new();
+    bench.executor.meeting = Some(Barrier::new(2));
+    let mut definition = Definition::default();
+    let a = exec(&mut definition, None, "meet a");
+    let b = exec(&mut definition, None, "meet b");
+    let both = exec_with(&mut definition, Some(a), "write c 3", vec![bind(b)], false);
+    // Each waits for the other inside its run: this ends only if they run at the same time.
+    bench.solve(&definition, both).unwrap();
+    assert_eq!(bench.ran(), ["meet a", "meet b", "write c 3"]);
+}
+
+#[test]
+fn a_failure_names_its_vertex_and_stops_what_runs_beside_it() {
+    let bench = Bench::new();
+    let mut definition = Definition::default();
+    let failing = exec(&mut definition, None, "fail");
+    let waiting = exec(&mut definition, None, "wait");
+    let both = exec_with(&mut definition, Some(failing), "write c 3", vec![bind(waiting)], false);
+    let error = bench.solve(&definition, both).unwrap_err();
+    assert!(matches!(&error, SolveError::Vertex { vertex, .. } if *vertex == failing));
+    assert_eq!(error.to_string(), "exit code: 7");
+    assert!(!bench.ran().contains(&"write c 3".to_owned()));
+    assert_eq!(std::fs::read_dir(bench.dir.path().join("layers")).unwrap().count(), 0);
+    let litter = std::fs::read_dir(bench.dir.path().join("tmp")).unwrap().count();
+    assert_eq!(litter, 0, "what was being made is gone");
+}
+
+#[test]
+fn two_builds_at_once_run_a_shared_step_once() {
+    let bench = Bench::new();
+    let mut definition = Definition::default();
+    let a = exec(&mut definition, None, "write a 1");
+    std::thread::scope(|scope| {
+        for _ in 0..4 {
+            scope.spawn(|| bench.solve(&definition, a).unwrap());
+        }
+    });
+    assert_eq!(bench.ran(), ["write a 1"]);
+}
+
+#[test]
+fn every_vertex_leaves_its_field_list() {
+    let bench = Bench::new();
+    let mut definition = Definition::default();
+    let a = exec(&mut definition, None, "write a 1");
+    bench.solve(&definition, a).unwrap();
+    let fields = recorded_fields(bench.dir.path());
+    assert!(
+        fields.contains(r#""kind":"exec/1""#) && fields.contains(r#"["args","[\"write\",\"a\",\"1\"]"]"#),
+        "{fields}"
+    );
+}
+
+fn recorded_fields(root: &Path) -> String {
+    let store = Store::open(root).unwrap();
+    store.record_fields().unwrap().join("\n")
+}
