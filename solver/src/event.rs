@@ -13,17 +13,37 @@ pub enum LogStream {
 #[derive(Clone, Debug)]
 pub enum Event {
     /// The vertices that the outputs need, in the order they are shown.
-    Planned { vertices: Vec<VertexId> },
-    Started { vertex: VertexId, at: SystemTime },
+    Planned {
+        vertices: Vec<VertexId>,
+    },
+    Started {
+        vertex: VertexId,
+        at: SystemTime,
+    },
     /// Found in the cache; nothing ran.
-    Cached { vertex: VertexId },
+    Cached {
+        vertex: VertexId,
+    },
     /// Output of the step's process; whole, in order, not split at line ends.
-    Log { vertex: VertexId, stream: LogStream, bytes: Vec<u8> },
-    Finished { vertex: VertexId, took: Duration },
+    Log {
+        vertex: VertexId,
+        stream: LogStream,
+        bytes: Vec<u8>,
+    },
+    Finished {
+        vertex: VertexId,
+        took: Duration,
+    },
     /// The step failed; `message` is the error's own text.
-    Failed { vertex: VertexId, took: Duration, message: String },
+    Failed {
+        vertex: VertexId,
+        took: Duration,
+        message: String,
+    },
     /// Stopped because another step failed or the user gave up.
-    Canceled { vertex: VertexId },
+    Canceled {
+        vertex: VertexId,
+    },
 }
 
 /// Where events go. Sending never blocks; a receiver that is gone is not an error.

@@ -111,16 +111,17 @@ fn exec_fields(exec: &ExecOp, input: &dyn Fn(VertexId) -> InputKey) -> KeyFields
         .with_input("root", exec.root, input);
     for (i, mount) in exec.mounts.iter().enumerate() {
         let name = |field: &str| format!("mount.{i}.{field}");
-        fields = fields
-            .with(&name("target"), &mount.target)
-            .with(&name("read_only"), mount.read_only.to_string());
+        fields =
+            fields.with(&name("target"), &mount.target).with(&name("read_only"), mount.read_only.to_string());
         fields = match &mount.source {
             MountSource::Inline { data, mode } => fields
                 .with(&name("inline"), blake3::hash(data).to_hex().as_str())
                 .with(&name("mode"), format!("{mode:o}")),
-            MountSource::Bind(bind) => fields
-                .with(&name("selector"), &bind.selector)
-                .with_input(&name("from"), Some(bind.from), input),
+            MountSource::Bind(bind) => fields.with(&name("selector"), &bind.selector).with_input(
+                &name("from"),
+                Some(bind.from),
+                input,
+            ),
         };
     }
     fields

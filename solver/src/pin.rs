@@ -30,7 +30,9 @@ pub(crate) fn pin(definition: &Definition, needed: &[VertexId], env: &Env<'_>) -
     for &id in needed {
         let Op::Source(source) = &definition.vertex(id).op else { continue };
         let (pin, material) = match source {
-            SourceOp::Image(image) => pin_image(image, env).map_err(|error| SolveError::Vertex { vertex: id, error })?,
+            SourceOp::Image(image) => {
+                pin_image(image, env).map_err(|error| SolveError::Vertex { vertex: id, error })?
+            }
             SourceOp::Local(local) => pin_local(id, local, env)?,
         };
         pins.of.insert(id, pin);
@@ -44,8 +46,11 @@ pub(crate) fn pin(definition: &Definition, needed: &[VertexId], env: &Env<'_>) -
 fn pin_image(image: &ImageSource, env: &Env<'_>) -> Result<(Pin, Material), VertexError> {
     let unknown = || VertexError::Unknown { what: "image", name: image.name.clone() };
     let snapshot = env.images.get(&image.manifest).ok_or_else(unknown)?.clone();
-    let material =
-        Material::Image { name: image.name.clone(), manifest: image.manifest, platform: image.platform.clone() };
+    let material = Material::Image {
+        name: image.name.clone(),
+        manifest: image.manifest,
+        platform: image.platform.clone(),
+    };
     Ok((Pin::Image(snapshot), material))
 }
 

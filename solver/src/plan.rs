@@ -27,7 +27,10 @@ pub(crate) struct Plan {
 pub(crate) enum Fate {
     /// A source.
     Given,
-    Cached { snapshot: Snapshot, took: Duration },
+    Cached {
+        snapshot: Snapshot,
+        took: Duration,
+    },
     Run,
     /// Only cached vertices need it.
     Unneeded,

@@ -260,7 +260,11 @@ impl Task<'_> {
         if let (true, Some(key)) = (self.env.cutoff, content_key) {
             if let Some(found) = self.env.store.record(Lookup::Contents(key))? {
                 self.record(content_key, &found.snapshot, found.took)?;
-                return Ok(Outcome { snapshot: found.snapshot, how: How::CachedByContents, took: found.took });
+                return Ok(Outcome {
+                    snapshot: found.snapshot,
+                    how: How::CachedByContents,
+                    took: found.took,
+                });
             }
         }
         self.execute(content_key)
@@ -317,8 +321,7 @@ impl Task<'_> {
         took: Duration,
     ) -> Result<(), VertexError> {
         let fields = self.fields.to_json();
-        let record =
-            NewRecord { definition: self.key, content_key, snapshot, fields: &fields, took };
+        let record = NewRecord { definition: self.key, content_key, snapshot, fields: &fields, took };
         Ok(self.env.store.put_record(&record)?)
     }
 }

@@ -20,7 +20,7 @@ pub use select::Match;
 use super::pattern::Matcher;
 use crate::error::{Error, Result};
 use crate::layer::sink::{NodeKind, Timestamp};
-use crate::snapshot::owner::mtime_of;
+use crate::snapshot::owner::{OwnerView, mtime_of};
 pub use crate::snapshot::tree::Kind;
 
 /// A directory and what is ignored in it.
@@ -90,6 +90,18 @@ impl Context {
             return Err(Error::malformed(path.display().to_string(), "no regular file any more"));
         }
         Ok(fd.into())
+    }
+
+    /// The attributes that an image keeps of the file or directory at the real path `path`, sorted by name.
+    ///
+    /// # Errors
+    /// When there is none, or it can't be read.
+    pub fn xattrs(&self, path: &Path) -> Result<Vec<(Vec<u8>, Vec<u8>)>> {
+        let read = || {
+            let fd = self.open_at(path, OFlags::RDONLY | OFlags::NONBLOCK)?;
+            OwnerView::Real.xattrs(&fd)
+        };
+        read().map_err(Error::io("reading the attributes of", path))
     }
 
     /// What is at the real path `path`, ignored or not; none if there is nothing.

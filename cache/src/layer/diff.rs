@@ -49,36 +49,74 @@ pub fn scan(layer: BorrowedFd<'_>, cancel: &Cancel) -> Result<LayerSummary> {
 /// # Errors
 /// When the layer can't be read or changes meanwhile, `out` fails, or `cancel` is raised.
 pub fn write_tar(layer: BorrowedFd<'_>, out: &mut dyn Write, cancel: &Cancel) -> Result<LayerSummary> {
-    let hashed = Hashed { out, hasher: Algorithm::Sha256.hasher(), size: 0 };
     let mut pass = Pass {
         view: OwnerView::current(),
         cancel,
-        tar: Writer::new(hashed),
-        content: blake3::Hasher::new_derive_key("boxwright layer content v1"),
+        sum: Sum::new(out),
         groups: HashMap::new(),
         buffer: Vec::new(),
-        entries: 0,
-        bytes: 0,
     };
     pass.walk(layer)?;
-    let hashed = pass.tar.finish().map_err(writing)?;
-    Ok(LayerSummary {
-        diff_id: DiffId(hashed.hasher.finish()),
-        tar_size: hashed.size,
-        content: ContentDigest(*pass.content.finalize().as_bytes()),
-        entries: pass.entries,
-        bytes: pass.bytes,
-    })
+    pass.sum.finish()
+}
+
+/// The summary in the making: entries in the archive's order go in, the archive's bytes come out.
+pub(super) struct Sum<W> {
+    tar: Writer<Hashed<W>>,
+    content: blake3::Hasher,
+    entries: u64,
+    bytes: u64,
+}
+
+impl<W: Write> Sum<W> {
+    pub(super) fn new(out: W) -> Sum<W> {
+        Sum {
+            tar: Writer::new(Hashed { out, hasher: Algorithm::Sha256.hasher(), size: 0 }),
+            content: blake3::Hasher::new_derive_key("boxwright layer content v1"),
+            entries: 0,
+            bytes: 0,
+        }
+    }
+
+    /// An entry; the bytes of a file follow with [`Sum::data`].
+    pub(super) fn entry(&mut self, path: &Path, meta: &Metadata, kind: &EntryKind) -> Result<()> {
+        self.entries += 1;
+        describe(&mut self.content, path, meta, kind);
+        self.tar.entry(path, meta, kind).map_err(writing)
+    }
+
+    pub(super) fn data(&mut self, bytes: &[u8]) -> Result<()> {
+        self.bytes += bytes.len() as u64;
+        self.content.update(bytes);
+        self.tar.content(bytes).map_err(writing)
+    }
+
+    /// A deletion, or the mark of an opaque directory. It has no metadata worth keeping, so it has none that could
+    /// differ.
+    pub(super) fn marker(&mut self, path: &Path) -> Result<()> {
+        self.entry(path, &Metadata::default(), &EntryKind::File { size: 0 })
+    }
+
+    pub(super) fn finish(self) -> Result<LayerSummary> {
+        let hashed = self.tar.finish().map_err(writing)?;
+        Ok(LayerSummary {
+            diff_id: DiffId(hashed.hasher.finish()),
+            tar_size: hashed.size,
+            content: ContentDigest(*self.content.finalize().as_bytes()),
+            entries: self.entries,
+            bytes: self.bytes,
+        })
+    }
 }
 
 /// Counts and hashes what passes.
-struct Hashed<'a> {
-    out: &'a mut dyn Write,
+struct Hashed<W> {
+    out: W,
     hasher: Hasher,
     size: u64,
 }
 
-impl Write for Hashed<'_> {
+impl<W: Write> Write for Hashed<W> {
     fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
         let n = self.out.write(bytes)?;
         self.hasher.update(&bytes[..n]);
@@ -94,13 +132,10 @@ impl Write for Hashed<'_> {
 struct Pass<'a> {
     view: OwnerView,
     cancel: &'a Cancel,
-    tar: Writer<Hashed<'a>>,
-    content: blake3::Hasher,
+    sum: Sum<&'a mut dyn Write>,
     /// The first path of each file that has several.
     groups: HashMap<(u64, u64), PathBuf>,
     buffer: Vec<u8>,
-    entries: u64,
-    bytes: u64,
 }
 
 /// A directory on the way down, with what is left to visit in it.
@@ -170,7 +205,7 @@ impl Pass<'_> {
                 let stat = stat()?;
                 if is_whiteout(&stat) {
                     let marker = [PREFIX, name.as_bytes()].concat();
-                    self.marker(&path.with_file_name(OsStr::from_bytes(&marker)))?;
+                    self.sum.marker(&path.with_file_name(OsStr::from_bytes(&marker)))?;
                 } else {
                     let meta = self.view.read_plain(&stat);
                     self.linked(path, &stat, &meta, EntryKind::Node(node(kind, &stat)))?;
@@ -185,9 +220,9 @@ impl Pass<'_> {
         let failed = |e: Errno| Error::io(READING, path)(e);
         let stat = rustix::fs::fstat(fd).map_err(failed)?;
         let meta = self.view.read(fd, &stat).map_err(failed)?;
-        self.begin(path, &meta, &EntryKind::Dir)?;
+        self.sum.entry(path, &meta, &EntryKind::Dir)?;
         if self.view.is_opaque(fd).map_err(failed)? {
-            self.marker(&path.join(OsStr::from_bytes(OPAQUE)))?;
+            self.sum.marker(&path.join(OsStr::from_bytes(OPAQUE)))?;
         }
         Ok(())
     }
@@ -216,11 +251,9 @@ impl Pass<'_> {
                     "the file shrank while it was read",
                 ));
             }
-            self.content.update(&self.buffer[..n]);
-            self.tar.content(&self.buffer[..n]).map_err(writing)?;
+            self.sum.data(&self.buffer[..n])?;
             left -= n as u64;
         }
-        self.bytes += size;
         Ok(())
     }
 
@@ -229,24 +262,13 @@ impl Pass<'_> {
         if stat.st_nlink > 1 {
             if let Some(first) = self.groups.get(&(stat.st_dev, stat.st_ino)) {
                 let link = EntryKind::HardLink(first.clone());
-                self.begin(path, meta, &link)?;
+                self.sum.entry(path, meta, &link)?;
                 return Ok(false);
             }
             self.groups.insert((stat.st_dev, stat.st_ino), path.to_owned());
         }
-        self.begin(path, meta, &kind)?;
+        self.sum.entry(path, meta, &kind)?;
         Ok(true)
-    }
-
-    /// A deletion. It has no metadata worth keeping, so it has none that could differ.
-    fn marker(&mut self, path: &Path) -> Result<()> {
-        self.begin(path, &Metadata::default(), &EntryKind::File { size: 0 })
-    }
-
-    fn begin(&mut self, path: &Path, meta: &Metadata, kind: &EntryKind) -> Result<()> {
-        self.entries += 1;
-        describe(&mut self.content, path, meta, kind);
-        self.tar.entry(path, meta, kind).map_err(writing)
     }
 }
 

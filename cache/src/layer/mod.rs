@@ -5,9 +5,11 @@ pub mod apply;
 pub mod compress;
 pub mod diff;
 pub mod sink;
+mod summing;
 pub mod tar;
 
 pub use apply::{Applied, apply, apply_with};
 pub use compress::Compression;
 pub use diff::{LayerSummary, scan, write_tar};
 pub use sink::{DirSink, Implied, LayerSink, Metadata, NodeKind, Timestamp};
+pub use summing::Summing;

@@ -4,6 +4,7 @@
 mod active;
 mod ensure;
 pub mod owner;
+pub mod passwd;
 mod stack;
 pub mod tree;
 

@@ -69,15 +69,25 @@ impl OwnerView {
         {
             (meta.uid, meta.gid) = (uid, gid);
         }
+        meta.xattrs = self.xattrs(fd)?;
+        Ok(meta)
+    }
+
+    /// The kept attributes of what is open, sorted by name.
+    ///
+    /// # Errors
+    /// What the kernel says.
+    pub fn xattrs(self, fd: impl AsFd) -> Result<Vec<(Vec<u8>, Vec<u8>)>, Errno> {
+        let mut xattrs = Vec::new();
         for name in xattr::list(&fd, is_kept)? {
             // An attribute that vanished since it was listed is not there.
             if let Some(value) = xattr::get(&fd, &name)? {
                 let value = if name == CAPABILITY { capability_v2(value) } else { value };
-                meta.xattrs.push((name, value));
+                xattrs.push((name, value));
             }
         }
-        meta.xattrs.sort_unstable();
-        Ok(meta)
+        xattrs.sort_unstable();
+        Ok(xattrs)
     }
 
     /// The same for what has no attributes: links, devices, pipes.

@@ -3,8 +3,8 @@
 mod op;
 
 pub use op::{
-    BindMount, CopyAction, ExecOp, FileAction, FileOp, ImageSource, LocalSource, MkdirAction, MkfileAction, Mount,
-    MountSource, NetworkMode, Op, OwnerSpec, SourceOp, Unkeyed,
+    BindMount, CopyAction, ExecOp, FileAction, FileOp, ImageSource, LocalSource, MkdirAction, MkfileAction,
+    Mount, MountSource, NetworkMode, Op, OwnerSpec, SourceOp, Unkeyed,
 };
 
 use crate::span::Span;
@@ -50,7 +50,10 @@ impl Definition {
     /// # Panics
     /// When `op` names a vertex that this definition does not have.
     pub fn add(&mut self, op: Op, about: About) -> VertexId {
-        assert!(op.inputs().iter().all(|id| id.index() < self.vertices.len()), "an input of another definition");
+        assert!(
+            op.inputs().iter().all(|id| id.index() < self.vertices.len()),
+            "an input of another definition"
+        );
         if let Some(&id) = self.known.get(&op) {
             self.vertices[id.index()].about.no_cache |= about.no_cache;
             return id;

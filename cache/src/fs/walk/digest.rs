@@ -1,4 +1,5 @@
-//! The digest of a selection: paths, types, modes, link targets and bytes; neither owners nor times.
+//! The digest of a selection: paths, types, modes, link targets, and of files bytes and kept attributes; neither
+//! owners nor times.
 
 use std::fs::File;
 use std::io::Read;
@@ -12,6 +13,7 @@ use crate::cancel::Cancel;
 use crate::digest::ContentDigest;
 use crate::error::{Error, Result};
 use crate::layer::sink::{NodeKind, Timestamp};
+use crate::snapshot::owner::OwnerView;
 
 /// Waking other threads costs more than hashing this many small files.
 const MANY: usize = 32;
@@ -19,7 +21,7 @@ const BUFFER: usize = 128 * 1024;
 /// A file that changed this recently could change again without its times telling.
 const RACY: Duration = Duration::from_secs(2);
 
-/// Remembers the BLAKE3 digests of files' bytes. It is asked from several threads.
+/// Remembers the BLAKE3 digests of files' bytes and attributes. It is asked from several threads.
 pub trait FileHashCache: Sync {
     fn get(&self, key: &StatKey) -> Option<[u8; 32]>;
     fn put(&self, key: &StatKey, hash: [u8; 32]);
@@ -95,13 +97,28 @@ impl Context {
             };
             cancel.check()?;
         }
-        let hash = *hasher.finalize().as_bytes();
+        // Attributes such as capabilities are copied as well; a change of them moves the file's change time.
+        let xattrs = OwnerView::Real.xattrs(&file).map_err(Error::io("reading", &entry.path))?;
+        let hash = with_xattrs(*hasher.finalize().as_bytes(), &xattrs);
         let unchanged = before == entry.key && key(&file)? == before;
         if unchanged && !is_racy(&before, now) {
             cache.put(&before, hash);
         }
         Ok(hash)
     }
+}
+
+/// The hash of the bytes alone for a file without attributes, as almost all are.
+fn with_xattrs(bytes: [u8; 32], xattrs: &[(Vec<u8>, Vec<u8>)]) -> [u8; 32] {
+    if xattrs.is_empty() {
+        return bytes;
+    }
+    let mut hasher = blake3::Hasher::new_derive_key("boxwright file with attributes v1");
+    hasher.update(&bytes);
+    for part in xattrs.iter().flat_map(|(name, value)| [name, value]) {
+        hasher.update(&(part.len() as u64).to_le_bytes()).update(part);
+    }
+    *hasher.finalize().as_bytes()
 }
 
 fn is_racy(key: &StatKey, now: SystemTime) -> bool {

@@ -51,7 +51,10 @@ impl Context {
     }
 
     /// What is below the directory `start`, without itself, parents first, names in the order of their bytes.
-    pub(super) fn below(&self, start: &Path, cancel: &Cancel) -> Result<Vec<Entry>> {
+    ///
+    /// # Errors
+    /// When a directory can't be read, or `cancel` is raised.
+    pub fn below(&self, start: &Path, cancel: &Cancel) -> Result<Vec<Entry>> {
         let (_, matched) = self.ignored(start);
         let mut listings: Vec<Vec<Item>> = Vec::new();
         let mut level = vec![Pending { path: start.to_owned(), matched }];

@@ -1,0 +1,140 @@
+//! COPY, ADD of what is no archive, and heredocs: where sources go, and what becomes of what is there already.
+//! The rules are those of BuildKit's copy of local files.
+
+use std::collections::HashMap;
+use std::ffi::OsStr;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use boxwright_cache::Cancel;
+use boxwright_cache::layer::Metadata;
+
+use super::FileError;
+use super::resolve::{Seen, clean, shown};
+use super::source::{Item, Match, Source, What};
+use super::view::{Data, Entry, Group, Owner, View};
+
+/// What is set on everything that is copied.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Override {
+    pub(super) owner: Option<Owner>,
+    pub(super) mode: Option<u32>,
+}
+
+impl Override {
+    fn apply(self, meta: &mut Metadata) {
+        if let Some(owner) = self.owner {
+            (meta.uid, meta.gid) = (owner.uid, owner.gid);
+        }
+        if let Some(mode) = self.mode {
+            meta.mode = mode & 0o7777;
+        }
+    }
+}
+
+/// Plans the copy of `from` to `dest`, which is a path in the image as the instruction has it.
+pub(super) fn copy(
+    view: &mut View,
+    source: &Source,
+    from: Match,
+    dest: &str,
+    set: Override,
+    cancel: &Cancel,
+) -> Result<(), FileError> {
+    let is_dir = matches!(from.item.what, What::Dir);
+    let target = prepare(view, dest, &from.name, is_dir, set.owner.unwrap_or_default())?;
+    let top = from.item.path.clone();
+    let mut groups = HashMap::new();
+    source.visit(from.item, cancel, &mut |item| {
+        let below = item.path.strip_prefix(&top).unwrap_or(Path::new(""));
+        let path = if below.as_os_str().is_empty() { target.clone() } else { target.join(below) };
+        plan(view, item, &path, path == target, set, &mut groups)
+    })
+}
+
+/// Plans a file with these bytes, as if it were copied from a source in which it is called `name`.
+pub(super) fn write(
+    view: &mut View,
+    dest: &str,
+    name: &str,
+    data: &[u8],
+    meta: Metadata,
+    owner: Option<Owner>,
+) -> Result<(), FileError> {
+    let target = prepare(view, dest, OsStr::new(name), false, owner.unwrap_or_default())?;
+    refuse_directory(view, &target)?;
+    view.put(&target, Entry::File { meta, data: Data::Bytes(Arc::new(data.to_vec())), group: None })
+}
+
+/// Where a source called `name` goes; the directory it goes into exists afterwards. A directory's content goes into
+/// `dest`, a file becomes `dest`, or goes into it if it is a directory.
+fn prepare(
+    view: &mut View,
+    dest: &str,
+    name: &OsStr,
+    is_dir: bool,
+    owner: Owner,
+) -> Result<PathBuf, FileError> {
+    let path = clean(dest);
+    let needed = if names_directory(dest) { path.as_path() } else { path.parent().unwrap_or(Path::new("")) };
+    let needed = view.resolve(needed)?;
+    view.make_implied(&needed, owner)?;
+    let mut target = view.resolve(&path)?;
+    let there = look(view, &target)?;
+    if !is_dir && there == Some(Seen::Dir) {
+        target.push(name);
+    }
+    match target.parent() {
+        _ if is_dir && there.is_none() => view.make_implied(&target, owner)?,
+        Some(parent) => view.make_implied(parent, owner)?,
+        None => {}
+    }
+    Ok(target)
+}
+
+/// Whether the path as written can only be a directory.
+fn names_directory(dest: &str) -> bool {
+    dest.is_empty() || dest.ends_with('/') || dest.ends_with("/.") || dest == "."
+}
+
+/// As [`View::look`], for which the root of an empty tree is not there.
+fn look(view: &View, path: &Path) -> Result<Option<Seen>, FileError> {
+    if path.as_os_str().is_empty() { Ok(Some(Seen::Dir)) } else { view.look(path) }
+}
+
+fn refuse_directory(view: &View, path: &Path) -> Result<(), FileError> {
+    if look(view, path)? == Some(Seen::Dir) {
+        return Err(FileError::FileOverDirectory { path: shown(path) });
+    }
+    Ok(())
+}
+
+fn plan(
+    view: &mut View,
+    mut item: Item,
+    path: &Path,
+    is_top: bool,
+    set: Override,
+    groups: &mut HashMap<(u64, u64), Group>,
+) -> Result<(), FileError> {
+    set.apply(&mut item.meta);
+    let Item { what, meta, group, .. } = item;
+    if !matches!(what, What::Dir) {
+        refuse_directory(view, path)?;
+    }
+    let entry = match what {
+        What::Dir => match look(view, path)? {
+            // The directory that was asked for as the destination stays as it is; those below become the source's.
+            Some(Seen::Dir) if is_top => return Ok(()),
+            Some(Seen::Dir) | None => Entry::Dir { meta, opaque: false },
+            Some(_) => return Err(FileError::DirectoryOverFile { path: shown(path) }),
+        },
+        What::File(content) => {
+            let group = group.map(|id| *groups.entry(id).or_insert_with(|| view.new_group()));
+            Entry::File { meta, data: Data::Source(content), group }
+        }
+        What::Symlink(target) => Entry::Symlink { meta, target },
+        What::Node(kind) => Entry::Node { meta, kind },
+    };
+    view.put(path, entry)
+}

@@ -1,0 +1,105 @@
+//! Runs a file vertex (COPY, ADD, WORKDIR, heredocs) without mounting anything and without any process: first all its
+//! actions are planned over the base, then the plan is written as one layer. The rules are those of BuildKit.
+
+mod copy;
+mod error;
+mod hint;
+mod owner;
+mod resolve;
+pub(crate) mod run;
+mod source;
+mod unpack;
+mod view;
+mod write;
+
+use std::collections::HashMap;
+use std::os::fd::BorrowedFd;
+use std::sync::Arc;
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use boxwright_cache::Cancel;
+use boxwright_cache::layer::{LayerSink, Metadata, Timestamp};
+use boxwright_cache::snapshot::tree::Tree;
+
+use crate::ir::{CopyAction, FileAction, FileOp, MkdirAction, MkfileAction, OwnerSpec, VertexId};
+use copy::Override;
+use source::Source;
+use view::{Owner, View};
+
+pub use error::{FileError, Hints};
+pub(crate) use run::{Context, digest_local, run};
+
+#[cfg(test)]
+mod tests;
+
+/// Plans and writes `op` over `base` into `sink`. Compressed archives are unpacked in the directory `spool`.
+fn execute(
+    op: &FileOp,
+    base: Arc<Tree>,
+    sources: &HashMap<VertexId, Source>,
+    spool: BorrowedFd<'_>,
+    sink: &mut dyn LayerSink,
+    cancel: &Cancel,
+) -> Result<(), FileError> {
+    let mut view = View::new(base, now());
+    for action in &op.actions {
+        cancel.check()?;
+        match action {
+            FileAction::Copy(copy) => run_copy(&mut view, copy, sources, spool, cancel)?,
+            FileAction::Mkdir(mkdir) => run_mkdir(&mut view, mkdir)?,
+            FileAction::Mkfile(mkfile) => run_mkfile(&mut view, mkfile)?,
+        }
+    }
+    write::write(view, sink, cancel)
+}
+
+fn run_copy(
+    view: &mut View,
+    action: &CopyAction,
+    sources: &HashMap<VertexId, Source>,
+    spool: BorrowedFd<'_>,
+    cancel: &Cancel,
+) -> Result<(), FileError> {
+    let source = action.from.and_then(|from| sources.get(&from));
+    let source =
+        source.ok_or_else(|| FileError::Unknown { what: "source", name: format!("{:?}", action.from) })?;
+    let set = Override { owner: owner_of(action.owner.as_ref(), view)?, mode: action.mode };
+    for pattern in &action.sources {
+        let matches = source.find(pattern, cancel)?;
+        if matches.is_empty() && !action.allow_empty_wildcard {
+            let path = resolve::shown(&resolve::clean(pattern));
+            return Err(FileError::NotFound { path, hints: Hints::default() });
+        }
+        for from in matches {
+            cancel.check()?;
+            if action.unpack && unpack::unpack(view, &from.item, &action.dest, set.owner, spool, cancel)? {
+                continue;
+            }
+            copy::copy(view, source, from, &action.dest, set, cancel)?;
+        }
+    }
+    Ok(())
+}
+
+fn run_mkdir(view: &mut View, action: &MkdirAction) -> Result<(), FileError> {
+    let owner = owner_of(action.owner.as_ref(), view)?.unwrap_or_default();
+    let path = view.resolve(&resolve::clean(&action.path))?;
+    view.make_dirs(&path, action.mode & 0o777, owner)
+}
+
+fn run_mkfile(view: &mut View, action: &MkfileAction) -> Result<(), FileError> {
+    let owner = owner_of(action.owner.as_ref(), view)?;
+    let Owner { uid, gid } = owner.unwrap_or_default();
+    let meta = Metadata { mode: action.mode & 0o7777, uid, gid, mtime: view.now(), xattrs: Vec::new() };
+    copy::write(view, &action.dest, &action.name, &action.data, meta, owner)
+}
+
+/// Looked up in the base alone, whatever actions before have planned: so does BuildKit.
+fn owner_of(spec: Option<&OwnerSpec>, view: &View) -> Result<Option<Owner>, FileError> {
+    spec.map(|spec| owner::owner(spec, view.base())).transpose()
+}
+
+fn now() -> Timestamp {
+    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    Timestamp { secs: i64::try_from(since.as_secs()).unwrap_or(i64::MAX), nanos: since.subsec_nanos() }
+}

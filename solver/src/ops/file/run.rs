@@ -1,0 +1,96 @@
+//! Where a file vertex meets the store: inputs become trees and host directories, what is planned becomes a layer.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use boxwright_cache::digest::ContentDigest;
+use boxwright_cache::fs::walk::{Context as HostContext, NoCache};
+use boxwright_cache::layer::{DirSink, Summing};
+use boxwright_cache::snapshot::Snapshot;
+use boxwright_cache::snapshot::owner::OwnerView;
+use boxwright_cache::{Cancel, Error as CacheError};
+
+use super::source::Source;
+use super::{FileError, execute};
+use crate::Env;
+use crate::error::VertexError;
+use crate::ir::{Definition, FileAction, FileOp, LocalSource, Op, SourceOp, VertexId};
+use crate::ops::{Input, Inputs};
+
+/// What a file vertex is run with, besides its inputs.
+pub(crate) struct Context<'a> {
+    pub(crate) definition: &'a Definition,
+    pub(crate) env: &'a Env<'a>,
+}
+
+/// Runs `op` and gives its base with the new layer on top.
+///
+/// # Errors
+/// [`VertexError::File`] for what the instruction asks, [`VertexError::Cache`] for what the store can't do.
+pub(crate) fn run(
+    op: &FileOp,
+    inputs: &Inputs,
+    context: &Context<'_>,
+    cancel: &Cancel,
+) -> Result<Snapshot, VertexError> {
+    let base = op.base.map_or_else(|| Ok(Snapshot::default()), |id| snapshot(inputs, id))?;
+    let mut sources = HashMap::new();
+    for action in &op.actions {
+        if let FileAction::Copy(copy) = action
+            && let Some(id) = copy.from
+            && !sources.contains_key(&id)
+        {
+            sources.insert(id, source(id, inputs, context, cancel)?);
+        }
+    }
+    let layer = context.env.store.new_layer()?;
+    let dir = layer.fs().try_clone_to_owned().map_err(CacheError::io("opening", "a new layer"))?;
+    let mut sink = DirSink::new(dir, OwnerView::current());
+    let mut summing = Summing::new(&mut sink);
+    execute(op, Arc::new(base.tree(cancel)?), &sources, layer.work(), &mut summing, cancel)?;
+    let summary = summing.finish()?;
+    sink.finish()?;
+    let layer = match summary {
+        Some(summary) => layer.commit_as(&summary)?,
+        None => layer.commit(cancel)?,
+    };
+    Ok(base.with(layer))
+}
+
+/// The digest that stands for a local source: of what a copy of its selection would read.
+///
+/// # Errors
+/// When the environment has no such directory, a pattern is malformed, or a file can't be read.
+pub(crate) fn digest_local(local: &LocalSource, env: &Env<'_>) -> Result<ContentDigest, VertexError> {
+    let (context, _) = host(local, env)?;
+    let entries = context.select(&local.select, &env.cancel)?;
+    Ok(context.digest_selection(&entries, &NoCache, &env.cancel)?)
+}
+
+fn source(
+    id: VertexId,
+    inputs: &Inputs,
+    context: &Context<'_>,
+    cancel: &Cancel,
+) -> Result<Source, VertexError> {
+    if let Op::Source(SourceOp::Local(local)) = &context.definition.vertex(id).op {
+        let (host, lines) = host(local, context.env)?;
+        return Ok(Source::Host(Arc::new(host), Arc::new(lines)));
+    }
+    Ok(Source::Snapshot(Arc::new(snapshot(inputs, id)?.tree(cancel)?)))
+}
+
+/// A host directory with its ignore patterns applied, and the patterns.
+fn host(local: &LocalSource, env: &Env<'_>) -> Result<(HostContext, Vec<String>), VertexError> {
+    let unknown = || FileError::Unknown { what: "build context", name: local.name.clone() };
+    let found = env.locals.get(&local.name).ok_or_else(unknown)?;
+    let dir = found.dir.try_clone().map_err(CacheError::io("opening", &found.path))?;
+    Ok((HostContext::new(dir, &found.ignore)?, found.ignore.clone()))
+}
+
+fn snapshot(inputs: &Inputs, id: VertexId) -> Result<Snapshot, VertexError> {
+    match inputs.get(&id) {
+        Some(Input::Snapshot(snapshot)) => Ok(snapshot.clone()),
+        _ => Err(FileError::Unknown { what: "root file system", name: format!("{id:?}") }.into()),
+    }
+}

@@ -1,0 +1,201 @@
+//! The file system as it will be: `base` under what the actions of this vertex have planned so far. Planning an entry
+//! also plans the directories it lies in, with the metadata they have in `base`, so that a layer of the planned
+//! entries changes nothing else.
+
+use std::collections::BTreeMap;
+use std::ffi::OsString;
+use std::fs::File;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use boxwright_cache::layer::{Metadata, NodeKind, Timestamp};
+use boxwright_cache::snapshot::tree::{Kind, Node, Tree};
+
+use super::FileError;
+use super::resolve::{Seen, resolve, shown};
+use super::source::Content;
+
+/// The mode of directories that nobody asked for.
+const IMPLIED_MODE: u32 = 0o755;
+
+/// What will be at a path.
+#[derive(Debug)]
+pub(super) enum Entry {
+    Dir { meta: Metadata, opaque: bool },
+    File { meta: Metadata, data: Data, group: Option<Group> },
+    Symlink { meta: Metadata, target: OsString },
+    Node { meta: Metadata, kind: NodeKind },
+}
+
+/// Files of one group are one file with several names.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub(super) struct Group(u32);
+
+/// Where the bytes of a file are until they are written.
+#[derive(Clone, Debug)]
+pub(super) enum Data {
+    Bytes(Arc<Vec<u8>>),
+    /// A part of an archive.
+    Part {
+        file: Arc<File>,
+        offset: u64,
+        size: u64,
+    },
+    /// A file of a source, or of `base` itself.
+    Source(Content),
+}
+
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) struct Owner {
+    pub(super) uid: u32,
+    pub(super) gid: u32,
+}
+
+#[derive(Debug)]
+pub(super) struct View {
+    base: Arc<Tree>,
+    planned: BTreeMap<PathBuf, Entry>,
+    groups: u32,
+    /// The time of whatever has none of its own.
+    now: Timestamp,
+    any_opaque: bool,
+}
+
+impl View {
+    pub(super) fn new(base: Arc<Tree>, now: Timestamp) -> View {
+        View { base, planned: BTreeMap::new(), groups: 0, now, any_opaque: false }
+    }
+
+    pub(super) fn base(&self) -> &Arc<Tree> {
+        &self.base
+    }
+
+    pub(super) fn now(&self) -> Timestamp {
+        self.now
+    }
+
+    /// In the order of an archive: parents first, names by their bytes.
+    pub(super) fn into_planned(self) -> BTreeMap<PathBuf, Entry> {
+        self.planned
+    }
+
+    pub(super) fn new_group(&mut self) -> Group {
+        self.groups += 1;
+        Group(self.groups)
+    }
+
+    /// What is at `path`, whose parents hold no links; a link there is not followed.
+    pub(super) fn look(&self, path: &Path) -> Result<Option<Seen>, FileError> {
+        Ok(match self.planned.get(path) {
+            Some(Entry::Dir { .. }) => Some(Seen::Dir),
+            Some(Entry::Symlink { target, .. }) => Some(Seen::Symlink(target.clone())),
+            Some(_) => Some(Seen::Other),
+            None => self.base_node(path)?.map(|node| seen(&node)),
+        })
+    }
+
+    /// Where `path` leads: every link is followed, inside the root.
+    pub(super) fn resolve(&self, path: &Path) -> Result<PathBuf, FileError> {
+        resolve(path, true, |p| self.look(p))
+    }
+
+    /// The file of `base` that shows at `path`, unless something planned is there or hides it.
+    pub(super) fn base_node(&self, path: &Path) -> Result<Option<Node>, FileError> {
+        if self.is_hidden(path) { Ok(None) } else { Ok(self.base.lookup(path, false)?) }
+    }
+
+    fn is_hidden(&self, path: &Path) -> bool {
+        let mut ancestors = path.ancestors().skip(1).filter_map(|p| self.planned.get(p));
+        let hides = |entry: &Entry| !matches!(entry, Entry::Dir { opaque: false, .. });
+        // All parents of what is planned are planned, and only directories: without opaque ones, the first tells.
+        if self.any_opaque { ancestors.any(hides) } else { ancestors.next().is_some_and(hides) }
+    }
+
+    pub(super) fn planned(&self, path: &Path) -> Option<&Entry> {
+        self.planned.get(path)
+    }
+
+    pub(super) fn planned_mut(&mut self, path: &Path) -> Option<&mut Entry> {
+        self.planned.get_mut(path)
+    }
+
+    /// Makes the directory `path`, which holds no links, and its missing parents.
+    pub(super) fn make_dirs(&mut self, path: &Path, mode: u32, owner: Owner) -> Result<(), FileError> {
+        match self.look(path)? {
+            Some(Seen::Dir) => return Ok(()),
+            Some(_) => return Err(FileError::NotADirectory { path: shown(path) }),
+            // The root is there even where nothing else is.
+            None if path.as_os_str().is_empty() => return Ok(()),
+            None => {}
+        }
+        if let Some(parent) = path.parent() {
+            self.make_dirs(parent, mode, owner)?;
+        }
+        let meta = Metadata { mode, uid: owner.uid, gid: owner.gid, mtime: self.now, xattrs: Vec::new() };
+        self.put(path, Entry::Dir { meta, opaque: false })
+    }
+
+    /// As [`View::make_dirs`], for directories that are only on the way to something.
+    pub(super) fn make_implied(&mut self, path: &Path, owner: Owner) -> Result<(), FileError> {
+        self.make_dirs(path, IMPLIED_MODE, owner)
+    }
+
+    /// Plans an entry in the place of whatever is there; its parent must be a directory by now. A directory over a
+    /// directory keeps what is in it.
+    pub(super) fn put(&mut self, path: &Path, mut entry: Entry) -> Result<(), FileError> {
+        if path.as_os_str().is_empty() {
+            // The root's metadata is that of `base`, whatever is copied over it.
+            return Ok(());
+        }
+        self.plan_parents(path)?;
+        let before = self.planned.get(path);
+        if let Entry::Dir { opaque, .. } = &mut entry {
+            *opaque = match before {
+                Some(Entry::Dir { opaque, .. }) => *opaque,
+                // What hid a directory of `base` goes away, and the directory must not come back with its files.
+                Some(_) => self.base_node(path)?.is_some_and(|node| node.kind == Kind::Dir),
+                None => false,
+            };
+            self.any_opaque |= *opaque;
+        } else if matches!(before, Some(Entry::Dir { .. })) {
+            self.forget_below(path);
+        }
+        self.planned.insert(path.to_owned(), entry);
+        Ok(())
+    }
+
+    fn forget_below(&mut self, path: &Path) {
+        let below: Vec<PathBuf> = self
+            .planned
+            .range::<Path, _>((std::ops::Bound::Excluded(path), std::ops::Bound::Unbounded))
+            .map(|(p, _)| p)
+            .take_while(|p| p.starts_with(path))
+            .cloned()
+            .collect();
+        for path in below {
+            self.planned.remove(&path);
+        }
+    }
+
+    fn plan_parents(&mut self, path: &Path) -> Result<(), FileError> {
+        let Some(parent) = path.parent().filter(|p| !p.as_os_str().is_empty()) else { return Ok(()) };
+        if self.planned.contains_key(parent) {
+            return Ok(());
+        }
+        self.plan_parents(parent)?;
+        let meta = match self.base_node(parent)?.filter(|node| node.kind == Kind::Dir) {
+            Some(node) => node.meta,
+            None => Metadata { mode: IMPLIED_MODE, mtime: self.now, ..Metadata::default() },
+        };
+        self.planned.insert(parent.to_owned(), Entry::Dir { meta, opaque: false });
+        Ok(())
+    }
+}
+
+fn seen(node: &Node) -> Seen {
+    match &node.kind {
+        Kind::Dir => Seen::Dir,
+        Kind::Symlink(target) => Seen::Symlink(target.clone()),
+        _ => Seen::Other,
+    }
+}

@@ -1,0 +1,66 @@
+//! From the plan to a layer: every entry once, in the order of an archive, its bytes read while they are written.
+
+use std::collections::HashMap;
+use std::collections::hash_map::Entry as Slot;
+use std::io::Read;
+use std::path::{Path, PathBuf};
+
+use boxwright_cache::Cancel;
+use boxwright_cache::layer::{LayerSink, Metadata};
+use boxwright_cache::snapshot::tree::Extent;
+
+use super::FileError;
+use super::view::{Data, Entry, Group, View};
+
+/// Writes what `view` has planned. The root of the layer gets the metadata of the base's, as a stack shows the
+/// topmost.
+pub(super) fn write(view: View, sink: &mut dyn LayerSink, cancel: &Cancel) -> Result<(), FileError> {
+    if let Some(root) = view.base().lookup("", false)? {
+        sink.dir(Path::new(""), &root.meta)?;
+    } else {
+        sink.dir(Path::new(""), &Metadata { mode: 0o755, mtime: view.now(), ..Metadata::default() })?;
+    }
+    let mut first: HashMap<Group, PathBuf> = HashMap::new();
+    for (path, entry) in view.into_planned() {
+        cancel.check()?;
+        match entry {
+            Entry::Dir { meta, opaque } => {
+                sink.dir(&path, &meta)?;
+                if opaque {
+                    sink.opaque(&path)?;
+                }
+            }
+            Entry::File { meta, data, group } => match group.map(|group| first.entry(group)) {
+                Some(Slot::Occupied(first)) => sink.hard_link(&path, first.get())?,
+                Some(Slot::Vacant(slot)) => {
+                    file(sink, &path, &meta, &data)?;
+                    slot.insert(path);
+                }
+                None => file(sink, &path, &meta, &data)?,
+            },
+            Entry::Symlink { meta, target } => sink.symlink(&path, &meta, &target)?,
+            Entry::Node { meta, kind } => sink.node(&path, &meta, kind)?,
+        }
+    }
+    Ok(())
+}
+
+fn file(sink: &mut dyn LayerSink, path: &Path, meta: &Metadata, data: &Data) -> Result<(), FileError> {
+    let mut put = |size: u64, data: &mut dyn Read| sink.file(path, meta, size, data);
+    match data {
+        Data::Bytes(bytes) => put(bytes.len() as u64, &mut bytes.as_slice())?,
+        Data::Part { file, offset, size } => {
+            let part = Extent { file: file.try_clone().map_err(failed(path))?, offset: *offset, len: *size };
+            put(*size, &mut part.reader())?;
+        }
+        Data::Source(content) => {
+            let (mut file, size) = content.open()?;
+            put(size, &mut file)?;
+        }
+    }
+    Ok(())
+}
+
+fn failed(path: &Path) -> impl FnOnce(std::io::Error) -> boxwright_cache::Error {
+    boxwright_cache::Error::io("reading the content of", path)
+}
