@@ -9,6 +9,7 @@ mod failure;
 mod guard;
 pub mod idmap;
 mod init;
+mod local;
 mod mountpoint;
 pub mod network;
 mod prepare;
@@ -25,6 +26,7 @@ pub mod user;
 
 pub use container::{Container, ExitStatus, Sink};
 pub use error::{Error, Result};
+pub use local::LocalExecutor;
 pub use rustix::process::{Resource, Rlimit};
 pub use rustix::termios::Winsize;
 pub use rustix::thread::CapabilitySet;

@@ -2,6 +2,7 @@
 //! the process is cloned, so that it only has to put things where they belong.
 
 mod layout;
+mod sources;
 
 use std::ffi::CString;
 use std::os::fd::{AsFd, OwnedFd};
@@ -46,11 +47,12 @@ pub(crate) enum Ends {
 }
 
 pub(crate) fn prepare(spec: &mut Spec) -> Result<Prepared> {
-    let root = layout::mount_root(spec)?;
+    let mounts = sources::ready(spec)?;
+    let root = layout::mount_root(spec, &mounts)?;
     let user = user::resolve(root.as_fd(), &spec.user, &spec.extra_groups)?;
     let dev = Dev::new(spec.shm_size)?;
     let (stdio, ends, console) = streams(spec, &dev)?;
-    let laid_out = layout::lay_out(spec, root, dev, console)?;
+    let laid_out = layout::lay_out(spec, mounts, root, dev, console)?;
     let (status, status_end) = pipe("making the status pipe")?;
     let identity = identity(spec, &user);
     give(&stdio, identity.uid);

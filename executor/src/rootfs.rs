@@ -79,17 +79,18 @@ impl Overlay<'_> {
                 // Otherwise the end of every container would write out the whole file system below it.
                 fsconfig_set_flag(&context, c"volatile")?;
             }
-            // Layers are what images brought; none of these features may take their word for anything.
-            for key in [c"redirect_dir", c"metacopy", c"index"] {
-                set(key, "off")?;
-            }
+            // Layers are what images brought; none of these features may take their word for anything. "off" would
+            // still follow redirects that are there, where the kernel was configured so.
+            set(c"redirect_dir", "nofollow")?;
+            set(c"metacopy", "off")?;
+            set(c"index", "off")?;
             if self.user_xattrs {
                 fsconfig_set_flag(&context, c"userxattr")?;
             }
             fsconfig_create(&context)
         })();
         if configured.is_err() {
-            *said = messages(&context);
+            said.push_str(&messages(&context));
         }
         configured?;
         fsmount(&context, FsMountFlags::FSMOUNT_CLOEXEC, MountAttrFlags::empty())

@@ -75,10 +75,12 @@ pub struct Mount {
 pub enum MountSource {
     /// A file or directory of the host, and what is mounted below it.
     Bind(OwnedFd),
-    /// A file or directory of a stack of layers (bottom first), `path` resolved inside them; always read-only.
+    /// A file or directory of a stack of layers (bottom first), `path` resolved inside them. Without an `upper` of its
+    /// own it is read-only.
     Layers {
         lowers: Vec<OwnedFd>,
         path: String,
+        upper: Option<Upper>,
     },
     Tmpfs {
         size: Option<u64>,

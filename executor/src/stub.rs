@@ -25,15 +25,9 @@ pub struct Stubs {
     next: Mutex<u64>,
 }
 
-/// What every container needs, besides its own mounts.
-const ALWAYS: &[(&str, FileType)] = &[
-    ("proc", FileType::Directory),
-    ("sys", FileType::Directory),
-    ("dev", FileType::Directory),
-    ("etc/hosts", FileType::RegularFile),
-    ("etc/hostname", FileType::RegularFile),
-    ("etc/resolv.conf", FileType::RegularFile),
-];
+/// What every container needs.
+const ALWAYS: &[(&str, FileType)] =
+    &[("proc", FileType::Directory), ("sys", FileType::Directory), ("dev", FileType::Directory)];
 
 impl Stubs {
     /// `dir` is ours alone; it may be shared by processes.
@@ -186,7 +180,6 @@ mod tests {
         assert_eq!(kind("a/b"), Ok(FileType::Directory));
         assert_eq!(kind("a/f"), Ok(FileType::RegularFile));
         assert_eq!(kind("proc"), Ok(FileType::Directory));
-        assert_eq!(kind("etc/resolv.conf"), Ok(FileType::RegularFile));
         assert_eq!(kind("up"), Err(Errno::NOENT));
     }
 

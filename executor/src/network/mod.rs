@@ -2,4 +2,4 @@
 
 mod names;
 
-pub use names::{Names, files};
+pub use names::{Names, files, host_resolv_conf};

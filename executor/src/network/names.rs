@@ -46,6 +46,11 @@ pub fn files(names: &Names, network: Network, read_only: bool) -> Vec<Mount> {
     ]
 }
 
+/// The host's resolver configuration; None where it has none that can be read.
+pub fn host_resolv_conf() -> Option<Vec<u8>> {
+    std::fs::read("/etc/resolv.conf").ok()
+}
+
 fn without_local_servers(resolv_conf: &[u8]) -> Vec<u8> {
     let local = |line: &&[u8]| {
         let text = String::from_utf8_lossy(line);

@@ -25,11 +25,25 @@ pub(crate) struct Output {
 
 impl Sandbox {
     pub(crate) fn new() -> Sandbox {
+        Sandbox::over(busybox())
+    }
+
+    fn over(base: &Path) -> Sandbox {
         let dir = tempfile::tempdir().unwrap();
         for name in ["upper", "stubs"] {
             fs::create_dir(dir.path().join(name)).unwrap();
         }
-        Sandbox { dir, lowers: vec![busybox().to_owned()] }
+        Sandbox { dir, lowers: vec![base.to_owned()] }
+    }
+
+    /// As [`Sandbox::new`], with every file the caller's own.
+    #[allow(dead_code, reason = "the tests without root use it")]
+    pub(crate) fn in_home() -> Sandbox {
+        let mut sandbox = Sandbox::over(Path::new(""));
+        let base = sandbox.path("base");
+        fs::create_dir(&base).unwrap();
+        sandbox.lowers = vec![make_busybox(&base)];
+        sandbox
     }
 
     /// A further layer on top, filled by `fill`.
@@ -117,31 +131,36 @@ impl Output {
 /// A layer with busybox and its names, made once for all tests.
 fn busybox() -> &'static Path {
     static LAYER: OnceLock<PathBuf> = OnceLock::new();
-    LAYER.get_or_init(|| {
-        let base = Path::new(env!("CARGO_TARGET_TMPDIR"));
-        let made = tempfile::tempdir_in(base).unwrap();
-        for name in ["bin", "etc", "root", "tmp", "usr", "var"] {
-            fs::create_dir(made.path().join(name)).unwrap();
-        }
-        let mode = |name: &str, mode| {
-            fs::set_permissions(made.path().join(name), fs::Permissions::from_mode(mode)).unwrap()
-        };
-        mode("", 0o755);
-        mode("tmp", 0o1777);
-        let binary = made.path().join("bin/busybox");
-        fs::copy("/bin/busybox", &binary).expect("a static busybox at /bin/busybox (Debian: busybox-static)");
-        let names = std::process::Command::new(&binary).arg("--list").output().unwrap().stdout;
-        for name in String::from_utf8(names).unwrap().lines().filter(|n| *n != "busybox") {
-            symlink("busybox", made.path().join("bin").join(name)).unwrap();
-        }
-        fs::write(
-            made.path().join("etc/passwd"),
-            "root:x:0:0:root:/root:/bin/sh\nweb:x:1000:1000::/home/web:/bin/sh\n",
-        )
-        .unwrap();
-        fs::write(made.path().join("etc/group"), "root:x:0:\nweb:x:1000:\naudio:x:29:web\n").unwrap();
-        let layer = base.join(format!("busybox.{}", std::process::id()));
-        fs::rename(made.keep(), &layer).unwrap();
-        layer
-    })
+    LAYER.get_or_init(|| make_busybox(Path::new(env!("CARGO_TARGET_TMPDIR"))))
+}
+
+fn make_busybox(base: &Path) -> PathBuf {
+    let made = tempfile::tempdir_in(base).unwrap();
+    for name in ["bin", "etc", "root", "tmp", "usr", "var"] {
+        fs::create_dir(made.path().join(name)).unwrap();
+    }
+    let mode = |name: &str, mode| {
+        fs::set_permissions(made.path().join(name), fs::Permissions::from_mode(mode)).unwrap()
+    };
+    mode("", 0o755);
+    mode("tmp", 0o1777);
+    let binary = made.path().join("bin/busybox");
+    fs::copy("/bin/busybox", &binary).expect("a static busybox at /bin/busybox (Debian: busybox-static)");
+    let names = std::process::Command::new(&binary).arg("--list").output().unwrap().stdout;
+    for name in String::from_utf8(names).unwrap().lines().filter(|n| *n != "busybox") {
+        symlink("busybox", made.path().join("bin").join(name)).unwrap();
+    }
+    fs::write(
+        made.path().join("etc/passwd"),
+        "root:x:0:0:root:/root:/bin/sh\nweb:x:1000:1000::/home/web:/bin/sh\n",
+    )
+    .unwrap();
+    fs::write(made.path().join("etc/group"), "root:x:0:\nweb:x:1000:\naudio:x:29:web\n").unwrap();
+    let layer = base.join("busybox");
+    // Another test may have made it before, or be faster.
+    match fs::rename(made.path(), &layer) {
+        Ok(()) => drop(made.keep()),
+        Err(error) => assert!(layer.join("bin/busybox").exists(), "{error}"),
+    }
+    layer
 }

@@ -123,9 +123,7 @@ fn our_binary_is_not_executed() {
 
 #[test]
 fn the_host_is_not_reachable_by_any_mount() {
-    let text = Sandbox::new()
-        .sh("cat /proc/self/mountinfo | awk '{print $5}'; ls -d /proc/1/root/work 2>/dev/null; true")
-        .text();
+    let text = Sandbox::new().sh("cat /proc/self/mountinfo | awk '{print $5}'; true").text();
     for line in text.lines() {
         let known =
             ["/proc", "/dev", "/sys"].iter().any(|p| line == *p || line.starts_with(&format!("{p}/")));

@@ -77,7 +77,7 @@ fn a_part_of_other_layers_can_be_bound() {
     fs::write(other.join("usr/src/f"), "source\n").unwrap();
     symlink("/usr", other.join("link")).unwrap();
     let mut spec = sandbox.spec(&["sh", "-c", "cat /mnt/f; touch /mnt/g 2>/dev/null || echo refused"]);
-    let source = MountSource::Layers { lowers: vec![open(&other)], path: "/link/src".into() };
+    let source = MountSource::Layers { lowers: vec![open(&other)], path: "/link/src".into(), upper: None };
     spec.mounts = vec![Mount { target: "/mnt".into(), source, read_only: true }];
     assert_eq!(run(spec).text(), "source\nrefused\n");
 }

@@ -1,0 +1,155 @@
+//! What a container's own mounts show: each made as a detached mount, or as a file to be bound.
+
+use std::ffi::CString;
+use std::os::fd::{AsFd, OwnedFd};
+
+use rustix::fs::{
+    AtFlags, FileType, Mode, OFlags, ResolveFlags, chmodat, fchmod, fstat, mkdirat, openat, openat2,
+};
+use rustix::mount::MountAttrFlags;
+
+use crate::error::{Error, Result};
+use crate::init::{Hidden, Source};
+use crate::rootfs::{Overlay, tmpfs};
+use crate::spec::{Mount, MountSource, Spec, Upper};
+use crate::stub::Stubs;
+use crate::{dev, idmap};
+
+/// A mount whose source exists, and so has a type.
+#[derive(Debug)]
+pub(super) struct Ready {
+    pub(super) target: String,
+    /// A directory, or a file for anything else.
+    pub(super) kind: FileType,
+    pub(super) read_only: bool,
+    pub(super) source: ReadySource,
+}
+
+#[derive(Debug)]
+pub(super) enum ReadySource {
+    Mount(OwnedFd),
+    Layers { mount: OwnedFd, path: CString },
+    File { data: Vec<u8>, mode: u32 },
+}
+
+/// Makes the sources of the spec's mounts, and sorts them: those that others may lie in come first.
+pub(super) fn ready(spec: &mut Spec) -> Result<Vec<Ready>> {
+    let mut mounts = std::mem::take(&mut spec.mounts);
+    mounts.sort_by_key(|m| m.target.split('/').filter(|n| !n.is_empty()).count());
+    mounts.into_iter().map(|mount| make(mount, &spec.root.stubs)).collect()
+}
+
+fn make(mount: Mount, stubs: &Stubs) -> Result<Ready> {
+    let Mount { target, source, mut read_only } = mount;
+    check_target(&target)?;
+    let (kind, source) = match source {
+        MountSource::Bind(fd) => {
+            let bound = dev::bind(&fd, true).map_err(Error::io("binding for", &target))?;
+            (kind(&fd)?, ReadySource::Mount(bound))
+        }
+        MountSource::Tmpfs { size, mode } => {
+            (FileType::Directory, ReadySource::Mount(user_tmpfs(size, mode)?))
+        }
+        MountSource::File { data, mode } => (FileType::RegularFile, ReadySource::File { data, mode }),
+        MountSource::Layers { lowers, path, upper } => {
+            read_only |= upper.is_none();
+            let mount = layers(&lowers, upper.as_ref(), stubs)?;
+            let path = format!("./{path}");
+            let resolve = ResolveFlags::IN_ROOT | ResolveFlags::NO_MAGICLINKS;
+            let found = openat2(&mount, &path, OFlags::PATH | OFlags::CLOEXEC, Mode::empty(), resolve);
+            let found = found.map_err(Error::io("looking for mount source", &path[1..]))?;
+            let path = CString::new(path).map_err(|_| super::nul("a mount's source"))?;
+            (kind(&found)?, ReadySource::Layers { mount, path })
+        }
+    };
+    Ok(Ready { target, kind, read_only, source })
+}
+
+fn kind(fd: &OwnedFd) -> Result<FileType> {
+    let mode = fstat(fd).map_err(Error::io("looking at a mount's source", ""))?.st_mode;
+    let directory = FileType::from_raw_mode(mode) == FileType::Directory;
+    Ok(if directory { FileType::Directory } else { FileType::RegularFile })
+}
+
+fn check_target(target: &str) -> Result<()> {
+    let names: Vec<&str> = target.split('/').filter(|n| !n.is_empty() && *n != ".").collect();
+    let refuse = |reason: &str| Err(Error::start(125, format!("invalid mount target {target:?}: {reason}")));
+    if !target.starts_with('/') {
+        return refuse("mount path must be absolute");
+    }
+    if names.is_empty() {
+        return refuse("destination can't be '/'");
+    }
+    if names[0] == "proc" || (names[0] == "sys" && names.len() == 1) {
+        return refuse("it is a mount of the container's own");
+    }
+    Ok(())
+}
+
+fn layers(lowers: &[OwnedFd], upper: Option<&Upper>, stubs: &Stubs) -> Result<OwnedFd> {
+    let empty = stubs.empty()?;
+    let mut top_first: Vec<_> = lowers.iter().rev().map(AsFd::as_fd).collect();
+    top_first.push(empty.as_fd());
+    let upper = upper.map(|u| (u.dir.as_fd(), u.work.as_fd()));
+    Overlay { lowers: top_first, upper, user_xattrs: idmap::in_user_namespace() }.mount()
+}
+
+fn user_tmpfs(size: Option<u64>, mode: u32) -> Result<OwnedFd> {
+    let quiet = MountAttrFlags::MOUNT_ATTR_NOSUID
+        | MountAttrFlags::MOUNT_ATTR_NODEV
+        | MountAttrFlags::MOUNT_ATTR_NOEXEC;
+    let (mode, size) = (format!("{mode:o}"), size.map(|s| s.to_string()));
+    let mut options = vec![(c"source", "tmpfs"), (c"mode", mode.as_str())];
+    options.extend(size.as_deref().map(|s| (c"size", s)));
+    tmpfs(&options, quiet)
+}
+
+/// The tmpfs that holds what is bound into the container.
+#[derive(Debug)]
+pub(super) struct Scratch {
+    pub(super) mount: OwnedFd,
+    pub(super) hidden: Vec<Hidden>,
+}
+
+impl Scratch {
+    pub(super) fn new() -> Result<Scratch> {
+        let mount =
+            tmpfs(&[(c"mode", "700")], MountAttrFlags::MOUNT_ATTR_NOSUID | MountAttrFlags::MOUNT_ATTR_NODEV)?;
+        Ok(Scratch { mount, hidden: Vec::new() })
+    }
+
+    /// What to attach for the `n`th mount.
+    pub(super) fn source(&mut self, n: usize, ready: ReadySource) -> Result<Source> {
+        match ready {
+            ReadySource::Mount(mount) => Ok(Source::Mount(mount)),
+            ReadySource::File { data, mode } => {
+                self.file(&format!("file{n}"), &data, mode).map(Source::Scratch)
+            }
+            ReadySource::Layers { mount, path } => {
+                let again = mount.try_clone().map_err(Error::io("copying a descriptor", ""))?;
+                let at = self.directory(&format!("layers{n}"))?;
+                self.hidden.push(Hidden { mount, at });
+                Ok(Source::Inside { mount: again, path })
+            }
+        }
+    }
+
+    pub(super) fn directory(&mut self, name: &str) -> Result<OwnedFd> {
+        let error = || Error::io("preparing mounts", name);
+        let mode = Mode::from_raw_mode(0o755);
+        mkdirat(&self.mount, name, mode).map_err(error())?;
+        chmodat(&self.mount, name, mode, AtFlags::empty()).map_err(error())?;
+        openat(&self.mount, name, OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty())
+            .map_err(error())
+    }
+
+    fn file(&mut self, name: &str, data: &[u8], mode: u32) -> Result<CString> {
+        use std::io::Write;
+        let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::CLOEXEC;
+        let fd = openat(&self.mount, name, flags, Mode::from_raw_mode(0o600));
+        let mut file = std::fs::File::from(fd.map_err(Error::io("preparing file", name))?);
+        file.write_all(data).map_err(Error::io("writing file", name))?;
+        fchmod(&file, Mode::from_raw_mode(mode)).map_err(Error::io("preparing file", name))?;
+        CString::new(name).map_err(|_| super::nul("a file's name"))
+    }
+}
