@@ -1,1 +1,15 @@
-//! 
+//! The Dockerfile compiler: text to syntax tree ([`parse`]) to build definition ([`lower()`]), with diagnostics.
+//! Pure: it reads no file, no environment and no registry; whoever calls it hands everything in.
+
+pub mod ast;
+pub mod diagnostic;
+pub mod ignore;
+mod lower;
+mod notation;
+pub mod source;
+pub mod syntax;
+
+pub use ast::Dockerfile;
+pub use diagnostic::{Diagnostic, Diagnostics, Severity};
+pub use lower::{Bases, ImageRequest, Lowered, Options, ResolvedBase, lower, needed_images};
+pub use syntax::{Parsed, parse};

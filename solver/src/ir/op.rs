@@ -36,7 +36,8 @@ pub struct ImageSource {
 pub struct LocalSource {
     /// Which directory: `context`, or the name of a named context.
     pub name: String,
-    /// Paths and Go `filepath.Match` patterns relative to the directory; what they match is read with all below it.
+    /// Paths and Go `filepath.Match` patterns relative to the directory, `.` for all of it; what they match is read
+    /// with all below it.
     pub select: Vec<String>,
 }
 
@@ -122,9 +123,9 @@ pub enum FileAction {
 /// COPY, and ADD of local files.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
 pub struct CopyAction {
-    /// None only in `Default`.
+    /// None: an empty file system, in which no path exists.
     pub from: Option<VertexId>,
-    /// Paths or Go `filepath.Match` patterns in `from`.
+    /// Absolute clean paths or Go `filepath.Match` patterns in `from`.
     pub sources: Vec<String>,
     /// Absolute and clean, with a trailing slash where the user wrote one (or `.`), which makes it a directory.
     pub dest: String,

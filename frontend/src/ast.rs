@@ -1,0 +1,203 @@
+//! The syntax tree of a Dockerfile: nodes (what the lines say, any keyword) and, built from them, typed instructions
+//! in stages. Variables are not expanded here. [`dump`] prints nodes in the form of BuildKit's parser dumps.
+
+use boxwright_cache::oci::Healthcheck;
+use boxwright_solver::Span;
+
+use crate::notation::quote;
+
+/// A whole file. What could not be understood is missing here and is in the diagnostics.
+#[derive(Clone, Debug, Default)]
+pub struct Dockerfile {
+    pub directives: Vec<Directive>,
+    /// `\` or `` ` ``.
+    pub escape: char,
+    /// Every instruction as written, unknown ones included.
+    pub nodes: Vec<Node>,
+    /// ARG before the first FROM.
+    pub args: Vec<Instruction>,
+    pub stages: Vec<Stage>,
+}
+
+impl Dockerfile {
+    /// The value of a parser directive (`syntax`, `escape`, `check`).
+    pub fn directive(&self, name: &str) -> Option<&Directive> {
+        self.directives.iter().find(|d| d.name == name)
+    }
+}
+
+/// `# name=value` at the top of the file.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Directive {
+    /// In lower case.
+    pub name: String,
+    pub value: String,
+    pub span: Span,
+}
+
+/// Text, and where it stands.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Word {
+    pub text: String,
+    pub span: Span,
+}
+
+/// One instruction before its keyword means anything.
+#[derive(Clone, Debug, Default)]
+pub struct Node {
+    /// As written.
+    pub keyword: Word,
+    /// The line, continuation lines joined.
+    pub original: String,
+    /// Words that start with `--`, quotes removed.
+    pub flags: Vec<Word>,
+    /// Raw words: quotes and escapes are kept.
+    pub args: Vec<Word>,
+    /// `args` were a JSON array.
+    pub json: bool,
+    pub heredocs: Vec<Heredoc>,
+    /// What ONBUILD holds.
+    pub trigger: Option<Box<Node>>,
+    /// The comment lines since the instruction before, or since an empty comment.
+    pub comments: Vec<String>,
+    /// Of the instruction with its heredocs.
+    pub span: Span,
+}
+
+/// A document that follows its instruction.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Heredoc {
+    pub name: String,
+    pub fd: u64,
+    /// No part of the name was quoted.
+    pub expand: bool,
+    /// `<<-`: leading tabs are cut from each line.
+    pub chomp: bool,
+    /// As it stands in the file, tabs included.
+    pub content: String,
+}
+
+/// FROM, and the instructions up to the next one.
+#[derive(Clone, Debug)]
+pub struct Stage {
+    pub from: From,
+    pub commands: Vec<Instruction>,
+    pub comments: Vec<String>,
+    /// The line of FROM.
+    pub original: String,
+    /// Of FROM.
+    pub span: Span,
+}
+
+#[derive(Clone, Debug, Default)]
+pub struct From {
+    pub base: Word,
+    /// In lower case.
+    pub name: Option<Word>,
+    pub platform: Option<Word>,
+}
+
+/// An instruction whose form is right.
+#[derive(Clone, Debug)]
+pub struct Instruction {
+    pub kind: Kind,
+    /// As written.
+    pub keyword: String,
+    /// The line, continuation lines joined, trimmed.
+    pub original: String,
+    pub comments: Vec<String>,
+    pub span: Span,
+}
+
+#[derive(Clone, Debug)]
+pub enum Kind {
+    Add(Copy),
+    Arg(Vec<ArgWord>),
+    Cmd(CommandLine),
+    Copy(Copy),
+    Entrypoint(CommandLine),
+    Env(Vec<Pair>),
+    /// Sorted, as BuildKit has them.
+    Expose(Vec<Word>),
+    Healthcheck(Healthcheck),
+    Label(Vec<Pair>),
+    Maintainer(String),
+    /// The instruction to come, as text.
+    Onbuild(String),
+    Run(Run),
+    Shell(Vec<String>),
+    Stopsignal(Word),
+    User(Word),
+    Volume(Vec<Word>),
+    Workdir(Word),
+}
+
+/// `key=value`, or the old `key value`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Pair {
+    pub key: Word,
+    pub value: Word,
+    pub old_style: bool,
+}
+
+/// `NAME` or `NAME=default` of ARG.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ArgWord {
+    pub name: Word,
+    pub default: Option<Word>,
+}
+
+/// CMD, ENTRYPOINT and RUN: a list to execute, or one line for the shell.
+#[derive(Clone, Debug, Default)]
+pub struct CommandLine {
+    pub args: Vec<String>,
+    pub shell: bool,
+    pub files: Vec<Heredoc>,
+}
+
+#[derive(Clone, Debug, Default)]
+pub struct Run {
+    pub line: CommandLine,
+    pub mounts: Vec<Word>,
+    pub network: Option<Word>,
+    pub security: Option<Word>,
+    pub devices: Vec<Word>,
+}
+
+/// COPY, and ADD with its own flags.
+#[derive(Clone, Debug, Default)]
+pub struct Copy {
+    pub sources: Vec<Word>,
+    pub contents: Vec<Heredoc>,
+    pub dest: Word,
+    pub from: Option<Word>,
+    pub chown: Option<Word>,
+    pub chmod: Option<Word>,
+    pub link: bool,
+    pub parents: bool,
+    pub exclude: Vec<Word>,
+    /// ADD only, from here on.
+    pub keep_git_dir: Option<bool>,
+    pub checksum: Option<Word>,
+    pub unpack: Option<bool>,
+}
+
+/// The nodes in the form of BuildKit's parser dumps, one a line.
+pub fn dump(dockerfile: &Dockerfile) -> String {
+    dockerfile.nodes.iter().map(|node| format!("({})", dump_node(node))).collect::<Vec<_>>().join("\n")
+}
+
+fn dump_node(node: &Node) -> String {
+    let mut text = node.keyword.text.to_lowercase();
+    if !node.flags.is_empty() {
+        let flags: Vec<String> = node.flags.iter().map(|flag| quote(&flag.text)).collect();
+        text.push_str(&format!(" [{}]", flags.join(" ")));
+    }
+    if let Some(trigger) = &node.trigger {
+        text.push_str(&format!(" ({})", dump_node(trigger)));
+    }
+    for arg in &node.args {
+        text.push_str(&format!(" {}", quote(&arg.text)));
+    }
+    text.trim().to_owned()
+}

@@ -1,0 +1,281 @@
+//! The walk over the stages that the target needs, and from each instruction to what lowers it.
+
+use boxwright_cache::oci::Platform;
+use boxwright_solver::Span;
+use boxwright_solver::ir::{About, Definition, ImageSource, NetworkMode, Op, SourceOp, VertexId};
+
+use super::stages::{Base, Command, Graph, Node};
+use super::state::{State, empty_image};
+use super::{Bases, Lowered, Options, ResolvedBase, config, copy, onbuild, run, scope};
+use crate::ast::{Dockerfile, Instruction, Kind, Word};
+use crate::diagnostic::{Diagnostic, Diagnostics};
+use crate::syntax::{Lexer, Mode};
+
+pub(super) type Result<T> = std::result::Result<T, Box<Diagnostic>>;
+
+/// What all stages share.
+pub(super) struct Build<'a> {
+    pub(super) definition: Definition,
+    pub(super) options: &'a Options,
+    pub(super) lexer: Lexer,
+    pub(super) globals: &'a scope::Env,
+    pub(super) proxies: Vec<String>,
+    bases: &'a Bases,
+    /// Of the stages and images lowered so far.
+    states: Vec<Option<State>>,
+    graph: &'a Graph<'a>,
+}
+
+/// The stage whose instructions are being lowered.
+pub(super) struct StageRun<'a> {
+    pub(super) state: State,
+    pub(super) node: &'a Node<'a>,
+    /// CMD was given in this very stage.
+    pub(super) cmd_is_set: bool,
+    pub(super) no_cache: bool,
+    on_build: bool,
+    step: usize,
+    steps: usize,
+}
+
+pub(super) fn lower(
+    dockerfile: &Dockerfile,
+    options: &Options,
+    bases: &Bases,
+    graph: &Graph<'_>,
+) -> std::result::Result<Lowered, Diagnostics> {
+    let mut build = Build {
+        definition: Definition::default(),
+        options,
+        lexer: Lexer::new(dockerfile.escape),
+        globals: &graph.globals,
+        proxies: scope::proxies(options),
+        bases,
+        states: vec![None; graph.nodes.len()],
+        graph,
+    };
+    let mut errors = Vec::new();
+    let reachable = graph.reachable();
+    // Images that are only copied from stand behind the stages, but are there before them.
+    let (images, stages): (Vec<usize>, Vec<usize>) = (0..graph.nodes.len())
+        .filter(|index| reachable[*index])
+        .partition(|index| graph.nodes[*index].image_only);
+    for index in images.into_iter().chain(stages) {
+        match build.stage(index) {
+            Ok(state) => build.states[index] = Some(state),
+            Err(found) => errors.extend(found),
+        }
+    }
+    if !errors.is_empty() {
+        return Err(errors);
+    }
+    let state =
+        build.states[graph.target].take().expect("the target is reachable and was lowered without an error");
+    Ok(finish(state, build.definition, options))
+}
+
+fn finish(mut state: State, definition: Definition, options: &Options) -> Lowered {
+    state.image.config.labels.extend(options.labels.clone());
+    if let Some(platform) = &options.platform {
+        let same = platform.os == state.image.os && platform.architecture == state.image.architecture;
+        state.image.os.clone_from(&platform.os);
+        state.image.architecture.clone_from(&platform.architecture);
+        if platform.variant.is_some() || !same {
+            state.image.variant.clone_from(&platform.variant);
+        }
+    }
+    let normal = Platform::new(&state.image.os, &state.image.architecture, state.image.variant.as_deref());
+    (state.image.architecture, state.image.variant) = (normal.architecture, normal.variant);
+    Lowered {
+        definition,
+        output: state.root,
+        new_layers: state.layers.clone(),
+        image: state.finished_image(),
+        diagnostics: Vec::new(),
+    }
+}
+
+impl<'a> Build<'a> {
+    /// Lowers a stage or image. Stages that it needs were lowered before, or are wrong themselves.
+    fn stage(&mut self, index: usize) -> std::result::Result<State, Diagnostics> {
+        let node = &self.graph.nodes[index];
+        let mut stage = StageRun {
+            state: State::over(
+                None,
+                empty_image(self.options.target_platform()),
+                self.options.target_platform().clone(),
+            ),
+            node,
+            cmd_is_set: false,
+            no_cache: self.no_cache(node),
+            on_build: false,
+            step: 0,
+            steps: count_steps(node),
+        };
+        match &node.base {
+            Base::Scratch => {}
+            Base::Image(name) => stage.state = self.image(name, &mut stage)?,
+            // What the base's errors make of this stage is not worth telling.
+            Base::Stage(base) => match &self.states[*base] {
+                Some(state) => stage.state = state.clone(),
+                None => return Err(Vec::new()),
+            },
+        }
+        if node.image_only {
+            return Ok(stage.state);
+        }
+        stage.state.begin_stage();
+        let mut errors = Vec::new();
+        for command in &node.commands {
+            stage.on_build = command.on_build;
+            if let Err(error) = self.command(&mut stage, command) {
+                errors.push(if command.on_build {
+                    onbuild::placed(*error, &command.instruction.original, node.span)
+                } else {
+                    *error
+                });
+            }
+        }
+        if errors.is_empty() { Ok(stage.state) } else { Err(errors) }
+    }
+
+    fn no_cache(&self, node: &Node<'_>) -> bool {
+        let named =
+            |name: &str| self.options.no_cache_stages.iter().any(|stage| stage.eq_ignore_ascii_case(name));
+        self.options.no_cache || node.name.is_some_and(named)
+    }
+
+    fn image(&mut self, name: &str, stage: &mut StageRun<'_>) -> std::result::Result<State, Diagnostics> {
+        let node = stage.node;
+        let wanted = node.platform.as_ref().unwrap_or(self.options.target_platform());
+        let Some(ResolvedBase { source, config }) = self.bases.get(name, wanted) else {
+            let message = format!("image {name} for {wanted} has not been looked up");
+            return Err(vec![Diagnostic::error(message, node.span)]);
+        };
+        let platform = match node.platform {
+            None if self.options.platform.is_none() => self.detect_platform(config, wanted),
+            _ => wanted.clone(),
+        };
+        let text = stage.step_name(&format!("FROM {}", pinned_name(source)));
+        let root = source.chain.is_some().then(|| {
+            let about = About { name: text, span: Some(node.span), no_cache: false };
+            self.definition.add(Op::Source(SourceOp::Image(source.clone())), about)
+        });
+        Ok(State::over(root, config.clone(), platform))
+    }
+
+    /// Without `--platform` an image that is for another machine keeps its own platform if that is one we build on.
+    fn detect_platform(&self, config: &boxwright_cache::oci::ImageConfig, wanted: &Platform) -> Platform {
+        let is =
+            |platform: &Platform| platform.os == config.os && platform.architecture == config.architecture;
+        if !is(wanted) && is(&self.options.build_platform) {
+            self.options.build_platform.clone()
+        } else {
+            wanted.clone()
+        }
+    }
+
+    fn command(&mut self, stage: &mut StageRun<'_>, command: &Command<'_>) -> Result<()> {
+        let instruction = &*command.instruction;
+        match &instruction.kind {
+            Kind::Add(_) => copy::lower(self, stage, instruction, None),
+            Kind::Copy(copy) => {
+                let source = match (command.source, &copy.from) {
+                    (Some(source), Some(from)) => Some(self.source_state(stage, source, from)?),
+                    _ => None,
+                };
+                copy::lower(self, stage, instruction, source)
+            }
+            Kind::Run(run) => run::lower(self, stage, instruction, run),
+            Kind::Workdir(path) => run::workdir(self, stage, instruction, path),
+            _ => config::lower(self, stage, instruction),
+        }
+    }
+
+    /// The root file system of a stage that COPY reads; the outer none when that stage has errors itself.
+    fn source_state(&self, stage: &StageRun<'_>, source: usize, from: &Word) -> Result<Option<VertexId>> {
+        if let Some(state) = &self.states[source] {
+            return Ok(state.root);
+        }
+        let message = format!(
+            "cannot copy from stage {:?}, it needs to be defined before current stage {:?}",
+            from.text, stage.node.label
+        );
+        Err(Box::new(Diagnostic::error(message, from.span)))
+    }
+
+    /// Expands one word with the variables of the stage.
+    pub(super) fn expand(&self, state: &State, word: &Word) -> Result<String> {
+        self.lexer
+            .word(&word.text, &state.env)
+            .map_err(|message| Box::new(Diagnostic::error(message, word.span)))
+    }
+
+    pub(super) fn expand_option(&self, state: &State, word: Option<&Word>) -> Result<Option<String>> {
+        let expanded = word.map(|word| self.expand(state, word)).transpose()?;
+        Ok(expanded.filter(|text| !text.is_empty()))
+    }
+
+    /// A line as progress shows it: variables expanded, the keyword in upper case.
+    pub(super) fn shown(&self, state: &State, line: &str, mode: Mode) -> String {
+        let line = self.lexer.mode(mode).word(line, &state.env).unwrap_or_else(|_| line.to_owned());
+        match line.split_once(' ') {
+            Some((keyword, rest)) => format!("{} {rest}", keyword.to_uppercase()),
+            None => line.to_uppercase(),
+        }
+    }
+
+    pub(super) fn network(&self, run: Option<&Word>) -> NetworkMode {
+        match run.map(|word| word.text.as_str()) {
+            Some("host") => NetworkMode::Host,
+            Some("none") => NetworkMode::None,
+            _ => self.options.network,
+        }
+    }
+}
+
+impl StageRun<'_> {
+    /// `[build 2/5] RUN make`; counts.
+    pub(super) fn step_name(&mut self, text: &str) -> String {
+        if self.steps == 0 {
+            return text.to_owned();
+        }
+        self.step += 1;
+        let label = if self.node.label.is_empty() { String::new() } else { format!("{} ", self.node.label) };
+        let width = self.steps.to_string().len();
+        let trigger = if self.on_build { "ONBUILD " } else { "" };
+        format!("[{label}{:width$}/{}] {trigger}{text}", self.step, self.steps)
+    }
+
+    pub(super) fn about(&mut self, text: &str, instruction: &Instruction) -> About {
+        About { name: self.step_name(text), span: Some(instruction.span), no_cache: self.no_cache }
+    }
+}
+
+/// FROM an image counts, and what makes a layer; every trigger does.
+fn count_steps(node: &Node<'_>) -> usize {
+    if node.image_only {
+        return 0;
+    }
+    let counts = |command: &&Command<'_>| {
+        let layer = matches!(
+            command.instruction.kind,
+            Kind::Add(_) | Kind::Copy(_) | Kind::Run(_) | Kind::Workdir(_)
+        );
+        command.on_build || layer
+    };
+    usize::from(matches!(node.base, Base::Image(_))) + node.commands.iter().filter(counts).count()
+}
+
+fn pinned_name(source: &ImageSource) -> String {
+    if source.name.contains('@') {
+        source.name.clone()
+    } else {
+        format!("{}@{}", source.name, source.manifest)
+    }
+}
+
+/// An error that says that something is missing here, not in the Dockerfile.
+pub(super) fn unsupported(what: &str, span: Span) -> Box<Diagnostic> {
+    Box::new(Diagnostic::error(format!("{what} is not supported yet"), span))
+}

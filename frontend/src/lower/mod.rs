@@ -1,0 +1,173 @@
+//! From syntax tree to build graph, with the meaning that BuildKit gives to Dockerfiles. Only stages that the target
+//! needs are lowered. Several errors are reported at once where one does not follow from another.
+
+mod config;
+mod copy;
+mod instructions;
+mod onbuild;
+mod paths;
+mod ports;
+mod run;
+mod scope;
+mod signal;
+mod stages;
+mod state;
+
+use std::collections::{BTreeMap, HashMap};
+
+use boxwright_cache::oci::{ImageConfig, Platform};
+use boxwright_solver::Span;
+use boxwright_solver::ir::{Definition, ImageSource, NetworkMode, VertexId};
+
+use crate::ast::Dockerfile;
+use crate::diagnostic::{Diagnostic, Diagnostics};
+use crate::syntax::syntax_image;
+use stages::{Base, Graph};
+
+/// What the command line adds to a Dockerfile.
+#[derive(Clone, Debug)]
+pub struct Options {
+    /// A stage's name; the last stage when there is none.
+    pub target: Option<String>,
+    pub build_args: BTreeMap<String, String>,
+    /// Labels of the result, over those of the Dockerfile.
+    pub labels: BTreeMap<String, String>,
+    /// No step is taken from the cache.
+    pub no_cache: bool,
+    /// The same for the stages of these names.
+    pub no_cache_stages: Vec<String>,
+    /// As asked for; without it the platform of the base image is kept, and `build_platform` is looked for.
+    pub platform: Option<Platform>,
+    pub build_platform: Platform,
+    /// Of RUN without `--network`.
+    pub network: NetworkMode,
+    /// The name of the local source that COPY and ADD read.
+    pub context: String,
+}
+
+impl Options {
+    /// The platform that images are looked for in.
+    pub fn target_platform(&self) -> &Platform {
+        self.platform.as_ref().unwrap_or(&self.build_platform)
+    }
+}
+
+impl Default for Options {
+    fn default() -> Options {
+        Options {
+            target: None,
+            build_args: BTreeMap::new(),
+            labels: BTreeMap::new(),
+            no_cache: false,
+            no_cache_stages: Vec::new(),
+            platform: None,
+            build_platform: Platform::host(),
+            network: NetworkMode::default(),
+            context: "context".to_owned(),
+        }
+    }
+}
+
+/// An image that a reachable stage needs to be known before it can be lowered.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ImageRequest {
+    /// As in the Dockerfile, variables expanded.
+    pub name: String,
+    pub platform: Platform,
+    /// Where it is asked for.
+    pub span: Span,
+}
+
+/// What an [`ImageRequest`] turned out to be.
+#[derive(Clone, Debug)]
+pub struct ResolvedBase {
+    pub source: ImageSource,
+    pub config: ImageConfig,
+}
+
+/// The images known so far.
+#[derive(Clone, Debug, Default)]
+pub struct Bases {
+    images: HashMap<(String, Platform), ResolvedBase>,
+}
+
+impl Bases {
+    pub fn insert(&mut self, request: &ImageRequest, base: ResolvedBase) {
+        self.images.insert((request.name.clone(), request.platform.clone()), base);
+    }
+
+    pub fn get(&self, name: &str, platform: &Platform) -> Option<&ResolvedBase> {
+        self.images.get(&(name.to_owned(), platform.clone()))
+    }
+}
+
+/// A Dockerfile as a build.
+#[derive(Clone, Debug)]
+pub struct Lowered {
+    pub definition: Definition,
+    /// The result's root file system; none when it is empty.
+    pub output: Option<VertexId>,
+    /// Complete but for the layers that are still to be built: `rootfs.diff_ids` are those of the base, and new
+    /// history entries have no time.
+    pub image: ImageConfig,
+    /// The vertices that make the layers above the base, in order: one for each new history entry that is not an
+    /// empty layer.
+    pub new_layers: Vec<VertexId>,
+    /// Warnings.
+    pub diagnostics: Vec<Diagnostic>,
+}
+
+/// The images to resolve before [`lower`]. To be called again with what was found until it asks for nothing: ONBUILD
+/// triggers of a base may need further images.
+///
+/// # Errors
+/// What is wrong with the stages: names, platforms, targets, cycles.
+pub fn needed_images(
+    dockerfile: &Dockerfile,
+    options: &Options,
+    bases: &Bases,
+) -> Result<Vec<ImageRequest>, Diagnostics> {
+    check_language(dockerfile, options)?;
+    let graph = Graph::new(dockerfile, options, bases)?;
+    let mut requests: Vec<ImageRequest> = Vec::new();
+    let reachable = graph.reachable();
+    for node in graph.nodes.iter().zip(&reachable).filter(|(_, reachable)| **reachable).map(|(node, _)| node)
+    {
+        let Base::Image(name) = &node.base else { continue };
+        let platform = node.platform.as_ref().unwrap_or(options.target_platform()).clone();
+        let known = bases.get(name, &platform).is_some()
+            || requests.iter().any(|request| request.name == *name && request.platform == platform);
+        if !known {
+            requests.push(ImageRequest { name: name.clone(), platform, span: node.span });
+        }
+    }
+    Ok(requests)
+}
+
+/// Lowers a Dockerfile whose images are all in `bases`.
+///
+/// # Errors
+/// All that is wrong with the stages that the target needs.
+pub fn lower(dockerfile: &Dockerfile, options: &Options, bases: &Bases) -> Result<Lowered, Diagnostics> {
+    check_language(dockerfile, options)?;
+    let graph = Graph::new(dockerfile, options, bases)?;
+    instructions::lower(dockerfile, options, bases, &graph)
+}
+
+/// Another frontend than ours would be a program of its own (rule R8).
+fn check_language(dockerfile: &Dockerfile, options: &Options) -> Result<(), Diagnostics> {
+    let refuse = |image: &str, span: Span| {
+        let message =
+            format!("the frontend image {image:?} can't be used: this is a builder of Dockerfiles alone");
+        Err(vec![Diagnostic::error(message, span).hint("remove the line, or name docker/dockerfile:1")])
+    };
+    if let Some(image) = options.build_args.get("BUILDKIT_SYNTAX") {
+        let text = format!("# syntax={image}\n");
+        let other = syntax_image(&crate::parse(text).dockerfile).is_some();
+        return if other { refuse(image, Span::default()) } else { Ok(()) };
+    }
+    match syntax_image(dockerfile) {
+        Some(directive) => refuse(&directive.value, directive.span),
+        None => Ok(()),
+    }
+}

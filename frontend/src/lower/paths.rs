@@ -1,0 +1,62 @@
+//! Paths of a Dockerfile made absolute, as BuildKit does for Linux.
+
+use crate::ignore::clean_path;
+
+/// Joins `path` to `dir` unless it is absolute, and cleans it. A slash (or `/.`) at its end says "directory" and stays
+/// as a slash.
+pub(super) fn absolute(dir: &str, path: &str) -> String {
+    let joined = if path.starts_with('/') { path.to_owned() } else { format!("/{dir}/{path}") };
+    let clean = clean_path(&joined);
+    let directory = path.ends_with('/') || path.ends_with("/.") || path == ".";
+    if directory && clean != "/" { format!("{clean}/") } else { clean }
+}
+
+/// What WORKDIR sets: as [`absolute`], and `.` is no directory mark.
+pub(super) fn workdir(current: &str, path: &str) -> String {
+    let path = if path.is_empty() { current } else { path };
+    if path == "." { absolute(current, "") } else { absolute(current, path) }
+}
+
+/// Where COPY and ADD write: an empty path is the working directory.
+pub(super) fn dest(dir: &str, path: &str) -> String {
+    absolute(dir, if path.is_empty() { "." } else { path })
+}
+
+/// A path in a source of COPY: absolute and clean, without a slash at its end.
+pub(super) fn source(path: &str) -> String {
+    clean_path(&format!("/{path}"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn destinations_keep_the_mark_of_a_directory() {
+        for (dir, path, at) in [
+            ("/", "a", "/a"),
+            ("/w", ".", "/w/"),
+            ("/w", "", "/w/"),
+            ("/w/", "./b", "/w/b"),
+            ("/w", "../x/", "/x/"),
+            ("/", ".", "/"),
+            ("/w", "/a//b/.", "/a/b/"),
+            ("/w", "/", "/"),
+        ] {
+            assert_eq!(dest(dir, path), at, "{path} in {dir}");
+        }
+    }
+
+    #[test]
+    fn working_directories_chain() {
+        for (current, path, result) in [
+            ("/a", "b", "/a/b"),
+            ("/a/", "..", "/"),
+            ("/a", "/c/", "/c/"),
+            ("", "x", "/x"),
+            ("/a", ".", "/a"),
+        ] {
+            assert_eq!(workdir(current, path), result);
+        }
+    }
+}

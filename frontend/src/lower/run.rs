@@ -1,0 +1,164 @@
+//! RUN and WORKDIR.
+
+use boxwright_solver::ir::{
+    ExecOp, FileAction, FileOp, MkdirAction, Mount, MountSource, Op, OwnerSpec, Unkeyed,
+};
+
+use super::instructions::{Build, Result, StageRun, unsupported};
+use super::state::State;
+use crate::ast::{CommandLine, Heredoc, Instruction, Run, Word};
+use crate::diagnostic::Diagnostic;
+use crate::ignore::clean_path;
+use crate::syntax::{Mode, chomp, parse_heredoc_word};
+
+/// Where the documents of RUN that bring their own interpreter are seen in the container.
+const PIPES: &str = "/dev/pipes/";
+
+pub(super) fn lower(
+    build: &mut Build<'_>,
+    stage: &mut StageRun<'_>,
+    instruction: &Instruction,
+    run: &Run,
+) -> Result<()> {
+    refuse_unsupported(run)?;
+    let script =
+        Script::of(&run.line).map_err(|message| Box::new(Diagnostic::error(message, instruction.span)))?;
+    let args = if run.line.shell { with_shell(&stage.state, &script.args) } else { script.args };
+    if args.is_empty() {
+        return Err(Box::new(Diagnostic::error("arguments are required", instruction.span)));
+    }
+    let text = format!("{}{}", instruction.original, script.summary);
+    let shown = build.shown(&stage.state, &text, Mode { raw_quotes: true, skip_unset: true, ..Mode::PLAIN });
+    let about = stage.about(&shown, instruction);
+    let state = &mut stage.state;
+    let created_by = format!("RUN {} # buildkit", history(&args, state));
+    let op = ExecOp {
+        root: state.root,
+        args,
+        env: state.env.entries(),
+        unkeyed_env: Unkeyed(build.proxies.clone()),
+        cwd: state.dir.clone(),
+        user: state.image.config.user.clone(),
+        mounts: script.mounts,
+        network: build.network(run.network.as_ref()),
+        platform: state.platform.clone(),
+    };
+    let vertex = build.definition.add(Op::Exec(op), about);
+    state.commit(vertex, created_by);
+    Ok(())
+}
+
+fn refuse_unsupported(run: &Run) -> Result<()> {
+    if let Some(mount) = run.mounts.first() {
+        return Err(unsupported("RUN --mount", mount.span));
+    }
+    if let Some(device) = run.devices.first() {
+        return Err(unsupported("RUN --device", device.span));
+    }
+    match &run.security {
+        Some(word) if word.text != "sandbox" => Err(unsupported("RUN --security=insecure", word.span)),
+        _ => Ok(()),
+    }
+}
+
+/// What documents make of a command line.
+struct Script {
+    args: Vec<String>,
+    mounts: Vec<Mount>,
+    /// The start of the document, for people.
+    summary: String,
+}
+
+impl Script {
+    fn of(line: &CommandLine) -> std::result::Result<Script, String> {
+        let Some(first) = line.files.first() else {
+            return Ok(Script { args: line.args.clone(), mounts: Vec::new(), summary: String::new() });
+        };
+        let [command] = &line.args[..] else {
+            return Err(format!("parsing produced an invalid run command: {:?}", line.args));
+        };
+        if parse_heredoc_word(command)?.is_none() {
+            return Ok(Script {
+                args: vec![rebuilt(command, &line.files)],
+                mounts: Vec::new(),
+                summary: String::new(),
+            });
+        }
+        let data = if first.chomp { chomp(&first.content) } else { first.content.clone() };
+        let summary = format!(" ({})", summary(&first.content));
+        if !data.starts_with("#!") {
+            return Ok(Script { args: vec![data], mounts: Vec::new(), summary });
+        }
+        let target = format!("{PIPES}{}", first.name);
+        let source = MountSource::Inline { data: data.into_bytes(), mode: 0o755 };
+        let mount = Mount { target: target.clone(), source, read_only: true };
+        Ok(Script { args: vec![target], mounts: vec![mount], summary })
+    }
+}
+
+/// The command with its documents behind it, for a shell that understands them.
+fn rebuilt(command: &str, files: &[Heredoc]) -> String {
+    let documents = files.iter().map(|file| format!("\n{}{}", file.content, file.name));
+    std::iter::once(command.to_owned()).chain(documents).collect()
+}
+
+fn summary(content: &str) -> String {
+    let content = content.trim().replace("\r\n", "\n");
+    match content.split_once('\n') {
+        Some((first, _)) => format!("{first}..."),
+        None => content,
+    }
+}
+
+/// The shell of the stage with `args` as its one argument.
+pub(super) fn with_shell(state: &State, args: &[String]) -> Vec<String> {
+    let shell = state.image.config.shell.as_ref().filter(|shell| !shell.is_empty());
+    let mut command = shell.cloned().unwrap_or_else(|| vec!["/bin/sh".to_owned(), "-c".to_owned()]);
+    command.push(args.join(" "));
+    command
+}
+
+/// The command with the arguments that were declared before it: `|2 A=1 B=2 /bin/sh -c make`.
+fn history(args: &[String], state: &State) -> String {
+    let mut declared: Vec<String> = Vec::new();
+    let mut names: Vec<&str> = Vec::new();
+    for (name, value) in &state.args {
+        if names.contains(&name.as_str()) {
+            continue;
+        }
+        names.push(name);
+        let value = state.env.value(name).or(value.as_deref()).unwrap_or_default();
+        declared.push(format!("{name}={value}"));
+    }
+    let count = format!("|{}", declared.len());
+    let prefix = if declared.is_empty() { Vec::new() } else { vec![count] };
+    let words: Vec<String> = prefix.into_iter().chain(declared).chain(args.iter().cloned()).collect();
+    words.join(" ")
+}
+
+pub(super) fn workdir(
+    build: &mut Build<'_>,
+    stage: &mut StageRun<'_>,
+    instruction: &Instruction,
+    path: &Word,
+) -> Result<()> {
+    let path = build.expand(&stage.state, path)?;
+    stage.state.set_dir(&path);
+    let dir = stage.state.dir.clone();
+    let created_by = format!("WORKDIR {dir}");
+    if dir == "/" {
+        stage.state.note(created_by);
+        return Ok(());
+    }
+    let shown = build.shown(&stage.state, &instruction.original, Mode::PLAIN);
+    let mut about = stage.about(&shown, instruction);
+    // A directory that is made again is the same directory.
+    about.no_cache = false;
+    let user = &stage.state.image.config.user;
+    let owner = (!user.is_empty()).then(|| OwnerSpec(user.clone()));
+    let mkdir = MkdirAction { path: clean_path(&dir), mode: 0o755, owner };
+    let op = FileOp { base: stage.state.root, actions: vec![FileAction::Mkdir(mkdir)] };
+    let vertex = build.definition.add(Op::File(op), about);
+    stage.state.commit(vertex, created_by);
+    Ok(())
+}

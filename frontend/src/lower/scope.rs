@@ -1,0 +1,143 @@
+//! Variables: the environment of a stage, and the arguments before the first FROM.
+
+use std::collections::HashMap;
+
+use boxwright_cache::oci::Platform;
+
+use super::Options;
+use crate::ast::{Dockerfile, Kind};
+use crate::diagnostic::Diagnostic;
+use crate::syntax::{Lexer, Variables};
+
+/// Named values in the order of their first definition.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Env {
+    entries: Vec<(String, String)>,
+    places: HashMap<String, usize>,
+}
+
+impl Env {
+    pub(super) fn set(&mut self, name: &str, value: &str) {
+        match self.places.get(name) {
+            Some(place) => value.clone_into(&mut self.entries[*place].1),
+            None => {
+                self.places.insert(name.to_owned(), self.entries.len());
+                self.entries.push((name.to_owned(), value.to_owned()));
+            }
+        }
+    }
+
+    /// A `NAME=value` of an image config.
+    pub(super) fn set_entry(&mut self, entry: &str) {
+        let (name, value) = entry.split_once('=').unwrap_or((entry, ""));
+        self.set(name, value);
+    }
+
+    pub(super) fn value(&self, name: &str) -> Option<&str> {
+        self.places.get(name).map(|place| self.entries[*place].1.as_str())
+    }
+
+    pub(super) fn entries(&self) -> Vec<String> {
+        self.entries.iter().map(|(name, value)| format!("{name}={value}")).collect()
+    }
+
+    pub(super) fn names(&self) -> impl Iterator<Item = &str> {
+        self.entries.iter().map(|(name, _)| name.as_str())
+    }
+}
+
+impl Variables for Env {
+    fn get(&self, name: &str) -> Option<String> {
+        self.value(name).map(str::to_owned)
+    }
+}
+
+/// The arguments that FROM lines see, and that ARG in a stage takes its value from.
+pub(super) fn global(dockerfile: &Dockerfile, options: &Options, errors: &mut Vec<Diagnostic>) -> Env {
+    let mut env = platform_args(dockerfile, options);
+    let lexer = Lexer::new(dockerfile.escape);
+    for instruction in &dockerfile.args {
+        let Kind::Arg(args) = &instruction.kind else { continue };
+        for arg in args {
+            if let Some(value) = options.build_args.get(&arg.name.text) {
+                env.set(&arg.name.text, value);
+                continue;
+            }
+            let Some(default) = &arg.default else { continue };
+            match lexer.word(&default.text, &env) {
+                Ok(value) => env.set(&arg.name.text, &value),
+                Err(message) => errors.push(Diagnostic::error(message, default.span)),
+            }
+        }
+    }
+    env
+}
+
+/// `TARGETPLATFORM` and its like, which a build argument may override.
+fn platform_args(dockerfile: &Dockerfile, options: &Options) -> Env {
+    let last =
+        dockerfile.stages.last().and_then(|stage| stage.from.name.as_ref()).map(|name| name.text.clone());
+    let stage = options.target.clone().or(last).unwrap_or_else(|| "default".to_owned());
+    let mut env = Env::default();
+    let mut define = |prefix: &str, platform: &Platform| {
+        let version = platform.extra.get("os.version").and_then(|json| json.0.as_str()).unwrap_or_default();
+        env.set(&format!("{prefix}PLATFORM"), &platform.to_string());
+        env.set(&format!("{prefix}OS"), &platform.os);
+        env.set(&format!("{prefix}OSVERSION"), version);
+        env.set(&format!("{prefix}ARCH"), &platform.architecture);
+        env.set(&format!("{prefix}VARIANT"), platform.variant.as_deref().unwrap_or_default());
+    };
+    define("BUILD", &options.build_platform);
+    define("TARGET", options.target_platform());
+    env.set("TARGETSTAGE", &stage);
+    let names: Vec<String> = env.names().map(str::to_owned).collect();
+    for name in names {
+        if let Some(value) = options.build_args.get(&name) {
+            env.set(&name, value);
+        }
+    }
+    env
+}
+
+/// The variables that a proxy given as build argument sets in every RUN, in no key: both spellings of each name.
+pub(super) fn proxies(options: &Options) -> Vec<String> {
+    let mut env = Vec::new();
+    for name in ["http_proxy", "https_proxy", "ftp_proxy", "no_proxy", "all_proxy"] {
+        // Where both spellings are given, the lower-case one wins: it sorts last.
+        let given = options.build_args.iter().rev().find(|(key, _)| key.eq_ignore_ascii_case(name));
+        if let Some((_, value)) = given.filter(|(_, value)| !value.is_empty()) {
+            env.push(format!("{}={value}", name.to_uppercase()));
+            env.push(format!("{name}={value}"));
+        }
+    }
+    env
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_name_keeps_its_place() {
+        let mut env = Env::default();
+        ["A=1", "B=2", "A=3", "C"].iter().for_each(|entry| env.set_entry(entry));
+        assert_eq!(env.entries(), ["A=3", "B=2", "C="]);
+    }
+
+    #[test]
+    fn lower_case_proxies_win_and_both_spellings_are_set() {
+        let mut options = Options::default();
+        options.build_args.insert("HTTP_PROXY".into(), "a".into());
+        options.build_args.insert("http_proxy".into(), "b".into());
+        assert_eq!(proxies(&options), ["HTTP_PROXY=b", "http_proxy=b"]);
+    }
+
+    #[test]
+    fn global_arguments_see_the_ones_before_them() {
+        let parsed = crate::parse("ARG A=1 B=$A-$TARGETARCH\nARG C=$D\nARG D\nFROM x");
+        let mut options = Options { platform: Some("linux/arm64".parse().unwrap()), ..Options::default() };
+        options.build_args.insert("C".into(), "given".into());
+        let env = global(&parsed.dockerfile, &options, &mut Vec::new());
+        assert_eq!((env.value("B"), env.value("C"), env.value("D")), (Some("1-arm64"), Some("given"), None));
+    }
+}

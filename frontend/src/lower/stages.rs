@@ -1,0 +1,322 @@
+//! The graph of stages: what each is built from, what it copies from, and which of them the target needs.
+
+use std::borrow::Cow;
+use std::collections::HashMap;
+
+use boxwright_cache::oci::{Platform, Reference};
+use boxwright_solver::Span;
+
+use super::onbuild;
+use super::scope::{self, Env};
+use super::{Bases, Options};
+use crate::ast::{Dockerfile, Instruction, Kind, Stage, Word};
+use crate::diagnostic::{Diagnostic, Diagnostics};
+use crate::notation::quote;
+use crate::syntax::Lexer;
+
+const SCRATCH: &str = "scratch";
+
+/// What a stage starts from.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) enum Base {
+    Scratch,
+    /// As in the Dockerfile, variables expanded.
+    Image(String),
+    Stage(usize),
+}
+
+/// A stage, or an image that one copies from.
+#[derive(Debug)]
+pub(super) struct Node<'a> {
+    pub(super) base: Base,
+    /// Shown in the names of steps; empty for an image.
+    pub(super) label: String,
+    /// As FROM names it, in lower case.
+    pub(super) name: Option<&'a str>,
+    pub(super) platform: Option<Platform>,
+    pub(super) commands: Vec<Command<'a>>,
+    pub(super) span: Span,
+    /// Not a stage: only copied from.
+    pub(super) image_only: bool,
+    triggered: bool,
+}
+
+/// An instruction of a stage.
+#[derive(Debug)]
+pub(super) struct Command<'a> {
+    pub(super) instruction: Cow<'a, Instruction>,
+    /// What COPY `--from` names.
+    pub(super) source: Option<usize>,
+    /// It came from the base as an ONBUILD trigger: its words have no place in this Dockerfile.
+    pub(super) on_build: bool,
+}
+
+/// All stages in order; behind them the images that are only copied from.
+#[derive(Debug)]
+pub(super) struct Graph<'a> {
+    pub(super) nodes: Vec<Node<'a>>,
+    pub(super) globals: Env,
+    pub(super) target: usize,
+    names: HashMap<&'a str, usize>,
+}
+
+type Result<T> = std::result::Result<T, Box<Diagnostic>>;
+
+impl<'a> Graph<'a> {
+    pub(super) fn new(
+        dockerfile: &'a Dockerfile,
+        options: &Options,
+        bases: &Bases,
+    ) -> std::result::Result<Graph<'a>, Diagnostics> {
+        let mut errors = Vec::new();
+        if dockerfile.stages.is_empty() {
+            return Err(vec![Diagnostic::error("dockerfile contains no stages to build", Span::default())]);
+        }
+        let globals = scope::global(dockerfile, options, &mut errors);
+        let mut graph = Graph { nodes: Vec::new(), globals, target: 0, names: HashMap::new() };
+        for (index, stage) in dockerfile.stages.iter().enumerate() {
+            graph.add_stage(index, stage, dockerfile.escape, &mut errors);
+        }
+        match graph.find_target(options) {
+            Ok(target) => graph.target = target,
+            Err(error) => errors.push(*error),
+        }
+        graph.add_commands(dockerfile, &mut errors);
+        errors.extend(graph.cycle());
+        if !errors.is_empty() {
+            return Err(errors);
+        }
+        if let [only] = &mut graph.nodes[..] {
+            only.label.clear();
+        }
+        graph.add_triggers(options, bases)?;
+        Ok(graph)
+    }
+
+    /// A stage whose FROM is wrong is an empty one, so that what is wrong elsewhere is found as well.
+    fn add_stage(&mut self, index: usize, stage: &'a Stage, escape: char, errors: &mut Vec<Diagnostic>) {
+        let lexer = Lexer::new(escape);
+        let base = self.base(stage, lexer).unwrap_or_else(|error| {
+            errors.push(*error);
+            Base::Scratch
+        });
+        let platform = self.platform(stage, lexer).unwrap_or_else(|error| {
+            errors.push(*error);
+            None
+        });
+        let name = stage.from.name.as_ref().map(|word| word.text.as_str());
+        self.nodes.push(Node {
+            base,
+            label: name.map_or_else(|| format!("stage-{index}"), str::to_owned),
+            name,
+            platform,
+            commands: Vec::new(),
+            span: stage.span,
+            image_only: false,
+            triggered: false,
+        });
+        self.names.extend(name.map(|name| (name, index)));
+    }
+
+    fn base(&self, stage: &Stage, lexer: Lexer) -> Result<Base> {
+        let word = &stage.from.base;
+        let fail = |message: String| Box::new(Diagnostic::error(message, word.span));
+        let name = lexer.word(&word.text, &self.globals).map_err(fail)?;
+        if name.is_empty() {
+            let unset = lexer.expand(&word.text, &self.globals).map(|e| e.unmatched).unwrap_or_default();
+            let blank = fail(format!("base name ({}) should not be blank", word.text));
+            return Err(match unset.first() {
+                Some(unset) => Box::new(blank.did_you_mean(unset, self.globals.names())),
+                None => blank,
+            });
+        }
+        if let Some(stage) = self.names.get(name.as_str()) {
+            return Ok(Base::Stage(*stage));
+        }
+        if name == SCRATCH {
+            return Ok(Base::Scratch);
+        }
+        check_image_name(&name, word.span)?;
+        Ok(Base::Image(name))
+    }
+
+    fn platform(&self, stage: &Stage, lexer: Lexer) -> Result<Option<Platform>> {
+        let Some(word) = &stage.from.platform else { return Ok(None) };
+        let fail = |message: String| Box::new(Diagnostic::error(message, word.span));
+        let expansion = lexer.expand(&word.text, &self.globals).map_err(|reason| {
+            fail(format!("failed to process arguments for platform {}: {reason}", word.text))
+        })?;
+        let suggest = |error: Box<Diagnostic>| match expansion.unmatched.first() {
+            Some(unset) => Box::new(error.did_you_mean(unset, self.globals.names())),
+            None => error,
+        };
+        if expansion.text.is_empty() {
+            return Err(suggest(fail(format!("empty platform value from expression {}", word.text))));
+        }
+        let parsed = expansion.text.parse().map(Some);
+        parsed.map_err(|reason| suggest(fail(format!("failed to parse platform {}: {reason}", word.text))))
+    }
+
+    fn find_target(&self, options: &Options) -> Result<usize> {
+        let Some(target) = &options.target else { return Ok(self.nodes.len() - 1) };
+        self.names.get(target.to_lowercase().as_str()).copied().ok_or_else(|| {
+            let message = format!("target stage {} could not be found", quote(target));
+            let labels = self.nodes.iter().map(|node| node.label.as_str());
+            Box::new(Diagnostic::error(message, Span::default()).did_you_mean(target, labels))
+        })
+    }
+
+    fn add_commands(&mut self, dockerfile: &'a Dockerfile, errors: &mut Vec<Diagnostic>) {
+        let lexer = Lexer::new(dockerfile.escape);
+        for (index, stage) in dockerfile.stages.iter().enumerate() {
+            for instruction in &stage.commands {
+                match self.source_of(instruction, lexer) {
+                    Ok(source) => {
+                        let instruction = Cow::Borrowed(instruction);
+                        self.nodes[index].commands.push(Command { instruction, source, on_build: false });
+                    }
+                    Err(error) => errors.push(*error),
+                }
+            }
+        }
+    }
+
+    /// What COPY `--from` names: a stage, by name or index, or else an image, which becomes a node.
+    pub(super) fn source_of(&mut self, instruction: &Instruction, lexer: Lexer) -> Result<Option<usize>> {
+        let Kind::Copy(copy) = &instruction.kind else { return Ok(None) };
+        let Some(from) = &copy.from else { return Ok(None) };
+        let fail = |message: String| Box::new(Diagnostic::error(message, from.span));
+        if lexer.word(&from.text, &Env::default()).map_err(fail)? != from.text {
+            let way_out = "define a new stage with FROM using ARG from global scope as a workaround";
+            return Err(fail(format!("variable expansion is not supported for --from, {way_out}")));
+        }
+        if let Ok(index) = from.text.parse::<i64>() {
+            let known = usize::try_from(index).ok().filter(|index| *index < self.nodes.len());
+            return known.map(Some).ok_or_else(|| fail(format!("invalid stage index {index}")));
+        }
+        if let Some(stage) = self.names.get(from.text.to_lowercase().as_str()) {
+            return Ok(Some(*stage));
+        }
+        self.add_image(from).map(Some)
+    }
+
+    fn add_image(&mut self, from: &Word) -> Result<usize> {
+        let base = if from.text == SCRATCH { Base::Scratch } else { Base::Image(from.text.clone()) };
+        if base != Base::Scratch {
+            let names = self.names.keys().copied();
+            check_image_name(&from.text, from.span)
+                .map_err(|e| Box::new(e.did_you_mean(&from.text, names)))?;
+        }
+        self.nodes.push(Node {
+            base,
+            label: String::new(),
+            name: None,
+            platform: None,
+            commands: Vec::new(),
+            span: from.span,
+            image_only: true,
+            triggered: true,
+        });
+        Ok(self.nodes.len() - 1)
+    }
+
+    /// The instructions that bases left for those who build on them come first in a stage. They may name further
+    /// images, whose own triggers do not run: only FROM runs triggers.
+    fn add_triggers(&mut self, options: &Options, bases: &Bases) -> std::result::Result<(), Diagnostics> {
+        let mut errors = Vec::new();
+        loop {
+            // A trigger may copy from a stage that nothing else needs, which may have triggers of its own.
+            let reachable = self.reachable();
+            let pending: Vec<usize> = (0..self.nodes.len())
+                .filter(|index| reachable[*index] && !self.nodes[*index].triggered)
+                .collect();
+            if pending.is_empty() {
+                break;
+            }
+            pending.into_iter().for_each(|index| self.trigger(index, options, bases, &mut errors));
+        }
+        if errors.is_empty() { Ok(()) } else { Err(errors) }
+    }
+
+    fn trigger(&mut self, index: usize, options: &Options, bases: &Bases, errors: &mut Vec<Diagnostic>) {
+        self.nodes[index].triggered = true;
+        let node = &self.nodes[index];
+        let texts: Vec<String> = match &node.base {
+            Base::Scratch => Vec::new(),
+            Base::Image(name) => {
+                let platform = node.platform.as_ref().unwrap_or(options.target_platform());
+                bases.get(name, platform).map(|base| base.config.config.on_build.clone()).unwrap_or_default()
+            }
+            Base::Stage(base) => onbuild::of_stage(&self.nodes[*base]),
+        };
+        let span = node.span;
+        let mut commands = Vec::new();
+        for text in texts {
+            match onbuild::command(self, &text, span) {
+                Ok(command) => commands.push(command),
+                Err(error) => errors.extend(error),
+            }
+        }
+        self.nodes[index].commands.splice(0..0, commands);
+    }
+
+    /// For each node, whether the target needs it.
+    pub(super) fn reachable(&self) -> Vec<bool> {
+        let mut reachable = vec![false; self.nodes.len()];
+        let mut pending = vec![self.target];
+        while let Some(index) = pending.pop() {
+            if std::mem::replace(&mut reachable[index], true) {
+                continue;
+            }
+            let node = &self.nodes[index];
+            pending.extend(node.commands.iter().filter_map(|command| command.source));
+            pending.extend(if let Base::Stage(base) = node.base { Some(base) } else { None });
+        }
+        reachable
+    }
+
+    /// The first stage that copies, through others, from itself.
+    fn cycle(&self) -> Option<Diagnostic> {
+        let mut seen = vec![false; self.nodes.len()];
+        for root in 0..self.nodes.len() {
+            // The path from the root, each with the commands that are still to be followed.
+            let mut path = vec![(root, self.nodes[root].commands.iter())];
+            let mut on_path = vec![root];
+            if std::mem::replace(&mut seen[root], true) {
+                continue;
+            }
+            while let Some((_, commands)) = path.last_mut() {
+                let Some(command) = commands.next() else {
+                    path.pop();
+                    on_path.pop();
+                    continue;
+                };
+                let Some(next) = command.source else { continue };
+                if on_path.contains(&next) {
+                    let message =
+                        format!("circular dependency detected on stage: {}", self.nodes[root].label);
+                    return Some(Diagnostic::error(message, command.instruction.span));
+                }
+                if !std::mem::replace(&mut seen[next], true) {
+                    path.push((next, self.nodes[next].commands.iter()));
+                    on_path.push(next);
+                }
+            }
+        }
+        None
+    }
+}
+
+/// A name that no registry could have is refused before anything is asked.
+fn check_image_name(name: &str, span: Span) -> Result<()> {
+    if name.starts_with("oci-layout://") {
+        return Ok(());
+    }
+    match name.parse::<Reference>() {
+        Ok(_) => Ok(()),
+        Err(reason) => {
+            let message = format!("failed to parse stage name {}: {reason}", quote(name));
+            Err(Box::new(Diagnostic::error(message, span)))
+        }
+    }
+}

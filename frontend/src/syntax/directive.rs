@@ -1,0 +1,114 @@
+//! Parser directives: `# escape=`, `# syntax=`, `# check=` before anything else in the file.
+
+use crate::ast::{Directive, Dockerfile};
+use crate::diagnostic::Diagnostic;
+use crate::source::LineIndex;
+
+const NAMES: [&str; 3] = ["check", "escape", "syntax"];
+const OURS: [&str; 2] = ["docker/dockerfile", "docker/dockerfile-upstream"];
+
+/// The directives found so far.
+#[derive(Debug)]
+pub(super) struct Directives {
+    pub(super) found: Vec<Directive>,
+    escape: char,
+    done: bool,
+}
+
+impl Default for Directives {
+    fn default() -> Directives {
+        Directives { found: Vec::new(), escape: '\\', done: false }
+    }
+}
+
+impl Directives {
+    pub(super) fn escape(&self) -> char {
+        self.escape
+    }
+
+    /// Looks at a line (trimmed on its left). True when it is a directive; the first that is none ends them all.
+    pub(super) fn line(
+        &mut self,
+        line: &str,
+        at: usize,
+        lines: &LineIndex,
+        diagnostics: &mut Vec<Diagnostic>,
+    ) -> bool {
+        if self.done {
+            return false;
+        }
+        let Some((name, value)) = split(line, "#") else {
+            self.done = true;
+            return false;
+        };
+        let name = name.to_ascii_lowercase();
+        if !NAMES.contains(&name.as_str()) {
+            return false;
+        }
+        let span = lines.span(at..at + line.trim_end().len());
+        if self.found.iter().any(|d| d.name == name) {
+            let message = format!("only one {name} parser directive can be used");
+            diagnostics.push(Diagnostic::error(message, span));
+        } else if name == "escape" {
+            match value {
+                "\\" => self.escape = '\\',
+                "`" => self.escape = '`',
+                _ => {
+                    let message = format!("invalid escape token '{value}' does not match ` or \\");
+                    diagnostics.push(Diagnostic::error(message, span));
+                }
+            }
+        }
+        self.found.push(Directive { name, value: value.to_owned(), span });
+        true
+    }
+}
+
+/// `#name = value`, with `mark` for `#`.
+fn split<'a>(line: &'a str, mark: &str) -> Option<(&'a str, &'a str)> {
+    let rest = line.strip_prefix(mark)?.trim_start();
+    let (name, value) = rest.split_once('=')?;
+    let (name, value) = (name.trim_end(), value.trim());
+    let mut letters = name.bytes();
+    let is_name =
+        letters.next().is_some_and(|b| b.is_ascii_alphabetic()) && letters.all(|b| b.is_ascii_alphanumeric());
+    (is_name && !value.is_empty()).then_some((name, value))
+}
+
+/// The image that `# syntax=` names, when it is not the Dockerfile frontend that we stand for: another language.
+pub fn syntax_image(dockerfile: &Dockerfile) -> Option<&Directive> {
+    let directive = dockerfile.directive("syntax")?;
+    let name = directive.value.split_whitespace().next().unwrap_or_default();
+    let name =
+        name.strip_prefix("docker.io/").or_else(|| name.strip_prefix("index.docker.io/")).unwrap_or(name);
+    let repository = name.split(['@', ':']).next().unwrap_or_default();
+    (!OURS.contains(&repository)).then_some(directive)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::parse;
+
+    #[test]
+    fn directives_end_at_the_first_other_line() {
+        let parsed =
+            parse("# ESCAPE = `\n# unknown=1\n#syntax=docker/dockerfile:1\n# plain\n#check=skip=all\nFROM a");
+        let names: Vec<&str> = parsed.dockerfile.directives.iter().map(|d| d.name.as_str()).collect();
+        assert_eq!((names, parsed.dockerfile.escape), (vec!["escape", "syntax"], '`'));
+    }
+
+    #[test]
+    fn only_the_dockerfile_language_is_ours() {
+        let other =
+            |value: &str| syntax_image(&parse(format!("# syntax={value}\nFROM a")).dockerfile).is_some();
+        for ours in
+            ["docker/dockerfile", "docker/dockerfile:1.7-labs", "docker.io/docker/dockerfile@sha256:00"]
+        {
+            assert!(!other(ours), "{ours}");
+        }
+        for theirs in ["evil/dockerfile:1", "docker/dockerfile2", "example.com/docker/dockerfile:1"] {
+            assert!(other(theirs), "{theirs}");
+        }
+    }
+}

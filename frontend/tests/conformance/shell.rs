@@ -1,0 +1,133 @@
+//! `shell/expansion.json`, `parser/words.json`, `parser/heredoc_words.json`, `parser/json.json`,
+//! `dockerignore/readall.json`: the small tables of strings.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use boxwright_frontend::syntax::{Lexer, Mode, parse_heredoc_word, split_words};
+use boxwright_frontend::{ignore, parse};
+use serde_json::Value;
+
+use super::tables::{Mismatches, rows, table};
+
+fn strings(value: &Value) -> Vec<String> {
+    value
+        .as_array()
+        .map(|list| list.iter().map(|v| v.as_str().unwrap_or_default().to_owned()).collect())
+        .unwrap_or_default()
+}
+
+fn text(value: &Value) -> String {
+    value.as_str().unwrap_or_default().to_owned()
+}
+
+#[test]
+fn words_expand() {
+    let Some(rows) = rows("shell/expansion.json") else { return };
+    let mut mismatches = Mismatches::default();
+    for row in &rows {
+        let name = text(&row["name"]);
+        let pairs = strings(&row["envs"]);
+        let variables: BTreeMap<String, String> = pairs
+            .iter()
+            .map(|pair| pair.split_once('=').unwrap_or((pair, "")))
+            .map(|(k, v)| (k.to_owned(), v.to_owned()))
+            .collect();
+        let lexer = Lexer::new(text(&row["escape"]).chars().next().unwrap_or('\\'));
+        let word = text(&row["word"]);
+        for (oracle, mode) in
+            [("normal", Mode::PLAIN), ("skip_unset", Mode { skip_unset: true, ..Mode::PLAIN })]
+        {
+            let expected = &row["oracle"][oracle];
+            let lexer = lexer.mode(mode);
+            match lexer.expand(&word, &variables) {
+                Ok(expansion) => {
+                    mismatches.check(
+                        &name,
+                        oracle,
+                        Some(expansion.text.as_str()),
+                        expected["result"].as_str(),
+                    );
+                    let set = |key: &str| strings(&expected[key]).into_iter().collect::<BTreeSet<_>>();
+                    mismatches.check(&name, "matched", expansion.matched, set("matched"));
+                    mismatches.check(&name, "unmatched", expansion.unmatched, set("unmatched"));
+                }
+                Err(message) => {
+                    mismatches.check(&name, oracle, Some(message.as_str()), expected["error"].as_str())
+                }
+            }
+            match lexer.words(&word, &variables) {
+                Ok(words) => mismatches.check(&name, "words", words, strings(&expected["words"])),
+                Err(message) => {
+                    mismatches.check(&name, "words", Some(&*message), expected["words_error"].as_str())
+                }
+            }
+        }
+    }
+    mismatches.finish(&[]);
+}
+
+#[test]
+fn raw_words_are_split() {
+    let Some(rows) = rows("parser/words.json") else { return };
+    let mut mismatches = Mismatches::default();
+    for row in &rows {
+        let input = text(&row["input"]);
+        let words = split_words(&input, '\\').into_iter().map(|(_, word)| word).collect();
+        mismatches.check(&input, "words", words, strings(&row["expect"]));
+    }
+    mismatches.finish(&[]);
+}
+
+#[test]
+fn documents_are_announced() {
+    let Some(table) = table("parser/heredoc_words.json") else { return };
+    let mut mismatches = Mismatches::default();
+    for row in table["rows"].as_array().expect("rows") {
+        let word = text(&row["word"]);
+        let ours = match parse_heredoc_word(&word) {
+            Ok(Some(heredoc)) => ("heredoc", Some(heredoc.name)),
+            Ok(None) => ("not-a-heredoc", None),
+            Err(_) => ("error", None),
+        };
+        let name = row["name"].as_str().map(str::to_owned);
+        mismatches.check(&word, "kind", ours, (row["kind"].as_str().unwrap_or_default(), name));
+    }
+    for row in table["lines"].as_array().expect("lines") {
+        let line = text(&row["line"]);
+        let names = strings(&row["heredocNames"]);
+        let ends: String = names.iter().map(|name| format!("{name}\n")).collect();
+        let parsed = parse(format!("FROM a\n{line}\n{ends}"));
+        let ours: Vec<String> = parsed.dockerfile.nodes[1].heredocs.iter().map(|h| h.name.clone()).collect();
+        mismatches.check(&line, "names", ours, names);
+    }
+    mismatches.finish(&[]);
+}
+
+#[test]
+fn arrays_are_json() {
+    let Some(table) = table("parser/json.json") else { return };
+    let mut mismatches = Mismatches::default();
+    for row in table["valid"].as_array().expect("valid") {
+        let array = text(&row["text"]);
+        let parsed = parse(format!("FROM a\nCMD {array}\n"));
+        let node = &parsed.dockerfile.nodes[1];
+        let ours: Vec<String> = node.args.iter().map(|word| word.text.clone()).collect();
+        mismatches.check(&array, "value", (node.json, ours), (true, strings(&row["value"])));
+    }
+    for array in strings(&table["invalid"]) {
+        let parsed = parse(format!("FROM a\nCMD {array}\n"));
+        let ours = parsed.diagnostics.first().map(|d| d.message.clone());
+        let message = "when using JSON array syntax, arrays must be comprised of strings only".to_owned();
+        mismatches.check(&array, "error", ours, Some(message));
+    }
+    mismatches.finish(&[]);
+}
+
+#[test]
+fn ignore_files_are_read() {
+    let Some(table) = table("dockerignore/readall.json") else { return };
+    let mut mismatches = Mismatches::default();
+    let content = text(&table["content"]);
+    mismatches.check("content", "patterns", ignore::parse(content.as_bytes()), strings(&table["expected"]));
+    mismatches.finish(&[]);
+}

@@ -1,0 +1,196 @@
+//! Every `testdata/dockerfiles/NAME.Dockerfile`, parsed and lowered, is what `NAME.txt` says: diagnostics, graph,
+//! history and config. `UPDATE=1` rewrites the expectations. A first line `#test KEY=VALUE …` sets options.
+
+use std::fmt::Write as _;
+use std::path::{Path, PathBuf};
+use std::{env, fs};
+
+use boxwright_cache::digest::{ChainId, Digest};
+use boxwright_cache::oci::{History, ImageConfig};
+use boxwright_frontend::{Bases, Diagnostic, Options, Parsed, ResolvedBase, lower, needed_images, parse};
+use boxwright_solver::ir::{
+    Definition, ExecOp, FileAction, FileOp, ImageSource, MountSource, Op, SourceOp, VertexId,
+};
+
+#[test]
+fn dockerfiles_are_as_expected() {
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../testdata/dockerfiles");
+    let mut paths: Vec<PathBuf> = fs::read_dir(&folder)
+        .expect("testdata/dockerfiles can be read")
+        .map(|e| e.expect("an entry").path())
+        .collect();
+    paths.retain(|path| path.extension().is_some_and(|extension| extension == "Dockerfile"));
+    paths.sort();
+    assert!(!paths.is_empty(), "no Dockerfile in {}", folder.display());
+    let mut wrong = String::new();
+    for path in paths {
+        let ours = report(&fs::read(&path).expect("a Dockerfile"));
+        let expected_path = path.with_extension("txt");
+        if env::var_os("UPDATE").is_some() {
+            fs::write(&expected_path, &ours).expect("the expectation can be written");
+        }
+        let expected = fs::read_to_string(&expected_path).unwrap_or_default();
+        if ours != expected {
+            writeln!(wrong, "{}:\n{ours}\n", expected_path.display()).expect("a string");
+        }
+    }
+    assert!(wrong.is_empty(), "not as expected (UPDATE=1 rewrites):\n{wrong}");
+}
+
+fn report(text: &[u8]) -> String {
+    let parsed = parse(text);
+    let mut report = String::new();
+    diagnostics(&mut report, &parsed, &parsed.diagnostics);
+    if parsed.has_errors() {
+        return report;
+    }
+    let options = options(&parsed.text);
+    let mut bases = Bases::default();
+    loop {
+        let requests = match needed_images(&parsed.dockerfile, &options, &bases) {
+            Ok(requests) if requests.is_empty() => break,
+            Ok(requests) => requests,
+            Err(errors) => {
+                diagnostics(&mut report, &parsed, &errors);
+                return report;
+            }
+        };
+        for request in requests {
+            writeln!(report, "needs {} for {}", request.name, request.platform).expect("a string");
+            let base = image(&request.name, request.platform.clone());
+            bases.insert(&request, base);
+        }
+    }
+    match lower(&parsed.dockerfile, &options, &bases) {
+        Err(errors) => diagnostics(&mut report, &parsed, &errors),
+        Ok(lowered) => {
+            graph(&mut report, &lowered.definition);
+            let layers: Vec<usize> = lowered.new_layers.iter().map(|id| id.index()).collect();
+            writeln!(report, "output {:?} layers {layers:?}", lowered.output.map(VertexId::index))
+                .expect("a string");
+            for entry in &lowered.image.history {
+                let sign = if entry.empty_layer { '-' } else { '+' };
+                writeln!(report, "{sign} {}", entry.created_by).expect("a string");
+            }
+            let config = serde_json::to_string_pretty(&lowered.image.config).expect("a config is JSON");
+            writeln!(report, "{config}").expect("a string");
+        }
+    }
+    report
+}
+
+fn diagnostics(report: &mut String, parsed: &Parsed, list: &[Diagnostic]) {
+    for d in list {
+        let said = &parsed.text[d.span.start..d.span.end];
+        writeln!(report, "{:?} line {} `{said}`: {d}", d.severity, d.span.first_line).expect("a string");
+    }
+}
+
+fn options(text: &str) -> Options {
+    let mut options =
+        Options { build_platform: "linux/amd64".parse().expect("a platform"), ..Options::default() };
+    let settings = text.lines().next().and_then(|line| line.strip_prefix("#test ")).unwrap_or_default();
+    for (key, value) in settings.split_whitespace().filter_map(|word| word.split_once('=')) {
+        match key {
+            "target" => options.target = Some(value.to_owned()),
+            "platform" => options.platform = Some(value.parse().expect("a platform")),
+            "arg" => {
+                let (name, value) = value.split_once('=').expect("arg=NAME=VALUE");
+                options.build_args.insert(name.to_owned(), value.to_owned());
+            }
+            _ => panic!("unknown setting {key}"),
+        }
+    }
+    options
+}
+
+/// An image for any name: those that say so have triggers.
+fn image(name: &str, platform: boxwright_cache::oci::Platform) -> ResolvedBase {
+    let digest = Digest::of(name.as_bytes());
+    let mut config = ImageConfig {
+        os: platform.os.clone(),
+        architecture: platform.architecture.clone(),
+        history: vec![History { created_by: format!("base {name}"), ..History::default() }],
+        ..ImageConfig::default()
+    };
+    config.config.cmd = Some(vec!["sh".to_owned()]);
+    config.config.env = vec!["PATH=/bin".to_owned(), format!("BASE={name}")];
+    if name.starts_with("triggers") {
+        config.config.on_build = vec!["COPY --from=tools /bin/t /bin/".to_owned(), "RUN t $BASE".to_owned()];
+    }
+    let source =
+        ImageSource { name: name.to_owned(), manifest: digest, chain: Some(ChainId(digest)), platform };
+    ResolvedBase { source, config }
+}
+
+fn graph(report: &mut String, definition: &Definition) {
+    for (id, vertex) in definition.iter() {
+        let op = match &vertex.op {
+            Op::Source(SourceOp::Image(image)) => format!("image {} {}", image.name, image.platform),
+            Op::Source(SourceOp::Local(local)) => format!("local {} {:?}", local.name, local.select),
+            Op::Exec(exec) => exec_text(exec),
+            Op::File(file) => file_text(file),
+        };
+        let name = vertex.about.name.replace('\n', "\\n");
+        let name = name.split("@sha256:").next().expect("a first part");
+        writeln!(report, "#{} {name}\n    {op}", id.index()).expect("a string");
+    }
+}
+
+fn root(id: Option<VertexId>) -> String {
+    id.map_or_else(|| "scratch".to_owned(), |id| format!("#{}", id.index()))
+}
+
+fn exec_text(exec: &ExecOp) -> String {
+    let mut text = format!(
+        "exec on {} {:?} env {:?} cwd {} user {:?} net {:?}",
+        root(exec.root),
+        exec.args,
+        exec.env,
+        exec.cwd,
+        exec.user,
+        exec.network
+    );
+    if !exec.unkeyed_env.0.is_empty() {
+        write!(text, " unkeyed {:?}", exec.unkeyed_env.0).expect("a string");
+    }
+    for mount in &exec.mounts {
+        let source = match &mount.source {
+            MountSource::Inline { data, mode } => format!("{:?} {mode:o}", String::from_utf8_lossy(data)),
+            MountSource::Bind(bind) => format!("bind #{} {}", bind.from.index(), bind.selector),
+        };
+        write!(text, " mount {} {source} ro={}", mount.target, mount.read_only).expect("a string");
+    }
+    text
+}
+
+fn file_text(file: &FileOp) -> String {
+    let owner = |owner: &Option<boxwright_solver::ir::OwnerSpec>| owner.as_ref().map(|o| o.0.clone());
+    let actions: Vec<String> = file
+        .actions
+        .iter()
+        .map(|action| match action {
+            FileAction::Copy(copy) => format!(
+                "copy {} {:?} to {} owner {:?} mode {:?} unpack {}",
+                root(copy.from),
+                copy.sources,
+                copy.dest,
+                owner(&copy.owner),
+                copy.mode.map(|mode| format!("{mode:o}")),
+                copy.unpack
+            ),
+            FileAction::Mkdir(mkdir) => {
+                format!("mkdir {} {:o} {:?}", mkdir.path, mkdir.mode, owner(&mkdir.owner))
+            }
+            FileAction::Mkfile(file) => format!(
+                "mkfile {} in {} {:o} {:?} {:?}",
+                file.name,
+                file.dest,
+                file.mode,
+                owner(&file.owner),
+                String::from_utf8_lossy(&file.data)
+            ),
+        })
+        .collect();
+    format!("file on {} {}", root(file.base), actions.join("; "))
+}

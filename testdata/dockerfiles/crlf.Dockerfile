@@ -1,0 +1,4 @@
+from base
+run echo a \
+  b
+copy . .
