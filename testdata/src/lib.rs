@@ -1,2 +1,11 @@
-//! What the tests of several crates share: fixtures, and real peers (registry, dockerd, podman) started
-//! for one test run. Nothing here is part of the product.
+//! What the tests of several crates share: archives made byte by byte, base images, listings of file systems,
+//! and real peers (registry, dockerd, podman) that live as long as one test. Nothing here is part of the product.
+
+pub mod archive;
+pub mod base;
+pub mod listing;
+pub mod peer;
+pub mod ran;
+pub mod tar;
+
+pub use ran::{Ran, run};

@@ -1,0 +1,75 @@
+//! A registry (distribution) on 127.0.0.1, plain HTTP, with its files where a test can damage them.
+
+use std::fs;
+use std::net::TcpStream;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+
+use tempfile::TempDir;
+
+use super::daemon::{Daemon, free_port};
+use crate::{Ran, run};
+
+#[derive(Debug)]
+pub struct Registry {
+    // Dropped in this order: the process first, then its files.
+    _daemon: Daemon,
+    dir: TempDir,
+    port: u16,
+}
+
+impl Registry {
+    pub fn start() -> Registry {
+        let dir = tempfile::tempdir().unwrap();
+        let port = free_port();
+        let config = dir.path().join("config.yml");
+        fs::write(
+            &config,
+            format!(
+                "version: 0.1\nlog: {{level: error, accesslog: {{disabled: true}}}}\n\
+                 storage: {{filesystem: {{rootdirectory: {}}}, delete: {{enabled: true}}}}\n\
+                 http: {{addr: 127.0.0.1:{port}, secret: test}}\n",
+                dir.path().join("data").display()
+            ),
+        )
+        .unwrap();
+        let mut command = Command::new("docker-registry");
+        command.arg("serve").arg(&config).stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
+        let daemon = Daemon::start(&mut command, || TcpStream::connect(("127.0.0.1", port)).is_ok());
+        Registry { _daemon: daemon, dir, port }
+    }
+
+    /// `127.0.0.1:PORT/NAME`.
+    pub fn name(&self, name: &str) -> String {
+        format!("127.0.0.1:{}/{name}", self.port)
+    }
+
+    /// Uploads the only image of a docker archive under `name`, with skopeo, and returns the full name.
+    pub fn push(&self, docker_archive: &Path, name: &str) -> String {
+        let full = self.name(name);
+        skopeo(&[
+            "copy",
+            "-q",
+            "--dest-tls-verify=false",
+            &source(docker_archive),
+            &format!("docker://{full}"),
+        ])
+        .ok();
+        full
+    }
+
+    /// Where a blob's bytes lie.
+    pub fn blob(&self, digest: &str) -> PathBuf {
+        let hex = digest.strip_prefix("sha256:").expect("a SHA-256 digest");
+        self.dir.path().join(format!("data/docker/registry/v2/blobs/sha256/{}/{hex}/data", &hex[..2]))
+    }
+}
+
+fn source(docker_archive: &Path) -> String {
+    format!("docker-archive:{}", docker_archive.display())
+}
+
+/// skopeo without a signature policy of the machine.
+pub fn skopeo(args: &[&str]) -> Ran {
+    run(Command::new("skopeo").arg("--insecure-policy").args(args))
+}

@@ -1,0 +1,99 @@
+//! A tar writer for fixtures that writes what it is told, in that order, sensible or not. ustar only:
+//! names up to 100 bytes, whole seconds, no xattrs.
+
+/// An archive in the making. `owner` and `mtime` hold for the entries that follow them.
+#[derive(Debug, Clone)]
+pub struct Tar {
+    bytes: Vec<u8>,
+    owner: (u32, u32),
+    mtime: u64,
+}
+
+impl Default for Tar {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl Tar {
+    pub fn new() -> Self {
+        Tar { bytes: Vec::new(), owner: (0, 0), mtime: 1_577_836_800 }
+    }
+
+    #[must_use]
+    pub fn owner(mut self, uid: u32, gid: u32) -> Self {
+        self.owner = (uid, gid);
+        self
+    }
+
+    #[must_use]
+    pub fn mtime(mut self, seconds: u64) -> Self {
+        self.mtime = seconds;
+        self
+    }
+
+    #[must_use]
+    pub fn dir(self, path: &str, mode: u32) -> Self {
+        self.entry(path, b'5', mode, "", b"")
+    }
+
+    #[must_use]
+    pub fn file(self, path: &str, mode: u32, data: impl AsRef<[u8]>) -> Self {
+        self.entry(path, b'0', mode, "", data.as_ref())
+    }
+
+    #[must_use]
+    pub fn symlink(self, path: &str, target: &str) -> Self {
+        self.entry(path, b'2', 0o777, target, b"")
+    }
+
+    #[must_use]
+    pub fn hard_link(self, path: &str, target: &str) -> Self {
+        self.entry(path, b'1', 0o644, target, b"")
+    }
+
+    #[must_use]
+    pub fn fifo(self, path: &str, mode: u32) -> Self {
+        self.entry(path, b'6', mode, "", b"")
+    }
+
+    /// Marks `name` in `parent` (empty for the root) as removed.
+    #[must_use]
+    pub fn whiteout(self, parent: &str, name: &str) -> Self {
+        let slash = if parent.is_empty() { "" } else { "/" };
+        self.file(&format!("{parent}{slash}.wh.{name}"), 0o644, b"")
+    }
+
+    #[must_use]
+    pub fn opaque(self, dir: &str) -> Self {
+        self.file(&format!("{dir}/.wh..wh..opq"), 0o644, b"")
+    }
+
+    /// The archive, with the two empty blocks that end it.
+    pub fn finish(mut self) -> Vec<u8> {
+        self.bytes.extend([0; 1024]);
+        self.bytes
+    }
+
+    fn entry(mut self, path: &str, kind: u8, mode: u32, link: &str, data: &[u8]) -> Self {
+        let mut header = [0u8; 512];
+        let mut put = |at: usize, text: &[u8]| header[at..at + text.len()].copy_from_slice(text);
+        assert!(path.len() <= 100 && link.len() <= 100, "{path}: too long for ustar");
+        put(0, path.as_bytes());
+        put(100, format!("{mode:07o}").as_bytes());
+        put(108, format!("{:07o}", self.owner.0).as_bytes());
+        put(116, format!("{:07o}", self.owner.1).as_bytes());
+        put(124, format!("{:011o}", data.len()).as_bytes());
+        put(136, format!("{:011o}", self.mtime).as_bytes());
+        put(148, b"        ");
+        put(156, &[kind]);
+        put(157, link.as_bytes());
+        put(257, b"ustar\x0000");
+        let sum: u32 = header.iter().map(|b| u32::from(*b)).sum();
+        header[148..156].copy_from_slice(format!("{sum:06o}\0 ").as_bytes());
+        self.bytes.extend(header);
+        self.bytes.extend(data);
+        self.bytes.resize(self.bytes.len().next_multiple_of(512), 0);
+        self
+    }
+}
