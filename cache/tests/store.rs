@@ -186,3 +186,26 @@ fn the_store_is_for_its_owner_alone() {
     drop(Store::open(&root).unwrap());
     assert_eq!(std::fs::metadata(&root).unwrap().permissions().mode() & 0o777, 0o700);
 }
+
+#[test]
+fn contents_of_files_are_known_by_all_of_their_stat_data() {
+    use boxwright_cache::fs::walk::{FileHashCache as _, StatKey};
+    use boxwright_cache::layer::Timestamp;
+    let dir = tempfile::tempdir().unwrap();
+    let at = |secs| Timestamp { secs, nanos: 5 };
+    let key = StatKey { dev: 1, ino: u64::MAX, size: 3, mtime: at(-1), ctime: at(10) };
+    {
+        let store = Store::open(dir.path()).unwrap();
+        let known = store.file_hashes();
+        known.put(&key, [7; 32]);
+        known.save().unwrap();
+    }
+    let store = Store::open(dir.path()).unwrap();
+    let known = store.file_hashes();
+    assert_eq!(known.get(&key), Some([7; 32]));
+    for other in
+        [StatKey { size: 4, ..key }, StatKey { mtime: at(0), ..key }, StatKey { ctime: at(11), ..key }]
+    {
+        assert_eq!(known.get(&other), None);
+    }
+}

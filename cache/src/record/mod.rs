@@ -1,5 +1,6 @@
 //! What the store remembers besides files: the results of vertices, images and their names.
 
+pub mod files;
 pub mod images;
 pub mod local;
 

@@ -4,7 +4,7 @@ use std::collections::HashMap;
 use std::sync::Arc;
 
 use boxwright_cache::digest::ContentDigest;
-use boxwright_cache::fs::walk::{Context as HostContext, NoCache};
+use boxwright_cache::fs::walk::Context as HostContext;
 use boxwright_cache::layer::{DirSink, Summing};
 use boxwright_cache::snapshot::Snapshot;
 use boxwright_cache::snapshot::owner::OwnerView;
@@ -64,7 +64,10 @@ pub(crate) fn run(
 pub(crate) fn digest_local(local: &LocalSource, env: &Env<'_>) -> Result<ContentDigest, VertexError> {
     let (context, _) = host(local, env)?;
     let entries = context.select(&local.select, &env.cancel)?;
-    Ok(context.digest_selection(&entries, &NoCache, &env.cancel)?)
+    let known = env.store.file_hashes();
+    let digest = context.digest_selection(&entries, &known, &env.cancel)?;
+    known.save()?;
+    Ok(digest)
 }
 
 fn source(
