@@ -5,6 +5,7 @@ use std::ffi::OsStr;
 use std::io::Read;
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
+use std::sync::mpsc::{Receiver, SyncSender, channel, sync_channel};
 
 use super::diff::{LayerSummary, Sum};
 use super::sink::{LayerSink, Metadata, NodeKind};
@@ -12,6 +13,11 @@ use super::tar::EntryKind;
 use crate::error::{Error, Result};
 use crate::fs::whiteout::{OPAQUE, PREFIX};
 use crate::snapshot::owner::OwnerView;
+
+/// From this size on, hashing takes longer than starting a thread for it.
+const LARGE: u64 = 1 << 20;
+/// How many pieces may wait to be hashed.
+const AHEAD: usize = 8;
 
 /// Sums up a new layer. The caller gives every entry once: parents first, names in the order of their bytes, the
 /// first name of a file before its links, and the mark of an opaque directory right after it.
@@ -64,6 +70,9 @@ impl LayerSink for Summing<'_> {
 
     fn file(&mut self, path: &Path, meta: &Metadata, size: u64, data: &mut dyn Read) -> Result<()> {
         self.entry(path, meta, &EntryKind::File { size })?;
+        if size >= LARGE {
+            return self.large_file(path, meta, size, data);
+        }
         let mut tee = Tee { data, sum: &mut self.sum, failed: None };
         let result = self.inner.file(path, meta, size, &mut tee);
         match tee.failed {
@@ -100,6 +109,49 @@ impl LayerSink for Summing<'_> {
     fn opaque(&mut self, path: &Path) -> Result<()> {
         self.sum.marker(&path.join(OsStr::from_bytes(OPAQUE)))?;
         self.inner.opaque(path)
+    }
+}
+
+impl Summing<'_> {
+    /// Hashes on another thread while this one reads and writes.
+    fn large_file(&mut self, path: &Path, meta: &Metadata, size: u64, data: &mut dyn Read) -> Result<()> {
+        let (full, chunks) = sync_channel::<Vec<u8>>(AHEAD);
+        let (used, free) = channel();
+        let (inner, sum) = (&mut self.inner, &mut self.sum);
+        std::thread::scope(|scope| {
+            let hashing = scope.spawn(move || {
+                chunks.into_iter().try_for_each(|chunk| {
+                    sum.data(&chunk)?;
+                    // Nobody takes the buffer back once all has been read.
+                    let _ = used.send(chunk);
+                    Ok(())
+                })
+            });
+            let mut feed = Feed { data, full, free };
+            let written = inner.file(path, meta, size, &mut feed);
+            drop(feed);
+            let hashed = hashing.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic));
+            written.and(hashed)
+        })
+    }
+}
+
+/// Hands copies of what is read through it to the hashing thread.
+struct Feed<'a> {
+    data: &'a mut dyn Read,
+    full: SyncSender<Vec<u8>>,
+    free: Receiver<Vec<u8>>,
+}
+
+impl Read for Feed<'_> {
+    fn read(&mut self, buffer: &mut [u8]) -> std::io::Result<usize> {
+        let n = self.data.read(buffer)?;
+        let mut chunk = self.free.try_recv().unwrap_or_default();
+        chunk.clear();
+        chunk.extend_from_slice(&buffer[..n]);
+        // A hashing thread that has ended has failed, and says so itself.
+        let _ = self.full.send(chunk);
+        Ok(n)
     }
 }
 
@@ -161,7 +213,9 @@ mod tests {
             sink.file(Path::new("a/f"), &meta(0o644), 3, &mut &b"abc"[..])?;
             sink.node(Path::new("a/pipe"), &meta(0o600), NodeKind::Fifo)?;
             sink.symlink(Path::new("b"), &meta(0), OsStr::new("a/f"))?;
-            sink.file(Path::new("big"), &meta(0o644), 300_000, &mut vec![7; 300_000].as_slice())
+            sink.file(Path::new("big"), &meta(0o644), 300_000, &mut vec![7; 300_000].as_slice())?;
+            let large: Vec<u8> = (0..3_000_001u32).map(|i| (i % 251) as u8).collect();
+            sink.file(Path::new("large"), &meta(0o644), large.len() as u64, &mut large.as_slice())
         });
         assert_eq!(summed, Some(scanned));
     }

@@ -33,10 +33,10 @@ pub(super) fn write(view: View, sink: &mut dyn LayerSink, cancel: &Cancel) -> Re
             Entry::File { meta, data, group } => match group.map(|group| first.entry(group)) {
                 Some(Slot::Occupied(first)) => sink.hard_link(&path, first.get())?,
                 Some(Slot::Vacant(slot)) => {
-                    file(sink, &path, &meta, &data)?;
+                    file(sink, &path, &meta, &data, cancel)?;
                     slot.insert(path);
                 }
-                None => file(sink, &path, &meta, &data)?,
+                None => file(sink, &path, &meta, &data, cancel)?,
             },
             Entry::Symlink { meta, target } => sink.symlink(&path, &meta, &target)?,
             Entry::Node { meta, kind } => sink.node(&path, &meta, kind)?,
@@ -45,8 +45,17 @@ pub(super) fn write(view: View, sink: &mut dyn LayerSink, cancel: &Cancel) -> Re
     Ok(())
 }
 
-fn file(sink: &mut dyn LayerSink, path: &Path, meta: &Metadata, data: &Data) -> Result<(), FileError> {
-    let mut put = |size: u64, data: &mut dyn Read| sink.file(path, meta, size, data);
+fn file(
+    sink: &mut dyn LayerSink,
+    path: &Path,
+    meta: &Metadata,
+    data: &Data,
+    cancel: &Cancel,
+) -> Result<(), FileError> {
+    let mut put = |size: u64, data: &mut dyn Read| {
+        let result = sink.file(path, meta, size, &mut Cancellable { data, cancel });
+        cancel.check().and(result)
+    };
     match data {
         Data::Bytes(bytes) => put(bytes.len() as u64, &mut bytes.as_slice())?,
         Data::Part { file, offset, size } => {
@@ -59,6 +68,21 @@ fn file(sink: &mut dyn LayerSink, path: &Path, meta: &Metadata, data: &Data) -> 
         }
     }
     Ok(())
+}
+
+/// Ends with an error once the token is raised: a file can be as large as a disk.
+struct Cancellable<'a> {
+    data: &'a mut dyn Read,
+    cancel: &'a Cancel,
+}
+
+impl Read for Cancellable<'_> {
+    fn read(&mut self, buffer: &mut [u8]) -> std::io::Result<usize> {
+        if self.cancel.is_raised() {
+            return Err(std::io::Error::other("canceled"));
+        }
+        self.data.read(buffer)
+    }
 }
 
 fn failed(path: &Path) -> impl FnOnce(std::io::Error) -> boxwright_cache::Error {
