@@ -38,12 +38,16 @@ pub enum Error {
 pub type Result<T, E = Error> = std::result::Result<T, E>;
 
 impl Error {
-    /// A closure for `map_err`: an I/O error with the action and the path.
+    /// A closure for `map_err`: an I/O error with the action and the path. An error of ours that a reader or writer
+    /// of ours had to pass as an I/O error comes out as it was.
     pub fn io<E: Into<std::io::Error>>(
         doing: &'static str,
         path: impl AsRef<Path>,
     ) -> impl FnOnce(E) -> Error {
-        move |source| Error::Io { doing, path: path.as_ref().to_owned(), source: source.into() }
+        move |source| match source.into().downcast::<Error>() {
+            Ok(ours) => ours,
+            Err(source) => Error::Io { doing, path: path.as_ref().to_owned(), source },
+        }
     }
 
     pub fn invalid(what: &'static str, text: impl Into<String>, reason: impl Into<String>) -> Error {

@@ -5,13 +5,17 @@ pub mod blob;
 pub mod cancel;
 pub mod digest;
 pub mod error;
+pub mod export;
 pub mod fs;
 pub mod gc;
+pub mod image;
+pub mod import;
 pub mod layer;
 pub mod lease;
 pub mod lock;
 pub mod oci;
 pub mod record;
+pub mod registry;
 pub mod snapshot;
 pub mod store;
 

@@ -89,6 +89,24 @@ impl BlobWriter {
         result
     }
 
+    /// Ends the writing without giving the file a name in `blobs/` yet.
+    ///
+    /// # Errors
+    /// When the file can't be written to its end.
+    pub fn seal(mut self) -> Result<SealedBlob> {
+        let path = self.path.as_ref().expect("a writer is sealed once");
+        self.out.flush().map_err(Error::io("writing", path))?;
+        let digest = self.hasher.clone().finish();
+        let path = std::sync::Mutex::new(self.path.take());
+        Ok(SealedBlob {
+            store: self.store.clone(),
+            path,
+            digest,
+            size: self.size,
+            _lease: self._lease.clone(),
+        })
+    }
+
     fn place(&mut self, path: &std::path::Path, expected: Option<&Digest>) -> Result<(Digest, u64)> {
         self.out.flush().map_err(Error::io("writing", path))?;
         let digest = self.hasher.clone().finish();
@@ -99,10 +117,7 @@ impl BlobWriter {
                 actual: digest.to_string(),
             });
         }
-        let target = self.store.blob_path(&digest);
-        let parent = target.parent().expect("a blob path has a directory");
-        std::fs::create_dir_all(parent).map_err(Error::io("making", parent))?;
-        std::fs::rename(path, &target).map_err(Error::io("naming blob", &target))?;
+        name_blob(path, &self.store.blob_path(&digest))?;
         Ok((digest, self.size))
     }
 }
@@ -113,4 +128,62 @@ impl Drop for BlobWriter {
             let _ = std::fs::remove_file(path);
         }
     }
+}
+
+/// A blob that is whole but not part of the store yet: it becomes one when it is kept, and dropped it leaves nothing.
+#[derive(Debug)]
+pub struct SealedBlob {
+    store: Store,
+    /// None once it is kept.
+    path: std::sync::Mutex<Option<PathBuf>>,
+    digest: Digest,
+    size: u64,
+    _lease: Lease,
+}
+
+impl SealedBlob {
+    pub fn digest(&self) -> Digest {
+        self.digest
+    }
+
+    /// In bytes.
+    pub fn size(&self) -> u64 {
+        self.size
+    }
+
+    /// Reads it from its start.
+    ///
+    /// # Errors
+    /// When it can't be opened.
+    pub fn open(&self) -> Result<File> {
+        let path = self.path.lock().unwrap_or_else(|e| e.into_inner());
+        let path = path.clone().unwrap_or_else(|| self.store.blob_path(&self.digest));
+        File::open(&path).map_err(Error::io("opening blob", path))
+    }
+
+    /// Gives the file its name in `blobs/`; a second time does nothing.
+    ///
+    /// # Errors
+    /// When it can't be named.
+    pub fn keep(&self) -> Result<()> {
+        let mut slot = self.path.lock().unwrap_or_else(|e| e.into_inner());
+        let Some(path) = slot.as_ref() else { return Ok(()) };
+        name_blob(path, &self.store.blob_path(&self.digest))?;
+        *slot = None;
+        Ok(())
+    }
+}
+
+impl Drop for SealedBlob {
+    fn drop(&mut self) {
+        if let Some(path) = self.path.get_mut().unwrap_or_else(|e| e.into_inner()) {
+            let _ = std::fs::remove_file(path);
+        }
+    }
+}
+
+fn name_blob(path: &std::path::Path, target: &std::path::Path) -> Result<()> {
+    let parent = target.parent().expect("a blob path has a directory");
+    std::fs::create_dir_all(parent).map_err(Error::io("making", parent))?;
+    std::fs::rename(path, target).map_err(Error::io("naming blob", target))
 }

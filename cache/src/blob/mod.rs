@@ -1,6 +1,7 @@
 //! Compressed layers: as files in the store, and where else they can be had. Manifests and configs are documents
 //! ([`crate::record`]), not blobs.
 
+pub mod layout;
 pub mod local;
 
 use std::io::Read;

@@ -7,6 +7,7 @@ use super::owner::OwnerView;
 use super::{ActiveLayer, Layer, LayerBlob, open_layer};
 use crate::blob::local::BlobWriter;
 use crate::cancel::Cancel;
+use crate::digest::DiffId;
 use crate::error::{Error, Result};
 use crate::layer::{DirSink, Implied, apply, compress};
 
@@ -17,13 +18,74 @@ pub(super) fn unpack(layer: &Layer, cancel: &Cancel) -> Result<OwnedFd> {
     if let Some(dir) = layer.unpacked()? {
         return Ok(dir);
     }
+    let mut failure = None;
+    // Blobs that are here come first. One that is not what it should be must not stand in the way of a good one.
+    for blob in layer.blobs()? {
+        let active = store.new_layer()?;
+        let applied = match blob.present {
+            true => from_store(layer, &blob, &active, cancel),
+            false => from_repository(layer, &blob, &active, cancel),
+        };
+        match applied {
+            Ok(applied) => return record(layer, &active, applied),
+            Err(Error::Cancelled) => return Err(Error::Cancelled),
+            Err(e) => {
+                if blob.present {
+                    forget(layer, &blob)?;
+                }
+                failure.get_or_insert(e);
+            }
+        }
+    }
+    Err(failure.unwrap_or_else(|| Error::NotFound { what: "layer", name: layer.diff_id().to_string() }))
+}
+
+/// Marks a blob file that turned out to be bad as not here.
+fn forget(layer: &Layer, blob: &LayerBlob) -> Result<()> {
+    layer.store().write("forgetting a bad blob", |tx| {
+        tx.execute(
+            "UPDATE layer_blobs SET present = 0 WHERE layer = ?1 AND digest = ?2",
+            rusqlite::params![layer.id().0, blob.descriptor.digest.to_string()],
+        )
+        .map(drop)
+    })
+}
+
+/// Unpacks `layer` from `compressed`. A layer that is unpacked already stays as it is; the stream is then only verified.
+pub(super) fn unpack_from(layer: &Layer, compressed: Box<dyn Read + Send>, cancel: &Cancel) -> Result<()> {
+    let store = layer.store();
+    let _lock = store.lock("layer", &layer.id().0.to_string(), cancel)?;
+    if layer.unpacked()?.is_some() {
+        return verify(layer, compressed, cancel);
+    }
     let active = store.new_layer()?;
-    let blobs = layer.blobs()?;
-    let applied = match blobs.iter().find(|b| b.present) {
-        Some(blob) => from_store(layer, blob, &active, cancel)?,
-        None => from_repository(layer, &blobs, &active, cancel)?,
-    };
-    record(layer, &active, applied)
+    let applied = extract(layer, compressed, &active, cancel)?;
+    record(layer, &active, applied).map(drop)
+}
+
+fn verify(layer: &Layer, compressed: Box<dyn Read + Send>, cancel: &Cancel) -> Result<()> {
+    let doing = || Error::io("reading layer", layer.diff_id().to_string());
+    let (_, mut tar) = compress::detect_and_decompress(compressed).map_err(doing())?;
+    let mut hasher = layer.diff_id().0.algorithm().hasher();
+    let mut chunk = vec![0; 256 << 10];
+    loop {
+        cancel.check()?;
+        match tar.read(&mut chunk).map_err(doing())? {
+            0 => return expect_diff_id(layer, DiffId(hasher.finish())),
+            n => hasher.update(&chunk[..n]),
+        }
+    }
+}
+
+fn expect_diff_id(layer: &Layer, actual: DiffId) -> Result<()> {
+    if layer.diff_id() == actual {
+        return Ok(());
+    }
+    Err(Error::Mismatch {
+        what: "layer contents (diff id)".to_owned(),
+        expected: layer.diff_id().to_string(),
+        actual: actual.to_string(),
+    })
 }
 
 struct Applied {
@@ -41,15 +103,14 @@ fn from_store(layer: &Layer, blob: &LayerBlob, active: &ActiveLayer, cancel: &Ca
 
 fn from_repository(
     layer: &Layer,
-    blobs: &[LayerBlob],
+    blob: &LayerBlob,
     active: &ActiveLayer,
     cancel: &Cancel,
 ) -> Result<Applied> {
     let store = layer.store();
     let missing = || Error::NotFound { what: "layer", name: layer.diff_id().to_string() };
     let remote = store.remote().ok_or_else(missing)?;
-    let (blob, repository) =
-        blobs.iter().find_map(|b| b.repository.as_ref().map(|r| (b, r))).ok_or_else(missing)?;
+    let repository = blob.repository.as_ref().ok_or_else(missing)?;
     let reader = remote.fetch(repository, &blob.descriptor, cancel)?;
     let writer = store.new_blob(blob.descriptor.digest.algorithm())?;
     let shared = std::sync::Arc::new(std::sync::Mutex::new(Some(writer)));
@@ -89,13 +150,7 @@ fn extract(
         .map_err(Error::io("reading layer", layer.diff_id().to_string()))?;
     let mut sink = DirSink::new(fs, OwnerView::current());
     let applied = apply(&mut *tar, &mut sink, cancel)?;
-    if applied.diff_id != layer.diff_id() {
-        return Err(Error::Mismatch {
-            what: "layer contents (diff id)".to_owned(),
-            expected: layer.diff_id().to_string(),
-            actual: applied.diff_id.to_string(),
-        });
-    }
+    expect_diff_id(layer, applied.diff_id)?;
     Ok(Applied { size: applied.size, implied: sink.finish()? })
 }
 

@@ -95,6 +95,15 @@ impl Layer {
         }
     }
 
+    /// Unpacks the layer from a stream that its caller has, plain or compressed. Where it is unpacked already, the
+    /// stream is only verified.
+    ///
+    /// # Errors
+    /// When the stream is not this layer's tar; the layer is then as it was.
+    pub fn unpack_from(&self, tar: impl std::io::Read + Send + 'static, cancel: &Cancel) -> Result<()> {
+        ensure::unpack_from(self, Box::new(tar), cancel)
+    }
+
     /// The directory, if the layer is unpacked already.
     ///
     /// # Errors

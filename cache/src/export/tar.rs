@@ -1,0 +1,77 @@
+//! A root file system as one flat tar (`-o type=tar`): what a container of the image would see, without whiteouts.
+
+use std::collections::HashMap;
+use std::io::{BufWriter, Read as _, Write};
+use std::path::PathBuf;
+
+use crate::cancel::Cancel;
+use crate::error::{Error, Result};
+use crate::layer::tar::{EntryKind, Writer};
+use crate::snapshot::Tree;
+use crate::snapshot::tree::{Kind, Node};
+
+const CHUNK: usize = 256 << 10;
+
+/// Writes everything in `tree` but its root, parents first and names in the order of their bytes. Names of one file
+/// become hard links to the first of them; sockets are left out, as a tar has none.
+///
+/// # Errors
+/// When the tree can't be read, `out` fails, or `cancel` is raised.
+pub fn tar(tree: &Tree, out: &mut dyn Write, cancel: &Cancel) -> Result<()> {
+    let mut tar = Writer::new(BufWriter::with_capacity(CHUNK, out));
+    let mut first_names: HashMap<(u64, u64), PathBuf> = HashMap::new();
+    for node in tree.walk("")? {
+        let node = node?;
+        cancel.check()?;
+        if node.path.as_os_str().is_empty() {
+            continue;
+        }
+        let Some(kind) = kind_of(&node, &mut first_names) else { continue };
+        tar.entry(&node.path, &node.meta, &kind).map_err(writing)?;
+        if matches!(kind, EntryKind::File { .. }) {
+            copy(tree, &node, &mut tar, cancel)?;
+        }
+    }
+    tar.finish().map_err(writing)?.flush().map_err(writing)
+}
+
+/// How the node stands in a tar, if it can.
+fn kind_of(node: &Node, first_names: &mut HashMap<(u64, u64), PathBuf>) -> Option<EntryKind> {
+    if let Some(group) = node.group {
+        if let Some(first) = first_names.get(&group) {
+            return Some(EntryKind::HardLink(first.clone()));
+        }
+        first_names.insert(group, node.path.clone());
+    }
+    match &node.kind {
+        Kind::Dir => Some(EntryKind::Dir),
+        Kind::File => Some(EntryKind::File { size: node.size }),
+        Kind::Symlink(target) => Some(EntryKind::Symlink(target.clone())),
+        Kind::Node(kind) => Some(EntryKind::Node(*kind)),
+        Kind::Socket => None,
+    }
+}
+
+fn copy<W: Write>(tree: &Tree, node: &Node, tar: &mut Writer<W>, cancel: &Cancel) -> Result<()> {
+    let extent = tree.open(node)?;
+    let mut reader = extent.reader();
+    let mut chunk = vec![0; usize::try_from(node.size).unwrap_or(CHUNK).clamp(1, CHUNK)];
+    let mut left = node.size;
+    while left > 0 {
+        cancel.check()?;
+        let n = reader.read(&mut chunk).map_err(Error::io("reading", &node.path))?;
+        if n == 0 {
+            return Err(Error::malformed(
+                node.path.display().to_string(),
+                "the file shrank while it was read",
+            ));
+        }
+        tar.content(&chunk[..n]).map_err(writing)?;
+        left -= n as u64;
+    }
+    Ok(())
+}
+
+fn writing(error: std::io::Error) -> Error {
+    Error::io("writing", "the tar of the root file system")(error)
+}

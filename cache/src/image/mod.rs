@@ -1,0 +1,11 @@
+//! Images as wholes: found in the store or a registry, made of layers and a config, pulled and pushed.
+
+pub mod assemble;
+pub mod pull;
+pub mod push;
+pub mod resolve;
+
+pub use assemble::assemble;
+pub use pull::{PullEvent, pull};
+pub use push::{PushEvent, Pushed, push};
+pub use resolve::{Policy, Pull, Resolved, Sources, resolve, resolve_layout};

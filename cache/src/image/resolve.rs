@@ -1,0 +1,374 @@
+//! From a name to an image: in the store, in an OCI layout, or in a registry. A registry's manifest, index and config
+//! are fetched and verified here, its layers only named: they stay where they are until somebody needs them.
+
+use std::path::Path;
+use std::sync::Arc;
+
+use crate::blob::layout::Layout;
+use crate::cancel::Cancel;
+use crate::digest::Digest;
+use crate::error::{Error, Result};
+use crate::import;
+use crate::oci::config::MAX_CONFIG;
+use crate::oci::descriptor::MediaType;
+use crate::oci::{Descriptor, Document, ImageConfig, Index, Manifest, Platform, Reference};
+use crate::record::ImageRecord;
+use crate::registry::{Client, Fetched};
+use crate::snapshot::{Layer, LayerBlob};
+use crate::store::Store;
+
+/// Where images are looked for.
+#[derive(Clone, Copy, Debug)]
+pub struct Sources<'a> {
+    pub store: &'a Store,
+    pub client: &'a Client,
+}
+
+/// When a registry is asked.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Pull {
+    /// When the store does not have the name.
+    #[default]
+    Missing,
+    Always,
+    Never,
+}
+
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Policy {
+    pub pull: Pull,
+    /// Whether an image from a registry is recorded in the store under its name. If not, only its layers and
+    /// documents are, and the next resolution asks the registry again.
+    pub keep: bool,
+}
+
+/// An image, and where it came from.
+#[derive(Clone, Debug)]
+pub struct Resolved {
+    /// Its layers may be absent.
+    pub image: ImageRecord,
+    /// The digest of the manifest or index that the name stands for in its registry, if a registry ever said so.
+    pub digest: Option<Digest>,
+    /// Whether a registry was asked.
+    pub remote: bool,
+}
+
+/// How deep indexes may name indexes.
+const MAX_DEPTH: u32 = 4;
+
+/// Finds the image that `reference` names for `platform`.
+///
+/// # Errors
+/// [`Error::NotFound`] where nothing has that name or platform, and what the registry or store reports.
+pub fn resolve(
+    sources: Sources<'_>,
+    reference: &Reference,
+    platform: &Platform,
+    policy: Policy,
+    cancel: &Cancel,
+) -> Result<Resolved> {
+    if policy.pull != Pull::Always {
+        if let Some(found) = local(sources.store, reference, platform)? {
+            return Ok(found);
+        }
+    }
+    if policy.pull == Pull::Never {
+        return Err(Error::NotFound { what: "image in the store", name: reference.familiar() });
+    }
+    remote(sources, reference, platform, policy, cancel)
+}
+
+/// The image of the store with this name, if it is one for the platform. A digest is looked for among the images and
+/// among what registries called them.
+fn local(store: &Store, reference: &Reference, platform: &Platform) -> Result<Option<Resolved>> {
+    let fits = |image: &ImageRecord| platform_of(&image.config).is_none_or(|p| rank(&p, platform).is_some());
+    let Some(digest) = reference.digest() else {
+        let Some(image) = store.image_named(reference)?.filter(fits) else { return Ok(None) };
+        let names = store.names(Some(&image.id))?;
+        let digest = names.into_iter().find(|n| n.name == *reference).and_then(|n| n.digest);
+        return Ok(Some(Resolved { image, digest, remote: false }));
+    };
+    for name in store.names(None)? {
+        let same_repository = name.name.familiar_name() == reference.familiar_name();
+        if same_repository && name.digest.as_ref() == Some(digest) {
+            if let Some(image) = store.image(&name.image)?.filter(fits) {
+                return Ok(Some(Resolved { image, digest: name.digest, remote: false }));
+            }
+        }
+    }
+    Ok(None)
+}
+
+fn remote(
+    sources: Sources<'_>,
+    reference: &Reference,
+    platform: &Platform,
+    policy: Policy,
+    cancel: &Cancel,
+) -> Result<Resolved> {
+    let found = Found::ask(sources, reference, platform, cancel)?;
+    if policy.keep {
+        return found.keep(sources.store, reference);
+    }
+    let config = ImageConfig::parse(&found.config)?;
+    let image = ImageRecord {
+        id: found.id,
+        manifest: found.manifest.digest,
+        config,
+        layers: found.layers,
+        created: 0,
+    };
+    Ok(Resolved { image, digest: Some(found.digest), remote: true })
+}
+
+/// What a registry said of an image, verified, not recorded yet.
+pub(super) struct Found {
+    id: Digest,
+    config: Vec<u8>,
+    manifest: Fetched,
+    /// Of the document that the name itself stands for.
+    digest: Digest,
+    pub(super) layers: Vec<Layer>,
+}
+
+impl Found {
+    pub(super) fn ask(
+        sources: Sources<'_>,
+        reference: &Reference,
+        platform: &Platform,
+        cancel: &Cancel,
+    ) -> Result<Found> {
+        let Sources { store, client } = sources;
+        store.set_remote(Arc::new(client.clone()));
+        let top = client.fetch_manifest(reference, cancel)?;
+        let digest = top.digest;
+        let (fetched, manifest) = manifest_for(client, reference, top, platform, cancel)?;
+        let config = config_bytes(sources, reference, &manifest.config, cancel)?;
+        let layers = name_layers(store, reference, &manifest, &ImageConfig::parse(&config)?)?;
+        Ok(Found { id: manifest.config.digest, config, manifest: fetched, digest, layers })
+    }
+
+    /// Records it under its name.
+    pub(super) fn keep(self, store: &Store, reference: &Reference) -> Result<Resolved> {
+        let manifest = (&self.manifest.digest, self.manifest.bytes.as_slice());
+        store.put_image((&self.id, &self.config), manifest, &self.layers)?;
+        store.set_name(&kept_name(reference), &self.id, Some(&self.digest))?;
+        let missing = || Error::NotFound { what: "image", name: reference.familiar() };
+        let image = store.image(&self.id)?.ok_or_else(missing)?;
+        Ok(Resolved { image, digest: Some(self.digest), remote: true })
+    }
+}
+
+/// The name under which an image is kept. One that was named by digest alone is kept by that digest.
+fn kept_name(reference: &Reference) -> Reference {
+    if reference.tag().is_some() { reference.without_digest() } else { reference.clone() }
+}
+
+/// The manifest for the platform, through as many indexes as there may be.
+fn manifest_for(
+    client: &Client,
+    reference: &Reference,
+    mut fetched: Fetched,
+    platform: &Platform,
+    cancel: &Cancel,
+) -> Result<(Fetched, Manifest)> {
+    for _ in 0..MAX_DEPTH {
+        let announced = Some(fetched.media_type.as_str()).filter(|m| !m.is_empty());
+        let index = match Document::parse(&fetched.bytes, announced)? {
+            Document::Manifest(manifest) => return Ok((fetched, manifest)),
+            Document::Index(index) => index,
+        };
+        let chosen = choose(&index, platform).ok_or_else(|| Error::NotFound {
+            what: "image for this platform",
+            name: format!("{} for {platform}", reference.familiar()),
+        })?;
+        fetched = client.fetch_manifest(&reference.with_digest(chosen.digest), cancel)?;
+        check_against(chosen, &fetched)?;
+    }
+    Err(Error::malformed(reference.familiar(), "indexes within indexes within indexes"))
+}
+
+/// A document must be what the index that names it says (R6).
+fn check_against(descriptor: &Descriptor, fetched: &Fetched) -> Result<()> {
+    let size = fetched.bytes.len() as u64;
+    if size != descriptor.size {
+        return Err(Error::Mismatch {
+            what: format!("size of manifest {}", descriptor.digest),
+            expected: format!("{} bytes", descriptor.size),
+            actual: format!("{size} bytes"),
+        });
+    }
+    if !fetched.media_type.is_empty() && MediaType::of(&fetched.media_type) != descriptor.kind() {
+        return Err(Error::Mismatch {
+            what: format!("media type of manifest {}", descriptor.digest),
+            expected: descriptor.media_type.clone(),
+            actual: fetched.media_type.clone(),
+        });
+    }
+    Ok(())
+}
+
+fn config_bytes(
+    sources: Sources<'_>,
+    reference: &Reference,
+    descriptor: &Descriptor,
+    cancel: &Cancel,
+) -> Result<Vec<u8>> {
+    check_config(&reference.familiar(), descriptor)?;
+    if let Some(known) = sources.store.document(&descriptor.digest)? {
+        return Ok(known);
+    }
+    let mut reader = sources.client.open_blob(reference, descriptor, cancel)?;
+    let mut bytes = Vec::new();
+    std::io::Read::read_to_end(&mut reader, &mut bytes)
+        .map_err(Error::io("fetching the config of", reference.familiar()))?;
+    Ok(bytes)
+}
+
+/// Whether a manifest's config is one of an image and not of another kind of artifact.
+pub(crate) fn check_config(name: &str, descriptor: &Descriptor) -> Result<()> {
+    if descriptor.kind() != MediaType::Config {
+        return Err(Error::malformed(
+            name,
+            format!("not an image: its config is {:?}", descriptor.media_type),
+        ));
+    }
+    if descriptor.size > MAX_CONFIG {
+        return Err(Error::malformed(name, format!("a config of {} bytes", descriptor.size)));
+    }
+    Ok(())
+}
+
+/// The manifest's layers with their diff ids from the config; their bytes stay in the repository.
+fn name_layers(
+    store: &Store,
+    reference: &Reference,
+    manifest: &Manifest,
+    config: &ImageConfig,
+) -> Result<Vec<Layer>> {
+    let diff_ids = &config.rootfs.diff_ids;
+    if diff_ids.len() != manifest.layers.len() {
+        return Err(Error::malformed(
+            reference.familiar(),
+            format!("its manifest has {} layers, its config {}", manifest.layers.len(), diff_ids.len()),
+        ));
+    }
+    let repository = format!("{}/{}", reference.registry(), reference.repository());
+    diff_ids
+        .iter()
+        .zip(&manifest.layers)
+        .map(|(diff_id, descriptor)| {
+            if !descriptor.kind().is_layer() {
+                let reason = format!("a layer of unsupported media type {:?}", descriptor.media_type);
+                return Err(Error::malformed(reference.familiar(), reason));
+            }
+            let repository = Some(repository.clone());
+            let blob = LayerBlob { descriptor: descriptor.clone(), present: false, repository };
+            store.foreign_layer(*diff_id, Some(&blob))
+        })
+        .collect()
+}
+
+/// The image of an OCI layout directory that has this tag (`org.opencontainers.image.ref.name`) or digest, or the only
+/// one. Its blobs are copied into the store.
+///
+/// # Errors
+/// When there is no such image, or it is not what its digests say.
+pub fn resolve_layout(
+    store: &Store,
+    dir: &Path,
+    wanted: import::Wanted<'_>,
+    platform: &Platform,
+    cancel: &Cancel,
+) -> Result<Resolved> {
+    let layout = Layout::open(dir)?;
+    let (image, digest) = import::from_layout(store, &layout, wanted, platform, cancel)?;
+    Ok(Resolved { image, digest: Some(digest), remote: false })
+}
+
+/// The platform that a config says, if it says one.
+fn platform_of(config: &ImageConfig) -> Option<Platform> {
+    let said = !config.os.is_empty() && !config.architecture.is_empty();
+    said.then(|| Platform::new(&config.os, &config.architecture, config.variant.as_deref()))
+}
+
+/// The entry of an index that fits `platform` best; the first of equals.
+pub(crate) fn choose<'a>(index: &'a Index, platform: &Platform) -> Option<&'a Descriptor> {
+    let documents =
+        index.manifests.iter().filter(|d| matches!(d.kind(), MediaType::Manifest | MediaType::Index));
+    // An entry that names no platform may be anything, so it comes last.
+    let ranked = documents
+        .filter_map(|d| Some((d.platform.as_ref().map_or(Some(u32::MAX), |p| rank(p, platform))?, d)));
+    ranked.min_by_key(|(rank, _)| *rank).map(|(_, d)| d)
+}
+
+/// How far what is `offered` lies from what is `wanted`: 0 is the same, none is unusable. A machine runs what was made
+/// for older variants of itself.
+fn rank(offered: &Platform, wanted: &Platform) -> Option<u32> {
+    if offered.satisfies(wanted) {
+        return Some(0);
+    }
+    let plain = |p: &Platform| Platform { variant: None, ..p.clone() };
+    let (a, b) = (
+        Platform::new(&offered.os, &offered.architecture, None),
+        Platform::new(&wanted.os, &wanted.architecture, None),
+    );
+    if plain(&a) != plain(&b) {
+        return None;
+    }
+    let level = |p: &Platform| {
+        let normal = Platform::new(&p.os, &p.architecture, p.variant.as_deref());
+        match (normal.architecture.as_str(), normal.variant.as_deref()) {
+            ("amd64", None) => Some(1),
+            ("arm64", None) => Some(8),
+            ("amd64" | "arm" | "arm64", Some(v)) => v.strip_prefix('v')?.parse::<u32>().ok(),
+            _ => None,
+        }
+    };
+    let (offered, wanted) = (level(offered)?, level(wanted)?);
+    wanted.checked_sub(offered).filter(|distance| *distance > 0)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::oci::descriptor::OCI_MANIFEST;
+
+    fn index(platforms: &[&str]) -> Index {
+        let manifests = platforms.iter().map(|text| {
+            let mut descriptor = Descriptor::new(OCI_MANIFEST, Digest::of(text.as_bytes()), 1);
+            descriptor.platform = match *text {
+                "" => None,
+                "unknown" => Some(Platform::new("unknown", "unknown", None)),
+                text => Some(text.parse().unwrap()),
+            };
+            descriptor
+        });
+        Index::oci(manifests.collect())
+    }
+
+    fn chosen(platforms: &[&str], wanted: &str) -> Option<String> {
+        let index = index(platforms);
+        let digest = choose(&index, &wanted.parse().unwrap())?.digest;
+        platforms.iter().find(|p| Digest::of(p.as_bytes()) == digest).map(ToString::to_string)
+    }
+
+    #[test]
+    fn the_nearest_platform_is_chosen() {
+        let all =
+            ["unknown", "linux/arm/v5", "linux/arm/v6", "linux/amd64", "linux/arm64/v8", "windows/amd64"];
+        for (wanted, expected) in [
+            ("linux/amd64", Some("linux/amd64")),
+            ("linux/arm64", Some("linux/arm64/v8")),
+            ("linux/arm/v7", Some("linux/arm/v6")),
+            ("linux/arm/v5", Some("linux/arm/v5")),
+            ("linux/amd64/v3", Some("linux/amd64")),
+            ("linux/riscv64", None),
+            ("unknown/unknown", Some("unknown")),
+        ] {
+            assert_eq!(chosen(&all, wanted).as_deref(), expected, "{wanted}");
+        }
+        assert_eq!(chosen(&["linux/arm64", ""], "linux/amd64").as_deref(), Some(""));
+        assert_eq!(chosen(&["linux/amd64/v2"], "linux/amd64"), None, "a newer variant need not run");
+    }
+}

@@ -1,0 +1,158 @@
+//! What an archive brought becomes part of the store: layers are verified and unpacked, in parallel, and only when all
+//! are good the images and their names are recorded.
+
+use std::collections::HashMap;
+use std::io::Read as _;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex};
+
+use super::Loaded;
+use crate::blob::local::SealedBlob;
+use crate::cancel::Cancel;
+use crate::digest::{DiffId, Digest};
+use crate::error::{Error, Result};
+use crate::image::assemble::{manifest_bytes, stored_form};
+use crate::layer::Compression;
+use crate::oci::descriptor::{OCI_LAYER, OCI_LAYER_GZIP, OCI_LAYER_ZSTD};
+use crate::oci::{Descriptor, Document, ImageConfig, Reference};
+use crate::snapshot::{Layer, LayerBlob};
+use crate::store::Store;
+
+/// One image of an archive.
+#[derive(Debug)]
+pub(super) struct Part {
+    pub(super) id: Digest,
+    pub(super) config: Vec<u8>,
+    /// If the archive has one.
+    pub(super) manifest: Option<Vec<u8>>,
+    /// None for a layer that the archive leaves out, because whoever loads it has it already.
+    pub(super) layers: Vec<Option<Arc<SealedBlob>>>,
+    pub(super) names: Vec<Reference>,
+}
+
+const PARALLEL: usize = 4;
+
+pub(super) fn adopt(store: &Store, parts: Vec<Part>, cancel: &Cancel) -> Result<Vec<Loaded>> {
+    let mut stacks = Vec::new();
+    let mut wanted: Vec<(DiffId, Option<Arc<SealedBlob>>)> = Vec::new();
+    for part in &parts {
+        let diff_ids = ImageConfig::parse(&part.config)?.rootfs.diff_ids;
+        if diff_ids.len() != part.layers.len() {
+            let reason =
+                format!("image {} has {} layers, its config {}", part.id, part.layers.len(), diff_ids.len());
+            return Err(Error::malformed("image archive", reason));
+        }
+        for (diff_id, blob) in diff_ids.iter().zip(&part.layers) {
+            let known = wanted.iter_mut().find(|(d, b)| {
+                d == diff_id && b.as_ref().map(|b| b.digest()) == blob.as_ref().map(|b| b.digest())
+            });
+            if known.is_none() {
+                wanted.push((*diff_id, blob.clone()));
+            }
+        }
+        stacks.push(diff_ids);
+    }
+    // Layers that the archive brings come first: another image of it may leave them out.
+    wanted.sort_by_key(|(_, blob)| blob.is_none());
+    let layers = adopt_layers(store, &wanted, cancel)?;
+    parts.into_iter().zip(stacks).map(|(part, stack)| record(store, part, &stack, &layers)).collect()
+}
+
+fn adopt_layers(
+    store: &Store,
+    wanted: &[(DiffId, Option<Arc<SealedBlob>>)],
+    cancel: &Cancel,
+) -> Result<HashMap<DiffId, Layer>> {
+    let (present, absent): (Vec<_>, Vec<_>) = wanted.iter().partition(|(_, blob)| blob.is_some());
+    let (next, failure) = (AtomicUsize::new(0), Mutex::new(None));
+    let (stop, layers) = (cancel.child()?, Mutex::new(HashMap::new()));
+    std::thread::scope(|scope| {
+        for _ in 0..PARALLEL.min(present.len()) {
+            scope.spawn(|| {
+                while let Some((diff_id, Some(blob))) = present.get(next.fetch_add(1, Ordering::Relaxed)) {
+                    match adopt_layer(store, *diff_id, blob, &stop) {
+                        Ok(layer) => {
+                            layers.lock().unwrap_or_else(|e| e.into_inner()).insert(*diff_id, layer);
+                        }
+                        Err(e) => {
+                            failure.lock().unwrap_or_else(|e| e.into_inner()).get_or_insert(e);
+                            stop.raise();
+                            return;
+                        }
+                    }
+                }
+            });
+        }
+    });
+    if let Some(error) = failure.into_inner().unwrap_or_else(|e| e.into_inner()) {
+        return Err(error);
+    }
+    let mut layers = layers.into_inner().unwrap_or_else(|e| e.into_inner());
+    for (diff_id, _) in absent {
+        if !layers.contains_key(diff_id) {
+            layers.insert(*diff_id, known_layer(store, *diff_id)?);
+        }
+    }
+    Ok(layers)
+}
+
+/// A layer that the archive leaves out must be in the store.
+fn known_layer(store: &Store, diff_id: DiffId) -> Result<Layer> {
+    let layer = store.foreign_layer(diff_id, None)?;
+    if layer.unpacked()?.is_none() && layer.blobs()?.is_empty() {
+        let reason = format!("layer {diff_id} is missing, and the store does not have it");
+        return Err(Error::malformed("image archive", reason));
+    }
+    Ok(layer)
+}
+
+fn adopt_layer(store: &Store, diff_id: DiffId, blob: &SealedBlob, cancel: &Cancel) -> Result<Layer> {
+    let layer = store.foreign_layer(diff_id, None)?;
+    let known = layer.blobs()?.iter().any(|b| b.present && b.descriptor.digest == blob.digest());
+    if known && layer.unpacked()?.is_some() {
+        return Ok(layer);
+    }
+    let media_type = layer_media_type(blob)?;
+    layer.unpack_from(blob.open()?, cancel)?;
+    blob.keep()?;
+    let descriptor = Descriptor::new(media_type, blob.digest(), blob.size());
+    layer.add_blob(&LayerBlob { descriptor, present: true, repository: None })?;
+    Ok(layer)
+}
+
+fn layer_media_type(blob: &SealedBlob) -> Result<&'static str> {
+    let mut start = Vec::new();
+    blob.open()?
+        .take(16)
+        .read_to_end(&mut start)
+        .map_err(Error::io("reading layer", blob.digest().to_string()))?;
+    match Compression::detect(&start) {
+        Compression::None => Ok(OCI_LAYER),
+        Compression::Gzip => Ok(OCI_LAYER_GZIP),
+        Compression::Zstd => Ok(OCI_LAYER_ZSTD),
+        other => Err(Error::malformed("image archive", format!("a layer compressed with {other:?}"))),
+    }
+}
+
+fn record(store: &Store, part: Part, stack: &[DiffId], known: &HashMap<DiffId, Layer>) -> Result<Loaded> {
+    let layers: Vec<Layer> = stack.iter().map(|d| known[d].clone()).collect();
+    let manifest = match part.manifest.filter(|m| names_blobs(m, &part.layers)) {
+        Some(manifest) => manifest,
+        None => {
+            let forms = layers.iter().map(|layer| Ok(stored_form(layer)?.descriptor));
+            manifest_bytes(&part.id, part.config.len() as u64, forms.collect::<Result<_>>()?)
+        }
+    };
+    store.put_image((&part.id, &part.config), (&Digest::of(&manifest), &manifest), &layers)?;
+    for name in &part.names {
+        store.set_name(&name.without_digest(), &part.id, None)?;
+    }
+    Ok(Loaded { id: part.id, names: part.names })
+}
+
+/// Whether the manifest's layers are the blobs that were read.
+fn names_blobs(manifest: &[u8], blobs: &[Option<Arc<SealedBlob>>]) -> bool {
+    let Ok(Document::Manifest(manifest)) = Document::parse(manifest, None) else { return false };
+    manifest.layers.len() == blobs.len()
+        && manifest.layers.iter().zip(blobs).all(|(d, b)| b.as_ref().is_none_or(|b| b.digest() == d.digest))
+}

@@ -1,0 +1,202 @@
+//! OCI layouts, in a directory or an archive (OCI image-spec, "Image Layout"): from `index.json` to images.
+
+use std::collections::HashMap;
+use std::path::Path;
+use std::sync::Arc;
+
+use super::Wanted;
+use super::adopt::Part;
+use super::archive::{Archive, read_document, spool};
+use crate::blob::layout::Layout;
+use crate::blob::local::SealedBlob;
+use crate::cancel::Cancel;
+use crate::digest::Digest;
+use crate::error::{Error, Result};
+use crate::image::resolve::{check_config, choose};
+use crate::oci::descriptor::MediaType;
+use crate::oci::manifest::MAX_DOCUMENT;
+use crate::oci::{Descriptor, Document, Index, Manifest, Platform, Reference};
+use crate::store::Store;
+
+/// The tag alone, or a whole name (OCI image-spec, "Pre-Defined Annotation Keys").
+const REF_NAME: &str = "org.opencontainers.image.ref.name";
+/// The whole name, as containerd and docker write it.
+const IMAGE_NAME: &str = "io.containerd.image.name";
+/// Marks what is about an image and no image itself.
+const REFERENCE_TYPE: &str = "vnd.docker.reference.type";
+const MAX_DEPTH: u32 = 4;
+
+/// Where blobs come from: an archive that was read, or a directory.
+pub(super) trait Blobs {
+    /// The blob with this digest, verified; none if it is not there.
+    fn blob(&self, digest: &Digest) -> Result<Option<Arc<SealedBlob>>>;
+}
+
+impl Blobs for Archive {
+    fn blob(&self, digest: &Digest) -> Result<Option<Arc<SealedBlob>>> {
+        Archive::blob(self, digest)
+    }
+}
+
+#[derive(Debug)]
+pub(super) struct LayoutSource<'a> {
+    pub(super) store: &'a Store,
+    pub(super) layout: &'a Layout,
+    pub(super) cancel: &'a Cancel,
+}
+
+impl Blobs for LayoutSource<'_> {
+    fn blob(&self, digest: &Digest) -> Result<Option<Arc<SealedBlob>>> {
+        let Some(mut file) = self.layout.open_blob(digest)? else { return Ok(None) };
+        let name = format!("blobs/{}/{}", digest.algorithm().name(), digest.hex());
+        let blob = spool(self.store, Path::new(&name), &mut file, self.cancel)?;
+        if blob.digest() == *digest {
+            return Ok(Some(Arc::new(blob)));
+        }
+        Err(Error::Mismatch {
+            what: format!("{name} in {}", self.layout.name()),
+            expected: digest.to_string(),
+            actual: blob.digest().to_string(),
+        })
+    }
+}
+
+/// All images of an archive.
+pub(super) fn parts(archive: &Archive, index: &[u8], platform: &Platform) -> Result<Vec<Part>> {
+    let index = parse_index(index)?;
+    let images: Vec<&Descriptor> = index.manifests.iter().filter(|d| is_image(d)).collect();
+    let nameless = images.len() > 1 && images.iter().all(|d| name_of(d).is_none() && d.platform.is_some());
+    // Entries that only platforms tell apart are one image.
+    let images = if nameless { choose(&index, platform).into_iter().collect() } else { images };
+    if images.is_empty() {
+        return Err(Error::malformed("image archive", "its index.json names no image"));
+    }
+    images.into_iter().map(|d| part(archive, d, platform, name_of(d).into_iter().collect())).collect()
+}
+
+/// One image of a layout, and the digest that its index names.
+pub(super) fn part_of_layout(
+    source: &LayoutSource<'_>,
+    wanted: Wanted<'_>,
+    platform: &Platform,
+) -> Result<(Part, Digest)> {
+    let index = parse_index(&source.layout.index()?)?;
+    let images: Vec<&Descriptor> = index.manifests.iter().filter(|d| is_image(d)).collect();
+    let tagged =
+        |tag: &str| images.iter().copied().find(|d| d.annotations.get(REF_NAME).is_some_and(|t| t == tag));
+    let (found, asked) = match wanted {
+        Wanted::Tag(tag) => (tagged(tag), tag.to_owned()),
+        Wanted::Digest(digest) => (images.iter().copied().find(|d| d.digest == *digest), digest.to_string()),
+        Wanted::Default if images.len() == 1 => (images.first().copied(), String::new()),
+        Wanted::Default => (tagged("latest").or_else(|| choose(&index, platform)), "latest".to_owned()),
+    };
+    let name = || format!("{} {asked}", source.layout.name());
+    let found = found.ok_or_else(|| Error::NotFound { what: "image in the layout", name: name() })?;
+    Ok((part(source, found, platform, Vec::new())?, found.digest))
+}
+
+/// The manifests that an index names, by the digests of their configs; what can't be read is left out, because the
+/// archive has said already by other means what its images are.
+pub(super) fn manifests_by_config(archive: &Archive, index: &[u8]) -> HashMap<Digest, Vec<u8>> {
+    let mut found = HashMap::new();
+    let mut open = parse_index(index).map(|i| i.manifests).unwrap_or_default();
+    for _ in 0..MAX_DEPTH {
+        for descriptor in std::mem::take(&mut open) {
+            match read(archive, &descriptor) {
+                Ok((bytes, Document::Manifest(manifest))) => {
+                    found.insert(manifest.config.digest, bytes);
+                }
+                Ok((_, Document::Index(index))) => open.extend(index.manifests),
+                Err(_) => {}
+            }
+        }
+    }
+    found
+}
+
+fn parse_index(bytes: &[u8]) -> Result<Index> {
+    match Document::parse(bytes, None)? {
+        Document::Index(index) => Ok(index),
+        Document::Manifest(_) => Err(Error::malformed("index.json", "it is a manifest and no index")),
+    }
+}
+
+fn is_image(descriptor: &Descriptor) -> bool {
+    matches!(descriptor.kind(), MediaType::Manifest | MediaType::Index)
+        && !descriptor.annotations.contains_key(REFERENCE_TYPE)
+        && descriptor.platform.as_ref().is_none_or(|p| p.os != "unknown")
+}
+
+/// The name that an entry of `index.json` gives; a tag without a repository is none.
+fn name_of(descriptor: &Descriptor) -> Option<Reference> {
+    let whole = descriptor.annotations.get(IMAGE_NAME).and_then(|n| n.parse().ok());
+    whole.or_else(|| {
+        let name = descriptor.annotations.get(REF_NAME)?;
+        name.contains([':', '/']).then(|| name.parse().ok()).flatten()
+    })
+}
+
+fn part(
+    source: &dyn Blobs,
+    descriptor: &Descriptor,
+    platform: &Platform,
+    names: Vec<Reference>,
+) -> Result<Part> {
+    let (bytes, manifest) = manifest_for(source, descriptor, platform)?;
+    check_config("image archive", &manifest.config)?;
+    let config = blob(source, &manifest.config)?;
+    let layers = manifest.layers.iter().map(|layer| {
+        if !layer.kind().is_layer() {
+            let reason = format!("a layer of unsupported media type {:?}", layer.media_type);
+            return Err(Error::malformed("image archive", reason));
+        }
+        source.blob(&layer.digest)?.map(|found| check_size(layer, found)).transpose()
+    });
+    Ok(Part {
+        config: read_document(&config, "the image config", manifest.config.size)?,
+        id: manifest.config.digest,
+        layers: layers.collect::<Result<_>>()?,
+        manifest: Some(bytes),
+        names,
+    })
+}
+
+fn manifest_for(source: &dyn Blobs, top: &Descriptor, platform: &Platform) -> Result<(Vec<u8>, Manifest)> {
+    let mut descriptor = top.clone();
+    for _ in 0..MAX_DEPTH {
+        match read(source, &descriptor)? {
+            (bytes, Document::Manifest(manifest)) => return Ok((bytes, manifest)),
+            (_, Document::Index(index)) => {
+                let chosen = choose(&index, platform).cloned();
+                descriptor = chosen.ok_or_else(|| Error::NotFound {
+                    what: "image for this platform",
+                    name: format!("{} for {platform}", top.digest),
+                })?;
+            }
+        }
+    }
+    Err(Error::malformed("image archive", "indexes within indexes within indexes"))
+}
+
+fn read(source: &dyn Blobs, descriptor: &Descriptor) -> Result<(Vec<u8>, Document)> {
+    let bytes = read_document(&*blob(source, descriptor)?, "a manifest", MAX_DOCUMENT)?;
+    let document = Document::parse(&bytes, Some(&descriptor.media_type))?;
+    Ok((bytes, document))
+}
+
+fn blob(source: &dyn Blobs, descriptor: &Descriptor) -> Result<Arc<SealedBlob>> {
+    let found = source.blob(&descriptor.digest)?;
+    let missing = || Error::malformed("image archive", format!("blob {} is missing", descriptor.digest));
+    check_size(descriptor, found.ok_or_else(missing)?)
+}
+
+fn check_size(descriptor: &Descriptor, blob: Arc<SealedBlob>) -> Result<Arc<SealedBlob>> {
+    if blob.size() == descriptor.size {
+        return Ok(blob);
+    }
+    Err(Error::Mismatch {
+        what: format!("size of blob {}", descriptor.digest),
+        expected: format!("{} bytes", descriptor.size),
+        actual: format!("{} bytes", blob.size()),
+    })
+}

@@ -1,0 +1,276 @@
+//! A client of OCI registries (distribution-spec 1.1: pull and push). Blocking; HTTP runs on a thread of its own that
+//! the first request starts. Every byte is verified against its digest; access is anonymous so far.
+
+mod auth;
+mod blob;
+mod origin;
+mod runtime;
+mod transport;
+mod upload;
+
+use std::io::Read;
+use std::sync::Arc;
+use std::time::Duration;
+
+use reqwest::Method;
+use reqwest::header::{ACCEPT, CONTENT_TYPE, HeaderMap, HeaderName};
+
+pub use blob::BlobReader;
+
+use crate::blob::BlobFetch;
+use crate::cancel::Cancel;
+use crate::digest::{Algorithm, Digest};
+use crate::error::{Error, Result};
+use crate::oci::descriptor::{DOCKER_INDEX, DOCKER_MANIFEST, OCI_INDEX, OCI_MANIFEST};
+use crate::oci::manifest::MAX_DOCUMENT;
+use crate::oci::{Descriptor, Reference};
+use auth::Actions;
+use runtime::Runtime;
+use transport::{Ask, Transport};
+
+/// How to reach registries. Nothing here reads the environment, but for one thing: the CA certificates are
+/// the system's, which OpenSSL's variables `SSL_CERT_FILE` and `SSL_CERT_DIR` can move.
+#[derive(Clone, Debug)]
+pub struct Options {
+    pub user_agent: String,
+    pub proxies: Proxies,
+    /// PEM files' contents: certificates trusted besides the system's.
+    pub extra_roots: Vec<Vec<u8>>,
+    pub connect_timeout: Duration,
+    /// How long a server may be silent while it is its turn.
+    pub idle_timeout: Duration,
+}
+
+/// URLs of proxies for each scheme, and the hosts (in curl's `no_proxy` form) that are reached without.
+/// This machine is always reached without.
+#[derive(Clone, Debug, Default)]
+pub struct Proxies {
+    pub http: Option<String>,
+    pub https: Option<String>,
+    pub none_for: String,
+}
+
+impl Default for Options {
+    fn default() -> Options {
+        Options {
+            user_agent: concat!("boxwright/", env!("CARGO_PKG_VERSION")).to_owned(),
+            proxies: Proxies::default(),
+            extra_roots: Vec::new(),
+            connect_timeout: Duration::from_secs(15),
+            idle_timeout: Duration::from_secs(60),
+        }
+    }
+}
+
+/// A manifest or index as the registry keeps it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Fetched {
+    pub bytes: Vec<u8>,
+    /// The `Content-Type` without parameters; empty if the registry named none.
+    pub media_type: String,
+    pub digest: Digest,
+}
+
+/// Cheap to make and to clone; clones share connections and tokens.
+#[derive(Clone, Debug)]
+pub struct Client(Arc<Inner>);
+
+#[derive(Debug)]
+struct Inner {
+    transport: Arc<Transport>,
+    runtime: Runtime,
+}
+
+impl Client {
+    pub fn new(options: Options) -> Client {
+        Client(Arc::new(Inner { transport: Arc::new(Transport::new(options)), runtime: Runtime::default() }))
+    }
+
+    /// The document that `reference` names, by its digest if it has one. What comes back has that digest.
+    ///
+    /// # Errors
+    /// [`Error::NotFound`], [`Error::Mismatch`], [`Error::Registry`] or [`Error::Cancelled`].
+    pub fn fetch_manifest(&self, reference: &Reference, cancel: &Cancel) -> Result<Fetched> {
+        let (transport, reference) = (Arc::clone(&self.0.transport), reference.clone());
+        self.0.runtime.call(cancel, async move {
+            let ask = manifest_ask(&transport, &reference, Method::GET, "fetching the manifest").await?;
+            let response = transport.send(&ask).await?;
+            let (media_type, announced) = (content_type(response.headers()), announced(response.headers()));
+            let bytes = transport.read(&ask, response, MAX_DOCUMENT).await?;
+            let digest = verify(&reference, &bytes, announced)?;
+            Ok(Fetched { bytes, media_type, digest })
+        })
+    }
+
+    /// The digest that a tag stands for now, without fetching what it names where the registry can say so.
+    ///
+    /// # Errors
+    /// As [`Client::fetch_manifest`].
+    pub fn resolve(&self, reference: &Reference, cancel: &Cancel) -> Result<Digest> {
+        let (transport, asked) = (Arc::clone(&self.0.transport), reference.clone());
+        let digest = self.0.runtime.call(cancel, async move {
+            let ask = manifest_ask(&transport, &asked, Method::HEAD, "resolving").await?;
+            Ok(announced(transport.send(&ask).await?.headers()))
+        })?;
+        match (reference.digest(), digest) {
+            (Some(digest), _) => Ok(*digest),
+            (None, Some(digest)) => Ok(digest),
+            (None, None) => Ok(self.fetch_manifest(reference, cancel)?.digest),
+        }
+    }
+
+    /// A blob of the repository of `reference`. The reader ends without error only if size and digest were right,
+    /// so it must be read to its end; a broken transfer is resumed.
+    ///
+    /// # Errors
+    /// As [`Client::fetch_manifest`]; later ones come out of the reader ([`crate::registry::BlobReader`]).
+    pub fn open_blob(&self, reference: &Reference, blob: &Descriptor, cancel: &Cancel) -> Result<BlobReader> {
+        blob::open(self, reference, blob, cancel)
+    }
+
+    /// Whether the repository has the blob.
+    ///
+    /// # Errors
+    /// [`Error::Registry`] or [`Error::Cancelled`].
+    pub fn has_blob(&self, reference: &Reference, digest: &Digest, cancel: &Cancel) -> Result<bool> {
+        let (transport, reference, digest) = (Arc::clone(&self.0.transport), reference.clone(), *digest);
+        let found = self.0.runtime.call(cancel, async move {
+            let doing = format!("looking for blob {digest} of {}", reference.familiar_name());
+            let path = format!("blobs/{digest}");
+            // Asked for by whoever is about to push, so that one token serves it all.
+            transport.send(&transport.ask(&reference, Method::HEAD, Actions::Push, &path, doing).await?).await
+        });
+        match found {
+            Ok(_) => Ok(true),
+            Err(Error::NotFound { .. }) => Ok(false),
+            Err(e) => Err(e),
+        }
+    }
+
+    /// Uploads a blob, unless the repository has it; says whether it was sent. `open` gives its bytes from the start,
+    /// and is called again when a transfer broke.
+    ///
+    /// # Errors
+    /// [`Error::Registry`], [`Error::Mismatch`] if the bytes are not as `blob` says, [`Error::Cancelled`],
+    /// and what `open` returns.
+    pub fn push_blob(
+        &self,
+        reference: &Reference,
+        blob: &Descriptor,
+        open: &mut upload::Open<'_>,
+        cancel: &Cancel,
+    ) -> Result<bool> {
+        if self.has_blob(reference, &blob.digest, cancel)? {
+            return Ok(false);
+        }
+        upload::push(&self.0.runtime, &self.0.transport, reference, blob, open, cancel).map(|()| true)
+    }
+
+    /// Puts a manifest or index under the tag of `reference`, or under its digest if it has no tag.
+    ///
+    /// # Errors
+    /// [`Error::Registry`] or [`Error::Cancelled`].
+    pub fn push_manifest(
+        &self,
+        reference: &Reference,
+        media_type: &str,
+        bytes: Vec<u8>,
+        cancel: &Cancel,
+    ) -> Result<Digest> {
+        let (transport, reference) = (Arc::clone(&self.0.transport), reference.clone());
+        let media_type = media_type.to_owned();
+        let digest = Digest::of(&bytes);
+        let put = upload::put_manifest(transport, reference, media_type, bytes, digest);
+        self.0.runtime.call(cancel, put)?;
+        Ok(digest)
+    }
+}
+
+impl Options {
+    /// The HTTP library's client. Without TLS no certificate is loaded, so that a machine without any can still
+    /// reach its own registry.
+    fn http_client(&self, plain: bool) -> reqwest::Result<reqwest::Client> {
+        // Another part of the process may have installed the same provider already.
+        let _ = rustls::crypto::ring::default_provider().install_default();
+        let mut builder = reqwest::Client::builder()
+            .user_agent(&self.user_agent)
+            .connect_timeout(self.connect_timeout)
+            .redirect(reqwest::redirect::Policy::none())
+            .referer(false)
+            .http2_adaptive_window(true)
+            .no_proxy();
+        let proxies = &self.proxies;
+        let direct = format!("localhost,127.0.0.0/8,::1,{}", proxies.none_for);
+        let direct = reqwest::NoProxy::from_string(&direct);
+        if let Some(url) = &proxies.http {
+            builder = builder.proxy(reqwest::Proxy::http(url)?.no_proxy(direct.clone()));
+        }
+        if let Some(url) = &proxies.https {
+            builder = builder.proxy(reqwest::Proxy::https(url)?.no_proxy(direct));
+        }
+        if plain {
+            return builder.tls_certs_only([]).build();
+        }
+        let mut roots = Vec::new();
+        for pem in &self.extra_roots {
+            roots.extend(reqwest::Certificate::from_pem_bundle(pem)?);
+        }
+        builder.https_only(true).tls_certs_merge(roots).build()
+    }
+}
+
+async fn manifest_ask(
+    transport: &Transport,
+    reference: &Reference,
+    method: Method,
+    doing: &str,
+) -> Result<Ask> {
+    let doing = format!("{doing} of {}", reference.familiar());
+    let path = format!("manifests/{}", name_in_repository(reference));
+    let mut ask = transport.ask(reference, method, Actions::Pull, &path, doing).await?;
+    let accepted = [OCI_INDEX, OCI_MANIFEST, DOCKER_INDEX, DOCKER_MANIFEST];
+    ask.headers.push((ACCEPT, accepted.join(", ")));
+    Ok(ask)
+}
+
+/// The digest if there is one: it says more than the tag beside it.
+fn name_in_repository(reference: &Reference) -> String {
+    match (reference.digest(), reference.tag()) {
+        (Some(digest), _) => digest.to_string(),
+        (None, tag) => tag.unwrap_or("latest").to_owned(),
+    }
+}
+
+/// The digest of `bytes`, which must be the one that was asked for, else the one that the registry announced.
+fn verify(reference: &Reference, bytes: &[u8], announced: Option<Digest>) -> Result<Digest> {
+    let expected = reference.digest().copied().or(announced);
+    let algorithm = expected.map_or(Algorithm::Sha256, |d| d.algorithm());
+    let mut hasher = algorithm.hasher();
+    hasher.update(bytes);
+    let actual = hasher.finish();
+    match expected.filter(|e| *e != actual) {
+        None => Ok(actual),
+        Some(expected) => Err(Error::Mismatch {
+            what: format!("manifest of {}", reference.familiar()),
+            expected: expected.to_string(),
+            actual: actual.to_string(),
+        }),
+    }
+}
+
+fn announced(headers: &HeaderMap) -> Option<Digest> {
+    let header = headers.get(HeaderName::from_static("docker-content-digest"))?;
+    header.to_str().ok()?.parse().ok()
+}
+
+fn content_type(headers: &HeaderMap) -> String {
+    let value = headers.get(CONTENT_TYPE).and_then(|v| v.to_str().ok()).unwrap_or_default();
+    value.split(';').next().unwrap_or_default().trim().to_owned()
+}
+
+impl BlobFetch for Client {
+    fn fetch(&self, repository: &str, blob: &Descriptor, cancel: &Cancel) -> Result<Box<dyn Read + Send>> {
+        let reference: Reference = repository.parse()?;
+        Ok(Box::new(self.open_blob(&reference, blob, cancel)?))
+    }
+}

@@ -1,0 +1,374 @@
+//! One HTTP exchange with a registry, done right: scheme, token, redirects, retries, time limits and error text.
+//! Redirects are followed here and never by the HTTP library, so that no token travels with them (R7).
+
+use std::collections::HashMap;
+use std::sync::Mutex;
+use std::time::Duration;
+
+use reqwest::header::{AUTHORIZATION, HeaderName, HeaderValue, LOCATION, RETRY_AFTER, WWW_AUTHENTICATE};
+use reqwest::{Client, Method, Response, StatusCode, Url};
+
+use super::Options;
+use super::auth::{Actions, Challenge, Scope, Token, TokenAnswer, Tokens};
+use super::origin::{Origin, is_loopback};
+use crate::error::{Error, Result};
+use crate::oci::Reference;
+
+/// How often a request is sent at most when the server or the way to it fails.
+const MAX_TRIES: u32 = 4;
+const MAX_REDIRECTS: u32 = 10;
+/// A server that wants a longer pause than this gets its refusal reported instead.
+const MAX_RETRY_AFTER: Duration = Duration::from_secs(30);
+const MAX_ERROR_BODY: u64 = 16 << 10;
+const MAX_TOKEN_BODY: u64 = 1 << 20;
+
+/// One request that may be sent more than once, and what to call it in an error.
+#[derive(Clone, Debug)]
+pub(super) struct Ask {
+    pub(super) method: Method,
+    pub(super) scope: Scope,
+    pub(super) url: Url,
+    pub(super) headers: Vec<(HeaderName, String)>,
+    /// Small, and empty for most.
+    pub(super) body: Vec<u8>,
+    pub(super) registry: String,
+    /// "fetching manifest of busybox:latest".
+    pub(super) doing: String,
+    /// What a 404 means: the kind of thing and its name.
+    pub(super) thing: (&'static str, String),
+}
+
+impl Ask {
+    pub(super) fn error(&self, reason: impl Into<String>) -> Error {
+        Error::Registry { registry: self.registry.clone(), doing: self.doing.clone(), reason: reason.into() }
+    }
+}
+
+/// Why an exchange failed, and whether another try makes sense (after what pause, if the server said).
+struct Failure {
+    error: Error,
+    again: Option<Option<Duration>>,
+}
+
+impl From<Error> for Failure {
+    fn from(error: Error) -> Failure {
+        Failure { error, again: None }
+    }
+}
+
+#[derive(Debug)]
+pub(super) struct Transport {
+    options: Options,
+    /// Without TLS, and with it. Loading the CA certificates takes longer than a whole local pull.
+    clients: Mutex<[Option<Client>; 2]>,
+    /// What was found out about registries on this machine.
+    loopback: Mutex<HashMap<String, Origin>>,
+    tokens: Tokens,
+}
+
+impl Transport {
+    pub(super) fn new(options: Options) -> Transport {
+        let (clients, loopback, tokens) = (Mutex::default(), Mutex::default(), Tokens::default());
+        Transport { options, clients, loopback, tokens }
+    }
+
+    pub(super) fn idle_timeout(&self) -> Duration {
+        self.options.idle_timeout
+    }
+
+    /// A request for `/v2/REPOSITORY/path`.
+    pub(super) async fn ask(
+        &self,
+        reference: &Reference,
+        method: Method,
+        actions: Actions,
+        path: &str,
+        doing: String,
+    ) -> Result<Ask> {
+        let registry = reference.registry().to_owned();
+        let origin = self.origin(&registry).await?;
+        let url = origin.url(&format!("/v2/{}/{path}", reference.repository()))?;
+        let scope = Scope { origin, repository: reference.repository().to_owned(), actions };
+        let thing = ("image", reference.familiar());
+        Ok(Ask { method, scope, url, headers: Vec::new(), body: Vec::new(), registry, doing, thing })
+    }
+
+    /// Sends the request until it succeeds, is refused for good, or has been tried often enough.
+    pub(super) async fn send(&self, ask: &Ask) -> Result<Response> {
+        let mut pause = Duration::from_millis(250);
+        for _ in 1..MAX_TRIES {
+            match self.exchange(ask).await {
+                Ok(response) => return Ok(response),
+                Err(Failure { error, again: None }) => return Err(error),
+                Err(Failure { again: Some(wanted), .. }) => tokio::time::sleep(wanted.unwrap_or(pause)).await,
+            }
+            pause *= 2;
+        }
+        self.exchange(ask).await.map_err(|failure| failure.error)
+    }
+
+    /// Sends once, with a token if one is needed, and follows redirects.
+    async fn exchange(&self, ask: &Ask) -> Result<Response, Failure> {
+        let mut response = self.once(ask, ask.url.clone(), self.tokens.get(&ask.scope).as_ref()).await?;
+        if response.status() == StatusCode::UNAUTHORIZED {
+            self.tokens.forget(&ask.scope);
+            let token = self.token(ask, &response).await?;
+            response = self.once(ask, ask.url.clone(), Some(&token)).await?;
+        }
+        for _ in 0..MAX_REDIRECTS {
+            let Some(target) = redirect_target(ask, &response)? else {
+                return check_status(ask, response).await;
+            };
+            response = self.once(ask, target, None).await?;
+        }
+        Err(ask.error(format!("more than {MAX_REDIRECTS} redirects")).into())
+    }
+
+    async fn once(&self, ask: &Ask, url: Url, token: Option<&Token>) -> Result<Response, Failure> {
+        let client = self.client(url.scheme() == "http").map_err(|reason| ask.error(reason))?;
+        let mut request = client.request(ask.method.clone(), url);
+        for (name, value) in &ask.headers {
+            request = request.header(name, value);
+        }
+        if !ask.body.is_empty() {
+            request = request.body(ask.body.clone());
+        }
+        if let Some(token) = token {
+            request = request.header(AUTHORIZATION, authorization(ask, token)?);
+        }
+        match tokio::time::timeout(self.options.idle_timeout, request.send()).await {
+            Ok(Ok(response)) => Ok(response),
+            // Nobody listens, or nobody is there: that is not a passing failure.
+            Ok(Err(e)) if e.is_connect() => Err(ask.error(reason_of(e)).into()),
+            Ok(Err(e)) => Err(Failure { error: ask.error(reason_of(e)), again: Some(None) }),
+            Err(_) => Err(Failure { error: ask.error("no answer in time"), again: Some(None) }),
+        }
+    }
+
+    /// The authorisation header for `ask`, if it has a token; for requests that are sent elsewhere.
+    pub(super) fn authorization(&self, ask: &Ask, url: &Url) -> Result<Option<HeaderValue>> {
+        if Origin::of_url(url).as_ref() != Some(&ask.scope.origin) {
+            return Ok(None);
+        }
+        self.tokens.get(&ask.scope).map(|token| authorization(ask, &token)).transpose()
+    }
+
+    /// The client for the second request of an upload, which goes where the registry said.
+    pub(super) fn upload_client(&self, ask: &Ask, url: &Url) -> Result<Client> {
+        if !may_be_asked(ask, url) {
+            return Err(ask.error(format!("an upload to {}://, which is not safe", url.scheme())));
+        }
+        self.client(url.scheme() == "http").map_err(|reason| ask.error(reason))
+    }
+
+    /// `response` if it is a success, else the error it stands for.
+    pub(super) async fn accept(&self, ask: &Ask, response: Response) -> Result<Response> {
+        check_status(ask, response).await.map_err(|failure| failure.error)
+    }
+
+    async fn token(&self, ask: &Ask, refused: &Response) -> Result<Token> {
+        let headers = refused.headers().get_all(WWW_AUTHENTICATE);
+        let challenges: Vec<Challenge> =
+            headers.iter().filter_map(|h| h.to_str().ok()).flat_map(Challenge::parse).collect();
+        let Some(challenge) = challenges.iter().find(|c| c.is_bearer()) else {
+            return Err(ask.error("the registry wants a login, and anonymous access is all there is so far"));
+        };
+        let realm: Option<Url> = challenge.realm().and_then(|r| r.parse().ok());
+        let mut url = realm
+            .filter(|url| may_be_asked(ask, url))
+            .ok_or_else(|| ask.error("the registry names no usable token server"))?;
+        url.query_pairs_mut().extend_pairs(challenge.query(&ask.scope));
+        let client = self.client(url.scheme() == "http").map_err(|reason| ask.error(reason))?;
+        let asking = tokio::time::timeout(self.options.idle_timeout, client.get(url).send());
+        let response = match asking.await {
+            Ok(Ok(response)) => response,
+            Ok(Err(e)) => return Err(ask.error(format!("asking for a token: {}", reason_of(e)))),
+            Err(_) => return Err(ask.error("asking for a token: no answer in time")),
+        };
+        if !response.status().is_success() {
+            return Err(ask.error(format!("access denied: the token server answered {}", response.status())));
+        }
+        let body = self.read(ask, response, MAX_TOKEN_BODY).await?;
+        // The parser's message could quote the token.
+        let answer: TokenAnswer =
+            serde_json::from_slice(&body).map_err(|_| ask.error("the token server's answer is not JSON"))?;
+        let token = self.tokens.put(ask.scope.clone(), answer);
+        token.ok_or_else(|| ask.error("the token server's answer holds no token"))
+    }
+
+    /// The whole body, which must not be longer than `limit` bytes.
+    pub(super) async fn read(&self, ask: &Ask, mut response: Response, limit: u64) -> Result<Vec<u8>> {
+        let too_long = || ask.error(format!("the answer is longer than {limit} bytes"));
+        if response.content_length().is_some_and(|n| n > limit) {
+            return Err(too_long());
+        }
+        let mut body = Vec::new();
+        loop {
+            match tokio::time::timeout(self.options.idle_timeout, response.chunk()).await {
+                Ok(Ok(Some(chunk))) if (body.len() + chunk.len()) as u64 > limit => return Err(too_long()),
+                Ok(Ok(Some(chunk))) => body.extend_from_slice(&chunk),
+                Ok(Ok(None)) => return Ok(body),
+                Ok(Err(e)) => return Err(ask.error(reason_of(e))),
+                Err(_) => return Err(ask.error("the answer stopped in the middle")),
+            }
+        }
+    }
+
+    /// Where `registry` answers. One on this machine is asked without TLS first: the question holds no secret, and
+    /// a TLS server refuses it at once, while a plain server may wait long for the rest of a TLS handshake.
+    async fn origin(&self, registry: &str) -> Result<Origin> {
+        let secure = Origin::of_registry(registry, "https")?;
+        if !is_loopback(registry) {
+            return Ok(secure);
+        }
+        if let Some(origin) = self.loopback.lock().unwrap_or_else(|e| e.into_inner()).get(registry) {
+            return Ok(origin.clone());
+        }
+        let plain = Origin::of_registry(registry, "http")?;
+        let failed = |reason: String| Error::Registry {
+            registry: registry.to_owned(),
+            doing: "connecting".to_owned(),
+            reason,
+        };
+        let client = self.client(true).map_err(failed)?;
+        let ping = client.get(plain.url("/v2/")?).send();
+        let origin = match tokio::time::timeout(self.options.connect_timeout, ping).await {
+            Ok(Ok(response)) if response.status() != StatusCode::BAD_REQUEST => plain,
+            Ok(Err(e)) if e.is_connect() => return Err(failed(reason_of(e))),
+            Err(_) => return Err(failed("no answer in time".to_owned())),
+            Ok(_) => secure,
+        };
+        let mut known = self.loopback.lock().unwrap_or_else(|e| e.into_inner());
+        Ok(known.entry(registry.to_owned()).or_insert(origin).clone())
+    }
+
+    fn client(&self, plain: bool) -> Result<Client, String> {
+        let mut clients = self.clients.lock().unwrap_or_else(|e| e.into_inner());
+        let slot = &mut clients[usize::from(plain)];
+        if slot.is_none() {
+            *slot = Some(self.options.http_client(plain).map_err(reason_of)?);
+        }
+        Ok(slot.clone().expect("it was just made"))
+    }
+}
+
+fn authorization(ask: &Ask, token: &Token) -> Result<HeaderValue> {
+    let value = HeaderValue::from_str(&token.header());
+    let mut value = value.map_err(|_| ask.error("the token server's token cannot be sent"))?;
+    value.set_sensitive(true);
+    Ok(value)
+}
+
+/// Without TLS only servers on this machine are asked, and only on behalf of such a server.
+fn may_be_asked(ask: &Ask, url: &Url) -> bool {
+    match url.scheme() {
+        "https" => true,
+        "http" => ask.scope.origin.is_plain() && url.host_str().is_some_and(is_loopback),
+        _ => false,
+    }
+}
+
+/// Where to go on, if `response` is a redirect.
+fn redirect_target(ask: &Ask, response: &Response) -> Result<Option<Url>> {
+    if !matches!(response.status().as_u16(), 301 | 302 | 303 | 307 | 308) {
+        return Ok(None);
+    }
+    let target = location(ask, response)?;
+    if !may_be_asked(ask, &target) {
+        let host = target.host_str().unwrap_or_default();
+        return Err(
+            ask.error(format!("a redirect to {}://{host}, which is not safe to follow", target.scheme()))
+        );
+    }
+    Ok(Some(target))
+}
+
+/// The `Location` header, absolute or relative to the URL that was asked.
+pub(super) fn location(ask: &Ask, response: &Response) -> Result<Url> {
+    let header = response.headers().get(LOCATION).and_then(|l| l.to_str().ok());
+    let target = header.and_then(|l| response.url().join(l).ok());
+    target.ok_or_else(|| ask.error("the answer holds no usable Location"))
+}
+
+/// `response` if it is a success, else the error it stands for.
+async fn check_status(ask: &Ask, response: Response) -> Result<Response, Failure> {
+    let status = response.status();
+    if status.is_success() {
+        return Ok(response);
+    }
+    let pause =
+        response.headers().get(RETRY_AFTER).and_then(|v| v.to_str().ok()).and_then(|v| v.parse().ok());
+    let pause = pause.map(Duration::from_secs);
+    let message = error_message(response).await;
+    let again = match status.as_u16() {
+        408 | 429 | 500 | 502 | 503 | 504 if pause.is_none_or(|p| p <= MAX_RETRY_AFTER) => Some(pause),
+        _ => None,
+    };
+    Err(Failure { error: refusal(ask, status, &message, pause), again })
+}
+
+fn refusal(ask: &Ask, status: StatusCode, message: &str, pause: Option<Duration>) -> Error {
+    let (what, name) = &ask.thing;
+    let detail = if message.is_empty() { status.to_string() } else { message.to_owned() };
+    match status {
+        StatusCode::NOT_FOUND => Error::NotFound { what, name: name.clone() },
+        StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN => ask.error(format!(
+            "access to {} denied: it does not exist or needs a login ({detail})",
+            ask.scope.repository
+        )),
+        StatusCode::TOO_MANY_REQUESTS => {
+            let when = pause.map_or(String::new(), |p| format!(", try again in {} s", p.as_secs()));
+            ask.error(format!("too many requests{when} ({detail})"))
+        }
+        _ if message.is_empty() => ask.error(format!("the registry answered {status}")),
+        _ => ask.error(format!("the registry answered {status}: {message}")),
+    }
+}
+
+/// The messages of an error body (distribution-spec, "Error Codes"), or nothing.
+async fn error_message(mut response: Response) -> String {
+    #[derive(serde::Deserialize)]
+    struct Body {
+        errors: Vec<Entry>,
+    }
+    #[derive(serde::Deserialize)]
+    struct Entry {
+        #[serde(default)]
+        code: String,
+        #[serde(default)]
+        message: String,
+    }
+    let mut body = Vec::new();
+    let brief = Duration::from_secs(5);
+    while let Ok(Ok(Some(chunk))) = tokio::time::timeout(brief, response.chunk()).await {
+        if (body.len() + chunk.len()) as u64 > MAX_ERROR_BODY {
+            return String::new();
+        }
+        body.extend_from_slice(&chunk);
+    }
+    let Ok(body) = serde_json::from_slice::<Body>(&body) else { return String::new() };
+    let texts: Vec<String> = body
+        .errors
+        .into_iter()
+        .map(|e| if e.message.is_empty() { e.code } else { e.message })
+        // A server's words reach a terminal: no control characters, and not too many.
+        .map(|text| text.chars().filter(|c| !c.is_control()).take(200).collect())
+        .collect();
+    texts.join(", ")
+}
+
+/// What the HTTP library says, without the URL (which may hold a signature) and without its own layers' names.
+pub(super) fn reason_of(error: reqwest::Error) -> String {
+    let error = error.without_url();
+    let mut parts = vec![error.to_string()];
+    let mut source = std::error::Error::source(&error);
+    while let Some(cause) = source {
+        let text = cause.to_string();
+        if !parts.iter().any(|p| p.ends_with(&text)) {
+            parts.push(text);
+        }
+        source = cause.source();
+    }
+    let from = parts.len().saturating_sub(2);
+    parts[from..].join(": ")
+}
