@@ -3,6 +3,7 @@
 
 mod conformance {
     pub(crate) mod ast;
+    pub(crate) mod cases;
     pub(crate) mod dump;
     pub(crate) mod instructions;
     pub(crate) mod shell;

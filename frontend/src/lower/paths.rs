@@ -11,10 +11,16 @@ pub(super) fn absolute(dir: &str, path: &str) -> String {
     if directory && clean != "/" { format!("{clean}/") } else { clean }
 }
 
-/// What WORKDIR sets: as [`absolute`], and `.` is no directory mark.
+/// What WORKDIR sets in the image config: an absolute path stays as it is written, a relative one is joined and
+/// cleaned; `.` is no directory mark.
 pub(super) fn workdir(current: &str, path: &str) -> String {
-    let path = if path.is_empty() { current } else { path };
-    if path == "." { absolute(current, "") } else { absolute(current, path) }
+    match path {
+        "" if current.is_empty() => "/".to_owned(),
+        "" => current.to_owned(),
+        path if path.starts_with('/') => path.to_owned(),
+        "." => absolute(current, ""),
+        path => absolute(current, path),
+    }
 }
 
 /// Where COPY and ADD write: an empty path is the working directory.
@@ -52,7 +58,8 @@ mod tests {
         for (current, path, result) in [
             ("/a", "b", "/a/b"),
             ("/a/", "..", "/"),
-            ("/a", "/c/", "/c/"),
+            ("/a", "/c/../d/", "/c/../d/"),
+            ("/c/../d", "e", "/d/e"),
             ("", "x", "/x"),
             ("/a", ".", "/a"),
         ] {

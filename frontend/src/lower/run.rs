@@ -8,7 +8,6 @@ use super::instructions::{Build, Result, StageRun, unsupported};
 use super::state::State;
 use crate::ast::{CommandLine, Heredoc, Instruction, Run, Word};
 use crate::diagnostic::Diagnostic;
-use crate::ignore::clean_path;
 use crate::syntax::{Mode, chomp, parse_heredoc_word};
 
 /// Where the documents of RUN that bring their own interpreter are seen in the container.
@@ -145,7 +144,7 @@ pub(super) fn workdir(
     let path = build.expand(&stage.state, path)?;
     stage.state.set_dir(&path);
     let dir = stage.state.dir.clone();
-    let created_by = format!("WORKDIR {dir}");
+    let created_by = format!("WORKDIR {}", stage.state.image.config.working_dir);
     if dir == "/" {
         stage.state.note(created_by);
         return Ok(());
@@ -156,7 +155,7 @@ pub(super) fn workdir(
     about.no_cache = false;
     let user = &stage.state.image.config.user;
     let owner = (!user.is_empty()).then(|| OwnerSpec(user.clone()));
-    let mkdir = MkdirAction { path: clean_path(&dir), mode: 0o755, owner };
+    let mkdir = MkdirAction { path: dir, mode: 0o755, owner };
     let op = FileOp { base: stage.state.root, actions: vec![FileAction::Mkdir(mkdir)] };
     let vertex = build.definition.add(Op::File(op), about);
     stage.state.commit(vertex, created_by);

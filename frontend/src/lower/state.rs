@@ -64,8 +64,8 @@ impl State {
 
     pub(super) fn set_dir(&mut self, path: &str) {
         let dir = super::paths::workdir(&self.image.config.working_dir, path);
-        self.image.config.working_dir.clone_from(&dir);
-        self.dir = dir;
+        self.dir = crate::ignore::clean_path(&dir);
+        self.image.config.working_dir = dir;
     }
 
     /// A history entry of a step that made no layer.

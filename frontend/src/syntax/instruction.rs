@@ -169,7 +169,10 @@ fn from(node: &Node) -> Result<From> {
         [_] => None,
         [_, as_word, name] if as_word.text.eq_ignore_ascii_case("as") => Some(stage_name(name)?),
         _ => {
-            return Err(Box::new(Diagnostic::error("FROM requires either one or three arguments", node.span)));
+            return Err(Box::new(Diagnostic::error(
+                "FROM requires either one or three arguments",
+                node.span,
+            )));
         }
     };
     let flags = flags::read(node, &[("platform", Takes::One)])?;
