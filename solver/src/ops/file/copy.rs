@@ -61,7 +61,9 @@ pub(super) fn write(
     meta: Metadata,
     owner: Option<Owner>,
 ) -> Result<(), FileError> {
-    let target = prepare(view, dest, OsStr::new(name), false, owner.unwrap_or_default())?;
+    // The name is whatever the user called the document, slashes and dots included.
+    let name = Path::new(name).file_name().unwrap_or_default();
+    let target = prepare(view, dest, name, false, owner.unwrap_or_default())?;
     refuse_directory(view, &target)?;
     view.put(&target, Entry::File { meta, data: Data::Bytes(Arc::new(data.to_vec())), group: None })
 }

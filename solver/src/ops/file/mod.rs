@@ -60,9 +60,13 @@ fn run_copy(
     spool: BorrowedFd<'_>,
     cancel: &Cancel,
 ) -> Result<(), FileError> {
-    let source = action.from.and_then(|from| sources.get(&from));
-    let source =
-        source.ok_or_else(|| FileError::Unknown { what: "source", name: format!("{:?}", action.from) })?;
+    let source = match action.from {
+        Some(from) => sources.get(&from).cloned(),
+        // A stage from scratch that has made nothing yet.
+        None => Some(Source::Snapshot(Arc::new(Tree::merged(Vec::new())))),
+    };
+    let unknown = || FileError::Unknown { what: "source", name: format!("{:?}", action.from) };
+    let source = &source.ok_or_else(unknown)?;
     let set = Override { owner: owner_of(action.owner.as_ref(), view)?, mode: action.mode };
     for pattern in &action.sources {
         let matches = source.find(pattern, cancel)?;

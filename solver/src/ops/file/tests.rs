@@ -421,6 +421,37 @@ fn from_a_snapshot_owners_are_kept() {
 }
 
 #[test]
+fn an_empty_stage_has_nothing_to_copy() {
+    let bench = Bench::new(&[]);
+    let copy = |source| vec![FileAction::Copy(CopyAction { from: None, ..bench.copy(&[source], "/t/") })];
+    let error = bench.try_run(copy("/x")).err().unwrap();
+    assert!(error.to_string().ends_with("\"/x\": not found"), "{error}");
+    assert!(bench.run(copy("/*")).changed().is_empty());
+}
+
+#[test]
+fn a_name_of_a_document_is_no_path() {
+    for name in ["n", "/n", "../../n", "x/n"] {
+        let bench = Bench::new(&["base/d/"]);
+        let (name, data) = (name.to_owned(), b"1".to_vec());
+        let file = MkfileAction { name, dest: "/d".into(), data, mode: 0o644, owner: None };
+        assert_eq!(bench.run(vec![FileAction::Mkfile(file)]).changed(), ["d", "d/n"]);
+    }
+}
+
+#[test]
+fn a_raised_token_stops_a_copy() {
+    let bench = Bench::new(&["context/f=1"]);
+    let cancel = Cancel::new().unwrap();
+    let op = FileOp { base: None, actions: vec![FileAction::Copy(bench.copy(&["f"], "/f"))] };
+    let mut sink = DirSink::new(open(&bench.path("layer")), OwnerView::current());
+    cancel.raise();
+    let (tree, spool) = (Arc::new(Tree::merged(Vec::new())), open(&bench.path("spool")));
+    let error = execute(&op, tree, &bench.sources(), spool.as_fd(), &mut sink, &cancel).unwrap_err();
+    assert!(matches!(error, FileError::Cache(boxwright_cache::Error::Cancelled)));
+}
+
+#[test]
 fn later_actions_see_earlier_ones() {
     let bench = Bench::new(&["context/a/f=1", "context/b/f=2", "base/x->y"]);
     let file = MkfileAction {
