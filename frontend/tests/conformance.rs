@@ -6,6 +6,7 @@ mod conformance {
     pub(crate) mod cases;
     pub(crate) mod dump;
     pub(crate) mod instructions;
+    pub(crate) mod ports;
     pub(crate) mod shell;
     pub(crate) mod tables;
 }

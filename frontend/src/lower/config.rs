@@ -91,7 +91,7 @@ fn arg(build: &Build<'_>, state: &mut State, args: &[ArgWord]) -> Result<()> {
             state.env.set(name, value);
         }
         noted.push(value.as_ref().map_or_else(|| name.clone(), |value| format!("{name}={value}")));
-        state.args.push((name.clone(), value));
+        state.args.set(name, value.as_deref().unwrap_or_default());
     }
     state.note(format!("ARG {}", noted.join(" ")));
     Ok(())

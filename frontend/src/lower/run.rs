@@ -119,16 +119,8 @@ pub(super) fn with_shell(state: &State, args: &[String]) -> Vec<String> {
 
 /// The command with the arguments that were declared before it: `|2 A=1 B=2 /bin/sh -c make`.
 fn history(args: &[String], state: &State) -> String {
-    let mut declared: Vec<String> = Vec::new();
-    let mut names: Vec<&str> = Vec::new();
-    for (name, value) in &state.args {
-        if names.contains(&name.as_str()) {
-            continue;
-        }
-        names.push(name);
-        let value = state.env.value(name).or(value.as_deref()).unwrap_or_default();
-        declared.push(format!("{name}={value}"));
-    }
+    let value = |name: &str| state.env.value(name).or(state.args.value(name)).unwrap_or_default().to_owned();
+    let declared: Vec<String> = state.args.names().map(|name| format!("{name}={}", value(name))).collect();
     let count = format!("|{}", declared.len());
     let prefix = if declared.is_empty() { Vec::new() } else { vec![count] };
     let words: Vec<String> = prefix.into_iter().chain(declared).chain(args.iter().cloned()).collect();

@@ -17,8 +17,8 @@ pub(super) struct State {
     pub(super) env: Env,
     /// ENV of the image alone.
     pub(super) image_env: Env,
-    /// ARG in order of declaration, with the values that it found.
-    pub(super) args: Vec<(String, Option<String>)>,
+    /// ARG in order of declaration, with the values that it found; empty where there is none.
+    pub(super) args: Env,
     pub(super) dir: String,
     pub(super) platform: Platform,
     /// Its `config.env` is kept in `image_env`.
@@ -36,7 +36,7 @@ impl State {
             root,
             env: Env::default(),
             image_env: Env::default(),
-            args: Vec::new(),
+            args: Env::default(),
             dir: "/".to_owned(),
             platform,
             layers: Vec::new(),

@@ -65,7 +65,7 @@ pub fn parse(text: impl AsRef<[u8]>) -> Parsed {
 
 /// Comments may be in any encoding; what becomes part of the image may not.
 fn invalid_utf8(bytes: &[u8], at: usize, lines: &LineIndex) -> Option<Diagnostic> {
-    let span = lines.span(at..at + 1);
+    let span = lines.span(at..at + char::REPLACEMENT_CHARACTER.len_utf8());
     let line = &bytes[lines.start(span.first_line)..at];
     let comment = line.trim_ascii_start().starts_with(b"#");
     (!comment).then(|| Diagnostic::error("invalid UTF-8 in the Dockerfile", span))
