@@ -115,7 +115,7 @@ fn become_container(plan: &Plan) -> Outcome {
     }
     // The change of identity has cleared it.
     die_with_parent(plan)?;
-    plan.program.start(&plan.identity)
+    plan.program.start()
 }
 
 /// The kernel kills us when the thread that cloned us ends. It may have ended before it was asked to.

@@ -33,16 +33,41 @@ struct Identity {
 const IN_ROOT: ResolveFlags = ResolveFlags::IN_ROOT.union(ResolveFlags::NO_MAGICLINKS);
 const REAL: ResolveFlags = ResolveFlags::BENEATH.union(ResolveFlags::NO_SYMLINKS);
 
-/// Makes `path` in the mounted `root`, unless something is there.
+/// Makes `path` in the mounted `root`, unless something is there. What a symlink leads to is made in its place, in the
+/// root: images bring an `/etc/resolv.conf` that points to where nothing is yet.
 pub(crate) fn ensure(root: BorrowedFd<'_>, path: &str, kind: FileType) -> rustix::io::Result<Vec<Made>> {
     let mut made = Vec::new();
+    let mut path = path.to_owned();
+    for _ in 0..MAX_LINKS {
+        match walk(root, &path, kind, &mut made)? {
+            Some(next) => path = next,
+            None => return Ok(made),
+        }
+    }
+    Err(Errno::LOOP)
+}
+
+/// As the kernel's own limit.
+const MAX_LINKS: usize = 40;
+
+/// Some other path that stands for this one, where a symlink on it leads nowhere.
+fn walk(
+    root: BorrowedFd<'_>,
+    path: &str,
+    kind: FileType,
+    made: &mut Vec<Made>,
+) -> rustix::io::Result<Option<String>> {
     let mut parent = open(root, ".", IN_ROOT)?;
     let names: Vec<&str> = path.split('/').filter(|n| !n.is_empty() && *n != ".").collect();
-    let mut prefix = String::new();
     for (n, name) in names.iter().enumerate() {
-        prefix = if n == 0 { (*name).to_owned() } else { format!("{prefix}/{name}") };
+        let prefix = names[..=n].join("/");
         parent = match open(root, &prefix, IN_ROOT) {
             Err(Errno::NOENT) => {
+                if let Ok(target) = rustix::fs::readlinkat(&parent, *name, Vec::new()) {
+                    let target = target.into_string().map_err(|_| Errno::ILSEQ)?;
+                    let before = if target.starts_with('/') { String::new() } else { names[..n].join("/") };
+                    return Ok(Some(format!("{before}/{target}/{}", names[n + 1..].join("/"))));
+                }
                 let kind = if n + 1 == names.len() { kind } else { FileType::Directory };
                 made.push(make(&parent, name, kind)?);
                 open(parent.as_fd(), name, REAL)?
@@ -50,7 +75,7 @@ pub(crate) fn ensure(root: BorrowedFd<'_>, path: &str, kind: FileType) -> rustix
             result => result?,
         };
     }
-    Ok(made)
+    Ok(None)
 }
 
 fn make(parent: &OwnedFd, name: &str, kind: FileType) -> rustix::io::Result<Made> {
@@ -174,6 +199,21 @@ mod tests {
         remember(root.as_fd(), &mut made);
         take_back(root.as_fd(), made);
         assert!(!dir.path().join("run/x").exists());
+    }
+
+    #[test]
+    fn links_that_lead_nowhere_are_followed_as_well() {
+        let (dir, root) = tree(|p| {
+            std::fs::create_dir(p.join("etc")).unwrap();
+            symlink("../run/resolve/stub.conf", p.join("etc/resolv.conf")).unwrap();
+            symlink("loop", p.join("loop")).unwrap();
+        });
+        let mut made = ensure_real(&root, &dir, "etc/resolv.conf", FileType::RegularFile);
+        assert!(dir.path().join("run/resolve/stub.conf").is_file());
+        remember(root.as_fd(), &mut made);
+        take_back(root.as_fd(), made);
+        assert!(!dir.path().join("run").exists());
+        assert_eq!(ensure(root.as_fd(), "loop/x", FileType::Directory).unwrap_err(), Errno::LOOP);
     }
 
     /// In a mount of our own a place is named by its path in it; in a plain directory, as here, by the host's.

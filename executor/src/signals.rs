@@ -40,8 +40,8 @@ impl Signals {
         self.fd.as_fd()
     }
 
-    /// Those that came since the last time.
-    pub(crate) fn take(&self) -> Vec<i32> {
+    /// The numbers of those that came since the last time. The descriptor is readable while there are some.
+    pub fn take(&self) -> Vec<i32> {
         let mut record = [0; SIGNAL_RECORD];
         let mut taken = Vec::new();
         while rustix::io::read(&self.fd, &mut record) == Ok(SIGNAL_RECORD) {

@@ -56,7 +56,7 @@ impl Program {
     }
 
     /// Returns only when there is nothing to execute.
-    pub(super) fn start(&self, _identity: &Identity) -> Outcome {
+    pub(super) fn start(&self) -> Outcome {
         let (n, path) = self.find()?;
         if self.is_ours(path, 4) {
             return Err(at(Stage::Executable, n)(Errno::ACCESS));

@@ -129,7 +129,7 @@ impl Output {
 }
 
 /// A layer with busybox and its names, made once for all tests.
-fn busybox() -> &'static Path {
+pub(crate) fn busybox() -> &'static Path {
     static LAYER: OnceLock<PathBuf> = OnceLock::new();
     LAYER.get_or_init(|| make_busybox(Path::new(env!("CARGO_TARGET_TMPDIR"))))
 }

@@ -4,6 +4,7 @@ mod fixture;
 mod hostile;
 mod isolation;
 mod lifetime;
+mod local;
 mod mounts;
 mod process;
 mod terminal;

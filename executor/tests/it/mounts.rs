@@ -117,6 +117,18 @@ fn hidden_stubs_are_replaced_and_taken_back() {
 }
 
 #[test]
+fn a_resolver_file_that_is_a_link_to_nowhere() {
+    let sandbox = Sandbox::new().layer(|path| {
+        fs::create_dir(path.join("etc")).unwrap();
+        symlink("../run/systemd/resolve/stub-resolv.conf", path.join("etc/resolv.conf")).unwrap();
+    });
+    let mut spec = sandbox.spec(&["cat", "/etc/resolv.conf"]);
+    spec.mounts = vec![file("/etc/resolv.conf", "nameserver 9.9.9.9\n")];
+    assert_eq!(run(spec).text(), "nameserver 9.9.9.9\n");
+    assert!(!sandbox.upper().join("run").exists());
+}
+
+#[test]
 fn targets_that_make_no_sense_are_refused() {
     for target in ["/", "relative", "/proc", "/proc/sys/kernel/core_pattern", "/sys"] {
         let sandbox = Sandbox::new();

@@ -1,0 +1,123 @@
+//! RUN steps over a real store.
+
+use std::path::Path;
+use std::sync::Arc;
+
+use crate::fixture::busybox;
+use boxwright_cache::snapshot::Snapshot;
+use boxwright_cache::{Cancel, Store};
+use boxwright_executor::{LocalExecutor, Stubs, open_directory};
+use boxwright_solver::event::LogStream;
+use boxwright_solver::executor::{ExecError, ExecMount, ExecMountSource, ExecSpec, Executor};
+use boxwright_solver::ir::NetworkMode;
+
+struct Steps {
+    _dir: tempfile::TempDir,
+    store: Store,
+    executor: LocalExecutor,
+    base: Snapshot,
+}
+
+impl Steps {
+    fn new() -> Steps {
+        let dir = tempfile::tempdir().unwrap();
+        let store = Store::open(&dir.path().join("store")).unwrap();
+        let stubs = Stubs::new(open_directory(&store.path().join("stubs")).unwrap());
+        let executor = LocalExecutor::new(Arc::new(stubs), Some(b"nameserver 9.9.9.9\n".to_vec()));
+        let layer = store.new_layer().unwrap();
+        copy(busybox(), layer.fs());
+        let layer = layer.commit(&Cancel::new().unwrap()).unwrap();
+        let base = Snapshot::default().with(layer);
+        Steps { _dir: dir, store, executor, base }
+    }
+
+    fn step(&self, root: &Snapshot, script: &str) -> ExecSpec {
+        ExecSpec {
+            root: root.clone(),
+            mounts: Vec::new(),
+            args: ["/bin/sh", "-c", script].map(str::to_owned).to_vec(),
+            env: vec!["PATH=/bin".to_owned()],
+            cwd: "/".to_owned(),
+            user: String::new(),
+            network: NetworkMode::None,
+            platform: boxwright_cache::oci::Platform::host(),
+        }
+    }
+
+    fn run(&self, spec: &ExecSpec) -> Result<(Snapshot, String), ExecError> {
+        let cancel = Cancel::new().unwrap();
+        let mut layer = self.store.new_layer().unwrap();
+        let mut text = Vec::new();
+        let mut log = |_: LogStream, bytes: &[u8]| text.extend_from_slice(bytes);
+        self.executor.run(spec, &mut layer, &mut log, &cancel)?;
+        let layer = layer.commit(&cancel).unwrap();
+        Ok((spec.root.with(layer), String::from_utf8(text).unwrap()))
+    }
+}
+
+fn copy(from: &Path, to: impl std::os::fd::AsFd) {
+    use std::os::fd::AsRawFd;
+    let to = format!("/proc/{}/fd/{}", std::process::id(), to.as_fd().as_raw_fd());
+    let status = std::process::Command::new("cp").arg("-a").arg(from.join(".")).arg(to).status().unwrap();
+    assert!(status.success());
+}
+
+#[test]
+fn a_step_sees_what_the_one_before_it_did() {
+    let steps = Steps::new();
+    let (first, _) = steps.run(&steps.step(&steps.base, "echo made > /file; rm /etc/group")).unwrap();
+    let (_, text) =
+        steps.run(&steps.step(&first, "cat /file; ls /etc; hostname; cat /etc/resolv.conf")).unwrap();
+    assert_eq!(text, "made\nhosts\npasswd\nresolv.conf\nbuildkitsandbox\nnameserver 9.9.9.9\n");
+}
+
+#[test]
+fn a_step_that_does_nothing_leaves_the_layer_of_nothing() {
+    let steps = Steps::new();
+    let (nothing, _) = steps.run(&steps.step(&steps.base, "true")).unwrap();
+    let empty = steps.store.new_layer().unwrap().commit(&Cancel::new().unwrap()).unwrap();
+    assert_eq!(nothing.layers().last().unwrap().diff_id(), empty.diff_id());
+}
+
+#[test]
+fn mounts_of_a_step() {
+    let steps = Steps::new();
+    let (other, _) = steps.run(&steps.step(&steps.base, "mkdir /src; echo text > /src/f")).unwrap();
+    let bind = |target: &str, read_only| ExecMount {
+        target: target.to_owned(),
+        source: ExecMountSource::Bind { from: other.clone(), selector: "/src".into() },
+        read_only,
+    };
+    let mut spec =
+        steps.step(&steps.base, "cat /ro/f /script; echo x >> /rw/f; cat /rw/f; echo y > /ro/f || true");
+    let script = ExecMountSource::Inline { data: b"inline\n".to_vec(), mode: 0o755 };
+    spec.mounts = vec![bind("/ro", true), bind("/rw", false)];
+    spec.mounts.push(ExecMount { target: "/script".into(), source: script, read_only: true });
+    let (result, text) = steps.run(&spec).unwrap();
+    assert!(text.starts_with("text\ninline\ntext\nx\n") && text.contains("Read-only"), "{text}");
+    let empty = steps.store.new_layer().unwrap().commit(&Cancel::new().unwrap()).unwrap();
+    assert_eq!(result.layers().last().unwrap().diff_id(), empty.diff_id());
+}
+
+#[test]
+fn failures_are_told_apart() {
+    let steps = Steps::new();
+    let exit = steps.run(&steps.step(&steps.base, "exit 3"));
+    assert!(matches!(exit, Err(ExecError::Exit { code: 3 })), "{exit:?}");
+    let mut spec = steps.step(&steps.base, "");
+    spec.args = vec!["nothing".to_owned()];
+    let start = steps.run(&spec);
+    assert!(matches!(start, Err(ExecError::Start { code: 127, .. })), "{start:?}");
+}
+
+#[test]
+fn a_cancelled_step_ends() {
+    let steps = Steps::new();
+    let cancel = Cancel::new().unwrap();
+    let raise = cancel.clone();
+    let mut layer = steps.store.new_layer().unwrap();
+    let mut log = |_: LogStream, _: &[u8]| raise.raise();
+    let spec = steps.step(&steps.base, "echo up; sleep 1000");
+    let ended = steps.executor.run(&spec, &mut layer, &mut log, &cancel);
+    assert!(matches!(ended, Err(ExecError::Cache(boxwright_cache::Error::Cancelled))), "{ended:?}");
+}
