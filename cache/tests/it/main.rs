@@ -1,5 +1,8 @@
 //! Tests of the crate from outside, against real and hostile counterparts. One binary, a module per subject.
 
+mod archives;
 mod distribution;
+mod images;
+mod peers;
 mod registry;
 mod server;
