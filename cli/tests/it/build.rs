@@ -1,0 +1,180 @@
+//! `build`: stages, flags and what comes out.
+
+use std::fs;
+use std::io::Write;
+use std::process::Stdio;
+
+use boxwright_testdata::Ran;
+use boxwright_testdata::listing::Listing;
+
+use crate::tool::{Boxwright, Context};
+
+#[test]
+fn stages_copy_from_each_other_and_the_image_runs() {
+    let boxwright = Boxwright::with_busybox();
+    let context = Context::new(
+        "ARG TAG=latest\n\
+         FROM busybox:$TAG AS made\n\
+         WORKDIR /out\n\
+         COPY in.txt .\n\
+         RUN tr a-z A-Z < in.txt > upper.txt\n\
+         FROM busybox AS checked\n\
+         COPY --from=made /out /out\n\
+         RUN grep -q HELLO /out/upper.txt && echo ok > /ok\n\
+         FROM busybox\n\
+         COPY --from=made /out/upper.txt /\n\
+         COPY --from=checked /ok /\n\
+         ENV WHO=world\n\
+         CMD [\"sh\", \"-c\", \"cat /upper.txt /ok; echo $WHO\"]\n",
+    )
+    .file("in.txt", "hello\n");
+    boxwright.build(&context, &["-t", "app:1"]).ok();
+    assert_eq!(boxwright.output_of("app:1", &[]), "HELLO\nok\nworld\n");
+}
+
+#[test]
+fn run_takes_shell_exec_and_heredoc_forms() {
+    let boxwright = Boxwright::with_busybox();
+    let context = Context::new(
+        "FROM busybox\n\
+         RUN echo shell > /1\n\
+         RUN [\"sh\", \"-c\", \"echo exec > /2\"]\n\
+         RUN <<EOF\necho here > /3\necho doc >> /3\nEOF\n\
+         COPY <<EOF /4\ninline\nEOF\n",
+    );
+    boxwright.build(&context, &["-t", "forms"]).ok();
+    assert_eq!(
+        boxwright.output_of("forms", &["cat", "/1", "/2", "/3", "/4"]),
+        "shell\nexec\nhere\ndoc\ninline\n"
+    );
+}
+
+#[test]
+fn quiet_prints_the_id_alone_and_iidfile_has_it() {
+    let boxwright = Boxwright::with_busybox();
+    let context = Context::new("FROM busybox\nLABEL a=b\n");
+    let file = boxwright.scratch("iid");
+    let ran = boxwright.run(&["build", "-q", "--iidfile", file.to_str().unwrap(), context.path()]);
+    assert_eq!(ran.stderr, "");
+    let id = ran.ok();
+    assert!(id.starts_with("sha256:") && id.len() == 7 + 64 + 1, "{id:?}");
+    assert_eq!(fs::read_to_string(file).unwrap(), id.trim_end());
+    assert_eq!(boxwright.inspect(id.trim_end())["Config"]["Labels"]["a"], "b");
+}
+
+#[test]
+fn the_dockerfile_comes_from_a_file_elsewhere_or_from_stdin() {
+    let boxwright = Boxwright::with_busybox();
+    let context = Context::new("FROM nosuch\n").file("a", "1");
+    let elsewhere = Context::new("FROM busybox\nCOPY a /a\n");
+    let file = elsewhere.join("Dockerfile");
+    boxwright.build(&context, &["-t", "f", "-f", file.to_str().unwrap()]).ok();
+    assert_eq!(boxwright.output_of("f", &["cat", "/a"]), "1");
+
+    let mut command = boxwright.command(&["build", "-t", "stdin", "-f", "-", context.path()]);
+    let mut child =
+        command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+    child.stdin.take().unwrap().write_all(b"FROM busybox\nCOPY a /b\n").unwrap();
+    Ran::new("build -f -".into(), &child.wait_with_output().unwrap()).ok();
+    assert_eq!(boxwright.output_of("stdin", &["cat", "/b"]), "1");
+}
+
+#[test]
+fn build_args_labels_and_several_tags() {
+    let boxwright = Boxwright::with_busybox();
+    let context = Context::new("FROM busybox\nARG A=1\nARG B=2\nENV E=$A-$B\n");
+    boxwright.build(&context, &["-t", "x:1", "-t", "x:2", "--build-arg", "A=9", "--label", "k=v"]).ok();
+    let (one, two) = (boxwright.inspect("x:1"), boxwright.inspect("x:2"));
+    assert_eq!(one["Id"], two["Id"]);
+    assert_eq!(one["Config"]["Labels"]["k"], "v");
+    let env = one["Config"]["Env"].as_array().unwrap();
+    assert!(env.iter().any(|e| e == "E=9-2"), "{env:?}");
+}
+
+#[test]
+fn a_target_stage_is_built_and_nothing_beyond_it() {
+    let boxwright = Boxwright::with_busybox();
+    let context = Context::new(
+        "FROM busybox AS wanted\nRUN echo yes > /w\nFROM busybox AS unneeded\nRUN echo MARK; exit 1\nFROM wanted\nRUN exit 2\n",
+    );
+    boxwright.build(&context, &["-t", "t", "--target", "wanted"]).says_nothing_of("MARK").ok();
+    assert_eq!(boxwright.output_of("t", &["cat", "/w"]), "yes\n");
+}
+
+#[test]
+fn the_tar_output_is_the_file_system_of_the_image() {
+    let boxwright = Boxwright::with_busybox();
+    let context =
+        Context::new("FROM scratch\nCOPY --chown=3:4 --chmod=640 a /d/a\nCOPY a /b\n").file("a", "content");
+    let tar = boxwright.scratch("out.tar");
+    boxwright.build(&context, &["-o", &format!("type=tar,dest={}", tar.display())]).ok();
+    let listing = Listing::of_tar(&tar);
+    let paths: Vec<_> = listing.entries.keys().map(String::as_str).collect();
+    assert_eq!(paths, ["b", "d", "d/a"]);
+    assert!(listing.entries["d/a"].ends_with("0640 3:4"), "{:?}", listing.entries);
+}
+
+#[test]
+fn dockerignore_leaves_files_out_and_lets_some_in() {
+    let boxwright = Boxwright::with_busybox();
+    let context = Context::new("FROM busybox\nCOPY . /c\n")
+        .file(".dockerignore", "*.log\nsub\n!sub/keep\n")
+        .file("a.log", "")
+        .file("a.txt", "")
+        .file("sub/drop", "")
+        .file("sub/keep", "");
+    boxwright.build(&context, &["-t", "i"]).ok();
+    let found = boxwright.output_of("i", &["find", "/c", "-type", "f"]);
+    let mut found: Vec<_> = found.lines().collect();
+    found.sort_unstable();
+    assert_eq!(found, ["/c/.dockerignore", "/c/Dockerfile", "/c/a.txt", "/c/sub/keep"]);
+}
+
+#[test]
+fn add_unpacks_tars_and_copy_does_not() {
+    let boxwright = Boxwright::with_busybox();
+    let tar =
+        boxwright_testdata::tar::Tar::new().owner(7, 8).dir("d", 0o750).file("d/f", 0o604, "x").finish();
+    let context = Context::new("FROM busybox\nADD a.tar /added/\nCOPY a.tar /copied/\n").file("a.tar", tar);
+    boxwright.build(&context, &["-t", "a"]).ok();
+    let seen =
+        boxwright.output_of("a", &["stat", "-c", "%a %u:%g %n", "/added/d", "/added/d/f", "/copied/a.tar"]);
+    assert_eq!(seen, "750 7:8 /added/d\n604 7:8 /added/d/f\n644 0:0 /copied/a.tar\n");
+}
+
+#[test]
+fn onbuild_runs_in_the_child_alone() {
+    let boxwright = Boxwright::with_busybox();
+    let parent = Context::new("FROM busybox\nONBUILD COPY f /f\nONBUILD RUN cat /f > /g\n");
+    boxwright.build(&parent, &["-t", "parent"]).ok();
+    let child = Context::new("FROM parent\nRUN cat /g > /h\n").file("f", "from the child");
+    boxwright.build(&child, &["-t", "child"]).ok();
+    assert_eq!(boxwright.output_of("child", &["cat", "/h"]), "from the child");
+    assert!(boxwright.inspect("child")["Config"]["OnBuild"].as_array().is_none_or(Vec::is_empty));
+}
+
+#[test]
+fn what_is_not_there_yet_is_refused_by_name() {
+    let boxwright = Boxwright::with_busybox();
+    let context = Context::new("FROM busybox\nRUN --security=insecure true\n");
+    boxwright.build(&context, &[]).fails_with(1).says("security");
+}
+
+#[test]
+fn plain_progress_numbers_steps_and_keeps_the_whole_log() {
+    let boxwright = Boxwright::with_busybox();
+    let context = Context::new(
+        "FROM busybox AS first\nRUN seq 1 500\nFROM busybox\nCOPY --from=first /etc/passwd /p\nRUN echo to-stderr >&2\n",
+    );
+    let ran = boxwright
+        .build(&context, &["-t", "p"])
+        .says("first")
+        .says("[first 2/2] RUN seq 1 500")
+        .says("to-stderr");
+    for number in 1..=500 {
+        assert!(
+            ran.stderr.lines().any(|l| l.ends_with(&format!(" {number}"))),
+            "line {number} is missing in {ran}"
+        );
+    }
+}

@@ -1,0 +1,198 @@
+//! What is built again after a change, and what is not. A step's own output tells whether it ran: it prints a
+//! word that stands nowhere else.
+
+use std::fs;
+use std::process::Stdio;
+use std::time::Instant;
+
+use boxwright_testdata::Ran;
+use boxwright_testdata::peer::free_port;
+
+use crate::tool::{Boxwright, Context};
+
+/// Two independent stages over one context; each RUN prints its mark when it really runs.
+const DOCKERFILE: &str = "FROM busybox AS a\n\
+    ARG SALT=none\n\
+    COPY a.txt /a.txt\n\
+    RUN echo ran-\"$((1))\"-a && cat /a.txt > /out\n\
+    FROM busybox AS b\n\
+    COPY b.txt /b.txt\n\
+    RUN echo ran-\"$((1))\"-b && cat /b.txt > /out\n\
+    FROM busybox\n\
+    COPY --from=a /out /a\n\
+    COPY --from=b /out /b\n\
+    RUN echo ran-\"$((1))\"-last\n\
+    LABEL version=1\n";
+
+struct Fixture {
+    boxwright: Boxwright,
+    context: Context,
+}
+
+impl Fixture {
+    /// Everything built once.
+    fn built() -> Fixture {
+        let context = Context::new(DOCKERFILE).file("a.txt", "a1").file("b.txt", "b1");
+        let fixture = Fixture { boxwright: Boxwright::with_busybox(), context };
+        assert_eq!(fixture.rebuild(&[]), ["a", "b", "last"]);
+        fixture
+    }
+
+    /// Builds again; which steps ran, in the order of the alphabet.
+    #[track_caller]
+    fn rebuild(&self, args: &[&str]) -> Vec<&'static str> {
+        let mut all = vec!["-t", "x"];
+        all.extend(args);
+        let ran = self.boxwright.build(&self.context, &all);
+        assert_eq!(ran.status, 0, "{ran}");
+        ["a", "b", "last"].into_iter().filter(|m| ran.stderr.contains(&format!("ran-1-{m}"))).collect()
+    }
+
+    fn id(&self) -> serde_json::Value {
+        self.boxwright.inspect("x")["Id"].clone()
+    }
+}
+
+#[test]
+fn a_second_build_runs_nothing_and_gives_the_same_image() {
+    let fixture = Fixture::built();
+    let before = fixture.id();
+    assert_eq!(fixture.rebuild(&[]), [""; 0]);
+    assert_eq!(fixture.id(), before);
+}
+
+#[test]
+fn a_changed_source_rebuilds_what_depends_on_it() {
+    let fixture = Fixture::built();
+    fixture.context.write("a.txt", "a2");
+    assert_eq!(fixture.rebuild(&[]), ["a", "last"]);
+    fixture.context.write("a.txt", "a1");
+    assert_eq!(fixture.rebuild(&[]), [""; 0], "the first state is still in the cache");
+}
+
+#[test]
+fn a_touched_source_rebuilds_nothing() {
+    let fixture = Fixture::built();
+    let later = std::time::SystemTime::now() + std::time::Duration::from_secs(100);
+    fs::File::options().write(true).open(fixture.context.join("a.txt")).unwrap().set_modified(later).unwrap();
+    assert_eq!(fixture.rebuild(&[]), [""; 0]);
+}
+
+#[test]
+fn a_changed_mode_of_a_source_rebuilds() {
+    use std::os::unix::fs::PermissionsExt;
+    let fixture = Fixture::built();
+    fs::set_permissions(fixture.context.join("a.txt"), fs::Permissions::from_mode(0o600)).unwrap();
+    assert!(fixture.rebuild(&[]).contains(&"a"));
+}
+
+#[test]
+fn a_file_that_no_step_names_rebuilds_nothing() {
+    let fixture = Fixture::built();
+    fixture.context.write("unrelated", "x");
+    assert_eq!(fixture.rebuild(&[]), [""; 0]);
+}
+
+#[test]
+fn a_changed_line_rebuilds_from_there() {
+    let fixture = Fixture::built();
+    let changed = DOCKERFILE.replace("cat /b.txt > /out", "cat /b.txt /b.txt > /out");
+    fixture.context.write("Dockerfile", changed);
+    assert_eq!(fixture.rebuild(&[]), ["b", "last"]);
+}
+
+#[test]
+fn early_cutoff_spares_what_follows_a_step_with_the_same_result() {
+    let fixture = Fixture::built();
+    // Other words, the same file: what is built on it has nothing to do.
+    let changed = DOCKERFILE.replace("cat /b.txt > /out", "cat < /b.txt > /out");
+    fixture.context.write("Dockerfile", changed);
+    assert_eq!(fixture.rebuild(&[]), ["b"]);
+}
+
+#[test]
+fn an_argument_counts_for_the_steps_after_its_declaration() {
+    let fixture = Fixture::built();
+    let ran = fixture.rebuild(&["--build-arg", "SALT=other"]);
+    assert!(ran.contains(&"a") && !ran.contains(&"b"), "{ran:?}");
+}
+
+#[test]
+fn a_label_rebuilds_nothing() {
+    let fixture = Fixture::built();
+    fixture.context.write("Dockerfile", DOCKERFILE.replace("version=1", "version=2"));
+    assert_eq!(fixture.rebuild(&[]), [""; 0]);
+    assert_eq!(fixture.boxwright.inspect("x")["Config"]["Labels"]["version"], "2");
+}
+
+#[test]
+fn another_base_rebuilds_what_stands_on_it() {
+    let fixture = Fixture::built();
+    let base = Context::new("FROM busybox\nRUN echo new > /base\n");
+    fixture.boxwright.build(&base, &["-t", "busybox"]).ok();
+    assert_eq!(fixture.rebuild(&[]), ["a", "b", "last"]);
+}
+
+#[test]
+fn no_cache_runs_everything() {
+    let fixture = Fixture::built();
+    assert_eq!(fixture.rebuild(&["--no-cache"]), ["a", "b", "last"]);
+    assert_eq!(fixture.rebuild(&[]), [""; 0], "what was built without the cache is in it");
+}
+
+#[test]
+fn pruning_the_cache_forgets_steps_and_keeps_images() {
+    let fixture = Fixture::built();
+    fixture.boxwright.ok(&["builder", "prune", "-a", "-f"]);
+    assert_eq!(fixture.boxwright.output_of("x", &["cat", "/a", "/b"]), "a1b1");
+    assert_eq!(fixture.rebuild(&[]), ["a", "b", "last"]);
+}
+
+#[test]
+fn independent_stages_run_at_the_same_time() {
+    let boxwright = Boxwright::with_busybox();
+    // One stage listens, the other one connects to it: neither could end alone.
+    let port = free_port();
+    let context = Context::new(&format!(
+        "FROM busybox AS a\n\
+         RUN echo x | timeout 30 nc -l -p {port}\n\
+         FROM busybox AS b\n\
+         RUN for i in $(seq 600); do nc -w 1 127.0.0.1 {port} < /dev/null && exit 0; usleep 50000; done; exit 1\n\
+         FROM scratch\n\
+         COPY --from=a /bin/true /a\n\
+         COPY --from=b /bin/true /b\n"
+    ));
+    boxwright.build(&context, &["--network", "host"]).ok();
+}
+
+#[test]
+fn two_builds_at_once_share_the_work() {
+    let boxwright = Boxwright::with_busybox();
+    let context = Context::new(
+        "FROM busybox\nRUN sleep 2; cat /proc/sys/kernel/random/uuid > /id; echo ran-\"$((1))\"-step\n",
+    );
+    let started = Instant::now();
+    let builds: Vec<_> = ["one", "two"]
+        .into_iter()
+        .map(|tag| {
+            let mut command = boxwright.command(&["build", "--progress", "plain", "-t", tag, context.path()]);
+            command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap()
+        })
+        .collect();
+    let ran: Vec<_> =
+        builds.into_iter().map(|b| Ran::new("build".into(), &b.wait_with_output().unwrap())).collect();
+    for build in &ran {
+        assert_eq!(build.status, 0, "{build}");
+    }
+    let times = ran.iter().filter(|r| r.stderr.contains("ran-1-step")).count();
+    assert_eq!(times, 1, "{} and {}, after {:?}", ran[0], ran[1], started.elapsed());
+    let cat = ["cat", "/id"];
+    assert_eq!(boxwright.output_of("one", &cat), boxwright.output_of("two", &cat));
+}
+
+#[test]
+fn stores_do_not_know_of_each_other() {
+    let (one, two) = (Boxwright::with_busybox(), Boxwright::new());
+    assert!(one.ok(&["images"]).contains("busybox"));
+    assert!(!two.ok(&["images"]).contains("busybox"));
+}

@@ -1,0 +1,165 @@
+//! What goes wrong, goes wrong with one clear message and the right exit code, and leaves nothing behind.
+
+use std::fs;
+use std::process::Stdio;
+use std::time::{Duration, Instant};
+
+use rustix::mount::{MountFlags, UnmountFlags, mount, unmount};
+use rustix::process::Signal;
+
+use crate::tool::{Boxwright, Context, Running, eventually};
+
+/// Builds a Dockerfile that must fail, and checks that it left no image.
+#[track_caller]
+fn fails(dockerfile: &str, says: &[&str]) {
+    let boxwright = Boxwright::with_busybox();
+    let mut ran = boxwright.build(&Context::new(dockerfile), &["-t", "half"]).fails_with(1);
+    for text in says {
+        ran = ran.says(text);
+    }
+    boxwright.run(&["image", "inspect", "half"]).fails_with(1);
+}
+
+#[test]
+fn a_failed_step_shows_its_line_its_code_and_its_log() {
+    fails(
+        "FROM busybox\nRUN echo fine\nRUN echo some output; \\\n  echo some complaint >&2; \\\n  exit 3\nRUN echo never\n",
+        &["Dockerfile:3", "exit 3", "some output", "some complaint", "exit code: 3"],
+    );
+}
+
+#[test]
+fn a_missing_source_is_named() {
+    fails("FROM busybox\nCOPY nosuch.txt /x\n", &["nosuch.txt", "Dockerfile:2", "not found"]);
+}
+
+#[test]
+fn an_unknown_instruction_is_named_before_anything_runs() {
+    fails("FROM busybox\nRUN echo one\nCOPPY a /x\n", &["unknown instruction: COPPY", "Dockerfile:3"]);
+}
+
+#[test]
+fn no_stage_and_an_empty_file_are_said() {
+    fails("RUN true\n", &["no build stage"]);
+    fails("", &["empty"]);
+}
+
+#[test]
+fn a_missing_target_and_a_missing_stage_are_named() {
+    let boxwright = Boxwright::with_busybox();
+    boxwright.build(&Context::new("FROM busybox\n"), &["--target", "nosuch"]).fails_with(1).says("nosuch");
+}
+
+#[test]
+fn a_missing_context_or_dockerfile_is_named() {
+    let boxwright = Boxwright::new();
+    boxwright.run(&["build", "/nosuch/context"]).fails_with(1).says("/nosuch/context");
+    boxwright.build(&Context::new(""), &["-f", "/nosuch/file"]).fails_with(1).says("/nosuch/file");
+}
+
+#[test]
+fn a_program_that_is_not_there_is_named() {
+    fails("FROM busybox\nRUN [\"/nosuch/program\"]\n", &["/nosuch/program", "Dockerfile:2"]);
+}
+
+#[test]
+fn wrong_use_is_said_with_status_1_and_of_run_with_125() {
+    let boxwright = Boxwright::new();
+    assert_ne!(boxwright.run(&["nosuchcommand"]).status, 0);
+    assert_eq!(boxwright.run(&["run"]).status, 125);
+    assert_ne!(boxwright.run(&["build"]).status, 0);
+}
+
+#[test]
+fn a_full_disk_is_said_and_the_next_build_works() {
+    let boxwright = Boxwright::new();
+    let store = boxwright.store();
+    fs::create_dir(&store).unwrap();
+    mount("none", &store, "tmpfs", MountFlags::empty(), Some(c"size=24m")).unwrap();
+    let outcome = std::panic::catch_unwind(|| {
+        boxwright.ok(&[
+            "load",
+            "-q",
+            "-i",
+            boxwright_testdata::base::busybox(crate::tool::cache()).to_str().unwrap(),
+        ]);
+        let context = Context::new("FROM busybox\nCOPY big /big\n").file("big", vec![7; 30 << 20]);
+        boxwright.build(&context, &["-t", "half"]).fails_with(1).says("No space left on device");
+        let context = Context::new("FROM busybox\nRUN head -c 31457280 /dev/zero > /big\n");
+        boxwright.build(&context, &["-t", "half"]).fails_with(1).says("No space left on device");
+        boxwright.run(&["image", "inspect", "half"]).fails_with(1);
+        let context = Context::new("FROM busybox\nRUN echo small > /small\n");
+        boxwright.build(&context, &["-t", "whole"]).ok();
+        assert_eq!(boxwright.output_of("whole", &["cat", "/small"]), "small\n");
+    });
+    unmount(&store, UnmountFlags::DETACH).unwrap();
+    if let Err(panic) = outcome {
+        std::panic::resume_unwind(panic);
+    }
+}
+
+#[test]
+fn an_interrupted_build_ends_at_once_and_leaves_nothing() {
+    let boxwright = Boxwright::with_busybox();
+    let seconds = format!("27{}", std::process::id());
+    let context = Context::new(&format!("FROM busybox\nRUN touch /half; sleep {seconds}\n"));
+    for signal in [Signal::INT, Signal::TERM] {
+        let mut command = boxwright.command(&["build", "--progress", "plain", "-t", "half", context.path()]);
+        let mut running = Running::start(command.stdout(Stdio::null()).stderr(Stdio::null()));
+        eventually("the step runs", || processes_with(&seconds) > 0);
+        let asked = Instant::now();
+        running.signal(signal);
+        let status = running.wait();
+        assert!(asked.elapsed() < Duration::from_secs(2), "it took {:?}", asked.elapsed());
+        assert_eq!(status, if signal == Signal::INT { 130 } else { 143 });
+        eventually("the step is gone", || processes_with(&seconds) == 0);
+    }
+    assert_no_mount_of(&boxwright);
+    boxwright.run(&["image", "inspect", "half"]).fails_with(1);
+    let context = Context::new("FROM busybox\nRUN ls /half 2>/dev/null || echo whole > /whole\n");
+    boxwright.build(&context, &["-t", "next"]).ok();
+    assert_eq!(boxwright.output_of("next", &["cat", "/whole"]), "whole\n");
+}
+
+#[test]
+fn a_killed_build_leaves_a_store_that_works() {
+    let boxwright = Boxwright::with_busybox();
+    let seconds = format!("26{}", std::process::id());
+    let context = Context::new(&format!("FROM busybox\nRUN echo first > /first\nRUN sleep {seconds}\n"));
+    let mut command = boxwright.command(&["build", "--progress", "plain", context.path()]);
+    let mut running = Running::start(command.stdout(Stdio::null()).stderr(Stdio::null()));
+    eventually("the step runs", || processes_with(&seconds) > 0);
+    running.signal(Signal::KILL);
+    running.wait();
+    eventually("the step is gone", || processes_with(&seconds) == 0);
+    assert_no_mount_of(&boxwright);
+    let context = Context::new("FROM busybox\nRUN echo first > /first\nRUN echo second > /second\n");
+    boxwright.build(&context, &["-t", "next"]).ok();
+    assert_eq!(boxwright.output_of("next", &["cat", "/first", "/second"]), "first\nsecond\n");
+}
+
+#[test]
+fn a_failed_stage_ends_its_siblings() {
+    let boxwright = Boxwright::with_busybox();
+    let seconds = format!("25{}", std::process::id());
+    let context = Context::new(&format!(
+        "FROM busybox AS slow\nRUN sleep {seconds}\nFROM busybox AS bad\nRUN sleep 1; exit 4\nFROM scratch\nCOPY --from=slow /bin /a\nCOPY --from=bad /bin /b\n"
+    ));
+    boxwright.build(&context, &[]).fails_with(1).says("exit code: 4");
+    eventually("the sibling is gone", || processes_with(&seconds) == 0);
+}
+
+fn processes_with(argument: &str) -> usize {
+    let sleeps = |entry: &fs::DirEntry| {
+        let line = fs::read(entry.path().join("cmdline")).unwrap_or_default();
+        line.split(|b| *b == 0).any(|a| a == argument.as_bytes())
+    };
+    fs::read_dir("/proc").unwrap().filter(|e| sleeps(e.as_ref().unwrap())).count()
+}
+
+#[track_caller]
+fn assert_no_mount_of(boxwright: &Boxwright) {
+    let mounts = fs::read_to_string("/proc/self/mountinfo").unwrap();
+    let store = boxwright.store();
+    assert!(!mounts.contains(store.to_str().unwrap()), "{mounts}");
+}

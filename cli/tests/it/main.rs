@@ -1,0 +1,16 @@
+//! End-to-end tests: the real binary on real images, beside real tools. One binary, a module for each subject.
+//! They need root and what `scripts/test` installs; each has a store of its own.
+
+mod archives;
+mod binary;
+mod build;
+mod caching;
+mod docker_equality;
+mod failures;
+mod images;
+mod interop;
+mod programs;
+mod registry;
+mod run;
+mod stacking;
+mod tool;

@@ -1,0 +1,204 @@
+//! `pull`, `push` and FROM with a real registry, filled by skopeo.
+
+use std::fs;
+
+use boxwright_testdata::base;
+use boxwright_testdata::peer::{Registry, skopeo};
+use serde_json::Value;
+
+use crate::tool::{Boxwright, Context, cache};
+
+fn busybox_in(registry: &Registry) -> String {
+    registry.push(&base::busybox(cache()), "busybox:1")
+}
+
+/// The manifest as the registry gives it.
+fn manifest(name: &str) -> Value {
+    serde_json::from_str(
+        &skopeo(&["inspect", "--raw", "--tls-verify=false", &format!("docker://{name}")]).ok(),
+    )
+    .unwrap()
+}
+
+#[test]
+fn a_pulled_image_runs_and_its_digest_is_known() {
+    let (registry, boxwright) = (Registry::start(), Boxwright::new());
+    let name = busybox_in(&registry);
+    let said = boxwright.ok(&["pull", &name]);
+    assert!(
+        said.contains("Digest: sha256:") && said.contains("Status: Downloaded newer image for"),
+        "{said}"
+    );
+    assert_eq!(boxwright.output_of(&name, &["echo", "hi"]), "hi\n");
+    assert_eq!(boxwright.ok(&["pull", "-q", &name]), format!("{name}\n"));
+
+    let digest = said.lines().find_map(|l| l.strip_prefix("Digest: ")).unwrap();
+    let by_digest = format!("{}@{digest}", registry.name("busybox"));
+    let fresh = Boxwright::new();
+    fresh.ok(&["pull", "-q", &by_digest]);
+    assert_eq!(fresh.output_of(&by_digest, &["echo", "hi"]), "hi\n");
+    assert_eq!(fresh.inspect(&by_digest)["Id"], boxwright.inspect(&name)["Id"]);
+}
+
+#[test]
+fn from_and_run_pull_what_is_absent() {
+    let (registry, boxwright) = (Registry::start(), Boxwright::new());
+    let name = busybox_in(&registry);
+    let context = Context::new(&format!("FROM {name}\nRUN echo built > /b\n"));
+    boxwright.build(&context, &["-t", "x"]).ok();
+    assert_eq!(boxwright.output_of("x", &["cat", "/b"]), "built\n");
+    let other = Boxwright::new();
+    assert_eq!(other.output_of(&name, &["echo", "hi"]), "hi\n");
+}
+
+#[test]
+fn a_tag_that_the_store_has_needs_no_network_and_pull_asks_again() {
+    let boxwright = Boxwright::new();
+    let context = Context::new("");
+    let name = {
+        let registry = Registry::start();
+        let name = busybox_in(&registry);
+        context
+            .write("Dockerfile", format!("FROM {name}\nRUN cat /etc/os-release 2>/dev/null; echo 1 > /1\n"));
+        boxwright.build(&context, &["-t", "x"]).ok();
+        name
+    };
+    boxwright.build(&context, &["-t", "x"]).ok();
+    boxwright.run(&["run", "--rm", &name, "true"]).ok();
+    boxwright.build(&context, &["--pull", "-t", "x"]).fails_with(1).says("127.0.0.1");
+}
+
+#[test]
+fn pull_takes_a_changed_tag() {
+    let (registry, boxwright) = (Registry::start(), Boxwright::with_busybox());
+    let name = busybox_in(&registry);
+    let context = Context::new(&format!("FROM {name}\nRUN cat /new || true\n"));
+    boxwright.build(&context, &[]).says("No such file").ok();
+    let changed = Context::new("FROM busybox\nRUN echo news > /new\n");
+    boxwright.build(&changed, &["-t", "changed"]).ok();
+    let file = boxwright.scratch("changed.tar");
+    boxwright.ok(&["save", "-o", file.to_str().unwrap(), "changed"]);
+    registry.push(&file, "busybox:1");
+    boxwright.build(&context, &[]).says_nothing_of("news").ok();
+    boxwright.build(&context, &["--pull"]).says("news").ok();
+}
+
+#[test]
+fn what_we_push_others_pull() {
+    let (registry, boxwright) = (Registry::start(), Boxwright::with_busybox());
+    let name = registry.name("team/pushed:2");
+    let context = Context::new("FROM busybox\nRUN echo pushed > /p\nENV A=b\n");
+    boxwright.build(&context, &["-t", &name]).ok();
+    let said = boxwright.ok(&["push", &name]);
+    assert!(said.contains("2: digest: sha256:"), "{said}");
+    let pulled = manifest(&name);
+    assert_eq!(pulled["layers"].as_array().unwrap().len(), 2);
+    skopeo(&[
+        "copy",
+        "-q",
+        "--src-tls-verify=false",
+        &format!("docker://{name}"),
+        &format!("dir:{}", boxwright.scratch("dir").display()),
+    ])
+    .ok();
+    let other = Boxwright::new();
+    assert_eq!(other.output_of(&name, &["cat", "/p"]), "pushed\n");
+    boxwright.run(&["push", &registry.name("nosuch")]).fails_with(1).says("nosuch");
+}
+
+#[test]
+fn what_is_not_there_is_named() {
+    let (registry, boxwright) = (Registry::start(), Boxwright::new());
+    let missing = registry.name("nosuch:1");
+    boxwright.run(&["pull", &missing]).fails_with(1).says(&missing);
+    let context = Context::new(&format!("FROM scratch\nFROM {missing}\n"));
+    boxwright.build(&context, &[]).fails_with(1).says(&missing).says("Dockerfile:2");
+}
+
+#[test]
+fn a_damaged_blob_is_refused_and_the_next_pull_is_whole() {
+    let (registry, boxwright) = (Registry::start(), Boxwright::new());
+    let name = busybox_in(&registry);
+    let digest = manifest(&name)["layers"][0]["digest"].as_str().unwrap().to_owned();
+    let blob = registry.blob(&digest);
+    let good = fs::read(&blob).unwrap();
+    let mut bad = good.clone();
+    *bad.last_mut().unwrap() ^= 1;
+    fs::write(&blob, &bad).unwrap();
+    boxwright.run(&["pull", &name]).fails_with(1).says(&digest);
+    assert_eq!(boxwright.ok(&["images", "-q"]), "");
+    fs::write(&blob, &good).unwrap();
+    boxwright.ok(&["pull", &name]);
+    assert_eq!(boxwright.output_of(&name, &["echo", "hi"]), "hi\n");
+}
+
+#[test]
+fn of_a_list_the_manifest_of_this_platform_is_taken() {
+    let (registry, boxwright) = (Registry::start(), Boxwright::with_busybox());
+    let name = busybox_in(&registry);
+    // A list whose first manifest is for a machine that this is not: taking it would run nothing.
+    let dir = boxwright.scratch("list");
+    skopeo(&[
+        "copy",
+        "-q",
+        "--src-tls-verify=false",
+        &format!("docker://{name}"),
+        &format!("dir:{}", dir.display()),
+    ])
+    .ok();
+    let raw = fs::read(dir.join("manifest.json")).unwrap();
+    let kind = manifest(&name)["mediaType"].as_str().unwrap().to_owned();
+    let here = if cfg!(target_arch = "aarch64") { "arm64" } else { "amd64" };
+    let entry = |digest: String, architecture: &str| {
+        serde_json::json!({ "mediaType": kind, "size": raw.len(), "digest": digest,
+                            "platform": { "os": "linux", "architecture": architecture } })
+    };
+    let digest = format!("sha256:{}", boxwright_testdata::archive::sha256(&raw));
+    let list = serde_json::json!({
+        "schemaVersion": 2,
+        "mediaType": "application/vnd.docker.distribution.manifest.list.v2+json",
+        "manifests": [entry(digest.clone(), "s390x"), entry(digest, here)],
+    });
+    put_manifest(&registry, "busybox", "list", &list);
+    let fresh = Boxwright::new();
+    assert_eq!(fresh.output_of(&registry.name("busybox:list"), &["echo", "hi"]), "hi\n");
+    let foreign = serde_json::json!({ "schemaVersion": 2, "mediaType": list["mediaType"], "manifests": [list["manifests"][0]] });
+    put_manifest(&registry, "busybox", "foreign", &foreign);
+    fresh.run(&["pull", &registry.name("busybox:foreign")]).fails_with(1).says("linux");
+}
+
+/// Uploads a manifest as it is, over a plain socket.
+fn put_manifest(registry: &Registry, repository: &str, tag: &str, manifest: &Value) {
+    use std::io::{Read, Write};
+    let host = registry.name("");
+    let host = host.trim_end_matches('/');
+    let body = manifest.to_string();
+    let mut stream = std::net::TcpStream::connect(host).unwrap();
+    write!(
+        stream,
+        "PUT /v2/{repository}/manifests/{tag} HTTP/1.1\r\nHost: {host}\r\nConnection: close\r\nContent-Type: {}\r\nContent-Length: {}\r\n\r\n{body}",
+        manifest["mediaType"].as_str().unwrap(),
+        body.len()
+    )
+    .unwrap();
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer).unwrap();
+    assert!(answer.starts_with("HTTP/1.1 201"), "{answer}");
+}
+
+#[test]
+fn an_oci_layout_is_a_base_without_a_registry() {
+    let boxwright = Boxwright::new();
+    let layout = boxwright.scratch("layout");
+    skopeo(&[
+        "copy",
+        "-q",
+        &format!("docker-archive:{}", base::busybox(cache()).display()),
+        &format!("oci:{}:latest", layout.display()),
+    ])
+    .ok();
+    let context =
+        Context::new(&format!("FROM oci-layout://{}\nRUN echo from-layout > /l\n", layout.display()));
+    boxwright.build(&context, &["-t", "l"]).ok();
+    assert_eq!(boxwright.output_of("l", &["cat", "/l"]), "from-layout\n");
+}
