@@ -54,7 +54,7 @@ const RUN_FLAGS: [(&str, Takes); 4] =
 #[derive(Clone, Debug)]
 pub(super) enum Parsed {
     From(From),
-    Command(Instruction),
+    Command(Box<Instruction>),
 }
 
 type Result<T> = std::result::Result<T, Box<Diagnostic>>;
@@ -87,13 +87,13 @@ pub(super) fn parse(node: &Node) -> Result<Parsed> {
         "WORKDIR" => Kind::Workdir(exactly_one(node)?),
         _ => return Err(unknown(&node.keyword)),
     };
-    Ok(Parsed::Command(Instruction {
+    Ok(Parsed::Command(Box::new(Instruction {
         kind,
         keyword: node.keyword.text.clone(),
         original: node.original.trim().to_owned(),
         comments: node.comments.clone(),
         span: node.span,
-    }))
+    })))
 }
 
 /// The one instruction that the text of an ONBUILD trigger holds.
@@ -112,7 +112,7 @@ pub(crate) fn trigger(text: &str) -> std::result::Result<Instruction, Vec<Diagno
         || Diagnostic::error("onbuild trigger should be a single expression", lines.span(0..text.len()));
     let [node] = &read.nodes[..] else { return Err(vec![single()]) };
     match parse(node) {
-        Ok(Parsed::Command(command)) => Ok(command),
+        Ok(Parsed::Command(command)) => Ok(*command),
         Ok(Parsed::From(_)) => Err(vec![single()]),
         Err(diagnostic) => Err(vec![*diagnostic]),
     }

@@ -22,7 +22,7 @@ pub(crate) use instruction::trigger;
 
 use boxwright_solver::Span;
 
-use crate::ast::{Dockerfile, Instruction, Kind, Stage};
+use crate::ast::{Dockerfile, Kind, Stage};
 use crate::diagnostic::Diagnostic;
 use crate::source::LineIndex;
 use instruction::Parsed as Item;
@@ -89,9 +89,9 @@ fn build_stages(dockerfile: &mut Dockerfile, diagnostics: &mut Vec<Diagnostic>) 
                 original: node.original.trim().to_owned(),
                 span: node.span,
             }),
-            (Item::Command(command), Some(stage)) => stage.commands.push(command),
-            (Item::Command(command @ Instruction { kind: Kind::Arg(_), .. }), None) => {
-                dockerfile.args.push(command)
+            (Item::Command(command), Some(stage)) => stage.commands.push(*command),
+            (Item::Command(command), None) if matches!(command.kind, Kind::Arg(_)) => {
+                dockerfile.args.push(*command)
             }
             (Item::Command(command), None) => {
                 outside.get_or_insert(command.span);
