@@ -65,7 +65,7 @@ fn watch_all(socket: BorrowedFd<'_>) {
     let mut watched = [const { None::<OwnedFd> }; WATCHED];
     while let Some(process) = receive(socket) {
         for slot in &mut watched {
-            let ended = slot.as_ref().is_some_and(|p| has_ended(p));
+            let ended = slot.as_ref().is_some_and(has_ended);
             if ended {
                 *slot = None;
             }

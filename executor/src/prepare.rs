@@ -144,7 +144,7 @@ fn identity(spec: &Spec, user: &User) -> Identity {
         capabilities: spec.capabilities,
         filter: if spec.seccomp { seccomp::program(spec.capabilities) } else { None },
         no_new_privileges: spec.no_new_privileges,
-        limits: spec.limits.iter().map(|(resource, limit)| Limit(*resource, limit.clone())).collect(),
+        limits: spec.limits.iter().map(|(resource, limit)| Limit(*resource, *limit)).collect(),
         owns_cwd: spec.missing_cwd == MissingCwd::CreateAsUser,
     }
 }

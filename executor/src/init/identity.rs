@@ -96,7 +96,7 @@ impl Identity {
 
 /// Sets a limit; where its hard part may not be raised, as far as it may.
 fn set(Limit(resource, wanted): Limit) -> Result<(), Errno> {
-    match setrlimit(resource, wanted.clone()) {
+    match setrlimit(resource, wanted) {
         Err(Errno::PERM) => {
             let hard = rustix::process::getrlimit(resource).maximum;
             let clamp = |value: Option<u64>| match (value, hard) {

@@ -179,5 +179,5 @@ fn host_sys(network: Network) -> Result<Option<OwnedFd>> {
 /// Under v1 and the hybrid layout `/sys/fs/cgroup` stays empty.
 fn has_cgroup2() -> bool {
     const CGROUP2_SUPER_MAGIC: i64 = 0x6367_7270;
-    rustix::fs::statfs(c"/sys/fs/cgroup").is_ok_and(|fs| fs.f_type as i64 == CGROUP2_SUPER_MAGIC)
+    rustix::fs::statfs(c"/sys/fs/cgroup").is_ok_and(|fs| fs.f_type == CGROUP2_SUPER_MAGIC)
 }
