@@ -209,3 +209,15 @@ fn contents_of_files_are_known_by_all_of_their_stat_data() {
         assert_eq!(known.get(&other), None);
     }
 }
+
+#[test]
+fn a_layer_that_a_stack_has_twice_is_stacked_once() {
+    let dir = tempfile::tempdir().unwrap();
+    let store = Store::open(dir.path()).unwrap();
+    let (a, b) = (layer(&store, "a"), layer(&store, "b"));
+    let stack = Snapshot::of_image(vec![a.clone(), b, a]);
+    assert_eq!(stack.dirs(&Cancel::new().unwrap()).unwrap().len(), 2);
+    // Where it lies last is what counts.
+    let tree = stack.tree(&Cancel::new().unwrap()).unwrap();
+    assert_eq!(tree.read_file("file", 10).unwrap().as_deref(), Some(&b"a"[..]));
+}

@@ -1,1 +1,7 @@
-fn main() {}
+//! The `boxwright` binary.
+
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    boxwright_cli::main(std::env::args_os())
+}

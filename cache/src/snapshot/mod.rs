@@ -79,6 +79,17 @@ impl Layer {
         self.0.content
     }
 
+    /// When the layer was made or first heard of, in seconds since 1970.
+    ///
+    /// # Errors
+    /// When the store can't be read.
+    pub fn created(&self) -> Result<i64> {
+        let db = self.0.store.db();
+        db.prepare_cached("SELECT created FROM layers WHERE id = ?1")
+            .and_then(|mut s| s.query_row([self.0.id.0], |row| row.get(0)))
+            .map_err(Error::db("looking up a layer"))
+    }
+
     pub fn store(&self) -> &Store {
         &self.0.store
     }

@@ -33,7 +33,7 @@ pub(super) fn unsettled(implied: &Implied) -> Option<String> {
 }
 
 pub(super) fn dirs(snapshot: &Snapshot, cancel: &Cancel) -> Result<Vec<OwnedFd>> {
-    let layers = snapshot.layers();
+    let layers = &once(snapshot.layers());
     let mut own = unpack_all(layers, cancel)?;
     let open = read_unsettled(layers)?;
     if open.iter().all(Option::is_none) {
@@ -50,6 +50,13 @@ pub(super) fn dirs(snapshot: &Snapshot, cancel: &Cancel) -> Result<Vec<OwnedFd>>
         }
     }
     Ok(stack)
+}
+
+/// A layer that a stack has twice counts where it lies last: what it brings is there anyway, and overlayfs refuses the
+/// same directory in two places.
+fn once(layers: &[Layer]) -> Vec<Layer> {
+    let last = |(i, layer): &(usize, &Layer)| layers[i + 1..].iter().all(|above| above.id() != layer.id());
+    layers.iter().enumerate().filter(last).map(|(_, layer)| layer.clone()).collect()
 }
 
 /// Unpacks what is absent, several at a time: layers do not depend on each other.

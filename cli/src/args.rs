@@ -1,0 +1,222 @@
+//! The command line, read by docker's rules: `--flag=false`, `-e=A=B`, the last of several values wins, a flag may
+//! be followed by a value that begins with a hyphen, and what we do not have yet is refused by name.
+
+mod later;
+
+use std::ffi::OsString;
+use std::path::PathBuf;
+
+use clap::error::{ContextKind, ContextValue, ErrorKind};
+use clap::{ArgAction, CommandFactory as _, FromArgMatches as _};
+
+use crate::commands::Command;
+use crate::error::{Error, Result, Usage};
+
+/// Builds, runs and ships OCI images without a daemon.
+#[derive(Debug, clap::Parser)]
+#[command(name = "boxwright", version, max_term_width = 110, arg_required_else_help = true)]
+pub(crate) struct Args {
+    /// Directory of the store
+    #[arg(long, value_name = "DIR", env = "BOXWRIGHT_ROOT", hide_env_values = true)]
+    pub(crate) root: Option<PathBuf>,
+    #[command(subcommand)]
+    pub(crate) command: Command,
+}
+
+/// Understands `words`, the program's name first.
+///
+/// # Errors
+/// [`Error::Usage`], for `--help` as well.
+pub(crate) fn parse(words: impl IntoIterator<Item = OsString>) -> Result<Args> {
+    let words: Vec<OsString> = words.into_iter().collect();
+    let mut command = by_dockers_rules(Args::command());
+    let matches = command.try_get_matches_from_mut(&words);
+    let args = matches.and_then(|m| Args::from_arg_matches(&m));
+    args.map_err(|error| Error::Usage(usage(&error, &command, &words)))
+}
+
+fn by_dockers_rules(command: clap::Command) -> clap::Command {
+    command
+        .args_override_self(true)
+        .disable_help_subcommand(true)
+        .mut_args(|arg| match arg.get_action() {
+            ArgAction::SetTrue => arg
+                .action(ArgAction::Set)
+                .num_args(0..=1)
+                .require_equals(true)
+                .default_missing_value("true")
+                .default_value("false")
+                .hide_default_value(true)
+                .hide_possible_values(true)
+                .value_parser(boolean),
+            ArgAction::Set | ArgAction::Append if !arg.is_positional() => arg.allow_hyphen_values(true),
+            _ => arg,
+        })
+        .mut_subcommands(by_dockers_rules)
+}
+
+/// What Go's `strconv.ParseBool` takes.
+fn boolean(text: &str) -> Result<bool, String> {
+    match text {
+        "1" | "t" | "T" | "true" | "TRUE" | "True" => Ok(true),
+        "0" | "f" | "F" | "false" | "FALSE" | "False" => Ok(false),
+        _ => Err("not a truth value".to_owned()),
+    }
+}
+
+/// Docker's words for what clap found.
+fn usage(error: &clap::Error, command: &clap::Command, words: &[OsString]) -> Usage {
+    let (path, command) = subcommand(command, words);
+    let context = |kind| match error.get(kind) {
+        Some(ContextValue::String(text)) => text.clone(),
+        _ => String::new(),
+    };
+    let flag = |message| Usage::Flag { command: path.clone(), message };
+    let arguments = |message| Usage::Arguments { command: path.clone(), message };
+    let argument = context(ContextKind::InvalidArg);
+    match error.kind() {
+        ErrorKind::DisplayHelp | ErrorKind::DisplayVersion => Usage::Shown(error.to_string()),
+        ErrorKind::DisplayHelpOnMissingArgumentOrSubcommand | ErrorKind::MissingSubcommand => {
+            arguments(error.to_string().trim_end().to_owned())
+        }
+        ErrorKind::UnknownArgument if later::is_known(&path, &argument) => {
+            flag(format!("the flag {argument} of {path} is not supported yet"))
+        }
+        ErrorKind::UnknownArgument if argument.starts_with("--") => flag(format!("unknown flag: {argument}")),
+        ErrorKind::UnknownArgument if argument.starts_with('-') => {
+            flag(format!("unknown shorthand flag: '{}' in {argument}", argument.trim_start_matches('-')))
+        }
+        ErrorKind::UnknownArgument | ErrorKind::MissingRequiredArgument => {
+            arguments(format!("\"{path}\" requires {}.", arity(command)))
+        }
+        ErrorKind::InvalidSubcommand => {
+            let word = context(ContextKind::InvalidSubcommand);
+            let later = if later::is_command(&path, &word) { " yet" } else { "" };
+            arguments(format!("'{word}' is not a {path} command{later}."))
+        }
+        ErrorKind::InvalidValue | ErrorKind::ValueValidation
+            if context(ContextKind::InvalidValue).is_empty() =>
+        {
+            flag(format!("flag needs an argument: {}", flag_name(&argument)))
+        }
+        ErrorKind::InvalidValue | ErrorKind::ValueValidation => {
+            let reason = std::error::Error::source(error).map_or(String::new(), |e| format!(": {e}"));
+            let value = context(ContextKind::InvalidValue);
+            flag(format!("invalid argument {value:?} for {} flag{reason}", flag_name(&argument)))
+        }
+        _ => flag(error.to_string().trim_start_matches("error: ").trim_end().to_owned()),
+    }
+}
+
+/// `--tag` from clap's `--tag <NAME>`.
+fn flag_name(argument: &str) -> &str {
+    argument.split([' ', '=', '[']).next().unwrap_or(argument)
+}
+
+/// The subcommand that `words` name, and how it is called.
+fn subcommand<'a>(root: &'a clap::Command, words: &[OsString]) -> (String, &'a clap::Command) {
+    let (mut path, mut command) = (root.get_name().to_owned(), root);
+    let mut words = words.iter().skip(1).filter_map(|w| w.to_str());
+    while let Some(word) = words.next() {
+        if word == "--root" {
+            words.next();
+        } else if let Some(sub) = command.find_subcommand(word) {
+            path = format!("{path} {word}");
+            command = sub;
+        } else if !word.starts_with("--root=") {
+            break;
+        }
+    }
+    (path, command)
+}
+
+/// How many arguments a command takes, in docker's words.
+fn arity(command: &clap::Command) -> String {
+    let positionals: Vec<&clap::Arg> = command.get_positionals().collect();
+    let least = positionals.iter().filter(|a| a.is_required_set()).count();
+    let endless = positionals.iter().any(|a| matches!(a.get_action(), ArgAction::Append));
+    let arguments = |n: usize| format!("{n} argument{}", if n == 1 { "" } else { "s" });
+    match (least, positionals.len(), endless) {
+        (least, _, true) => format!("at least {}", arguments(least)),
+        (0, 0, _) => "no arguments".to_owned(),
+        (least, most, _) if least == most => format!("exactly {}", arguments(least)),
+        (_, most, _) => format!("at most {}", arguments(most)),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn parse_line(line: &str) -> Result<Args> {
+        parse(std::iter::once("boxwright").chain(line.split(' ')).map(OsString::from))
+    }
+
+    fn refusal(line: &str) -> (bool, String) {
+        match parse_line(line) {
+            Err(Error::Usage(Usage::Flag { message, .. })) => (true, message),
+            Err(Error::Usage(Usage::Arguments { message, .. })) => (false, message),
+            other => panic!("{line}: {other:?}"),
+        }
+    }
+
+    #[test]
+    fn refusals_have_dockers_words() {
+        for (line, is_flag, words) in [
+            ("build", false, "\"boxwright build\" requires exactly 1 argument."),
+            ("build a b", false, "\"boxwright build\" requires exactly 1 argument."),
+            ("--root /x tag a", false, "\"boxwright tag\" requires exactly 2 arguments."),
+            ("rmi", false, "\"boxwright rmi\" requires at least 1 argument."),
+            ("images a b", false, "\"boxwright images\" requires at most 1 argument."),
+            ("version x", false, "\"boxwright version\" requires no arguments."),
+            ("nonsense", false, "'nonsense' is not a boxwright command."),
+            ("exec", false, "'exec' is not a boxwright command yet."),
+            ("images --nonsense", true, "unknown flag: --nonsense"),
+            ("images -x", true, "unknown shorthand flag: 'x' in -x"),
+            ("run --privileged x", true, "the flag --privileged of boxwright run is not supported yet"),
+            ("run -d x", true, "the flag -d of boxwright run is not supported yet"),
+            ("run --rm=maybe x", true, "invalid argument \"maybe\" for --rm flag: not a truth value"),
+        ] {
+            assert_eq!(refusal(line), (is_flag, words.to_owned()), "{line}");
+        }
+    }
+
+    #[test]
+    fn run_ends_its_flags_at_the_image() {
+        let Command::Run(run) =
+            parse_line("run -it --rm -e=A=B -u -1 busybox ls --rm -x -- y").unwrap().command
+        else {
+            panic!("a run")
+        };
+        assert_eq!(run.image_and_command, ["busybox", "ls", "--rm", "-x", "--", "y"]);
+        assert!(run.interactive && run.tty && run.rm && !run.read_only);
+        assert_eq!((run.env, run.user), (vec!["A=B".to_owned()], Some("-1".to_owned())));
+    }
+
+    #[test]
+    fn switches_take_values_and_the_last_one_wins() {
+        let run = |line: &str| match parse_line(line).unwrap().command {
+            Command::Run(run) => run,
+            other => panic!("{other:?}"),
+        };
+        assert!(!run("run --rm --rm=false busybox").rm);
+        assert!(run("run --rm=0 --rm busybox").rm);
+        assert_eq!(run("run --name a --name b busybox").name, Some("b".to_owned()));
+        assert_eq!(run("run --entrypoint= busybox").entrypoint, Some(String::new()));
+        assert_eq!(run("run -h x busybox").hostname, Some("x".to_owned()));
+    }
+
+    #[test]
+    fn build_has_all_its_names() {
+        for line in ["build -t x .", "buildx build -t x .", "image build -t x .", "builder build -t x ."] {
+            assert!(matches!(parse_line(line).unwrap().command.build(), Some(b) if b.tag == ["x"]), "{line}");
+        }
+    }
+
+    #[test]
+    fn help_is_shown() {
+        for line in ["--help", "run --help", "build -h", "image prune --help"] {
+            assert!(matches!(parse_line(line), Err(Error::Usage(Usage::Shown(_)))), "{line}");
+        }
+    }
+}

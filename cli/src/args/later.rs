@@ -1,0 +1,112 @@
+//! Flags and commands of docker that are not here yet. Knowing their names lets us say so, instead of "unknown".
+
+/// Whether docker has this flag (as clap names it: `--privileged`, `-d`) for the command of this path.
+pub(super) fn is_known(path: &str, flag: &str) -> bool {
+    let flags = match path.rsplit(' ').next() {
+        Some("build") => BUILD,
+        Some("run") => RUN,
+        Some("pull") => PULL,
+        Some("push") => PUSH,
+        Some("images" | "ls" | "list") => IMAGES,
+        Some("prune") => PRUNE,
+        Some("history") => HISTORY,
+        Some("inspect") => INSPECT,
+        Some("save") => SAVE,
+        Some("load") => LOAD,
+        Some("rmi" | "rm") => RMI,
+        _ => &[],
+    };
+    flags.contains(&flag)
+}
+
+/// Whether docker has a command of this name below `path`.
+pub(super) fn is_command(path: &str, word: &str) -> bool {
+    let commands = match path.rsplit(' ').next() {
+        Some("boxwright") => TOP,
+        Some("image") => &["import"][..],
+        Some("buildx") => BUILDX,
+        Some("system") => &["df", "events", "dial-stdio"],
+        Some("container") => CONTAINER,
+        _ => &[],
+    };
+    commands.contains(&word)
+}
+
+#[rustfmt::skip]
+const TOP: &[&str] = &[
+    "attach", "commit", "compose", "config", "container", "context", "cp", "create", "diff", "events", "exec", "export",
+    "import", "kill", "login", "logout", "logs", "manifest", "network", "pause", "port", "ps", "rename", "restart", "rm",
+    "search", "start", "stats", "stop", "top", "unpause", "update", "volume", "wait",
+];
+
+#[rustfmt::skip]
+const CONTAINER: &[&str] = &[
+    "attach", "commit", "cp", "create", "diff", "exec", "export", "inspect", "kill", "logs", "ls", "pause", "port",
+    "prune", "rename", "restart", "rm", "start", "stats", "stop", "top", "unpause", "update", "wait",
+];
+
+#[rustfmt::skip]
+const BUILDX: &[&str] = &[
+    "bake", "create", "debug", "dial-stdio", "du", "history", "imagetools", "inspect", "ls", "prune", "rm", "stop", "use",
+    "version",
+];
+
+#[rustfmt::skip]
+const BUILD: &[&str] = &[
+    "--add-host", "--allow", "--annotation", "--attest", "--build-context", "--builder", "--cache-from", "--cache-to",
+    "--call", "--cgroup-parent", "--check", "--compress", "--cpu-period", "--cpu-quota", "--cpu-shares", "-c",
+    "--cpuset-cpus", "--cpuset-mems", "--debug", "--isolation", "--memory", "-m", "--memory-swap", "--metadata-file",
+    "--no-cache-filter", "--provenance", "--push", "--sbom", "--secret", "--security-opt", "--shm-size", "--squash",
+    "--ssh", "--ulimit",
+];
+
+#[rustfmt::skip]
+const RUN: &[&str] = &[
+    "--add-host", "--annotation", "--attach", "-a", "--blkio-weight", "--blkio-weight-device", "--cap-add", "--cap-drop",
+    "--cgroup-parent", "--cgroupns", "--cidfile", "--cpu-count", "--cpu-percent", "--cpu-period", "--cpu-quota",
+    "--cpu-rt-period", "--cpu-rt-runtime", "--cpu-shares", "-c", "--cpus", "--cpuset-cpus", "--cpuset-mems", "--detach",
+    "-d", "--detach-keys", "--device", "--device-cgroup-rule", "--device-read-bps", "--device-read-iops",
+    "--device-write-bps", "--device-write-iops", "--disable-content-trust", "--dns", "--dns-opt", "--dns-option",
+    "--dns-search", "--domainname", "--env-file", "--expose", "--gpus", "--group-add", "--health-cmd",
+    "--health-interval", "--health-retries", "--health-start-interval", "--health-start-period", "--health-timeout",
+    "--init", "--io-maxbandwidth", "--io-maxiops", "--ip", "--ip6", "--ipc", "--isolation", "--kernel-memory", "--label",
+    "-l", "--label-file", "--link", "--link-local-ip", "--log-driver", "--log-opt", "--mac-address", "--memory", "-m",
+    "--memory-reservation", "--memory-swap", "--memory-swappiness", "--mount", "--net-alias", "--network-alias",
+    "--no-healthcheck", "--oom-kill-disable", "--oom-score-adj", "--pid", "--pids-limit", "--platform", "--privileged",
+    "--publish", "-p", "--publish-all", "-P", "--restart", "--runtime", "--security-opt", "--shm-size", "--sig-proxy",
+    "--stop-signal", "--stop-timeout", "--storage-opt", "--sysctl", "--tmpfs", "--ulimit", "--use-api-socket",
+    "--userns", "--uts", "--volume-driver", "--volumes-from",
+];
+
+const PULL: &[&str] = &["--all-tags", "-a", "--disable-content-trust", "--platform"];
+const PUSH: &[&str] = &["--all-tags", "-a", "--disable-content-trust", "--platform"];
+const IMAGES: &[&str] = &["--filter", "-f", "--format", "--tree"];
+const PRUNE: &[&str] =
+    &["--filter", "--volumes", "--keep-storage", "--max-used-space", "--min-free-space", "--verbose"];
+const HISTORY: &[&str] = &["--format", "--platform"];
+const INSPECT: &[&str] = &["--size", "-s", "--platform"];
+const SAVE: &[&str] = &["--platform"];
+const LOAD: &[&str] = &["--platform"];
+const RMI: &[&str] = &["--platform"];
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_here_is_not_announced_for_later() {
+        let command = <crate::args::Args as clap::CommandFactory>::command();
+        let build = command.find_subcommand("build").unwrap();
+        let run = command.find_subcommand("run").unwrap();
+        for (command, flags) in [(build, BUILD), (run, RUN)] {
+            for arg in command.get_arguments() {
+                let long = arg.get_long().map(|l| format!("--{l}"));
+                let short = arg.get_short().map(|s| format!("-{s}"));
+                for name in [long, short].into_iter().flatten() {
+                    assert!(!flags.contains(&name.as_str()), "{name} of {} is here", command.get_name());
+                }
+            }
+        }
+        assert!(TOP.iter().all(|name| *name == "container" || command.find_subcommand(name).is_none()));
+    }
+}

@@ -1,0 +1,260 @@
+//! `build`.
+
+use std::collections::BTreeMap;
+use std::io::Read as _;
+use std::path::PathBuf;
+
+use boxwright_cache::oci::Platform;
+use boxwright_solver::ir::NetworkMode;
+
+use super::Session;
+use crate::engine::{BuildRequest, Built, DockerfileSource, Output, reference};
+use crate::error::{Error, Result};
+use crate::progress::{Plain, Quiet, Watch};
+use crate::{config, report};
+
+/// Build an image from a Dockerfile
+#[derive(Debug, clap::Args)]
+pub(crate) struct Build {
+    /// Name of the result, and optionally a tag
+    #[arg(short, long, value_name = "NAME[:TAG]")]
+    pub(crate) tag: Vec<String>,
+    /// Where the Dockerfile is, `-` for standard input [default: CONTEXT/Dockerfile]
+    #[arg(short, long, value_name = "FILE")]
+    file: Option<PathBuf>,
+    /// Value of an ARG; without `=`, that of the variable of the same name
+    #[arg(long, value_name = "NAME[=VALUE]")]
+    build_arg: Vec<String>,
+    /// Stage to build [default: the last one]
+    #[arg(long, value_name = "STAGE")]
+    target: Option<String>,
+    /// Run every step, whatever earlier builds gave
+    #[arg(long)]
+    no_cache: bool,
+    /// Ask registries for newer base images
+    #[arg(long)]
+    pull: bool,
+    /// Show nothing but the image's id
+    #[arg(short, long)]
+    quiet: bool,
+    /// How to show what happens: auto or plain (so far the same)
+    #[arg(long, value_name = "KIND", default_value = "auto", env = "BUILDKIT_PROGRESS", hide_env = true)]
+    progress: String,
+    /// Label of the result
+    #[arg(long, value_name = "NAME[=VALUE]")]
+    label: Vec<String>,
+    /// Write the image's id to this file
+    #[arg(long, value_name = "FILE")]
+    iidfile: Option<PathBuf>,
+    /// Network of RUN: host (the default so far) or none
+    #[arg(long, alias = "net", value_name = "MODE", default_value = "default")]
+    network: String,
+    /// Write the result elsewhere than into the store: `type=tar,dest=FILE`, or `-` for a tar on standard output
+    #[arg(short, long, value_name = "DEST")]
+    output: Vec<String>,
+    /// Platform of the result; so far only this machine's
+    #[arg(long, value_name = "OS/ARCH")]
+    platform: Vec<String>,
+    /// Accepted for docker's sake: no container is ever left over
+    #[arg(long, default_value_t = true, action = clap::ArgAction::Set, num_args = 0..=1, require_equals = true, default_missing_value = "true", hide = true)]
+    rm: bool,
+    /// Accepted for docker's sake: no container is ever left over
+    #[arg(long, hide = true)]
+    force_rm: bool,
+    /// Accepted for docker's sake: the result is in the store anyway
+    #[arg(long, hide = true)]
+    load: bool,
+    /// Directory with the files that COPY and ADD read, or `-` for a Dockerfile on standard input
+    #[arg(value_name = "CONTEXT")]
+    context: String,
+}
+
+impl Build {
+    pub(crate) fn execute(self, session: &mut Session<'_>) -> Result<()> {
+        // What an earlier build wrote there must not be taken for the result of one that fails.
+        if let Some(path) = &self.iidfile {
+            match std::fs::remove_file(path) {
+                Err(e) if e.kind() != std::io::ErrorKind::NotFound => {
+                    return Err(Error::io("removing", path)(e));
+                }
+                _ => {}
+            }
+        }
+        let watch = self.watch()?;
+        let request = self.request()?;
+        let built = session.engine.build(&request, watch.as_ref())?;
+        self.finish(session, &built)
+    }
+
+    fn watch(&self) -> Result<Box<dyn Watch>> {
+        match self.progress.as_str() {
+            _ if self.quiet => Ok(Box::new(Quiet)),
+            "auto" | "plain" => Ok(Box::new(Plain::new(std::io::stderr()))),
+            "quiet" | "none" => Ok(Box::new(Quiet)),
+            kind @ ("tty" | "rawjson") => Err(Error::Later(format!("--progress {kind}"))),
+            kind => Err(Error::invalid(format!("invalid progress mode {kind:?}"))),
+        }
+    }
+
+    fn request(&self) -> Result<BuildRequest> {
+        let (context, dockerfile) = self.sources()?;
+        Ok(BuildRequest {
+            context,
+            dockerfile,
+            options: self.options()?,
+            pull: self.pull,
+            tags: self.tag.iter().map(|t| reference(t)).collect::<Result<_>>()?,
+            outputs: self.output.iter().map(|o| parse_output(o)).collect::<Result<_>>()?,
+            epoch: config::source_date_epoch()?,
+        })
+    }
+
+    fn sources(&self) -> Result<(Option<PathBuf>, DockerfileSource)> {
+        let from_stdin = self.file.as_ref().is_some_and(|f| f.as_os_str() == "-");
+        if self.context == "-" {
+            if self.file.is_some() {
+                return Err(if from_stdin {
+                    Error::invalid("invalid argument: can't use stdin for both build context and dockerfile")
+                } else {
+                    Error::Later("a tar on standard input as context".to_owned())
+                });
+            }
+            return Ok((None, DockerfileSource::Text(read_dockerfile()?)));
+        }
+        if ["http://", "https://", "git://", "git@", "github.com/", "ssh://"]
+            .iter()
+            .any(|p| self.context.starts_with(p))
+        {
+            return Err(Error::Later(format!("the remote context {}", self.context)));
+        }
+        let dockerfile = match &self.file {
+            None => DockerfileSource::Default,
+            Some(_) if from_stdin => DockerfileSource::Text(read_dockerfile()?),
+            Some(file) => DockerfileSource::File(file.clone()),
+        };
+        Ok((Some(PathBuf::from(&self.context)), dockerfile))
+    }
+
+    fn options(&self) -> Result<boxwright_frontend::Options> {
+        let host = Platform::host();
+        for platform in self.platform.iter().flat_map(|p| p.split(',')) {
+            if !host.satisfies(&platform.parse()?) {
+                return Err(Error::Later(format!("building for {platform} on {host}")));
+            }
+        }
+        Ok(boxwright_frontend::Options {
+            target: self.target.clone().filter(|t| !t.is_empty()),
+            build_args: build_args(&self.build_arg),
+            labels: labels(&self.label)?,
+            no_cache: self.no_cache,
+            platform: (!self.platform.is_empty()).then_some(host),
+            network: match self.network.as_str() {
+                "default" | "" | "host" => NetworkMode::Host,
+                "none" => NetworkMode::None,
+                other => return Err(Error::Later(format!("the network {other:?}"))),
+            },
+            ..boxwright_frontend::Options::default()
+        })
+    }
+
+    fn finish(&self, session: &mut Session<'_>, built: &Built) -> Result<()> {
+        if !built.warnings.is_empty() && !self.quiet {
+            report::warnings(&built.warnings);
+        }
+        let Some(image) = &built.image else { return Ok(()) };
+        if let Some(path) = &self.iidfile {
+            std::fs::write(path, image.id.to_string()).map_err(Error::io("writing", path))?;
+        }
+        if self.quiet { session.print(image.id) } else { Ok(()) }
+    }
+}
+
+fn read_dockerfile() -> Result<Vec<u8>> {
+    let mut text = Vec::new();
+    std::io::stdin().lock().read_to_end(&mut text).map_err(Error::io("reading", "standard input"))?;
+    let compressed = [&b"\x1f\x8b"[..], b"BZh", b"\xfd7zXZ", b"\x28\xb5\x2f\xfd"]
+        .iter()
+        .any(|magic| text.starts_with(magic));
+    if compressed || text.get(257..262) == Some(b"ustar") {
+        return Err(Error::Later("a tar on standard input as context".to_owned()));
+    }
+    Ok(text)
+}
+
+/// A name without a value takes that of the variable; without one, it is as if the flag were not there.
+fn build_args(args: &[String]) -> BTreeMap<String, String> {
+    let value = |arg: &String| match arg.split_once('=') {
+        Some((name, value)) => Some((name.to_owned(), value.to_owned())),
+        None => Some((arg.clone(), config::variable(arg)?)),
+    };
+    args.iter().filter_map(value).collect()
+}
+
+fn labels(labels: &[String]) -> Result<BTreeMap<String, String>> {
+    let parse = |label: &String| match label.split_once('=').unwrap_or((label, "")) {
+        ("", _) => Err(Error::invalid(format!("invalid label {label:?}: empty name"))),
+        (name, value) => Ok((name.to_owned(), value.to_owned())),
+    };
+    labels.iter().map(parse).collect()
+}
+
+/// `-`, or `type=KIND,dest=FILE` in the way of CSV.
+fn parse_output(text: &str) -> Result<Output> {
+    if text == "-" {
+        return Ok(Output::Tar(None));
+    }
+    if !text.contains('=') {
+        return Err(Error::Later(format!("the output into a directory ({text})")));
+    }
+    let (mut kind, mut dest) = (None, None);
+    for field in text.split(',') {
+        match field.split_once('=') {
+            Some(("type", value)) => kind = Some(value),
+            Some(("dest", value)) => dest = Some(value),
+            _ => return Err(Error::Later(format!("the output option {field:?}"))),
+        }
+    }
+    match (kind, dest) {
+        (Some("tar"), Some(dest)) if dest != "-" => Ok(Output::Tar(Some(PathBuf::from(dest)))),
+        (Some("tar"), _) => Ok(Output::Tar(None)),
+        (Some(kind), _) => Err(Error::Later(format!("the output type {kind:?}"))),
+        (None, _) => Err(Error::invalid(format!("invalid output {text:?}: type is required"))),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn outputs_are_read_or_refused_by_name() {
+        assert_eq!(parse_output("-").unwrap(), Output::Tar(None));
+        assert_eq!(parse_output("type=tar").unwrap(), Output::Tar(None));
+        assert_eq!(parse_output("type=tar,dest=-").unwrap(), Output::Tar(None));
+        assert_eq!(parse_output("dest=/x/y.tar,type=tar").unwrap(), Output::Tar(Some("/x/y.tar".into())));
+        for (text, words) in [
+            ("out", "into a directory (out) is not supported yet"),
+            ("type=oci,dest=x", "output type \"oci\" is not supported yet"),
+            ("type=tar,dest=x,compression=zstd", "\"compression=zstd\" is not supported yet"),
+            ("dest=x", "type is required"),
+        ] {
+            let error = parse_output(text).unwrap_err().to_string();
+            assert!(error.contains(words), "{text}: {error}");
+        }
+    }
+
+    #[test]
+    fn a_build_argument_without_a_value_takes_the_variable_of_that_name() {
+        let args = build_args(&["A=1=2".into(), "PATH".into(), "NO_SUCH_VARIABLE_HERE".into(), "E=".into()]);
+        assert_eq!(args.get("A").map(String::as_str), Some("1=2"));
+        assert_eq!(args.get("PATH").cloned(), config::variable("PATH"));
+        assert_eq!(args.get("E").map(String::as_str), Some(""));
+        assert!(!args.contains_key("NO_SUCH_VARIABLE_HERE"));
+    }
+
+    #[test]
+    fn labels_may_lack_a_value_but_not_a_name() {
+        assert_eq!(labels(&["a=b=c".into(), "d".into()]).unwrap()["a"], "b=c");
+        assert!(labels(&["=x".into()]).is_err());
+    }
+}

@@ -1,0 +1,91 @@
+//! `history`.
+
+use boxwright_cache::oci::History as Step;
+use boxwright_cache::record::ImageRecord;
+
+use super::Session;
+use super::images::{ago, short_id};
+use crate::error::Result;
+use crate::format::{self, Table};
+
+/// How long a shortened instruction is.
+const WIDTH: usize = 45;
+
+/// Show how an image was made
+#[derive(Debug, clap::Args)]
+pub(crate) struct History {
+    /// Sizes and dates for people
+    #[arg(short = 'H', long, default_value_t = true, action = clap::ArgAction::Set, num_args = 0..=1, require_equals = true, default_missing_value = "true")]
+    human: bool,
+    /// Don't shorten anything
+    #[arg(long)]
+    no_trunc: bool,
+    /// Only show ids
+    #[arg(short, long)]
+    quiet: bool,
+    #[arg(value_name = "IMAGE")]
+    image: String,
+}
+
+impl History {
+    pub(crate) fn execute(self, session: &mut Session<'_>) -> Result<()> {
+        let image = session.engine.find(&self.image)?.image;
+        let id = if self.no_trunc { image.id.to_string() } else { short_id(&image.id) };
+        let ids = std::iter::once(id).chain(std::iter::repeat("<missing>".to_owned()));
+        let steps = with_sizes(&image);
+        if self.quiet {
+            return steps.iter().zip(ids).try_for_each(|(_, id)| session.print(id));
+        }
+        let mut table = Table::new(&["IMAGE", "CREATED", "CREATED BY", "SIZE", "COMMENT"]);
+        for ((step, size), id) in steps.iter().zip(ids) {
+            table.row(self.cells(id, step, *size));
+        }
+        session.write(&table)
+    }
+
+    fn cells(&self, id: String, step: &Step, size: u64) -> Vec<String> {
+        let by = step.created_by.replace('\t', " ");
+        let by = if self.no_trunc { by } else { shortened(&by, WIDTH) };
+        let (created, size) = if self.human {
+            (ago(step.created.as_deref()), format::size(size))
+        } else {
+            (step.created.clone().unwrap_or_default(), size.to_string())
+        };
+        vec![id, created, by, size, step.comment.clone()]
+    }
+}
+
+/// The steps, newest first, each with the size of its layer.
+fn with_sizes(image: &ImageRecord) -> Vec<(&Step, u64)> {
+    let mut layers = image.layers.iter();
+    let size = |step: &Step, layer: Option<&_>| {
+        if step.empty_layer { 0 } else { layer.map_or(0, crate::engine::layer_size) }
+    };
+    let mut steps: Vec<(&Step, u64)> = Vec::new();
+    for step in &image.config.history {
+        let layer = if step.empty_layer { None } else { layers.next() };
+        steps.push((step, size(step, layer)));
+    }
+    steps.reverse();
+    steps
+}
+
+/// At most `width` characters, the last one an ellipsis if there were more.
+fn shortened(text: &str, width: usize) -> String {
+    if text.chars().count() <= width {
+        return text.to_owned();
+    }
+    text.chars().take(width - 1).chain(std::iter::once('…')).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn long_instructions_are_shortened() {
+        assert_eq!(shortened("RUN true", 45), "RUN true");
+        assert_eq!(shortened(&"x".repeat(45), 45), "x".repeat(45));
+        assert_eq!(shortened(&"é".repeat(46), 45), format!("{}…", "é".repeat(44)));
+    }
+}

@@ -1,0 +1,231 @@
+//! The commands: one file each, whose struct is its flags and whose documentation is its help. A command reads its
+//! flags, asks the [`Engine`], and prints the result.
+
+mod build;
+mod history;
+mod images;
+mod info;
+mod inspect;
+mod load;
+mod prune;
+mod pull;
+mod push;
+mod rmi;
+mod run;
+mod save;
+mod sync;
+mod tag;
+mod version;
+
+use std::io::Write;
+
+use boxwright_executor::Signals;
+
+use crate::args::Args;
+use crate::engine::Engine;
+use crate::error::{Error, Result};
+use crate::{config, durability, interrupt};
+
+#[derive(Debug, clap::Subcommand)]
+pub(crate) enum Command {
+    Build(build::Build),
+    Run(run::Run),
+    Pull(pull::Pull),
+    Push(push::Push),
+    Images(images::Images),
+    Tag(tag::Tag),
+    Rmi(rmi::Rmi),
+    Save(save::Save),
+    Load(load::Load),
+    Inspect(inspect::Inspect),
+    History(history::History),
+    Version(version::Version),
+    Info(info::Info),
+    #[command(subcommand)]
+    Image(ImageCommand),
+    #[command(subcommand)]
+    Container(ContainerCommand),
+    #[command(subcommand)]
+    Builder(BuilderCommand),
+    #[command(subcommand)]
+    Buildx(BuildxCommand),
+    #[command(subcommand)]
+    System(SystemCommand),
+    #[command(name = durability::COMMAND, hide = true)]
+    Sync(sync::Sync),
+}
+
+/// Manage images
+#[derive(Debug, clap::Subcommand)]
+pub(crate) enum ImageCommand {
+    Build(build::Build),
+    History(history::History),
+    Inspect(inspect::ImageInspect),
+    Load(load::Load),
+    #[command(visible_alias = "list")]
+    Ls(images::Images),
+    Prune(prune::ImagePrune),
+    Pull(pull::Pull),
+    Push(push::Push),
+    #[command(visible_alias = "remove")]
+    Rm(rmi::Rmi),
+    Save(save::Save),
+    Tag(tag::Tag),
+}
+
+/// Manage containers
+#[derive(Debug, clap::Subcommand)]
+pub(crate) enum ContainerCommand {
+    Run(run::Run),
+}
+
+/// Manage builds
+#[derive(Debug, clap::Subcommand)]
+pub(crate) enum BuilderCommand {
+    Build(build::Build),
+    Prune(prune::BuilderPrune),
+}
+
+/// Manage builds
+#[derive(Debug, clap::Subcommand)]
+pub(crate) enum BuildxCommand {
+    #[command(visible_alias = "b")]
+    Build(build::Build),
+    Prune(prune::BuilderPrune),
+}
+
+/// Manage Boxwright
+#[derive(Debug, clap::Subcommand)]
+pub(crate) enum SystemCommand {
+    Info(info::Info),
+    Prune(prune::SystemPrune),
+}
+
+/// What a command works with. Its result is the program's exit code.
+pub(crate) struct Session<'a> {
+    pub(crate) engine: Engine,
+    /// Held back from this process, for commands that can be long.
+    pub(crate) signals: Option<Signals>,
+    pub(crate) out: &'a mut (dyn Write + Send),
+}
+
+/// Does what the command line says.
+///
+/// # Errors
+/// Whatever the command ends with other than success.
+pub(crate) fn run(args: Args) -> Result<u8> {
+    let root = args.root.map_or_else(config::default_root, Ok)?;
+    let command = args.command.flattened();
+    let long = command.needs_snapshots();
+    if long {
+        boxwright_executor::idmap::enter_user_namespace().map_err(|e| Error::invalid(e.to_string()))?;
+    }
+    // Before any thread is started.
+    let signals = if long { Some(Signals::hold().map_err(|e| Error::invalid(e.to_string()))?) } else { None };
+    let engine = Engine::open(&root)?;
+    let mut out = std::io::BufWriter::new(std::io::stdout());
+    let mut session = Session { engine, signals, out: &mut out };
+    let result = command.execute(&mut session);
+    let flushed = session.out.flush().map_err(Error::Output);
+    durability::sync_later(&session.engine);
+    result.and_then(|code| flushed.map(|()| code))
+}
+
+impl Command {
+    /// The command that a group's member is another name of.
+    fn flattened(self) -> Command {
+        match self {
+            Command::Image(ImageCommand::Build(c)) => Command::Build(c),
+            Command::Image(ImageCommand::History(c)) => Command::History(c),
+            Command::Image(ImageCommand::Load(c)) => Command::Load(c),
+            Command::Image(ImageCommand::Ls(c)) => Command::Images(c),
+            Command::Image(ImageCommand::Pull(c)) => Command::Pull(c),
+            Command::Image(ImageCommand::Push(c)) => Command::Push(c),
+            Command::Image(ImageCommand::Rm(c)) => Command::Rmi(c),
+            Command::Image(ImageCommand::Save(c)) => Command::Save(c),
+            Command::Image(ImageCommand::Tag(c)) => Command::Tag(c),
+            Command::Image(ImageCommand::Inspect(c)) => Command::Inspect(c.into()),
+            Command::Container(ContainerCommand::Run(c)) => Command::Run(c),
+            Command::Builder(BuilderCommand::Build(c)) | Command::Buildx(BuildxCommand::Build(c)) => {
+                Command::Build(c)
+            }
+            Command::Buildx(BuildxCommand::Prune(c)) => Command::Builder(BuilderCommand::Prune(c)),
+            Command::System(SystemCommand::Info(c)) => Command::Info(c),
+            other => other,
+        }
+    }
+
+    /// Whether files of images are read or written, for which an ordinary user needs a user namespace.
+    fn needs_snapshots(&self) -> bool {
+        !matches!(
+            self,
+            Command::Images(_)
+                | Command::Tag(_)
+                | Command::Inspect(_)
+                | Command::History(_)
+                | Command::Version(_)
+                | Command::Info(_)
+                | Command::Sync(_)
+        )
+    }
+
+    fn execute(self, session: &mut Session<'_>) -> Result<u8> {
+        match self {
+            // The container gets the signals, and its exit code is ours.
+            Command::Run(c) => c.execute(session),
+            other => match session.signals.take() {
+                Some(signals) => {
+                    let cancel = session.engine.cancel().clone();
+                    interrupt::watched(&signals, &cancel, || other.work(session))
+                }
+                None => other.work(session),
+            }
+            .map(|()| 0),
+        }
+    }
+
+    fn work(self, session: &mut Session<'_>) -> Result<()> {
+        match self {
+            Command::Build(c) => c.execute(session),
+            Command::Pull(c) => c.execute(session),
+            Command::Push(c) => c.execute(session),
+            Command::Images(c) => c.execute(session),
+            Command::Tag(c) => c.execute(session),
+            Command::Rmi(c) => c.execute(session),
+            Command::Save(c) => c.execute(session),
+            Command::Load(c) => c.execute(session),
+            Command::Inspect(c) => c.execute(session),
+            Command::History(c) => c.execute(session),
+            Command::Version(c) => c.execute(session),
+            Command::Info(c) => c.execute(session),
+            Command::Sync(c) => c.execute(session),
+            Command::Image(ImageCommand::Prune(c)) => c.execute(session),
+            Command::Builder(BuilderCommand::Prune(c)) => c.execute(session),
+            Command::System(SystemCommand::Prune(c)) => c.execute(session),
+            Command::Run(_)
+            | Command::Image(_)
+            | Command::Container(_)
+            | Command::Builder(_)
+            | Command::Buildx(_)
+            | Command::System(_) => unreachable!("flattened"),
+        }
+    }
+
+    #[cfg(test)]
+    pub(crate) fn build(self) -> Option<build::Build> {
+        match self.flattened() {
+            Command::Build(build) => Some(build),
+            _ => None,
+        }
+    }
+}
+
+impl Session<'_> {
+    pub(crate) fn print(&mut self, line: impl std::fmt::Display) -> Result<()> {
+        writeln!(self.out, "{line}").map_err(Error::Output)
+    }
+
+    pub(crate) fn write(&mut self, text: impl std::fmt::Display) -> Result<()> {
+        write!(self.out, "{text}").map_err(Error::Output)
+    }
+}

@@ -1,0 +1,44 @@
+//! `push`.
+
+use std::sync::Mutex;
+
+use boxwright_cache::image::PushEvent;
+
+use super::Session;
+use crate::engine::reference;
+use crate::error::Result;
+
+/// Bring an image to its registry
+#[derive(Debug, clap::Args)]
+pub(crate) struct Push {
+    /// Show only the name
+    #[arg(short, long)]
+    quiet: bool,
+    #[arg(value_name = "NAME[:TAG]")]
+    image: String,
+}
+
+impl Push {
+    pub(crate) fn execute(self, session: &mut Session<'_>) -> Result<()> {
+        let name = reference(&self.image)?;
+        let lines = Mutex::new(Vec::new());
+        let pushed = session.engine.push(&name, &|event| {
+            let line = match event {
+                PushEvent::Preparing { layer } => format!("{}: Preparing", &layer.hex()[..12]),
+                PushEvent::Present { layer } => format!("{}: Layer already exists", &layer.hex()[..12]),
+                PushEvent::Done { layer, .. } => format!("{}: Pushed", &layer.hex()[..12]),
+            };
+            lines.lock().unwrap_or_else(|e| e.into_inner()).push(line);
+        })?;
+        if self.quiet {
+            return session.print(name);
+        }
+        let repository = format!("{}/{}", name.registry(), name.repository());
+        session.print(format_args!("The push refers to repository [{repository}]"))?;
+        for line in lines.into_inner().unwrap_or_else(|e| e.into_inner()) {
+            session.print(line)?;
+        }
+        let tag = name.tag().unwrap_or("latest");
+        session.print(format_args!("{tag}: digest: {} size: {}", pushed.digest, pushed.size))
+    }
+}

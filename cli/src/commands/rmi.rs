@@ -1,0 +1,41 @@
+//! `rmi`.
+
+use super::Session;
+use crate::engine::Removed;
+use crate::error::{Error, Result};
+
+/// Remove names of images, and images that have no other name
+#[derive(Debug, clap::Args)]
+pub(crate) struct Rmi {
+    /// Remove an image by its id although several names stand for it; do not mind images that are not there
+    #[arg(short, long)]
+    force: bool,
+    /// Accepted for docker's sake: Boxwright has no untagged parents
+    #[arg(long)]
+    no_prune: bool,
+    #[arg(value_name = "IMAGE", required = true)]
+    images: Vec<String>,
+}
+
+impl Rmi {
+    pub(crate) fn execute(self, session: &mut Session<'_>) -> Result<()> {
+        let mut errors = Vec::new();
+        for name in &self.images {
+            match session.engine.remove(name, self.force) {
+                Ok(removed) => print(session, &removed)?,
+                Err(Error::NoSuchImage(_)) if self.force => {}
+                Err(error) => errors.push(error),
+            }
+        }
+        // Not fatal: what the images had in common with nothing else can be collected at any later time, too.
+        session.engine.collect_garbage()?;
+        if errors.is_empty() { Ok(()) } else { Err(Error::Several(errors)) }
+    }
+}
+
+fn print(session: &mut Session<'_>, removed: &[Removed]) -> Result<()> {
+    removed.iter().try_for_each(|r| match r {
+        Removed::Name(name) => session.print(format_args!("Untagged: {name}")),
+        Removed::Image(id) => session.print(format_args!("Deleted: {id}")),
+    })
+}

@@ -1,0 +1,35 @@
+//! `save`.
+
+use std::path::PathBuf;
+
+use super::Session;
+use crate::engine::write_file;
+use crate::error::{Error, Result};
+
+/// Write images to an archive that docker, podman and skopeo read
+#[derive(Debug, clap::Args)]
+pub(crate) struct Save {
+    /// The archive [default: standard output]
+    #[arg(short, long, value_name = "FILE")]
+    output: Option<PathBuf>,
+    #[arg(value_name = "IMAGE", required = true)]
+    images: Vec<String>,
+}
+
+impl Save {
+    pub(crate) fn execute(self, session: &mut Session<'_>) -> Result<()> {
+        if self.output.is_none() && rustix::termios::isatty(std::io::stdout()) {
+            return Err(Error::invalid(
+                "cowardly refusing to save to a terminal. Use the -o flag or redirect",
+            ));
+        }
+        let images = session.engine.to_save(&self.images)?;
+        match &self.output {
+            Some(path) => write_file(path, |out| session.engine.save(&images, out)),
+            None => {
+                session.engine.save(&images, session.out)?;
+                session.out.flush().map_err(Error::Output)
+            }
+        }
+    }
+}

@@ -1,0 +1,55 @@
+//! What the environment says. Nothing else in the program reads it, but for the values that `-e NAME` and
+//! `--build-arg NAME` ask for by name.
+
+use std::env;
+use std::path::PathBuf;
+
+use crate::error::{Error, Result};
+
+/// The store of root.
+const SYSTEM_STORE: &str = "/var/lib/boxwright";
+
+/// Where the store is when neither `--root` nor `BOXWRIGHT_ROOT` says so.
+pub(crate) fn default_root() -> Result<PathBuf> {
+    let set = |name: &str| env::var_os(name).filter(|v| !v.is_empty()).map(PathBuf::from);
+    root_for(rustix::process::geteuid().is_root(), set("XDG_DATA_HOME"), set("HOME"))
+}
+
+fn root_for(root: bool, data_home: Option<PathBuf>, home: Option<PathBuf>) -> Result<PathBuf> {
+    if root {
+        return Ok(PathBuf::from(SYSTEM_STORE));
+    }
+    // The XDG specification says to ignore relative paths.
+    let data_home = data_home.filter(|d| d.is_absolute()).or_else(|| home.map(|h| h.join(".local/share")));
+    let no_home = || Error::invalid("neither HOME nor XDG_DATA_HOME is set: say --root DIR");
+    Ok(data_home.ok_or_else(no_home)?.join("boxwright"))
+}
+
+/// The time that images say they were created at, instead of now, in seconds since 1970
+/// (reproducible-builds.org, `SOURCE_DATE_EPOCH`).
+pub(crate) fn source_date_epoch() -> Result<Option<i64>> {
+    let Some(text) = env::var("SOURCE_DATE_EPOCH").ok().filter(|t| !t.is_empty()) else { return Ok(None) };
+    let number = text.parse().map_err(|_| Error::invalid(format!("invalid SOURCE_DATE_EPOCH: {text}")))?;
+    Ok(Some(number))
+}
+
+/// The value of a variable that the user named.
+pub(crate) fn variable(name: &str) -> Option<String> {
+    env::var(name).ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_store_of_a_user_is_in_their_data_directory() {
+        let path = |root, data: Option<&str>, home: Option<&str>| {
+            root_for(root, data.map(PathBuf::from), home.map(PathBuf::from)).map(|p| p.display().to_string())
+        };
+        assert_eq!(path(true, Some("/d"), Some("/h")).unwrap(), SYSTEM_STORE);
+        assert_eq!(path(false, Some("/d"), Some("/h")).unwrap(), "/d/boxwright");
+        assert_eq!(path(false, Some("relative"), Some("/h")).unwrap(), "/h/.local/share/boxwright");
+        assert!(path(false, None, None).is_err());
+    }
+}

@@ -1,0 +1,61 @@
+//! The product's only public surface: what can be done, without a word about terminals. It joins the libraries.
+
+mod base;
+mod build;
+mod context;
+mod created;
+mod failure;
+mod inspect;
+mod name;
+mod names;
+mod output;
+mod prune;
+mod run;
+mod settings;
+mod transfer;
+
+use std::path::Path;
+
+use boxwright_cache::registry::{Client, Options};
+use boxwright_cache::{Cancel, Store};
+
+use crate::error::Result;
+
+pub use build::{BuildRequest, Built, DockerfileSource, Output};
+pub(crate) use failure::failed_process;
+pub use failure::{BuildFailure, Cause, Source};
+pub use names::{Found, Listed, Removed, layer_size, reference, size_of};
+pub(crate) use output::write_file;
+pub use prune::Pruned;
+pub use run::{PullPolicy, RunRequest, Volume};
+
+/// An open store, and what can be done with it.
+#[derive(Debug)]
+pub struct Engine {
+    store: Store,
+    client: Client,
+    cancel: Cancel,
+}
+
+impl Engine {
+    /// Opens the store at `root`, making it if there is none.
+    ///
+    /// # Errors
+    /// When it can't be made, read or written.
+    pub fn open(root: &Path) -> Result<Engine> {
+        let store = Store::open(root)?;
+        let client = Client::new(Options::default());
+        // A layer that was only named so far is fetched by whoever needs it first.
+        store.set_remote(std::sync::Arc::new(client.clone()));
+        Ok(Engine { store, client, cancel: Cancel::new()? })
+    }
+
+    pub fn store(&self) -> &Store {
+        &self.store
+    }
+
+    /// Raise it to end, soon, whatever the engine is doing.
+    pub fn cancel(&self) -> &Cancel {
+        &self.cancel
+    }
+}

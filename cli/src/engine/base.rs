@@ -1,0 +1,128 @@
+//! Finds the images that a Dockerfile names: in the store, in OCI layouts, in registries.
+
+use std::collections::HashMap;
+use std::path::Path;
+
+use boxwright_cache as cache;
+use boxwright_frontend as frontend;
+use boxwright_solver::ir::ImageSource;
+use cache::Digest;
+use cache::digest::ChainId;
+use cache::image::{self, Policy, Pull, Resolved, Sources};
+use cache::import::Wanted;
+use cache::oci::Platform;
+use cache::snapshot::Snapshot;
+use frontend::{Bases, Dockerfile, ImageRequest, ResolvedBase};
+
+use super::Engine;
+use super::build::{BuildRequest, failed, step};
+use super::failure::{BuildFailure, Source};
+use crate::error::{Error, Result};
+use crate::exit;
+use crate::progress::Watch;
+
+/// What is known of the images of a build.
+#[derive(Debug, Default)]
+pub(super) struct KnownBases {
+    pub(super) bases: Bases,
+    /// The layers of each, by manifest.
+    pub(super) images: HashMap<Digest, Snapshot>,
+}
+
+const LAYOUT: &str = "oci-layout://";
+const IMAGE: &str = "docker-image://";
+
+impl Engine {
+    /// In rounds: the ONBUILD triggers of a base may name further images.
+    pub(super) fn resolve_bases(
+        &self,
+        dockerfile: &Dockerfile,
+        request: &BuildRequest,
+        source: &Source,
+        watch: &dyn Watch,
+    ) -> Result<KnownBases> {
+        let mut known = KnownBases::default();
+        loop {
+            let needed = frontend::needed_images(dockerfile, &request.options, &known.bases)
+                .map_err(|diagnostics| failed(BuildFailure::of_meaning(&diagnostics, source)))?;
+            if needed.is_empty() {
+                return Ok(known);
+            }
+            for wanted in needed {
+                let found =
+                    self.resolve_base(&wanted, request, watch).map_err(|e| not_found(&wanted, source, e))?;
+                known.images.insert(found.image.manifest, Snapshot::of_image(found.image.layers.clone()));
+                known.bases.insert(&wanted, as_base(&wanted, found));
+            }
+        }
+    }
+
+    fn resolve_base(
+        &self,
+        wanted: &ImageRequest,
+        request: &BuildRequest,
+        watch: &dyn Watch,
+    ) -> Result<Resolved> {
+        if let Some(layout) = wanted.name.strip_prefix(LAYOUT) {
+            return self.resolve_layout(layout, &wanted.platform);
+        }
+        let name = wanted.name.strip_prefix(IMAGE).unwrap_or(&wanted.name);
+        // An id is no name that a registry could know.
+        if let Some(found) = self.image_by_id(name)? {
+            return Ok(found);
+        }
+        let reference = super::reference(name)?;
+        let sources = Sources { store: &self.store, client: &self.client };
+        let policy = Policy { pull: if request.pull { Pull::Always } else { Pull::Missing }, keep: true };
+        step(watch, &format!("[internal] load metadata for {reference}"), || {
+            Ok(image::resolve(sources, &reference, &wanted.platform, policy, &self.cancel)?)
+        })
+    }
+
+    fn image_by_id(&self, name: &str) -> Result<Option<Resolved>> {
+        let Ok(id) = name.parse::<Digest>() else { return Ok(None) };
+        Ok(self.store.image(&id)?.map(|image| Resolved { image, digest: None, remote: false }))
+    }
+
+    /// `DIR`, `DIR:TAG` or `DIR@DIGEST`.
+    fn resolve_layout(&self, text: &str, platform: &Platform) -> Result<Resolved> {
+        let digest;
+        let (dir, wanted) = if let Some((dir, text)) = text.split_once('@') {
+            digest = text.parse::<Digest>()?;
+            (dir, Wanted::Digest(&digest))
+        } else {
+            match text.rsplit_once(':') {
+                Some((dir, tag)) if !tag.contains('/') => (dir, Wanted::Tag(tag)),
+                _ => (text, Wanted::Default),
+            }
+        };
+        Ok(image::resolve_layout(&self.store, Path::new(dir), wanted, platform, &self.cancel)?)
+    }
+}
+
+fn as_base(wanted: &ImageRequest, found: Resolved) -> ResolvedBase {
+    let image = found.image;
+    let config = image.config;
+    let platform = if config.os.is_empty() || config.architecture.is_empty() {
+        wanted.platform.clone()
+    } else {
+        Platform::new(&config.os, &config.architecture, config.variant.as_deref())
+    };
+    let diff_ids: Vec<_> = image.layers.iter().map(cache::snapshot::Layer::diff_id).collect();
+    let source = ImageSource {
+        name: wanted.name.clone(),
+        manifest: image.manifest,
+        chain: ChainId::of(&diff_ids),
+        platform,
+    };
+    ResolvedBase { source, config }
+}
+
+fn not_found(wanted: &ImageRequest, source: &Source, error: Error) -> Error {
+    if exit::is_cancelled(&error) {
+        return error;
+    }
+    let name = super::reference(&wanted.name).map_or_else(|_| wanted.name.clone(), |r| r.to_string());
+    let message = format!("{}: failed to resolve source metadata for {name}: {error}", wanted.name);
+    failed(BuildFailure::at(message, source, wanted.span))
+}

@@ -1,0 +1,226 @@
+//! Why a build failed, with what a report needs: the place in the Dockerfile and the step's last output.
+
+use std::collections::HashMap;
+
+use boxwright_frontend::Diagnostic;
+use boxwright_solver::executor::ExecError;
+use boxwright_solver::ir::Op;
+use boxwright_solver::ops::file::FileError;
+use boxwright_solver::{Definition, Event, SolveError, Span, VertexError, VertexId};
+
+/// A Dockerfile as it was read.
+#[derive(Clone, Debug, Default)]
+pub struct Source {
+    /// For messages.
+    pub name: String,
+    pub text: String,
+}
+
+#[derive(Debug)]
+pub enum BuildFailure {
+    Cancelled,
+    /// Never empty.
+    Because(Vec<Cause>),
+}
+
+/// One reason.
+#[derive(Clone, Debug, Default)]
+pub struct Cause {
+    pub message: String,
+    pub hints: Vec<String>,
+    /// The Dockerfile, and where in it; none when it is about no place.
+    pub place: Option<(Source, Span)>,
+    /// The failed step's name and its last lines.
+    pub log: Option<(String, Vec<String>)>,
+}
+
+impl std::fmt::Display for BuildFailure {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            BuildFailure::Cancelled => f.write_str("canceled"),
+            BuildFailure::Because(causes) => {
+                f.write_str(&causes.iter().map(|c| c.message.as_str()).collect::<Vec<_>>().join("; "))
+            }
+        }
+    }
+}
+
+impl BuildFailure {
+    pub(super) fn at(message: String, source: &Source, span: Span) -> BuildFailure {
+        BuildFailure::Because(vec![Cause { message, place: placed(source, span), ..Cause::default() }])
+    }
+
+    /// What the parser found wrong; warnings are left out.
+    pub(super) fn of_syntax(diagnostics: &[Diagnostic], source: &Source) -> BuildFailure {
+        of(diagnostics, source, |d| {
+            format!("dockerfile parse error on line {}: {}", d.span.first_line, d.message)
+        })
+    }
+
+    /// What can't be lowered.
+    pub(super) fn of_meaning(diagnostics: &[Diagnostic], source: &Source) -> BuildFailure {
+        of(diagnostics, source, |d| d.message.clone())
+    }
+
+    pub(super) fn of_solve(
+        error: SolveError,
+        definition: &Definition,
+        source: &Source,
+        logs: &Logs,
+    ) -> BuildFailure {
+        let (vertex, error) = match error {
+            SolveError::Cancelled => return BuildFailure::Cancelled,
+            SolveError::Cache(error) => {
+                return BuildFailure::Because(vec![Cause { message: error.to_string(), ..Cause::default() }]);
+            }
+            SolveError::Vertex { error, .. } if error.is_cancelled() => return BuildFailure::Cancelled,
+            SolveError::Vertex { vertex, error } => (vertex, error),
+        };
+        let name = definition.vertex(vertex).about.name.clone();
+        BuildFailure::Because(vec![Cause {
+            message: message_of(definition, vertex, &error),
+            hints: hints_of(&error),
+            place: span_of(definition, vertex).and_then(|span| placed(source, span)),
+            log: logs.of(vertex).map(|lines| (name, lines)),
+        }])
+    }
+}
+
+fn of(diagnostics: &[Diagnostic], source: &Source, words: impl Fn(&Diagnostic) -> String) -> BuildFailure {
+    let causes = diagnostics.iter().filter(|d| d.is_error()).map(|d| Cause {
+        message: if d.span == Span::default() { d.message.clone() } else { words(d) },
+        hints: d.hints.clone(),
+        place: placed(source, d.span),
+        log: None,
+    });
+    BuildFailure::Because(causes.collect())
+}
+
+fn placed(source: &Source, span: Span) -> Option<(Source, Span)> {
+    (span.first_line > 0).then(|| (source.clone(), span))
+}
+
+/// Where a vertex comes from; a source that several steps share, where the first of them does.
+fn span_of(definition: &Definition, vertex: VertexId) -> Option<Span> {
+    let own = definition.vertex(vertex).about.span;
+    own.or_else(|| {
+        let users = definition.iter().filter(|(_, v)| v.op.inputs().contains(&vertex));
+        users.filter_map(|(_, v)| v.about.span).next()
+    })
+}
+
+fn message_of(definition: &Definition, vertex: VertexId, error: &VertexError) -> String {
+    let message = match error {
+        VertexError::Exec(ExecError::Start { code, message }) => format!("exit code: {code}: {message}"),
+        VertexError::Exec(error @ ExecError::Exit { .. }) => error.to_string(),
+        other => return other.to_string(),
+    };
+    failed_process(definition, vertex, &message)
+}
+
+/// What may explain a source that is not there.
+fn hints_of(error: &VertexError) -> Vec<String> {
+    let VertexError::File(FileError::NotFound { hints, .. }) = error else { return Vec::new() };
+    let ignored = hints.ignored_by.iter().map(|line| format!("the ignore file excludes it by {line:?}"));
+    let similar = hints.similar.iter().map(|name| format!("did you mean {name}?"));
+    ignored.chain(similar).collect()
+}
+
+/// BuildKit's words for a process that failed; scripts look for them.
+pub(crate) fn failed_process(definition: &Definition, vertex: VertexId, message: &str) -> String {
+    match &definition.vertex(vertex).op {
+        Op::Exec(exec) if message.starts_with("exit code: ") => {
+            format!("process {:?} did not complete successfully: {message}", exec.args.join(" "))
+        }
+        _ => message.to_owned(),
+    }
+}
+
+/// How many lines of a failed step are repeated.
+const LINES: usize = 12;
+/// How many bytes of a step's output are kept for that.
+const BYTES: usize = 16 << 10;
+
+/// The last output of each step.
+#[derive(Debug, Default)]
+pub(super) struct Logs {
+    tails: HashMap<VertexId, Vec<u8>>,
+}
+
+impl Logs {
+    pub(super) fn hear(&mut self, event: &Event) {
+        match event {
+            Event::Log { vertex, bytes, .. } => {
+                let tail = self.tails.entry(*vertex).or_default();
+                tail.extend_from_slice(bytes);
+                let extra = tail.len().saturating_sub(BYTES);
+                tail.drain(..extra);
+            }
+            // The log of a step that went well is of no use any more.
+            Event::Finished { vertex, .. } => {
+                self.tails.remove(vertex);
+            }
+            _ => {}
+        }
+    }
+
+    fn of(&self, vertex: VertexId) -> Option<Vec<String>> {
+        let text = String::from_utf8_lossy(self.tails.get(&vertex)?);
+        let lines: Vec<String> = text.lines().map(str::to_owned).collect();
+        Some(lines[lines.len().saturating_sub(LINES)..].to_vec())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use boxwright_solver::LogStream;
+    use boxwright_solver::ir::{About, ExecOp, NetworkMode};
+
+    fn run(args: &[&str]) -> (Definition, VertexId) {
+        let exec = ExecOp {
+            root: None,
+            args: args.iter().map(|a| (*a).to_owned()).collect(),
+            env: vec![],
+            unkeyed_env: boxwright_solver::ir::Unkeyed::default(),
+            cwd: "/".into(),
+            user: String::new(),
+            mounts: vec![],
+            network: NetworkMode::Host,
+            platform: boxwright_cache::oci::Platform::host(),
+        };
+        let mut definition = Definition::default();
+        let span = Some(Span { start: 0, end: 1, first_line: 2, last_line: 2 });
+        let id =
+            definition.add(Op::Exec(exec), About { name: "[2/2] RUN false".into(), span, no_cache: false });
+        (definition, id)
+    }
+
+    #[test]
+    fn a_failed_process_is_told_in_buildkits_words() {
+        let (definition, id) = run(&["/bin/sh", "-c", "false"]);
+        let mut logs = Logs::default();
+        let output: String = (0..40).map(|n| format!("line {n}\n")).collect();
+        logs.hear(&Event::Log { vertex: id, stream: LogStream::Stderr, bytes: output.into_bytes() });
+        let error = SolveError::Vertex { vertex: id, error: VertexError::Exec(ExecError::Exit { code: 1 }) };
+        let failure = BuildFailure::of_solve(error, &definition, &Source::default(), &logs);
+        assert_eq!(
+            failure.to_string(),
+            "process \"/bin/sh -c false\" did not complete successfully: exit code: 1"
+        );
+        let BuildFailure::Because(causes) = failure else { panic!("a cause") };
+        let (name, lines) = causes[0].log.clone().unwrap();
+        assert_eq!((name.as_str(), lines.len(), lines[11].as_str()), ("[2/2] RUN false", LINES, "line 39"));
+        assert_eq!(causes[0].place.as_ref().unwrap().1.first_line, 2);
+    }
+
+    #[test]
+    fn only_the_tail_of_an_endless_log_is_kept() {
+        let (_, id) = run(&["x"]);
+        let mut logs = Logs::default();
+        for _ in 0..100 {
+            logs.hear(&Event::Log { vertex: id, stream: LogStream::Stdout, bytes: vec![b'y'; 1000] });
+        }
+        assert!(logs.tails[&id].len() <= BYTES);
+    }
+}

@@ -1,0 +1,89 @@
+//! An image as `docker inspect` shows it.
+
+use std::collections::BTreeMap;
+
+use boxwright_cache::oci::ContainerConfig;
+use boxwright_cache::record::{ImageRecord, NameRecord};
+use serde_json::{Map, Value, json};
+
+use super::{Engine, size_of};
+use crate::error::Result;
+
+impl Engine {
+    /// Docker's JSON for the image that a word stands for.
+    ///
+    /// # Errors
+    /// As [`Engine::find`].
+    pub fn inspect(&self, text: &str) -> Result<Value> {
+        let image = self.find(text)?.image;
+        let names = self.store.names(Some(&image.id))?;
+        Ok(describe(&image, &names))
+    }
+}
+
+fn describe(image: &ImageRecord, names: &[NameRecord]) -> Value {
+    let config = &image.config;
+    let tags: Vec<String> =
+        names.iter().filter(|n| n.name.tag().is_some()).map(|n| n.name.familiar()).collect();
+    let digests: Vec<String> =
+        names.iter().filter_map(|n| Some(format!("{}@{}", n.name.familiar_name(), n.digest?))).collect();
+    let text = |name: &str| config.extra.get(name).cloned().unwrap_or_else(|| json!(""));
+    let mut value = json!({
+        "Id": image.id,
+        "RepoTags": tags,
+        "RepoDigests": digests,
+        "Parent": "",
+        "Comment": text("comment"),
+        "Created": config.created,
+        "DockerVersion": text("docker_version"),
+        "Author": config.author,
+        "Config": container_config(&config.config),
+        "Architecture": config.architecture,
+        "Os": config.os,
+        "Size": size_of(image),
+        "GraphDriver": { "Data": null, "Name": "overlayfs" },
+        "RootFS": { "Type": config.rootfs.kind, "Layers": config.rootfs.diff_ids },
+        "Metadata": { "LastTagTime": "0001-01-01T00:00:00Z" },
+    });
+    if let (Some(variant), Value::Object(map)) = (&config.variant, &mut value) {
+        map.insert("Variant".to_owned(), json!(variant));
+    }
+    value
+}
+
+/// Docker shows the usual fields even when they are empty, so that scripts can ask for them.
+fn container_config(config: &ContainerConfig) -> Value {
+    let Ok(Value::Object(known)) = serde_json::to_value(config) else { return Value::Null };
+    let defaults: BTreeMap<&str, Value> = BTreeMap::from([
+        ("User", json!("")),
+        ("Env", Value::Null),
+        ("Cmd", Value::Null),
+        ("Volumes", Value::Null),
+        ("WorkingDir", json!("")),
+        ("Entrypoint", Value::Null),
+        ("OnBuild", Value::Null),
+        ("Labels", Value::Null),
+        ("ExposedPorts", Value::Null),
+        ("StopSignal", json!("")),
+        ("Image", json!("")),
+    ]);
+    let mut map: Map<String, Value> = defaults.into_iter().map(|(k, v)| (k.to_owned(), v)).collect();
+    map.extend(known);
+    Value::Object(map)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn fields_that_scripts_ask_for_are_always_there() {
+        let mut config = ContainerConfig { env: vec!["A=1".into()], ..ContainerConfig::default() };
+        config.extra.insert("Hostname".into(), json!("x"));
+        let value = container_config(&config);
+        assert_eq!((&value["Env"], &value["Hostname"]), (&json!(["A=1"]), &json!("x")));
+        for (field, empty) in [("Cmd", Value::Null), ("Labels", Value::Null), ("WorkingDir", json!(""))] {
+            assert_eq!(value.get(field), Some(&empty), "{field}");
+        }
+    }
+}

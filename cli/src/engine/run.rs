@@ -1,0 +1,141 @@
+//! The straight line of `run`: image, snapshot, container, exit code.
+
+use std::io::Write as _;
+use std::os::fd::{AsFd as _, OwnedFd};
+use std::sync::Arc;
+
+use boxwright_cache as cache;
+use boxwright_executor as executor;
+use boxwright_solver::LogStream;
+use cache::record::ImageRecord;
+use cache::snapshot::Snapshot;
+use cache::store::ActiveLayer;
+use executor::{Container, Network, RawTerminal, Root, Signals, Spec, Stubs, Upper};
+
+use super::Engine;
+use super::name::ContainerName;
+use super::settings::{self, Settings};
+use crate::error::{Error, Result};
+
+pub use super::settings::Volume;
+
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum PullPolicy {
+    #[default]
+    Missing,
+    Always,
+    Never,
+}
+
+/// A container to be, and what of its image's config it changes.
+#[derive(Clone, Debug, Default)]
+pub struct RunRequest {
+    pub command: Vec<String>,
+    /// An empty one takes the image's away.
+    pub entrypoint: Option<String>,
+    /// `NAME=value`, over those of the image.
+    pub env: Vec<String>,
+    pub workdir: Option<String>,
+    pub user: Option<String>,
+    pub groups: Vec<String>,
+    pub volumes: Vec<Volume>,
+    pub name: Option<String>,
+    pub hostname: Option<String>,
+    pub network: Network,
+    pub read_only: bool,
+    pub interactive: bool,
+    pub tty: bool,
+}
+
+/// Where a container writes while it runs; gone with it.
+struct Scratch(ActiveLayer);
+
+impl Engine {
+    /// Runs a container of `image` to its end, on our own standard streams. Gives its exit code.
+    ///
+    /// # Errors
+    /// [`Error::Container`] when it does not start.
+    pub fn run(&self, image: &ImageRecord, request: &RunRequest, signals: &Signals) -> Result<u8> {
+        let id =
+            cache::Digest::of(format!("{:?}{}", std::time::SystemTime::now(), std::process::id()).as_bytes())
+                .hex();
+        let settings = Settings::of(image, request, &id)?;
+        let _name =
+            request.name.as_deref().map(|name| ContainerName::take(&self.store, name, &id)).transpose()?;
+        let scratch = Scratch(self.store.new_layer()?);
+        let root = self.root(&Snapshot::of_image(image.layers.clone()), &scratch, request.read_only)?;
+        let spec = self.spec(root, settings, request)?;
+        let raw = own_terminal(request)?;
+        let mut container = Container::spawn(spec).map_err(settings::not_started)?;
+        let status =
+            container.wait(&self.cancel, Some(signals), &mut copy_out).map_err(settings::not_started)?;
+        drop(raw);
+        Ok(u8::try_from(status.code() & 0xff).unwrap_or(u8::MAX))
+    }
+
+    fn root(&self, snapshot: &Snapshot, scratch: &Scratch, read_only: bool) -> Result<Root> {
+        let copy = |fd: std::os::fd::BorrowedFd<'_>| {
+            fd.try_clone_to_owned().map_err(Error::io("duplicating", "a directory"))
+        };
+        let upper = Upper { dir: copy(scratch.0.fs())?, work: copy(scratch.0.work())? };
+        Ok(Root { lowers: snapshot.dirs(&self.cancel)?, upper: Some(upper), read_only, stubs: self.stubs()? })
+    }
+
+    pub(super) fn stubs(&self) -> Result<Arc<Stubs>> {
+        let dir =
+            executor::open_directory(&self.store.path().join("stubs")).map_err(settings::not_started)?;
+        Ok(Arc::new(Stubs::new(dir)))
+    }
+
+    fn spec(&self, root: Root, settings: Settings, request: &RunRequest) -> Result<Spec> {
+        let mut spec = Spec::new(root, settings.args);
+        spec.env = settings.env;
+        spec.cwd = settings.cwd;
+        spec.user = settings.user;
+        spec.extra_groups.clone_from(&request.groups);
+        spec.hostname = settings.hostname;
+        spec.network = request.network;
+        spec.mounts = settings.mounts;
+        if request.interactive {
+            spec.stdin = Some(own_stdin()?);
+        }
+        if request.tty {
+            let size = rustix::termios::tcgetwinsize(rustix::stdio::stdin())
+                .or_else(|_| rustix::termios::tcgetwinsize(rustix::stdio::stdout()));
+            spec.tty = Some(size.unwrap_or(rustix::termios::Winsize {
+                ws_row: 24,
+                ws_col: 80,
+                ws_xpixel: 0,
+                ws_ypixel: 0,
+            }));
+        }
+        Ok(spec)
+    }
+}
+
+fn own_stdin() -> Result<OwnedFd> {
+    std::io::stdin().as_fd().try_clone_to_owned().map_err(Error::io("duplicating", "standard input"))
+}
+
+/// The user's terminal passes every key on while the container has one of its own.
+fn own_terminal(request: &RunRequest) -> Result<Option<RawTerminal>> {
+    if !request.tty || !request.interactive {
+        return Ok(None);
+    }
+    if !rustix::termios::isatty(std::io::stdin()) {
+        return Err(Error::invalid("the input device is not a TTY"));
+    }
+    RawTerminal::enter(own_stdin()?).map(Some).map_err(settings::not_started)
+}
+
+/// Unbuffered: what a container has said is seen before it says more.
+fn copy_out(stream: LogStream, bytes: &[u8]) -> std::io::Result<()> {
+    match stream {
+        LogStream::Stdout => {
+            let mut out = std::io::stdout().lock();
+            out.write_all(bytes)?;
+            out.flush()
+        }
+        LogStream::Stderr => std::io::stderr().lock().write_all(bytes),
+    }
+}

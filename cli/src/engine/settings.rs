@@ -1,0 +1,205 @@
+//! What a container gets: the image's config, and what the command line changes of it, by docker's rules.
+
+use std::collections::BTreeMap;
+use std::os::fd::OwnedFd;
+use std::path::{Path, PathBuf};
+
+use boxwright_cache::record::ImageRecord;
+use boxwright_executor::network::{self, Names};
+use boxwright_executor::{self as executor, Mount, MountSource, Network};
+use rustix::fs::{Mode, OFlags};
+
+use super::run::RunRequest;
+use crate::error::{Error, Result};
+
+/// A directory or file of the host that the container sees.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Volume {
+    pub host: PathBuf,
+    /// Absolute and clean.
+    pub target: String,
+    pub read_only: bool,
+}
+
+#[derive(Debug)]
+pub(super) struct Settings {
+    pub(super) args: Vec<String>,
+    pub(super) env: Vec<String>,
+    pub(super) cwd: String,
+    pub(super) user: String,
+    /// None is the host's own.
+    pub(super) hostname: Option<String>,
+    pub(super) mounts: Vec<Mount>,
+}
+
+const PATH: &str = "PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
+/// How much of a container's id is its host name.
+const SHORT_ID: usize = 12;
+
+impl Settings {
+    pub(super) fn of(image: &ImageRecord, request: &RunRequest, id: &str) -> Result<Settings> {
+        let config = &image.config.config;
+        let cwd =
+            request.workdir.clone().filter(|w| !w.is_empty()).unwrap_or_else(|| config.working_dir.clone());
+        let cwd = if cwd.is_empty() { "/".to_owned() } else { cwd };
+        if !cwd.starts_with('/') {
+            return Err(Error::invalid(format!(
+                "the working directory {cwd:?} is invalid, it needs to be an absolute path"
+            )));
+        }
+        let hostname = match (&request.hostname, request.network) {
+            (Some(name), _) => Some(name.clone()),
+            (None, Network::None) => Some(id[..SHORT_ID].to_owned()),
+            (None, Network::Host) => None,
+        };
+        let name = hostname.clone().unwrap_or_else(host_name);
+        Ok(Settings {
+            args: args(config.entrypoint.as_deref(), config.cmd.as_deref(), request)?,
+            env: env(&config.env, &request.env, &name, request.tty),
+            cwd,
+            user: request.user.clone().unwrap_or_else(|| config.user.clone()),
+            mounts: mounts(&request.volumes, &name, request.network)?,
+            hostname,
+        })
+    }
+}
+
+/// Another entrypoint takes the image's arguments away with the image's entrypoint.
+fn args(entrypoint: Option<&[String]>, cmd: Option<&[String]>, request: &RunRequest) -> Result<Vec<String>> {
+    let (mut args, cmd) = match request.entrypoint.as_deref() {
+        None => (entrypoint.unwrap_or_default().to_vec(), cmd.unwrap_or_default()),
+        Some("") => (Vec::new(), &[][..]),
+        Some(program) => (vec![program.to_owned()], &[][..]),
+    };
+    args.extend_from_slice(if request.command.is_empty() { cmd } else { &request.command });
+    if args.is_empty() {
+        return Err(Error::invalid("no command specified"));
+    }
+    Ok(args)
+}
+
+/// One value for each name, in the order in which names first appear.
+fn env(image: &[String], request: &[String], hostname: &str, tty: bool) -> Vec<String> {
+    let own = [PATH.to_owned(), format!("HOSTNAME={hostname}")];
+    let terminal = tty.then(|| "TERM=xterm".to_owned());
+    let mut names: BTreeMap<String, usize> = BTreeMap::new();
+    let mut env: Vec<String> = Vec::new();
+    for entry in own.into_iter().chain(terminal).chain(image.iter().chain(request).cloned()) {
+        let name = entry.split('=').next().unwrap_or_default().to_owned();
+        match names.get(&name) {
+            Some(&at) => env[at] = entry,
+            None => {
+                names.insert(name, env.len());
+                env.push(entry);
+            }
+        }
+    }
+    // An empty HOME is as good as none, and that comes from the passwd file.
+    env.retain(|entry| entry != "HOME=");
+    env
+}
+
+fn host_name() -> String {
+    rustix::system::uname().nodename().to_string_lossy().into_owned()
+}
+
+/// The volumes, and the three files that every container gets from us.
+fn mounts(volumes: &[Volume], hostname: &str, network: Network) -> Result<Vec<Mount>> {
+    let short =
+        hostname.split_once('.').map(|(short, _)| ("127.0.1.1".to_owned(), format!("{hostname} {short}")));
+    let names = Names {
+        hostname: hostname.to_owned(),
+        hosts: short.into_iter().collect(),
+        resolv_conf: of_host("/etc/resolv.conf")?,
+    };
+    let mut mounts = network::files(&names, network, false);
+    for (n, volume) in volumes.iter().enumerate() {
+        if volumes[..n].iter().any(|v| v.target == volume.target) {
+            return Err(Error::invalid(format!("Duplicate mount point: {}", volume.target)));
+        }
+        mounts.retain(|m| m.target != volume.target);
+        let source = MountSource::Bind(open_volume(&volume.host)?);
+        mounts.push(Mount { target: volume.target.clone(), source, read_only: volume.read_only });
+    }
+    Ok(mounts)
+}
+
+/// What the host has there; none if it has nothing.
+pub(super) fn of_host(path: &str) -> Result<Option<Vec<u8>>> {
+    match std::fs::read(path) {
+        Err(e) if e.kind() == std::io::ErrorKind::NotFound => Ok(None),
+        result => result.map(Some).map_err(Error::io("reading", path)),
+    }
+}
+
+/// Docker makes a directory where nothing is.
+fn open_volume(host: &Path) -> Result<OwnedFd> {
+    let flags = OFlags::PATH | OFlags::CLOEXEC;
+    match rustix::fs::open(host, flags, Mode::empty()) {
+        Err(rustix::io::Errno::NOENT) => {
+            std::fs::create_dir_all(host).map_err(Error::io("making volume", host))?;
+            rustix::fs::open(host, flags, Mode::empty()).map_err(Error::io("opening volume", host))
+        }
+        result => result.map_err(Error::io("opening volume", host)),
+    }
+}
+
+/// What kept a container from starting, with docker's code for it.
+pub(super) fn not_started(error: executor::Error) -> Error {
+    if matches!(error, executor::Error::Cancelled) {
+        return Error::Cache(boxwright_cache::Error::Cancelled);
+    }
+    let code = u8::try_from(error.exit_code()).unwrap_or(125);
+    Error::Container { code, message: format!("failed to start the container: {error}") }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn words(text: &str) -> Vec<String> {
+        text.split_whitespace().map(str::to_owned).collect()
+    }
+
+    #[test]
+    fn the_entrypoint_of_the_command_line_takes_the_images_arguments_away() {
+        let request = |entrypoint: Option<&str>, command: &str| RunRequest {
+            entrypoint: entrypoint.map(str::to_owned),
+            command: words(command),
+            ..RunRequest::default()
+        };
+        let (entry, cmd) = (words("/e x"), words("c d"));
+        for (flag, command, expected) in [
+            (None, "", "/e x c d"),
+            (None, "y", "/e x y"),
+            (Some("/f"), "", "/f"),
+            (Some("/f"), "y", "/f y"),
+            (Some(""), "y", "y"),
+        ] {
+            let args = args(Some(&entry), Some(&cmd), &request(flag, command)).unwrap();
+            assert_eq!(args, words(expected), "{flag:?} {command}");
+        }
+        let none = args(Some(&entry), Some(&cmd), &request(Some(""), "")).unwrap_err();
+        assert_eq!(none.to_string(), "no command specified");
+    }
+
+    #[test]
+    fn the_command_lines_variables_win_and_an_empty_home_is_none() {
+        let image = words("PATH=/bin A=1 B=2");
+        let env = env(&image, &words("A=3 HOME= C=4"), "box", true);
+        assert_eq!(env, words("PATH=/bin HOSTNAME=box TERM=xterm A=3 B=2 C=4"));
+    }
+
+    #[test]
+    fn a_missing_volume_is_made_and_two_for_one_place_are_refused() {
+        let dir = tempfile::tempdir().unwrap();
+        let volume =
+            |target: &str| Volume { host: dir.path().join("a/b"), target: target.into(), read_only: false };
+        mounts(&[volume("/x")], "h", Network::Host).unwrap();
+        assert!(dir.path().join("a/b").is_dir());
+        let twice = mounts(&[volume("/x"), volume("/x")], "h", Network::Host).unwrap_err().to_string();
+        assert_eq!(twice, "Duplicate mount point: /x");
+        let own = mounts(&[volume("/etc/hosts")], "h", Network::Host).unwrap();
+        assert_eq!(own.iter().filter(|m| m.target == "/etc/hosts").count(), 1);
+    }
+}

@@ -1,0 +1,41 @@
+//! Ctrl-C and its like raise the engine's [`Cancel`]: whatever is being done ends in order, and leaves nothing half done.
+
+use boxwright_cache::Cancel;
+use boxwright_executor::Signals;
+use rustix::event::{PollFd, PollFlags, poll};
+use rustix::process::Signal;
+
+use crate::error::Result;
+
+/// Those that ask for an end.
+const ENDING: [Signal; 4] = [Signal::HUP, Signal::INT, Signal::QUIT, Signal::TERM];
+
+/// Does `work` while a thread waits for signals.
+pub(crate) fn watched<T>(signals: &Signals, cancel: &Cancel, work: impl FnOnce() -> Result<T>) -> Result<T> {
+    let done = Cancel::new()?;
+    std::thread::scope(|scope| {
+        scope.spawn(|| watch(signals, cancel, &done));
+        // Also when `work` panics, or the scope would wait for ever.
+        let _end = RaiseAtEnd(&done);
+        work()
+    })
+}
+
+struct RaiseAtEnd<'a>(&'a Cancel);
+
+impl Drop for RaiseAtEnd<'_> {
+    fn drop(&mut self) {
+        self.0.raise();
+    }
+}
+
+fn watch(signals: &Signals, cancel: &Cancel, done: &Cancel) {
+    while !done.is_raised() {
+        let mut fds = [PollFd::new(signals, PollFlags::IN), PollFd::new(done, PollFlags::IN)];
+        // An interrupted wait is repeated; there is no other way in which this one fails.
+        let _ = poll(&mut fds, None);
+        if signals.take().iter().any(|n| ENDING.iter().any(|s| s.as_raw() == *n)) {
+            cancel.raise();
+        }
+    }
+}

@@ -1,0 +1,25 @@
+//! Joins the libraries to one program: [`Engine`] does the work, `commands` read the command line and print results,
+//! `report` and `exit` turn errors into text and exit codes. Logic that a library could hold is not here.
+
+mod args;
+mod commands;
+mod config;
+mod durability;
+pub mod engine;
+pub mod error;
+mod exit;
+mod format;
+mod interrupt;
+pub mod progress;
+mod report;
+
+use std::ffi::OsString;
+use std::process::ExitCode;
+
+pub use engine::Engine;
+pub use error::{Error, Result};
+
+/// Runs the command that `words` (the program's name first) ask for, and says how it went.
+pub fn main(words: impl IntoIterator<Item = OsString>) -> ExitCode {
+    exit::conclude(args::parse(words).and_then(commands::run))
+}
