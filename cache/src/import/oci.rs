@@ -179,7 +179,8 @@ fn manifest_for(source: &dyn Blobs, top: &Descriptor, platform: &Platform) -> Re
 }
 
 fn read(source: &dyn Blobs, descriptor: &Descriptor) -> Result<(Vec<u8>, Document)> {
-    let bytes = read_document(&*blob(source, descriptor)?, "a manifest", MAX_DOCUMENT)?;
+    let found = blob(source, descriptor)?;
+    let bytes = read_document(&found, "a manifest", MAX_DOCUMENT)?;
     let document = Document::parse(&bytes, Some(&descriptor.media_type))?;
     Ok((bytes, document))
 }

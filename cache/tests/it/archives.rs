@@ -168,7 +168,6 @@ fn what_is_no_image_archive_is_one_clear_error() {
 
 #[test]
 fn oci_archives_with_wrong_digests_sizes_or_types_are_refused() {
-    let good = String::from_utf8_lossy(&archive::oci("x:1", &config(), &[])).into_owned();
     let index = json!({"schemaVersion": 2, "manifests": [{
         "mediaType": "application/vnd.oci.image.manifest.v1+json",
         "digest": format!("sha256:{}", archive::sha256(b"{}")), "size": 3}]})
@@ -181,7 +180,6 @@ fn oci_archives_with_wrong_digests_sizes_or_types_are_refused() {
     assert!(refused(&Tar::new().file("index.json", 0o644, &index).finish()).contains("missing"));
     let both = r#"{"schemaVersion":2,"manifests":[],"layers":[]}"#;
     assert!(refused(&Tar::new().file("index.json", 0o644, both).finish()).contains("both"));
-    assert!(good.contains("index.json"));
 }
 
 /// An image of our own making on a loaded base: one layer goes out as it came, one is written from its directory.
