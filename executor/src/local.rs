@@ -4,10 +4,12 @@ use std::os::fd::{AsFd, OwnedFd};
 use std::sync::Arc;
 
 use boxwright_cache::Cancel;
+use boxwright_cache::fs::whiteout::is_whiteout;
 use boxwright_cache::snapshot::{ActiveLayer, Snapshot};
 use boxwright_solver::event::LogStream;
 use boxwright_solver::executor::{ExecError, ExecMount, ExecMountSource, ExecSpec, Executor};
 use boxwright_solver::ir::NetworkMode;
+use rustix::fs::{AtFlags, Mode, chmodat, mkdirat, statat};
 
 use crate::container::Container;
 use crate::error::Error;
@@ -38,12 +40,9 @@ impl LocalExecutor {
         cancel: &Cancel,
     ) -> Result<(Spec, Vec<ActiveLayer>), ExecError> {
         let upper = Upper { dir: own(layer.fs())?, work: own(layer.work())? };
-        let root = Root {
-            lowers: exec.root.dirs(cancel)?,
-            upper: Some(upper),
-            read_only: false,
-            stubs: Arc::clone(&self.stubs),
-        };
+        let lowers = exec.root.dirs(cancel)?;
+        leave_mount_points(&lowers, &upper.dir)?;
+        let root = Root { lowers, upper: Some(upper), read_only: false, stubs: Arc::clone(&self.stubs) };
         let mut spec = Spec::new(root, exec.args.clone());
         spec.env.clone_from(&exec.env);
         spec.cwd.clone_from(&exec.cwd);
@@ -86,6 +85,27 @@ impl Executor for LocalExecutor {
         let status = container.wait(cancel, None, &mut sink).map_err(translate_error)?;
         if status.success() { Ok(()) } else { Err(ExecError::Exit { code: status.code() }) }
     }
+}
+
+/// Directories that an image without them gets by its first step: what other builders leave there as well, and what
+/// programs that look for `/proc` expect of an image. Empty, for what is mounted there never reaches a layer.
+const LEFT: [&str; 4] = ["dev", "etc", "proc", "sys"];
+
+fn leave_mount_points(lowers: &[OwnedFd], upper: &OwnedFd) -> Result<(), ExecError> {
+    let failed = |name: &str, error: rustix::io::Errno| ExecError::Setup {
+        doing: format!("making /{name}"),
+        reason: error.to_string(),
+    };
+    for name in LEFT {
+        // The topmost layer that has an entry decides; it may be a whiteout.
+        let found = lowers.iter().rev().find_map(|dir| statat(dir, name, AtFlags::SYMLINK_NOFOLLOW).ok());
+        if found.is_some_and(|stat| !is_whiteout(&stat)) {
+            continue;
+        }
+        mkdirat(upper, name, Mode::from_raw_mode(0o755)).map_err(|e| failed(name, e))?;
+        chmodat(upper, name, Mode::from_raw_mode(0o755), AtFlags::empty()).map_err(|e| failed(name, e))?;
+    }
+    Ok(())
 }
 
 fn translate(
