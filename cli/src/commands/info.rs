@@ -1,4 +1,4 @@
-//! `info`.
+//! The command `info`: its options, and what it prints.
 
 use serde_json::{Value, json};
 

@@ -1,4 +1,4 @@
-//! `load`.
+//! The command `load`: its options, and what it prints.
 
 use std::fs::File;
 use std::io::Read;

@@ -1,4 +1,4 @@
-//! `pull`.
+//! The command `pull`: its options, and what it prints.
 
 use std::io::Write as _;
 use std::sync::Mutex;

@@ -1,4 +1,4 @@
-//! `push`.
+//! The command `push`: its options, and what it prints.
 
 use std::sync::Mutex;
 

@@ -1,4 +1,4 @@
-//! `rmi`.
+//! The command `rmi`: its options, and what it prints.
 
 use super::Session;
 use crate::engine::Removed;

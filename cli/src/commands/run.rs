@@ -1,4 +1,4 @@
-//! `run`.
+//! The command `run`: its options, and what it prints.
 
 use std::path::PathBuf;
 

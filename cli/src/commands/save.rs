@@ -1,4 +1,4 @@
-//! `save`.
+//! The command `save`: its options, and what it prints.
 
 use std::path::PathBuf;
 

@@ -1,4 +1,4 @@
-//! `tag`.
+//! The command `tag`: its options, and what it prints.
 
 use super::Session;
 use crate::error::Result;
