@@ -89,7 +89,7 @@ mod tests {
         assert_eq!((times(&labelled), labelled.created.as_deref()), (vec![Some("base"); 2], Some("base")));
         let mut scratch = image(&[(None, true)]);
         fill(&mut scratch, &[], None);
-        assert_eq!((times(&scratch), scratch.created), (vec![None], None));
+        assert_eq!((times(&scratch), scratch.created.as_deref()), (vec![None], None));
     }
 
     #[test]

@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use crate::fixture::busybox;
 use boxwright_cache::snapshot::Snapshot;
+use boxwright_cache::snapshot::tree::Kind;
 use boxwright_cache::{Cancel, Store};
 use boxwright_executor::{LocalExecutor, Stubs, open_directory};
 use boxwright_solver::event::LogStream;
@@ -20,12 +21,23 @@ struct Steps {
 
 impl Steps {
     fn new() -> Steps {
+        Steps::over(&["dev", "proc", "sys"])
+    }
+
+    /// With these directories besides busybox.
+    fn over(directories: &[&str]) -> Steps {
         let dir = tempfile::tempdir().unwrap();
         let store = Store::open(&dir.path().join("store")).unwrap();
         let stubs = Stubs::new(open_directory(&store.path().join("stubs")).unwrap());
         let executor = LocalExecutor::new(Arc::new(stubs), Some(b"nameserver 9.9.9.9\n".to_vec()));
         let layer = store.new_layer().unwrap();
         copy(busybox(), layer.fs());
+        for name in directories {
+            match rustix::fs::mkdirat(layer.fs(), *name, rustix::fs::Mode::from_raw_mode(0o755)) {
+                Ok(()) | Err(rustix::io::Errno::EXIST) => {}
+                Err(errno) => panic!("making {name}: {errno}"),
+            }
+        }
         let layer = layer.commit(&Cancel::new().unwrap()).unwrap();
         let base = Snapshot::default().with(layer);
         Steps { _dir: dir, store, executor, base }
@@ -77,6 +89,21 @@ fn a_step_that_does_nothing_leaves_the_layer_of_nothing() {
     let (nothing, _) = steps.run(&steps.step(&steps.base, "true")).unwrap();
     let empty = steps.store.new_layer().unwrap().commit(&Cancel::new().unwrap()).unwrap();
     assert_eq!(nothing.layers().last().unwrap().diff_id(), empty.diff_id());
+}
+
+#[test]
+fn a_step_leaves_the_directories_of_the_kernel_where_the_image_lacks_them() {
+    let steps = Steps::over(&[]);
+    let (first, _) = steps.run(&steps.step(&steps.base, "true")).unwrap();
+    let cancel = Cancel::new().unwrap();
+    let tree = first.tree(&cancel).unwrap();
+    for name in ["dev", "proc", "sys"] {
+        let node = tree.lookup(name, false).unwrap().expect(name);
+        assert_eq!((node.kind, node.meta.mode), (Kind::Dir, 0o755), "{name}");
+    }
+    let (second, _) = steps.run(&steps.step(&first, "true")).unwrap();
+    let empty = steps.store.new_layer().unwrap().commit(&cancel).unwrap();
+    assert_eq!(second.layers().last().unwrap().diff_id(), empty.diff_id());
 }
 
 #[test]

@@ -32,6 +32,17 @@ impl Override {
     }
 }
 
+impl Override {
+    /// Makes directories on the way to what is copied; they get what it gets.
+    fn make_dirs(self, view: &mut View, path: &Path) -> Result<(), FileError> {
+        let owner = self.owner.unwrap_or_default();
+        match self.mode {
+            Some(mode) => view.make_dirs(path, mode & 0o7777, owner),
+            None => view.make_implied(path, owner),
+        }
+    }
+}
+
 /// Plans the copy of `from` to `dest`, which is a path in the image as the instruction has it.
 pub(super) fn copy(
     view: &mut View,
@@ -42,7 +53,7 @@ pub(super) fn copy(
     cancel: &Cancel,
 ) -> Result<(), FileError> {
     let is_dir = matches!(from.item.what, What::Dir);
-    let target = prepare(view, dest, &from.name, is_dir, set.owner.unwrap_or_default())?;
+    let target = prepare(view, dest, &from.name, is_dir, set)?;
     let top = from.item.path.clone();
     let mut groups = HashMap::new();
     source.visit(from.item, cancel, &mut |item| {
@@ -63,7 +74,7 @@ pub(super) fn write(
 ) -> Result<(), FileError> {
     // The name is whatever the user called the document, slashes and dots included.
     let name = Path::new(name).file_name().unwrap_or_default();
-    let target = prepare(view, dest, name, false, owner.unwrap_or_default())?;
+    let target = prepare(view, dest, name, false, Override { owner, mode: None })?;
     refuse_directory(view, &target)?;
     view.put(&target, Entry::File { meta, data: Data::Bytes(Arc::new(data.to_vec())), group: None })
 }
@@ -75,20 +86,20 @@ fn prepare(
     dest: &str,
     name: &OsStr,
     is_dir: bool,
-    owner: Owner,
+    set: Override,
 ) -> Result<PathBuf, FileError> {
     let path = clean(dest);
     let needed = if names_directory(dest) { path.as_path() } else { path.parent().unwrap_or(Path::new("")) };
     let needed = view.resolve(needed)?;
-    view.make_implied(&needed, owner)?;
+    set.make_dirs(view, &needed)?;
     let mut target = view.resolve(&path)?;
     let there = look(view, &target)?;
     if !is_dir && there == Some(Seen::Dir) {
         target.push(name);
     }
     match target.parent() {
-        _ if is_dir && there.is_none() => view.make_implied(&target, owner)?,
-        Some(parent) => view.make_implied(parent, owner)?,
+        _ if is_dir && there.is_none() => set.make_dirs(view, &target)?,
+        Some(parent) => set.make_dirs(view, parent)?,
         None => {}
     }
     Ok(target)

@@ -350,7 +350,8 @@ fn chown_and_chmod_are_set_on_everything_that_is_made() {
     assert_eq!(run("app:web", None).unwrap(), all("1000:33"));
     assert_eq!(run("7", None).unwrap(), all("7:7"));
     assert_eq!(run("1000:8", None).unwrap(), all("1000:8"), "a user that is called 1000 is not asked");
-    let modes = ["new/ 7:7", "new/t/ 7:7", "new/t/e/ 700 7:7", "new/t/e/y=2 700 7:7", "new/t/x=1 700 7:7"];
+    let modes =
+        ["new/ 700 7:7", "new/t/ 700 7:7", "new/t/e/ 700 7:7", "new/t/e/y=2 700 7:7", "new/t/x=1 700 7:7"];
     assert_eq!(run("7", Some(0o700)).unwrap(), modes);
     assert_eq!(run("nobody", None).unwrap()[0], "new/", "who is not there is root, as in BuildKit");
     assert_eq!(run("app:nogroup", None).unwrap(), all("1000:1001"));
