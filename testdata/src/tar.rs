@@ -1,10 +1,13 @@
 //! A tar writer for fixtures that writes what it is told, in that order, sensible or not. ustar only:
 //! names up to 100 bytes, whole seconds, no xattrs.
 
+use std::collections::BTreeMap;
+
 /// An archive in the making. `owner` and `mtime` hold for the entries that follow them.
 #[derive(Debug, Clone)]
 pub struct Tar {
     bytes: Vec<u8>,
+    modes: BTreeMap<String, u32>,
     owner: (u32, u32),
     mtime: u64,
 }
@@ -17,7 +20,7 @@ impl Default for Tar {
 
 impl Tar {
     pub fn new() -> Self {
-        Tar { bytes: Vec::new(), owner: (0, 0), mtime: 1_577_836_800 }
+        Tar { bytes: Vec::new(), modes: BTreeMap::new(), owner: (0, 0), mtime: 1_577_836_800 }
     }
 
     #[must_use]
@@ -47,9 +50,11 @@ impl Tar {
         self.entry(path, b'2', 0o777, target, b"")
     }
 
+    /// The entry has its target's mode, if the target came before it.
     #[must_use]
     pub fn hard_link(self, path: &str, target: &str) -> Self {
-        self.entry(path, b'1', 0o644, target, b"")
+        let mode = self.modes.get(target).copied().unwrap_or(0o644);
+        self.entry(path, b'1', mode, target, b"")
     }
 
     #[must_use]
@@ -76,6 +81,7 @@ impl Tar {
     }
 
     fn entry(mut self, path: &str, kind: u8, mode: u32, link: &str, data: &[u8]) -> Self {
+        self.modes.insert(path.to_owned(), mode);
         let mut header = [0u8; 512];
         let mut put = |at: usize, text: &[u8]| header[at..at + text.len()].copy_from_slice(text);
         assert!(path.len() <= 100 && link.len() <= 100, "{path}: too long for ustar");

@@ -7,7 +7,7 @@ use super::owner::OwnerView;
 use super::{ActiveLayer, Layer, LayerBlob, open_layer};
 use crate::blob::local::BlobWriter;
 use crate::cancel::Cancel;
-use crate::digest::DiffId;
+use crate::digest::{DiffId, Digest};
 use crate::error::{Error, Result};
 use crate::layer::{DirSink, Implied, apply, compress};
 
@@ -33,7 +33,7 @@ pub(super) fn unpack(layer: &Layer, cancel: &Cancel) -> Result<OwnedFd> {
                 if blob.present {
                     forget(layer, &blob)?;
                 }
-                failure.get_or_insert(e);
+                failure.get_or_insert(broken(&blob.descriptor.digest, e));
             }
         }
     }
@@ -120,6 +120,18 @@ fn from_repository(
     writer.commit(Some(&blob.descriptor.digest))?;
     layer.add_blob(&LayerBlob { present: true, ..blob.clone() })?;
     Ok(applied)
+}
+
+/// Bytes that make no sense are the fault of the blob that they came from: it is named.
+fn broken(digest: &Digest, error: Error) -> Error {
+    use std::io::ErrorKind::{InvalidData, InvalidInput, UnexpectedEof};
+    match error {
+        Error::Io { source, .. } if matches!(source.kind(), InvalidData | InvalidInput | UnexpectedEof) => {
+            Error::malformed(format!("layer {digest}"), source.to_string())
+        }
+        Error::Malformed { what, reason } => Error::malformed(format!("layer {digest}: {what}"), reason),
+        error => error,
+    }
 }
 
 /// Passes bytes on and keeps a copy.

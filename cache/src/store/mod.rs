@@ -49,8 +49,8 @@ impl Store {
     /// # Errors
     /// When the directory can't be made or written, or holds a store of another version.
     pub fn open(path: &Path) -> Result<Store> {
-        let boot = std::fs::read_to_string("/proc/sys/kernel/random/boot_id")
-            .map_err(Error::io("reading", "/proc/sys/kernel/random/boot_id"))?;
+        // Where there is no procfs, as in an empty chroot, a process counts as in a boot without a name.
+        let boot = std::fs::read_to_string("/proc/sys/kernel/random/boot_id").unwrap_or_default();
         Store::open_in_boot(path, boot.trim())
     }
 

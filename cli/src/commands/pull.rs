@@ -39,7 +39,7 @@ impl Pull {
             if let Some(digest) = pulled.digest {
                 session.print(format_args!("Digest: {digest}"))?;
             }
-            session.print(format_args!("Status: Downloaded image for {}", name.familiar()))?;
+            session.print(format_args!("Status: Downloaded newer image for {}", name.familiar()))?;
         }
         session.print(name)
     }

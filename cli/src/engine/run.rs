@@ -15,7 +15,7 @@ use executor::{Container, Network, RawTerminal, Root, Signals, Spec, Stubs, Uppe
 use super::Engine;
 use super::name::ContainerName;
 use super::settings::{self, Settings};
-use crate::error::{Error, Result};
+use crate::error::{Error, Result, Usage};
 
 pub use super::settings::Volume;
 
@@ -123,7 +123,8 @@ fn own_terminal(request: &RunRequest) -> Result<Option<RawTerminal>> {
         return Ok(None);
     }
     if !rustix::termios::isatty(std::io::stdin()) {
-        return Err(Error::invalid("the input device is not a TTY"));
+        let message = "the input device is not a TTY".to_owned();
+        return Err(Error::Usage(Usage::Arguments { command: "run".to_owned(), message }));
     }
     RawTerminal::enter(own_stdin()?).map(Some).map_err(settings::not_started)
 }

@@ -90,7 +90,7 @@ fn history_has_a_line_for_each_instruction_newest_first() {
     assert!(lines[0].starts_with("IMAGE"), "{history}");
     assert!(lines[1].contains("CMD [\"y\"]") && lines[1].contains("sha256:"), "{history}");
     assert!(lines[2].contains("RUN /bin/sh -c echo x > /x") && lines[2].contains("<missing>"), "{history}");
-    assert!(lines[3].contains("COPY f /f") && lines[3].contains("5B"), "{history}");
+    assert!(lines[3].contains("COPY f /f"), "{history}");
 }
 
 #[test]
