@@ -41,8 +41,7 @@ impl Store {
     /// # Errors
     /// When rows or files can't be removed; what was removed stays removed.
     pub fn collect(&self, forget: Forget) -> Result<Freed> {
-        let living = living(self)?;
-        bury(self, &living)?;
+        bury(self)?;
         let dead = self.write("collecting layers", |tx| collect_rows(tx, forget))?;
         for dir in &dead.dirs {
             self.discard("layers", dir)?;
@@ -66,9 +65,14 @@ impl Store {
     }
 
     /// Directories that no row names: their makers died between renaming and recording. A living process may be
-    /// between the two right now, so nothing is litter while another one holds a lease.
+    /// between the two right now, so nothing is litter while another one holds a lease; and the directories are
+    /// listed before that is asked, so that one made afterwards is never among them.
     fn remove_litter(&self) -> Result<()> {
         let own = self.lease()?;
+        let layers = self.path().join("layers");
+        let names: Vec<std::ffi::OsString> = std::fs::read_dir(&layers)
+            .and_then(|entries| entries.map(|e| e.map(|e| e.file_name())).collect())
+            .map_err(Error::io("listing", &layers))?;
         if living(self)?.iter().any(|name| name != own.name()) {
             return Ok(());
         }
@@ -80,12 +84,8 @@ impl Store {
             let rows = select.query_map([], |r| r.get(0)).map_err(Error::db(doing))?;
             rows.collect::<Result<_, _>>().map_err(Error::db(doing))?
         };
-        let layers = self.path().join("layers");
-        for entry in std::fs::read_dir(&layers).map_err(Error::io("listing", &layers))? {
-            let name = entry.map_err(Error::io("listing", &layers))?.file_name();
-            if let Some(name) = name.to_str().filter(|n| !known.contains(*n)) {
-                self.discard("layers", name)?;
-            }
+        for name in names.iter().filter_map(|n| n.to_str()).filter(|n| !known.contains(*n)) {
+            self.discard("layers", name)?;
         }
         Ok(())
     }

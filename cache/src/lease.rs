@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 use std::os::fd::{AsFd as _, OwnedFd};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::{Arc, Weak};
 
 use rustix::fs::{AtFlags, FlockOperation, Mode, OFlags};
@@ -50,7 +50,7 @@ impl Lease {
         rustix::fs::flock(&lock, FlockOperation::NonBlockingLockExclusive).map_err(io("locking lease"))?;
         rustix::fs::renameat(&leases, &unnamed, &leases, &name).map_err(io("naming lease"))?;
         let lease = Lease(Arc::new(Held { _lock: lock, name, leases }));
-        bury(store, &living(store)?)?;
+        bury(store)?;
         Ok(lease)
     }
 
@@ -99,36 +99,45 @@ pub(crate) fn living(store: &Store) -> Result<BTreeSet<String>> {
 }
 
 /// Forgets what the dead held: their rows, and what they were making in `tmp/`.
-pub(crate) fn bury(store: &Store, living: &BTreeSet<String>) -> Result<()> {
+///
+/// The candidates are read first and the living second: whoever has a row or a directory took its lease before, so
+/// one that is not among the living by then is dead. The other way round, a process that starts in between would be.
+pub(crate) fn bury(store: &Store) -> Result<()> {
     let doing = "forgetting leases of processes that are gone";
-    let dead: Vec<String> = {
+    let holders: Vec<String> = {
         let db = store.db();
-        let mut holders =
-            db.prepare_cached("SELECT DISTINCT holder FROM leases").map_err(Error::db(doing))?;
-        let all = holders.query_map([], |row| row.get::<_, String>(0)).map_err(Error::db(doing))?;
-        let all: Vec<String> = all.collect::<Result<_, _>>().map_err(Error::db(doing))?;
-        all.into_iter().filter(|holder| !living.contains(holder)).collect()
+        let mut select = db.prepare_cached("SELECT DISTINCT holder FROM leases").map_err(Error::db(doing))?;
+        let rows = select.query_map([], |row| row.get(0)).map_err(Error::db(doing))?;
+        rows.collect::<Result<_, _>>().map_err(Error::db(doing))?
     };
+    let unfinished = unfinished(store)?;
+    let living = living(store)?;
+    let dead: Vec<&String> = holders.iter().filter(|holder| !living.contains(*holder)).collect();
     if !dead.is_empty() {
         store.write(doing, |tx| {
             dead.iter().try_for_each(|d| tx.execute("DELETE FROM leases WHERE holder = ?1", [d]).map(drop))
         })?;
     }
-    sweep_tmp(store, living)
-}
-
-/// Everything in `tmp/` is named after the lease of its maker.
-fn sweep_tmp(store: &Store, living: &BTreeSet<String>) -> Result<()> {
-    let tmp = store.path().join("tmp");
-    for entry in std::fs::read_dir(&tmp).map_err(Error::io("listing", &tmp))? {
-        let entry = entry.map_err(Error::io("listing", &tmp))?;
-        let name = entry.file_name();
-        let maker = name.to_str().and_then(|n| n.split_once('-')).map(|(maker, _)| maker);
-        if maker.is_none_or(|maker| !living.contains(maker)) {
-            remove_tree(&entry.path())?;
+    for (maker, path) in unfinished {
+        if maker.is_none_or(|maker| !living.contains(&maker)) {
+            remove_tree(&path)?;
         }
     }
     Ok(())
+}
+
+/// Everything in `tmp/`, and the lease of its maker, after which it is named.
+fn unfinished(store: &Store) -> Result<Vec<(Option<String>, PathBuf)>> {
+    let tmp = store.path().join("tmp");
+    std::fs::read_dir(&tmp)
+        .map_err(Error::io("listing", &tmp))?
+        .map(|entry| {
+            let path = entry.map_err(Error::io("listing", &tmp))?.path();
+            let name = path.file_name().and_then(|n| n.to_str());
+            let maker = name.and_then(|n| n.split_once('-')).map(|(maker, _)| maker.to_owned());
+            Ok((maker, path))
+        })
+        .collect()
 }
 
 /// Removes a tree of ours, whatever permissions were given to what is in it. Another process may be removing it, too.
