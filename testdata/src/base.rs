@@ -1,6 +1,7 @@
 //! The base images that tests build on: busybox and Debian, from root file systems that `scripts/bases` makes.
 
 use std::fs;
+use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
@@ -30,9 +31,9 @@ fn image(cache: &Path, base: &str, name: &str, shell: &str) -> PathBuf {
         let config = json!({ "Env": [PATH], "Cmd": [shell] });
         let bytes = archive::docker(name, &config, &[fs::read(root).unwrap()]);
         // Several tests may get here at once: each writes its own file, and the last rename wins.
-        let mine = cache.join(format!("{base}.{}.new", std::process::id()));
-        fs::write(&mine, bytes).unwrap();
-        fs::rename(mine, &made).unwrap();
+        let mut mine = tempfile::NamedTempFile::new_in(cache).unwrap();
+        mine.write_all(&bytes).unwrap();
+        mine.persist(&made).unwrap();
     }
     made
 }
