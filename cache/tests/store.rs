@@ -221,3 +221,24 @@ fn a_layer_that_a_stack_has_twice_is_stacked_once() {
     let tree = stack.tree(&Cancel::new().unwrap()).unwrap();
     assert_eq!(tree.read_file("file", 10).unwrap().as_deref(), Some(&b"a"[..]));
 }
+
+#[test]
+fn who_begins_while_another_cleans_up_is_not_taken_for_dead() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path();
+    let begin_and_end = |n: usize| {
+        for _ in 0..n {
+            let store = Store::open(path).unwrap();
+            // Its own directory must be there until it is given up, whoever cleans up meanwhile.
+            let kept = layer(&store, "x");
+            assert!(store.layers(&[kept.id()]).unwrap().is_some());
+            store.collect(Forget::Unused).unwrap();
+            assert!(kept.unpacked().unwrap().is_some(), "its directory is still there");
+        }
+    };
+    std::thread::scope(|scope| {
+        for _ in 0..4 {
+            scope.spawn(|| begin_and_end(25));
+        }
+    });
+}
