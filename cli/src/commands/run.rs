@@ -82,10 +82,10 @@ impl Run {
     fn image(&self, session: &Session<'_>) -> Result<ImageRecord> {
         let engine = &session.engine;
         let (word, policy) = (&self.image_and_command[0], self.policy()?);
-        if policy != PullPolicy::Always {
-            if let Some(found) = engine.look_up(word)? {
-                return Ok(found.image);
-            }
+        if policy != PullPolicy::Always
+            && let Some(found) = engine.look_up(word)?
+        {
+            return Ok(found.image);
         }
         let name = reference(word)?;
         if policy == PullPolicy::Never {

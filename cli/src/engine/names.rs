@@ -91,10 +91,10 @@ impl Engine {
     /// When the word can't be a name or stands for several images, or the store can't be read.
     pub fn look_up(&self, text: &str) -> Result<Option<Found>> {
         let name = reference(text);
-        if let Ok(name) = &name {
-            if let Some(image) = self.image_named(name)? {
-                return Ok(Some(Found { image, name: Some(name.clone()) }));
-            }
+        if let Ok(name) = &name
+            && let Some(image) = self.image_named(name)?
+        {
+            return Ok(Some(Found { image, name: Some(name.clone()) }));
         }
         let hex = text.strip_prefix("sha256:").unwrap_or(text);
         let ids = self.store.image_ids_with_prefix(hex)?;
