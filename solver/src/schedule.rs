@@ -257,15 +257,11 @@ impl Task<'_> {
         if let Some(found) = self.env.store.record(Lookup::Definition(self.key))? {
             return Ok(Outcome { snapshot: found.snapshot, how: How::Cached, took: found.took });
         }
-        if let (true, Some(key)) = (self.env.cutoff, content_key) {
-            if let Some(found) = self.env.store.record(Lookup::Contents(key))? {
-                self.record(content_key, &found.snapshot, found.took)?;
-                return Ok(Outcome {
-                    snapshot: found.snapshot,
-                    how: How::CachedByContents,
-                    took: found.took,
-                });
-            }
+        if let (true, Some(key)) = (self.env.cutoff, content_key)
+            && let Some(found) = self.env.store.record(Lookup::Contents(key))?
+        {
+            self.record(content_key, &found.snapshot, found.took)?;
+            return Ok(Outcome { snapshot: found.snapshot, how: How::CachedByContents, took: found.took });
         }
         self.execute(content_key)
     }

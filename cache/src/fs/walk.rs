@@ -19,7 +19,7 @@ pub use select::Match;
 
 use super::pattern::Matcher;
 use crate::error::{Error, Result};
-use crate::layer::sink::{NodeKind, Timestamp};
+use crate::layer::sink::{NodeKind, Timestamp, Xattrs};
 use crate::snapshot::owner::{OwnerView, mtime_of};
 pub use crate::snapshot::tree::Kind;
 
@@ -96,7 +96,7 @@ impl Context {
     ///
     /// # Errors
     /// When there is none, or it can't be read.
-    pub fn xattrs(&self, path: &Path) -> Result<Vec<(Vec<u8>, Vec<u8>)>> {
+    pub fn xattrs(&self, path: &Path) -> Result<Xattrs> {
         let read = || {
             let fd = self.open_at(path, OFlags::RDONLY | OFlags::NONBLOCK)?;
             OwnerView::Real.xattrs(&fd)

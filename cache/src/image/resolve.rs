@@ -67,10 +67,10 @@ pub fn resolve(
     policy: Policy,
     cancel: &Cancel,
 ) -> Result<Resolved> {
-    if policy.pull != Pull::Always {
-        if let Some(found) = local(sources.store, reference, platform)? {
-            return Ok(found);
-        }
+    if policy.pull != Pull::Always
+        && let Some(found) = local(sources.store, reference, platform)?
+    {
+        return Ok(found);
     }
     if policy.pull == Pull::Never {
         return Err(Error::NotFound { what: "image in the store", name: reference.familiar() });
@@ -90,10 +90,11 @@ fn local(store: &Store, reference: &Reference, platform: &Platform) -> Result<Op
     };
     for name in store.names(None)? {
         let same_repository = name.name.familiar_name() == reference.familiar_name();
-        if same_repository && name.digest.as_ref() == Some(digest) {
-            if let Some(image) = store.image(&name.image)?.filter(fits) {
-                return Ok(Some(Resolved { image, digest: name.digest, remote: false }));
-            }
+        if same_repository
+            && name.digest.as_ref() == Some(digest)
+            && let Some(image) = store.image(&name.image)?.filter(fits)
+        {
+            return Ok(Some(Resolved { image, digest: name.digest, remote: false }));
         }
     }
     Ok(None)

@@ -11,5 +11,5 @@ pub mod tar;
 pub use apply::{Applied, apply, apply_with};
 pub use compress::Compression;
 pub use diff::{LayerSummary, scan, write_tar};
-pub use sink::{DirSink, Implied, LayerSink, Metadata, NodeKind, Timestamp};
+pub use sink::{DirSink, Implied, LayerSink, Metadata, NodeKind, Timestamp, Xattrs};
 pub use summing::Summing;

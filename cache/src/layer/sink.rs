@@ -27,9 +27,12 @@ pub struct Metadata {
     pub uid: u32,
     pub gid: u32,
     pub mtime: Timestamp,
-    /// Raw names and values. A sink keeps those that images keep and ignores the others.
-    pub xattrs: Vec<(Vec<u8>, Vec<u8>)>,
+    /// A sink keeps those that images keep and ignores the others.
+    pub xattrs: Xattrs,
 }
+
+/// Raw names and values of extended attributes.
+pub type Xattrs = Vec<(Vec<u8>, Vec<u8>)>;
 
 /// A special file.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]

@@ -72,10 +72,10 @@ impl Document {
         }
         let inner = value.get("mediaType").and_then(|m| m.as_str());
         let known = |m: &&str| matches!(MediaType::of(m), MediaType::Manifest | MediaType::Index);
-        if let (Some(inner), Some(outer)) = (inner, announced.filter(known)) {
-            if MediaType::of(inner) != MediaType::of(outer) {
-                return Err(bad(format!("it says {inner} but was announced as {outer}")));
-            }
+        if let (Some(inner), Some(outer)) = (inner, announced.filter(known))
+            && MediaType::of(inner) != MediaType::of(outer)
+        {
+            return Err(bad(format!("it says {inner} but was announced as {outer}")));
         }
         let kind = match inner.or(announced).map(MediaType::of) {
             Some(kind @ (MediaType::Manifest | MediaType::Index)) => kind,

@@ -47,7 +47,7 @@ pub(super) fn push(
             let outcome = runtime.call(cancel, async move { Ok(sent.run(queue).await) });
             let fed = feeder.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic));
             // What is wrong with the source matters more than how its upload ended.
-            fed.and_then(|()| outcome)
+            fed.and(outcome)
         })?;
         match failure {
             None => return Ok(()),

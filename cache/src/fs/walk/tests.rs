@@ -195,7 +195,7 @@ fn a_settled_file_is_remembered() {
     let context = Context::new(fs::File::open("/usr/bin").unwrap().into(), &[]).unwrap();
     let entry = context.stat(Path::new("env")).unwrap().unwrap();
     let cache = Remembered::default();
-    context.digest_selection(&[entry.clone()], &cache, &Cancel::new().unwrap()).unwrap();
+    context.digest_selection(std::slice::from_ref(&entry), &cache, &Cancel::new().unwrap()).unwrap();
     let expected = *blake3::hash(&fs::read("/usr/bin/env").unwrap()).as_bytes();
     assert_eq!(cache.get(&entry.key), Some(expected));
     assert_eq!(entry.key.size, settled.len());

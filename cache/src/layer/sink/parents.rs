@@ -72,10 +72,7 @@ impl Parents {
             if self.chain.get(known).is_none_or(|(n, _)| n != name) {
                 self.chain.truncate(known);
                 let below = self.last().clone();
-                let missing = match &mut missing {
-                    Some(missing) => Some(&mut **missing as &mut dyn Missing),
-                    None => None,
-                };
+                let missing = missing.as_mut().map(|missing| &mut **missing as &mut dyn Missing);
                 let Some(open) = self.step(&below, name, path, missing)? else { return Ok(None) };
                 self.chain.push((name.to_owned(), open));
             }

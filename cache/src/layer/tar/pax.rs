@@ -1,7 +1,7 @@
 //! Records of PAX extended headers: `LENGTH KEY=VALUE\n`.
 
 use super::header::Reason;
-use crate::layer::sink::Timestamp;
+use crate::layer::sink::{Timestamp, Xattrs};
 
 /// What extended headers say about the entry that follows them.
 #[derive(Debug, Default)]
@@ -12,7 +12,7 @@ pub(super) struct Extended {
     pub(super) uid: Option<u64>,
     pub(super) gid: Option<u64>,
     pub(super) mtime: Option<Timestamp>,
-    pub(super) xattrs: Vec<(Vec<u8>, Vec<u8>)>,
+    pub(super) xattrs: Xattrs,
 }
 
 const XATTR: &[u8] = b"SCHILY.xattr.";
