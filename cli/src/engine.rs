@@ -13,6 +13,7 @@ mod prune;
 mod run;
 mod settings;
 mod transfer;
+mod volumes;
 
 use std::path::Path;
 
@@ -28,6 +29,7 @@ pub use names::{Found, Listed, Removed, layer_size, reference, size_of};
 pub(crate) use output::write_file;
 pub use prune::Pruned;
 pub use run::{PullPolicy, RunRequest, Volume};
+pub(crate) use settings::clean;
 
 /// An open store, and what can be done with it.
 #[derive(Debug)]

@@ -6,7 +6,7 @@ use boxwright_cache::record::ImageRecord;
 use boxwright_executor::Network;
 
 use super::{Session, pull};
-use crate::engine::{PullPolicy, RunRequest, Volume, reference};
+use crate::engine::{PullPolicy, RunRequest, Volume, clean, reference};
 use crate::error::{Error, Result};
 use crate::{config, exit, interrupt, report};
 
@@ -187,19 +187,6 @@ fn host_path(text: &str) -> Result<PathBuf> {
         return std::path::absolute(text).map_err(Error::io("finding", text));
     }
     Err(Error::Later(format!("the named volume {text:?}")))
-}
-
-/// An absolute path without `.`, `..` and doubled slashes.
-fn clean(path: &str) -> String {
-    let mut parts: Vec<&str> = Vec::new();
-    for part in path.split('/') {
-        match part {
-            "" | "." => {}
-            ".." => drop(parts.pop()),
-            part => parts.push(part),
-        }
-    }
-    format!("/{}", parts.join("/"))
 }
 
 #[cfg(test)]

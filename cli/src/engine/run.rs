@@ -15,6 +15,7 @@ use executor::{Container, Network, RawTerminal, Root, Signals, Spec, Stubs, Uppe
 use super::Engine;
 use super::name::ContainerName;
 use super::settings::{self, Settings};
+use super::volumes::copy;
 use crate::error::{Error, Result, Usage};
 
 pub use super::settings::Volume;
@@ -63,8 +64,11 @@ impl Engine {
         let _name =
             request.name.as_deref().map(|name| ContainerName::take(&self.store, name, &id)).transpose()?;
         let scratch = Scratch(self.store.new_layer()?);
-        let root = self.root(&Snapshot::of_image(image.layers.clone()), &scratch, request.read_only)?;
-        let spec = self.spec(root, settings, request)?;
+        let snapshot = Snapshot::of_image(image.layers.clone());
+        let root = self.root(&snapshot, &scratch, request.read_only)?;
+        let mut volumes = self.own_volumes(image, request, &snapshot)?;
+        let mut spec = self.spec(root, settings, request)?;
+        spec.mounts.append(&mut volumes.mounts);
         let raw = own_terminal(request)?;
         let mut container = Container::spawn(spec).map_err(settings::not_started)?;
         let status =
@@ -74,9 +78,6 @@ impl Engine {
     }
 
     fn root(&self, snapshot: &Snapshot, scratch: &Scratch, read_only: bool) -> Result<Root> {
-        let copy = |fd: std::os::fd::BorrowedFd<'_>| {
-            fd.try_clone_to_owned().map_err(Error::io("duplicating", "a directory"))
-        };
         let upper = Upper { dir: copy(scratch.0.fs())?, work: copy(scratch.0.work())? };
         Ok(Root { lowers: snapshot.dirs(&self.cancel)?, upper: Some(upper), read_only, stubs: self.stubs()? })
     }

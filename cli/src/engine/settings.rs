@@ -103,6 +103,19 @@ fn host_name() -> String {
     rustix::system::uname().nodename().to_string_lossy().into_owned()
 }
 
+/// An absolute path without `.`, `..` and doubled slashes.
+pub(crate) fn clean(path: &str) -> String {
+    let mut parts: Vec<&str> = Vec::new();
+    for part in path.split('/') {
+        match part {
+            "" | "." => {}
+            ".." => drop(parts.pop()),
+            part => parts.push(part),
+        }
+    }
+    format!("/{}", parts.join("/"))
+}
+
 /// The volumes, and the three files that every container gets from us.
 fn mounts(volumes: &[Volume], hostname: &str, network: Network) -> Result<Vec<Mount>> {
     let short =

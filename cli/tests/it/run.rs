@@ -66,6 +66,36 @@ fn a_read_only_root_stays_as_it_is() {
 }
 
 #[test]
+fn a_volume_of_the_image_is_writable_anew_in_each_container() {
+    let boxwright = Boxwright::with_busybox();
+    let context = Context::new(
+        "FROM busybox\nRUN mkdir -m 1770 /data && echo image > /data/f && chown -R 7:8 /data && ln -s data /link\n\
+         VOLUME /data /new/one /link/below\n",
+    );
+    boxwright.build(&context, &["-t", "volumes"]).ok();
+    let script = "cat /data/f; echo mine >> /data/f; echo new > /new/one/f; stat -c '%a %u:%g' /data /new/one; \
+                  touch /root-file && echo written";
+    for _ in 0..2 {
+        let ran = boxwright.run(&["run", "--rm", "--read-only", "volumes", "sh", "-c", script]);
+        assert_eq!(ran.stdout, "image\n1770 7:8\n755 0:0\n");
+        assert!(ran.stderr.contains("Read-only file system"), "{}", ran.stderr);
+    }
+    let host = tempfile::tempdir().unwrap();
+    let bound = format!("{}:/data", host.path().display());
+    boxwright.ok(&[
+        "run",
+        "--rm",
+        "-v",
+        &bound,
+        "volumes",
+        "sh",
+        "-c",
+        "test ! -e /data/f; touch /data/here",
+    ]);
+    assert!(host.path().join("here").exists());
+}
+
+#[test]
 fn what_one_container_writes_the_next_does_not_see() {
     let boxwright = Boxwright::with_busybox();
     boxwright.output_of("busybox", &["touch", "/left"]);
