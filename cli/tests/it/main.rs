@@ -7,6 +7,7 @@ mod build;
 mod caching;
 mod docker_equality;
 mod failures;
+mod hardship;
 mod images;
 mod interop;
 mod programs;
