@@ -1,7 +1,7 @@
 //! What a container is: plain values and descriptors, prepared by whoever knows images and stores. No paths of the host.
 
 use std::os::fd::OwnedFd;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 use rustix::process::{Resource, Rlimit};
 use rustix::termios::Winsize;
@@ -156,6 +156,11 @@ const READ_ONLY_PATHS: &[&str] = &["/proc/bus", "/proc/fs", "/proc/irq", "/proc/
 
 /// moby's list, with the thermal counters of each processor this machine has.
 fn masked_paths() -> Vec<String> {
+    static PATHS: OnceLock<Vec<String>> = OnceLock::new();
+    PATHS.get_or_init(find_masked_paths).clone()
+}
+
+fn find_masked_paths() -> Vec<String> {
     let thermal = (0..).map(|n| format!("/sys/devices/system/cpu/cpu{n}/thermal_throttle"));
     let processors = std::thread::available_parallelism().map_or(1, usize::from);
     let thermal = thermal

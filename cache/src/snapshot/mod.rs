@@ -9,7 +9,7 @@ mod stack;
 pub mod tree;
 
 use std::os::fd::OwnedFd;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 use rusqlite::{OptionalExtension as _, Row};
 use rustix::fs::{Mode, OFlags};
@@ -54,6 +54,15 @@ struct LayerInner {
     foreign: bool,
     tar_size: Option<u64>,
     content: Option<ContentDigest>,
+    /// Read once: what is unpacked stays as it is while somebody holds a handle to it.
+    unpacked: OnceLock<OnDisk>,
+}
+
+/// Where an unpacked layer is, and what it leaves to the layers below it, as its row has it.
+#[derive(Debug)]
+struct OnDisk {
+    dir: String,
+    unsettled: Option<String>,
 }
 
 impl Layer {
@@ -120,13 +129,20 @@ impl Layer {
     /// # Errors
     /// When the store can't be read.
     pub fn unpacked(&self) -> Result<Option<OwnedFd>> {
-        let name: Option<String> = {
+        self.on_disk()?.map(|on_disk| open_layer(&self.0.store, &on_disk.dir)).transpose()
+    }
+
+    fn on_disk(&self) -> Result<Option<&OnDisk>> {
+        if self.0.unpacked.get().is_none() {
             let db = self.0.store.db();
-            db.prepare_cached("SELECT dir FROM layers WHERE id = ?1")
-                .and_then(|mut s| s.query_row([self.0.id.0], |row| row.get(0)))
-                .map_err(Error::db("looking up a layer"))?
-        };
-        name.map(|name| open_layer(&self.0.store, &name)).transpose()
+            let (dir, unsettled): (Option<String>, _) = db
+                .prepare_cached("SELECT dir, unsettled FROM layers WHERE id = ?1")
+                .and_then(|mut s| s.query_row([self.0.id.0], |row| Ok((row.get(0)?, row.get(1)?))))
+                .map_err(Error::db("looking up a layer"))?;
+            let Some(dir) = dir else { return Ok(None) };
+            let _ = self.0.unpacked.set(OnDisk { dir, unsettled });
+        }
+        Ok(self.0.unpacked.get())
     }
 
     /// The compressed or plain blobs known for this layer: those here, and those that a repository has.
@@ -284,6 +300,7 @@ impl Store {
             foreign: row.get::<_, i64>(2)? == FOREIGN,
             tar_size: row.get(3)?,
             content: content.map(ContentDigest),
+            unpacked: OnceLock::new(),
         })))
     }
 }

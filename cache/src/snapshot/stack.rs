@@ -63,6 +63,9 @@ fn once(layers: &[Layer]) -> Vec<Layer> {
 fn unpack_all(layers: &[Layer], cancel: &Cancel) -> Result<Vec<OwnedFd>> {
     let mut dirs: Vec<Option<OwnedFd>> = layers.iter().map(Layer::unpacked).collect::<Result<_>>()?;
     let absent: Vec<usize> = (0..layers.len()).filter(|i| dirs[*i].is_none()).collect();
+    if absent.is_empty() {
+        return Ok(dirs.into_iter().flatten().collect());
+    }
     let workers = std::thread::available_parallelism().map_or(2, |n| n.get().max(2)).min(absent.len());
     let next = std::sync::atomic::AtomicUsize::new(0);
     let work = || -> Result<Vec<(usize, OwnedFd)>> {
@@ -85,20 +88,12 @@ fn unpack_all(layers: &[Layer], cancel: &Cancel) -> Result<Vec<OwnedFd>> {
 }
 
 fn read_unsettled(layers: &[Layer]) -> Result<Vec<Option<Unsettled>>> {
-    let Some(store) = layers.first().map(Layer::store) else { return Ok(Vec::new()) };
-    let doing = "looking up layers";
-    let db = store.db();
-    let mut select =
-        db.prepare_cached("SELECT unsettled FROM layers WHERE id = ?1").map_err(Error::db(doing))?;
-    layers
-        .iter()
-        .map(|layer| {
-            let text: Option<String> =
-                select.query_row([layer.id().0], |row| row.get(0)).map_err(Error::db(doing))?;
-            text.map(|t| serde_json::from_str(&t).map_err(|e| Error::malformed("layer row", e.to_string())))
-                .transpose()
-        })
-        .collect()
+    let read = |layer: &Layer| {
+        let text = layer.on_disk()?.and_then(|on_disk| on_disk.unsettled.as_deref());
+        text.map(|t| serde_json::from_str(t).map_err(|e| Error::malformed("layer row", e.to_string())))
+            .transpose()
+    };
+    layers.iter().map(read).collect()
 }
 
 /// The directory that lies over the last of `layers` on the others, made if this stack never was before.
