@@ -58,4 +58,5 @@ rust() {
     [ "$host" = x86_64-unknown-linux-gnu ] || export CARGO_BUILD_TARGET=$host
     TARGET_DIR=${CARGO_TARGET_DIR:-$PWD/target}
     RELEASE=$TARGET_DIR/$host/release
+    DEBUG=$TARGET_DIR/$host/debug
 }

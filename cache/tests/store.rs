@@ -70,6 +70,8 @@ fn after_a_power_cut_only_what_was_synced_is_believed() {
     assert!(first.needs_sync().unwrap());
     first.sync().unwrap();
     assert!(!first.needs_sync().unwrap());
+    let log = std::fs::metadata(dir.path().join("db-wal")).unwrap();
+    assert_eq!(log.len(), 0, "who opens the store next has no log to read");
     let torn = durable.with(layer(&first, "torn"));
     record(&first, 2, &torn);
     let id = image(&first, torn.layers());

@@ -142,7 +142,22 @@ impl Store {
         };
         set(Some(&mark), &self.0.boot)?;
         rustix::fs::syncfs(&self.0.dir).map_err(Error::io("writing to disk", &self.0.path))?;
-        set(None, &mark)
+        set(None, &mark)?;
+        self.empty_log()
+    }
+
+    /// Moves the write-ahead log into the database: the first process of those that use a store at the same time reads
+    /// the whole log. Where somebody else uses it at this moment, that waits for the next sync.
+    fn empty_log(&self) -> Result<()> {
+        let db = self.db();
+        let doing = "emptying the log of the store";
+        db.busy_timeout(std::time::Duration::ZERO).map_err(Error::db(doing))?;
+        let done = db.query_row("PRAGMA wal_checkpoint(TRUNCATE)", [], |_| Ok(()));
+        db.busy_timeout(BUSY).map_err(Error::db(doing))?;
+        match done {
+            Err(e) if e.sqlite_error_code() == Some(rusqlite::ErrorCode::DatabaseBusy) => Ok(()),
+            other => other.map_err(Error::db(doing)),
+        }
     }
 
     /// Whether rows of this boot wait for a [`Store::sync`].
