@@ -4,6 +4,8 @@
 use std::env;
 use std::path::PathBuf;
 
+use boxwright_cache::registry::Proxies;
+
 use crate::error::{Error, Result};
 
 /// The store of root.
@@ -31,6 +33,19 @@ pub(crate) fn source_date_epoch() -> Result<Option<i64>> {
     let Some(text) = env::var("SOURCE_DATE_EPOCH").ok().filter(|t| !t.is_empty()) else { return Ok(None) };
     let number = text.parse().map_err(|_| Error::invalid(format!("invalid SOURCE_DATE_EPOCH: {text}")))?;
     Ok(Some(number))
+}
+
+/// How registries are reached, by the variables that other programs read for this; the upper-case spelling wins.
+pub(crate) fn proxies() -> Proxies {
+    let set = |name: &str| {
+        let value = env::var(name).or_else(|_| env::var(name.to_ascii_lowercase())).ok();
+        value.filter(|v| !v.is_empty())
+    };
+    Proxies {
+        http: set("HTTP_PROXY"),
+        https: set("HTTPS_PROXY"),
+        none_for: set("NO_PROXY").unwrap_or_default(),
+    }
 }
 
 /// The value of a variable that the user named.

@@ -17,7 +17,7 @@ mod volumes;
 
 use std::path::Path;
 
-use boxwright_cache::registry::{Client, Options};
+use boxwright_cache::registry::{Client, Options, Proxies};
 use boxwright_cache::{Cancel, Store};
 
 use crate::error::Result;
@@ -40,13 +40,13 @@ pub struct Engine {
 }
 
 impl Engine {
-    /// Opens the store at `root`, making it if there is none.
+    /// Opens the store at `root`, making it if there is none. Registries are reached through `proxies`.
     ///
     /// # Errors
     /// When it can't be made, read or written.
-    pub fn open(root: &Path) -> Result<Engine> {
+    pub fn open(root: &Path, proxies: Proxies) -> Result<Engine> {
         let store = Store::open(root)?;
-        let client = Client::new(Options::default());
+        let client = Client::new(Options { proxies, ..Options::default() });
         // A layer that was only named so far is fetched by whoever needs it first.
         store.set_remote(std::sync::Arc::new(client.clone()));
         Ok(Engine { store, client, cancel: Cancel::new()? })

@@ -2,8 +2,8 @@
 
 use std::fs;
 
-use boxwright_testdata::base;
 use boxwright_testdata::peer::{Registry, skopeo};
+use boxwright_testdata::{base, run};
 use serde_json::Value;
 
 use crate::tool::{Boxwright, Context, cache};
@@ -201,4 +201,27 @@ fn an_oci_layout_is_a_base_without_a_registry() {
         Context::new(&format!("FROM oci-layout://{}\nRUN echo from-layout > /l\n", layout.display()));
     boxwright.build(&context, &["-t", "l"]).ok();
     assert_eq!(boxwright.output_of("l", &["cat", "/l"]), "from-layout\n");
+}
+
+#[test]
+fn a_registry_behind_a_proxy_is_asked_for_there_and_others_directly() {
+    let proxy = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = format!("http://{}", proxy.local_addr().unwrap());
+    let asked = std::thread::spawn(move || {
+        let (mut stream, _) = proxy.accept().unwrap();
+        let mut request = String::new();
+        std::io::BufRead::read_line(&mut std::io::BufReader::new(&stream), &mut request).unwrap();
+        std::io::Write::write_all(&mut stream, b"HTTP/1.1 403 Forbidden\r\nContent-Length: 0\r\n\r\n")
+            .unwrap();
+        request
+    });
+    let boxwright = Boxwright::new();
+    let pull = |name: &str, without: &str| {
+        let mut command = boxwright.command(&["pull", name]);
+        command.env_remove("https_proxy").env("HTTPS_PROXY", &address).env("NO_PROXY", without);
+        run(&mut command).fails_with(1)
+    };
+    pull("registry.direct.invalid/a", "direct.invalid").says("registry.direct.invalid");
+    pull("registry.invalid/a", "direct.invalid").says("registry.invalid");
+    assert_eq!(asked.join().unwrap(), "CONNECT registry.invalid:443 HTTP/1.1\r\n");
 }
