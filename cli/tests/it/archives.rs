@@ -73,7 +73,7 @@ fn layer() -> Vec<u8> {
     Tar::new().dir("bin", 0o755).file("bin/busybox", 0o755, busybox).symlink("bin/echo", "busybox").finish()
 }
 
-pub(crate) fn which_busybox() -> &'static str {
+fn which_busybox() -> &'static str {
     ["/bin/busybox", "/usr/bin/busybox"]
         .into_iter()
         .find(|p| Path::new(p).exists())

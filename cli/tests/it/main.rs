@@ -13,6 +13,5 @@ mod interop;
 mod programs;
 mod registry;
 mod run;
-mod security;
 mod stacking;
 mod tool;
