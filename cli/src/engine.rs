@@ -23,6 +23,7 @@ use boxwright_cache::{Cancel, Store};
 use crate::error::Result;
 
 pub use build::{BuildRequest, Built, DockerfileSource, Output};
+pub(crate) use context::MAX_TEXT;
 pub(crate) use failure::failed_process;
 pub use failure::{BuildFailure, Cause, Source};
 pub use names::{Found, Listed, Removed, layer_size, reference, size_of};

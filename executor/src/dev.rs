@@ -1,7 +1,8 @@
-//! `/dev`: a fresh tmpfs with the nodes that every container has, and its own devpts.
+//! `/dev`: a fresh tmpfs with the nodes that every container has, and its own devpts. Each node is bound to its place:
+//! the tmpfs itself has no devices, so that what else root makes in it opens nothing of the host.
 
 use std::ffi::{CStr, CString};
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
 use rustix::fs::{CWD, FileType, Mode, OFlags, fstat, makedev, mkdirat, mknodat, openat, symlinkat};
 use rustix::io::Errno;
@@ -9,6 +10,7 @@ use rustix::mount::{MountAttrFlags, OpenTreeFlags, open_tree};
 use rustix::pty::OpenptFlags;
 
 use crate::error::{Error, Result};
+use crate::init::Source;
 use crate::rootfs::{filesystem, tmpfs};
 
 const NODES: &[(&CStr, u32, u32)] = &[
@@ -34,8 +36,8 @@ pub(crate) struct Dev {
     pub(crate) dev: OwnedFd,
     pub(crate) pts: OwnedFd,
     pub(crate) shm: OwnedFd,
-    /// Nodes of the host to be bound over files in `dev`, where we may not make nodes.
-    pub(crate) bound: Vec<(&'static CStr, OwnedFd)>,
+    /// What is bound over files in `dev`.
+    pub(crate) nodes: Vec<(&'static CStr, Source)>,
 }
 
 /// A pseudo-terminal in the container's own devpts.
@@ -48,18 +50,20 @@ pub(crate) struct Terminal {
 }
 
 impl Dev {
-    pub(crate) fn new(shm_size: u64) -> Result<Dev> {
+    /// The nodes are made in `scratch`, a tmpfs that the container never sees.
+    pub(crate) fn new(scratch: BorrowedFd<'_>, shm_size: u64) -> Result<Dev> {
         let nosuid = MountAttrFlags::MOUNT_ATTR_NOSUID;
         let quiet = nosuid | MountAttrFlags::MOUNT_ATTR_NOEXEC;
-        let strict = nosuid | MountAttrFlags::MOUNT_ATTR_STRICTATIME;
+        let strict = nosuid | MountAttrFlags::MOUNT_ATTR_NODEV | MountAttrFlags::MOUNT_ATTR_STRICTATIME;
         let dev = tmpfs(&[(c"source", "tmpfs"), (c"mode", "755"), (c"size", "65536k")], strict)?;
         let shm = tmpfs(
             &[(c"source", "shm"), (c"mode", "1777"), (c"size", &shm_size.to_string())],
             quiet | MountAttrFlags::MOUNT_ATTR_NODEV,
         )?;
-        let mut bound = Vec::new();
+        let mut nodes = Vec::new();
         for &(name, major, minor) in NODES {
-            bound.extend(node(&dev, name, major, minor).map_err(Error::io("making device", text(name)))?);
+            let made = node(&dev, scratch, name, makedev(major, minor));
+            nodes.push((name, made.map_err(Error::io("making device", text(name)))?));
         }
         for directory in [c"pts", c"shm", c"mqueue"] {
             mkdirat(&dev, directory, Mode::from_raw_mode(0o755))
@@ -69,7 +73,7 @@ impl Dev {
         for &(target, name) in LINKS.iter().chain(core.then_some(&(c"/proc/kcore", c"core"))) {
             symlinkat(target, &dev, name).map_err(Error::io("linking /dev", text(name)))?;
         }
-        Ok(Dev { dev, pts: devpts(quiet)?, shm, bound })
+        Ok(Dev { dev, pts: devpts(quiet)?, shm, nodes })
     }
 
     /// Makes a terminal, and the place where it is bound as `/dev/console`.
@@ -92,33 +96,33 @@ impl Dev {
     }
 }
 
-/// A node of our own, or a file and the host's node to be bound over it.
-fn node(
-    dev: &OwnedFd,
-    name: &'static CStr,
-    major: u32,
-    minor: u32,
-) -> rustix::io::Result<Option<(&'static CStr, OwnedFd)>> {
+/// Whether it is one of those that every container has.
+pub(crate) fn is_ordinary(device: u64) -> bool {
+    NODES.iter().any(|&(_, major, minor)| makedev(major, minor) == device)
+}
+
+/// A file in `dev`, and what to bind over it: a node of our own, or the host's where we may not make one.
+fn node(dev: &OwnedFd, scratch: BorrowedFd<'_>, name: &CStr, device: u64) -> rustix::io::Result<Source> {
     let mode = Mode::from_raw_mode(0o666);
-    let device = makedev(major, minor);
+    mknodat(dev, name, FileType::RegularFile, mode, 0)?;
     // A tmpfs made in a user namespace lets nodes be made, at best, but not be used.
     if !crate::idmap::in_user_namespace() {
-        match mknodat(dev, name, FileType::CharacterDevice, mode, device) {
+        match mknodat(scratch, name, FileType::CharacterDevice, mode, device) {
             Ok(()) => {
-                return rustix::fs::chmodat(dev, name, mode, rustix::fs::AtFlags::empty()).map(|()| None);
+                rustix::fs::chmodat(scratch, name, mode, rustix::fs::AtFlags::empty())?;
+                return Ok(Source::Scratch(name.to_owned()));
             }
             Err(Errno::PERM) => {}
             Err(errno) => return Err(errno),
         }
     }
-    mknodat(dev, name, FileType::RegularFile, mode, 0)?;
     let host = openat(CWD, c"/dev", OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty())?;
     let host = openat(&host, name, OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC, Mode::empty())?;
     let stat = fstat(&host)?;
     if FileType::from_raw_mode(stat.st_mode) != FileType::CharacterDevice || stat.st_rdev != device {
         return Err(Errno::NODEV);
     }
-    Ok(Some((name, bind(host.as_fd(), false)?)))
+    bind(host.as_fd(), false).map(Source::Mount)
 }
 
 /// A detached copy of the mount of the host that `from` is in, with `from` as its root.

@@ -50,9 +50,10 @@ pub(crate) fn prepare(spec: &mut Spec) -> Result<Prepared> {
     let mounts = sources::ready(spec)?;
     let root = layout::mount_root(spec, &mounts)?;
     let user = user::resolve(root.as_fd(), &spec.user, &spec.extra_groups)?;
-    let dev = Dev::new(spec.shm_size)?;
+    let scratch = sources::Scratch::new()?;
+    let dev = Dev::new(scratch.mount.as_fd(), spec.shm_size)?;
     let (stdio, ends, console) = streams(spec, &dev)?;
-    let laid_out = layout::lay_out(spec, mounts, root, dev, console)?;
+    let laid_out = layout::lay_out(spec, mounts, root, scratch, dev, console)?;
     let (status, status_end) = pipe("making the status pipe")?;
     let identity = identity(spec, &user);
     give(&stdio, identity.uid);

@@ -93,7 +93,9 @@ impl Overlay<'_> {
             said.push_str(&messages(&context));
         }
         configured?;
-        fsmount(&context, FsMountFlags::FSMOUNT_CLOEXEC, MountAttrFlags::empty())
+        // A device in an image, or one that root makes in the container, is that of the host: it can be there, but
+        // nobody can open it.
+        fsmount(&context, FsMountFlags::FSMOUNT_CLOEXEC, MountAttrFlags::MOUNT_ATTR_NODEV)
     }
 }
 

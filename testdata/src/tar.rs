@@ -1,5 +1,5 @@
-//! A tar writer for fixtures that writes what it is told, in that order, sensible or not. ustar only:
-//! names up to 100 bytes, whole seconds, no xattrs.
+//! A tar writer for fixtures that writes what it is told, in that order, sensible or not. Names have up to 100 bytes,
+//! times whole seconds; what needs more is given as an extended header.
 
 use std::collections::BTreeMap;
 
@@ -62,6 +62,39 @@ impl Tar {
         self.entry(path, b'6', mode, "", b"")
     }
 
+    #[must_use]
+    pub fn device(mut self, path: &str, kind: u8, major: u32, minor: u32) -> Self {
+        let at = self.bytes.len();
+        self = self.entry(path, kind, 0o666, "", b"");
+        self.bytes[at + 329..at + 336].copy_from_slice(format!("{major:07o}").as_bytes());
+        self.bytes[at + 337..at + 344].copy_from_slice(format!("{minor:07o}").as_bytes());
+        self.sum(at);
+        self
+    }
+
+    /// A file whose header says another size than its data has.
+    #[must_use]
+    pub fn file_of_size(mut self, path: &str, size: u64, data: impl AsRef<[u8]>) -> Self {
+        let at = self.bytes.len();
+        self = self.file(path, 0o644, data);
+        self.bytes[at + 124..at + 135].copy_from_slice(format!("{size:011o}").as_bytes());
+        self.sum(at);
+        self
+    }
+
+    /// An extended header (`kind` is `x`, or `g` for all that follow) with these records.
+    #[must_use]
+    pub fn pax(self, kind: u8, records: &[(&str, &str)]) -> Self {
+        let mut text = String::new();
+        for (name, value) in records {
+            let rest = format!(" {name}={value}\n");
+            // The length counts its own digits.
+            let length = (rest.len() + 1..).find(|n| n.to_string().len() + rest.len() == *n).unwrap();
+            text += &format!("{length}{rest}");
+        }
+        self.entry("PaxHeaders/x", kind, 0o644, "", text.as_bytes())
+    }
+
     /// Marks `name` in `parent` (empty for the root) as removed.
     #[must_use]
     pub fn whiteout(self, parent: &str, name: &str) -> Self {
@@ -72,6 +105,11 @@ impl Tar {
     #[must_use]
     pub fn opaque(self, dir: &str) -> Self {
         self.file(&format!("{dir}/.wh..wh..opq"), 0o644, b"")
+    }
+
+    /// The archive so far.
+    pub fn unfinished(self) -> Vec<u8> {
+        self.bytes
     }
 
     /// The archive, with the two empty blocks that end it.
@@ -91,15 +129,22 @@ impl Tar {
         put(116, format!("{:07o}", self.owner.1).as_bytes());
         put(124, format!("{:011o}", data.len()).as_bytes());
         put(136, format!("{:011o}", self.mtime).as_bytes());
-        put(148, b"        ");
         put(156, &[kind]);
         put(157, link.as_bytes());
         put(257, b"ustar\x0000");
-        let sum: u32 = header.iter().map(|b| u32::from(*b)).sum();
-        header[148..156].copy_from_slice(format!("{sum:06o}\0 ").as_bytes());
+        let at = self.bytes.len();
         self.bytes.extend(header);
+        self.sum(at);
         self.bytes.extend(data);
         self.bytes.resize(self.bytes.len().next_multiple_of(512), 0);
         self
+    }
+
+    /// Sets the checksum of the header that begins at `at`.
+    fn sum(&mut self, at: usize) {
+        let header = &mut self.bytes[at..at + 512];
+        header[148..156].copy_from_slice(b"        ");
+        let sum: u32 = header.iter().map(|b| u32::from(*b)).sum();
+        header[148..156].copy_from_slice(format!("{sum:06o}\0 ").as_bytes());
     }
 }

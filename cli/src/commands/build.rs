@@ -8,7 +8,7 @@ use boxwright_cache::oci::Platform;
 use boxwright_solver::ir::NetworkMode;
 
 use super::Session;
-use crate::engine::{BuildRequest, Built, DockerfileSource, Output, reference};
+use crate::engine::{BuildRequest, Built, DockerfileSource, MAX_TEXT, Output, reference};
 use crate::error::{Error, Result};
 use crate::progress::{Plain, Quiet, Watch};
 use crate::{config, report};
@@ -171,12 +171,16 @@ impl Build {
 
 fn read_dockerfile() -> Result<Vec<u8>> {
     let mut text = Vec::new();
-    std::io::stdin().lock().read_to_end(&mut text).map_err(Error::io("reading", "standard input"))?;
+    let mut input = std::io::stdin().lock().take(MAX_TEXT + 1);
+    input.read_to_end(&mut text).map_err(Error::io("reading", "standard input"))?;
     let compressed = [&b"\x1f\x8b"[..], b"BZh", b"\xfd7zXZ", b"\x28\xb5\x2f\xfd"]
         .iter()
         .any(|magic| text.starts_with(magic));
     if compressed || text.get(257..262) == Some(b"ustar") {
         return Err(Error::Later("a tar on standard input as context".to_owned()));
+    }
+    if text.len() as u64 > MAX_TEXT {
+        return Err(Error::invalid(format!("standard input is larger than {MAX_TEXT} bytes")));
     }
     Ok(text)
 }

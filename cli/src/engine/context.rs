@@ -14,7 +14,7 @@ use crate::error::{Error, Result};
 use crate::progress::{Note, Watch};
 
 /// The largest Dockerfile or ignore file, in bytes.
-const MAX_TEXT: u64 = 16 << 20;
+pub(crate) const MAX_TEXT: u64 = 16 << 20;
 
 pub(super) struct Input {
     pub(super) dockerfile: Vec<u8>,

@@ -13,5 +13,6 @@ mod interop;
 mod programs;
 mod registry;
 mod run;
+mod security;
 mod stacking;
 mod tool;

@@ -48,7 +48,8 @@ pub(crate) struct Hidden {
 pub(crate) struct Attachment {
     pub(crate) source: Source,
     pub(crate) target: Steps,
-    pub(crate) read_only: bool,
+    /// Added to those that the source has.
+    pub(crate) attributes: MountAttrFlags,
     /// Made when missing, as a directory or as a file; None for what must be an ordinary directory already.
     pub(crate) create: Option<FileType>,
     /// Left out where the kernel does not have the file system.
@@ -161,7 +162,7 @@ impl Mounts {
         let pseudo = self.attach_all()?;
         self.hide(&pseudo)?;
         if self.root_read_only {
-            read_only(self.root.as_fd(), false).map_err(at(Stage::ReadOnly, usize::MAX))?;
+            read_only(self.root.as_fd()).map_err(at(Stage::ReadOnly, usize::MAX))?;
         }
         self.pivot().map_err(at(Stage::Pivot, 0))
     }
@@ -185,7 +186,7 @@ impl Mounts {
         let target = self.target(attachment)?;
         let made = match &attachment.source {
             Source::Mount(mount) => {
-                return place(mount.as_fd(), target.as_fd(), attachment.read_only).map(|()| None);
+                return place(mount.as_fd(), target.as_fd(), attachment.attributes).map(|()| None);
             }
             Source::Scratch(name) => clone_of(self.scratch.as_fd(), name, false)?,
             Source::Inside { mount, path } => {
@@ -196,7 +197,7 @@ impl Mounts {
             Source::Sys(fallback) => {
                 match (new(c"sysfs", NOT_EXECUTABLE | MountAttrFlags::MOUNT_ATTR_RDONLY), fallback) {
                     (Err(Errno::PERM), Some(host)) => {
-                        place(host.as_fd(), target.as_fd(), true)?;
+                        place(host.as_fd(), target.as_fd(), MountAttrFlags::MOUNT_ATTR_RDONLY)?;
                         return open_in(host.as_fd(), c".", IN_ROOT).map(Some);
                     }
                     (result, _) => result?,
@@ -204,7 +205,7 @@ impl Mounts {
             }
             Source::New(name, attributes) => new(name, *attributes)?,
         };
-        place(made.as_fd(), target.as_fd(), attachment.read_only)?;
+        place(made.as_fd(), target.as_fd(), attachment.attributes)?;
         Ok(Some(made))
     }
 
@@ -249,10 +250,12 @@ impl Mounts {
     fn mask(&self, mount: BorrowedFd<'_>, path: &CStr) -> Result<(), Errno> {
         let Some(target) = open_pseudo(mount, path)? else { return Ok(()) };
         if FileType::from_raw_mode(fstat(&target)?.st_mode) == FileType::Directory {
-            place(clone_of(self.scratch.as_fd(), EMPTY, false)?.as_fd(), target.as_fd(), true)
+            let empty = clone_of(self.scratch.as_fd(), EMPTY, false)?;
+            let attributes = MountAttrFlags::MOUNT_ATTR_RDONLY | MountAttrFlags::MOUNT_ATTR_NODEV;
+            place(empty.as_fd(), target.as_fd(), attributes)
         } else {
             let null = open_in(self.dev.as_fd(), c"null", ResolveFlags::BENEATH | ResolveFlags::NO_SYMLINKS)?;
-            place(clone_of(null.as_fd(), c"", false)?.as_fd(), target.as_fd(), false)
+            attach(clone_of(null.as_fd(), c"", false)?.as_fd(), target.as_fd())
         }
     }
 
@@ -275,36 +278,44 @@ fn attach(mount: BorrowedFd<'_>, target: BorrowedFd<'_>) -> Result<(), Errno> {
     move_mount(mount, c"", target, c"", empty)
 }
 
-/// Attaches, read-only from the first moment on where the kernel can do that.
-fn place(mount: BorrowedFd<'_>, target: BorrowedFd<'_>, ro: bool) -> Result<(), Errno> {
-    if !ro {
+/// Attaches, with the attributes from the first moment on where the kernel can do that.
+fn place(mount: BorrowedFd<'_>, target: BorrowedFd<'_>, attributes: MountAttrFlags) -> Result<(), Errno> {
+    if attributes.is_empty() {
         return attach(mount, target);
     }
-    match read_only(mount, true) {
+    match sys::mount::add_attributes(mount, attributes, true) {
         // Before Linux 5.12 only a mount that has a place can be changed, and the process is the only one to see it.
         Err(Errno::NOSYS) => {
             attach(mount, target)?;
-            remount_read_only(mount)
+            remount(mount, attributes)
         }
         Ok(()) => attach(mount, target),
         Err(errno) => Err(errno),
     }
 }
 
-fn read_only(mount: BorrowedFd<'_>, recursive: bool) -> Result<(), Errno> {
-    match sys::mount::add_attributes(mount, MountAttrFlags::MOUNT_ATTR_RDONLY, recursive) {
-        Err(Errno::NOSYS) if !recursive => remount_read_only(mount),
+fn read_only(mount: BorrowedFd<'_>) -> Result<(), Errno> {
+    let attributes = MountAttrFlags::MOUNT_ATTR_RDONLY;
+    match sys::mount::add_attributes(mount, attributes, false) {
+        Err(Errno::NOSYS) => remount(mount, attributes),
         result => result,
     }
 }
 
 /// By the host's procfs, which is still there.
-fn remount_read_only(mount: BorrowedFd<'_>) -> Result<(), Errno> {
+fn remount(mount: BorrowedFd<'_>, attributes: MountAttrFlags) -> Result<(), Errno> {
     let mut buffer = [0u8; 32];
     let path = fd_path(&mut buffer, mount.as_raw_fd());
     let kept = rustix::fs::fstatvfs(mount)?.f_flag;
-    let mut flags = MountFlags::BIND | MountFlags::RDONLY;
+    let mut flags = MountFlags::BIND;
+    if attributes.contains(MountAttrFlags::MOUNT_ATTR_RDONLY) {
+        flags |= MountFlags::RDONLY;
+    }
+    if attributes.contains(MountAttrFlags::MOUNT_ATTR_NODEV) {
+        flags |= MountFlags::NODEV;
+    }
     for (bit, flag) in [
+        (rustix::fs::StatVfsMountFlags::RDONLY, MountFlags::RDONLY),
         (rustix::fs::StatVfsMountFlags::NOSUID, MountFlags::NOSUID),
         (rustix::fs::StatVfsMountFlags::NODEV, MountFlags::NODEV),
         (rustix::fs::StatVfsMountFlags::NOEXEC, MountFlags::NOEXEC),
@@ -364,7 +375,7 @@ fn open_pseudo(mount: BorrowedFd<'_>, path: &CStr) -> Result<Option<OwnedFd>, Er
 
 fn make_read_only(mount: BorrowedFd<'_>, path: &CStr) -> Result<(), Errno> {
     let Some(target) = open_pseudo(mount, path)? else { return Ok(()) };
-    place(clone_of(target.as_fd(), c"", true)?.as_fd(), target.as_fd(), true)
+    place(clone_of(target.as_fd(), c"", true)?.as_fd(), target.as_fd(), MountAttrFlags::MOUNT_ATTR_RDONLY)
 }
 
 #[cfg(test)]

@@ -41,10 +41,10 @@ pub(super) fn lay_out(
     spec: &Spec,
     mounts: Vec<Ready>,
     root: OwnedFd,
+    mut scratch: Scratch,
     dev: Dev,
     console: Option<CString>,
 ) -> Result<LaidOut> {
-    let mut scratch = Scratch::new()?;
     let root_at = scratch.directory("root")?;
     scratch.directory("empty")?;
     let mut list = List::default();
@@ -63,7 +63,7 @@ pub(super) fn lay_out(
         }
         outer.push(format!("{}/", mount.target.trim_end_matches('/')));
         let source = scratch.source(n, mount.source)?;
-        list.push(&mount.target, source, Some(mount.kind), mount.read_only, false)?;
+        list.push(&mount.target, source, Some(mount.kind), mount.attributes, false)?;
     }
     let upper = spec.root.upper.as_ref().map(|u| u.dir.try_clone()).transpose();
     let upper = upper.map_err(Error::io("copying a descriptor", ""))?;
@@ -124,41 +124,42 @@ impl List {
         target: &str,
         source: Source,
         create: Option<FileType>,
-        read_only: bool,
+        attributes: MountAttrFlags,
         optional: bool,
     ) -> Result<usize> {
         let steps = Steps::new(target).map_err(|_| super::nul("a mount target"))?;
         self.targets.push(target.to_owned());
-        self.attachments.push(Attachment { source, target: steps, read_only, create, optional });
+        self.attachments.push(Attachment { source, target: steps, attributes, create, optional });
         Ok(self.attachments.len() - 1)
     }
 
     /// What every container has, in docker's order. The positions of procfs and sysfs.
     fn system(&mut self, network: Network, dev: Dev, console: Option<CString>) -> Result<(usize, usize)> {
-        let directory = Some(FileType::Directory);
-        let proc = self.push("/proc", Source::Proc, None, false, false)?;
-        self.push("/dev", Source::Mount(dev.dev), directory, false, false)?;
-        for (name, host) in dev.bound {
+        let (directory, plain) = (Some(FileType::Directory), MountAttrFlags::empty());
+        let proc = self.push("/proc", Source::Proc, None, plain, false)?;
+        self.push("/dev", Source::Mount(dev.dev), directory, plain, false)?;
+        for (name, node) in dev.nodes {
             let target = format!("/dev/{}", name.to_string_lossy());
-            self.push(&target, Source::Mount(host), Some(FileType::RegularFile), false, false)?;
+            self.push(&target, node, Some(FileType::RegularFile), plain, false)?;
         }
         let pts = dev.pts.try_clone().map_err(Error::io("copying a descriptor", ""))?;
-        self.push("/dev/pts", Source::Mount(dev.pts), directory, false, false)?;
-        let sys = self.push("/sys", Source::Sys(host_sys(network)?), None, false, false)?;
+        self.push("/dev/pts", Source::Mount(dev.pts), directory, plain, false)?;
+        let sys = self.push("/sys", Source::Sys(host_sys(network)?), None, plain, false)?;
         let quiet = MountAttrFlags::MOUNT_ATTR_NOSUID
             | MountAttrFlags::MOUNT_ATTR_NODEV
             | MountAttrFlags::MOUNT_ATTR_NOEXEC;
         if has_cgroup2() {
-            self.push("/sys/fs/cgroup", Source::New(c"cgroup2", quiet), directory, true, true)?;
+            let read_only = MountAttrFlags::MOUNT_ATTR_RDONLY;
+            self.push("/sys/fs/cgroup", Source::New(c"cgroup2", quiet), directory, read_only, true)?;
         }
-        self.push("/dev/mqueue", Source::New(c"mqueue", quiet), directory, false, true)?;
-        self.push("/dev/shm", Source::Mount(dev.shm), directory, false, false)?;
+        self.push("/dev/mqueue", Source::New(c"mqueue", quiet), directory, plain, true)?;
+        self.push("/dev/shm", Source::Mount(dev.shm), directory, plain, false)?;
         if let Some(name) = console {
             self.push(
                 "/dev/console",
                 Source::Inside { mount: pts, path: name },
                 Some(FileType::RegularFile),
-                false,
+                plain,
                 false,
             )?;
         }

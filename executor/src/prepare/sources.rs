@@ -4,7 +4,7 @@ use std::ffi::CString;
 use std::os::fd::{AsFd, OwnedFd};
 
 use rustix::fs::{
-    AtFlags, FileType, Mode, OFlags, ResolveFlags, chmodat, fchmod, fstat, mkdirat, openat, openat2,
+    AtFlags, FileType, Mode, OFlags, ResolveFlags, Stat, chmodat, fchmod, fstat, mkdirat, openat, openat2,
 };
 use rustix::mount::MountAttrFlags;
 
@@ -21,7 +21,7 @@ pub(super) struct Ready {
     pub(super) target: String,
     /// A directory, or a file for anything else.
     pub(super) kind: FileType,
-    pub(super) read_only: bool,
+    pub(super) attributes: MountAttrFlags,
     pub(super) source: ReadySource,
 }
 
@@ -42,15 +42,23 @@ pub(super) fn ready(spec: &mut Spec) -> Result<Vec<Ready>> {
 fn make(mount: Mount, stubs: &Stubs) -> Result<Ready> {
     let Mount { target, source, mut read_only } = mount;
     check_target(&target)?;
+    let mut attributes = MountAttrFlags::empty();
     let (kind, source) = match source {
         MountSource::Bind(fd) => {
+            if !is_ordinary_device(&fd)? {
+                // Root could make a node of any device of the host in it.
+                attributes |= MountAttrFlags::MOUNT_ATTR_NODEV;
+            }
             let bound = dev::bind(&fd, true).map_err(Error::io("binding for", &target))?;
             (kind(&fd)?, ReadySource::Mount(bound))
         }
         MountSource::Tmpfs { size, mode } => {
             (FileType::Directory, ReadySource::Mount(user_tmpfs(size, mode)?))
         }
-        MountSource::File { data, mode } => (FileType::RegularFile, ReadySource::File { data, mode }),
+        MountSource::File { data, mode } => {
+            attributes |= MountAttrFlags::MOUNT_ATTR_NODEV;
+            (FileType::RegularFile, ReadySource::File { data, mode })
+        }
         MountSource::Layers { lowers, path, upper } => {
             read_only |= upper.is_none();
             let mount = layers(&lowers, upper.as_ref(), stubs)?;
@@ -62,12 +70,24 @@ fn make(mount: Mount, stubs: &Stubs) -> Result<Ready> {
             (kind(&found)?, ReadySource::Layers { mount, path })
         }
     };
-    Ok(Ready { target, kind, read_only, source })
+    if read_only {
+        attributes |= MountAttrFlags::MOUNT_ATTR_RDONLY;
+    }
+    Ok(Ready { target, kind, attributes, source })
+}
+
+fn stat(fd: &OwnedFd) -> Result<Stat> {
+    fstat(fd).map_err(Error::io("looking at a mount's source", ""))
+}
+
+fn is_ordinary_device(fd: &OwnedFd) -> Result<bool> {
+    let stat = stat(fd)?;
+    let character = FileType::from_raw_mode(stat.st_mode) == FileType::CharacterDevice;
+    Ok(character && dev::is_ordinary(stat.st_rdev))
 }
 
 fn kind(fd: &OwnedFd) -> Result<FileType> {
-    let mode = fstat(fd).map_err(Error::io("looking at a mount's source", ""))?.st_mode;
-    let directory = FileType::from_raw_mode(mode) == FileType::Directory;
+    let directory = FileType::from_raw_mode(stat(fd)?.st_mode) == FileType::Directory;
     Ok(if directory { FileType::Directory } else { FileType::RegularFile })
 }
 
@@ -104,7 +124,7 @@ fn user_tmpfs(size: Option<u64>, mode: u32) -> Result<OwnedFd> {
     tmpfs(&options, quiet)
 }
 
-/// The tmpfs that holds what is bound into the container.
+/// The tmpfs that holds what is bound into the container, each file and device by itself.
 #[derive(Debug)]
 pub(super) struct Scratch {
     pub(super) mount: OwnedFd,
@@ -113,8 +133,7 @@ pub(super) struct Scratch {
 
 impl Scratch {
     pub(super) fn new() -> Result<Scratch> {
-        let mount =
-            tmpfs(&[(c"mode", "700")], MountAttrFlags::MOUNT_ATTR_NOSUID | MountAttrFlags::MOUNT_ATTR_NODEV)?;
+        let mount = tmpfs(&[(c"mode", "700")], MountAttrFlags::MOUNT_ATTR_NOSUID)?;
         Ok(Scratch { mount, hidden: Vec::new() })
     }
 

@@ -1,0 +1,133 @@
+//! Past holes of image builders and container runtimes, tried on the real binary: images, archives and Dockerfiles that
+//! want to read, write or run what is the host's, each beside a canary that must stay as it is. A hole that tests of
+//! single crates try already is not tried again:
+//!
+//! | hole | tried in |
+//! |---|---|
+//! | CVE-2019-16884, 2019-19921, 2023-27561: `/proc` is a link, or something is mounted over it | `executor/tests/it/hostile.rs` |
+//! | CVE-2025-31133: `/dev/null` of the image is a link to a file of procfs | `executor/tests/it/hostile.rs` |
+//! | CVE-2023-25809: a cgroup made without root | `executor/tests/rootless/main.rs` |
+//! | CVE-2021-21284, GHSA-jq35, GHSA-6fw5: masked and read-only paths | `executor/tests/it/isolation.rs` |
+//! | CVE-2018-15664, 2020-10696, 2021-32760, RUSTSEC-2026-0113: links in layers | `cache/src/layer/apply/tests.rs`, `cli/tests/it/archives.rs` |
+//! | CVE-2021-29136: the root of a layer is a link | `cache/src/layer/apply/tests.rs` |
+//! | CVE-2023-25153: bytes and entries without end, windows of zstd | `cache/src/layer/{tar,apply}/tests.rs`, `cache/src/layer/compress.rs` |
+//! | CVE-2021-41190: a manifest that is an index too | `cache/src/oci/manifest.rs`, `cache/tests/it/archives.rs` |
+//! | CVE-2020-15157: credentials follow a redirect or a realm | `cache/tests/it/registry.rs`, `cache/src/registry/auth.rs` |
+//! | CVE-2024-23650: malformed Dockerfiles and documents | `frontend/tests/robustness.rs`, `cache/tests/it/images.rs` |
+//! | CVE-2024-24557: cached steps that are not the same | `solver/tests/solve.rs`, `cli/tests/it/caching.rs` |
+
+mod archive;
+mod build;
+mod device;
+mod image;
+mod process;
+mod store;
+mod user;
+
+use std::fs;
+use std::os::unix::fs::PermissionsExt;
+use std::path::PathBuf;
+use std::process::Command;
+
+use boxwright_testdata::listing::Listing;
+use boxwright_testdata::tar::Tar;
+use boxwright_testdata::{Ran, archive as image_archive, base};
+use serde_json::{Value, json};
+use tempfile::TempDir;
+
+use crate::tool::{Boxwright, cache};
+
+const PATH: &str = "PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
+const SECRET: &str = "known to the host alone";
+
+/// A directory of the host that nobody inside may read or change.
+struct Canary {
+    dir: TempDir,
+    before: Listing,
+}
+
+impl Canary {
+    fn new() -> Canary {
+        Canary::with(&[])
+    }
+
+    /// With empty files of these names besides the one that has the secret.
+    fn with(names: &[&str]) -> Canary {
+        let dir = tempfile::tempdir().unwrap();
+        fs::set_permissions(dir.path(), fs::Permissions::from_mode(0o755)).unwrap();
+        fs::write(dir.path().join("file"), SECRET).unwrap();
+        for name in names {
+            fs::write(dir.path().join(name), "").unwrap();
+        }
+        let before = Listing::of_dir(dir.path());
+        Canary { dir, before }
+    }
+
+    fn path(&self) -> &str {
+        self.dir.path().to_str().unwrap()
+    }
+
+    /// The path, and the same by way of more parents than any directory has.
+    fn ways(&self) -> [String; 2] {
+        [self.path().to_owned(), format!("../../../../../../../..{}", self.path())]
+    }
+
+    #[track_caller]
+    fn assert_intact(&self, after: &str) {
+        let now = Listing::of_dir(self.dir.path());
+        assert_eq!(now.entries, self.before.entries, "{after}");
+        assert_eq!(now.mtimes, self.before.mtimes, "{after}");
+        assert_eq!(fs::metadata(self.path()).unwrap().permissions().mode() & 0o7777, 0o755, "{after}");
+    }
+
+    /// Nor is the secret in what a command said.
+    #[track_caller]
+    fn assert_unknown_to(&self, ran: &Ran) {
+        assert!(!ran.stdout.contains(SECRET) && !ran.stderr.contains(SECRET), "{ran}");
+        self.assert_intact(&ran.to_string());
+    }
+}
+
+/// Loads an image that is busybox with these layers on top. What it does not accept is returned.
+fn try_load(boxwright: &Boxwright, name: &str, config: &Value, layers: Vec<Tar>) -> Ran {
+    base::busybox(cache());
+    let busybox = fs::read(cache().join("busybox.tar")).unwrap();
+    let layers: Vec<_> = [busybox].into_iter().chain(layers.into_iter().map(Tar::finish)).collect();
+    load_bytes(boxwright, &image_archive::docker(name, config, &layers))
+}
+
+#[track_caller]
+fn load(boxwright: &Boxwright, name: &str, layer: Tar) {
+    try_load(boxwright, name, &json!({ "Env": [PATH], "Cmd": ["sh"] }), vec![layer]).ok();
+}
+
+fn load_bytes(boxwright: &Boxwright, bytes: &[u8]) -> Ran {
+    let file = boxwright.scratch("hostile.tar");
+    fs::write(&file, bytes).unwrap();
+    patient(&boxwright.command(&["load", "-i", file.to_str().unwrap()]))
+}
+
+/// Runs the command, for two minutes at most: what would wait for ever is told from what ends.
+#[track_caller]
+fn patient(command: &Command) -> Ran {
+    let ran = boxwright_testdata::run(&mut wrapped(&["timeout", "-k", "5", "120"], command));
+    assert!(![124, 137].contains(&ran.status), "it does not end: {ran}");
+    ran
+}
+
+/// The command as arguments of another, which starts it.
+fn wrapped(by: &[&str], command: &Command) -> Command {
+    let mut outer = Command::new(by[0]);
+    outer.args(&by[1..]).arg(command.get_program()).args(command.get_args());
+    for (name, value) in command.get_envs() {
+        match value {
+            Some(value) => outer.env(name, value),
+            None => outer.env_remove(name),
+        };
+    }
+    outer
+}
+
+fn binary() -> PathBuf {
+    PathBuf::from(env!("CARGO_BIN_EXE_boxwright"))
+}
