@@ -91,8 +91,10 @@ fn archives_that_readers_disagree_about_mean_what_gnu_tar_says_or_are_refused() 
         let theirs = tempfile::tempdir().unwrap();
         let gnu =
             run(Command::new("tar").arg("-xpf").arg(context.join("a.tar")).arg("-C").arg(theirs.path()));
-        let loaded =
-            load_bytes(&boxwright, &archive::docker("tar", &json!({ "Cmd": ["x"] }), &[bytes.clone()]));
+        let loaded = load_bytes(
+            &boxwright,
+            &archive::docker("tar", &json!({ "Cmd": ["x"] }), std::slice::from_ref(&bytes)),
+        );
         let base = Context::new("FROM tar\n");
         for (by, context, ready) in [("ADD", &context, true), ("load", &base, loaded.status == 0)] {
             let out = boxwright.scratch("out.tar");
@@ -215,7 +217,10 @@ fn entries_larger_or_deeper_than_anything_real_are_refused_at_once() {
     ];
     for (what, tar) in hostile {
         let bytes = tar.finish();
-        let ran = load_bytes(&boxwright, &archive::docker("x", &json!({ "Cmd": ["x"] }), &[bytes.clone()]));
+        let ran = load_bytes(
+            &boxwright,
+            &archive::docker("x", &json!({ "Cmd": ["x"] }), std::slice::from_ref(&bytes)),
+        );
         // A layer is unpacked when it is needed; by then at the latest its archive is read.
         let used = Context::new("FROM x\nCOPY Dockerfile /d/f\n");
         let refused =

@@ -149,7 +149,11 @@ fn a_volume_of_an_image_shows_nothing_of_the_host() {
             );
             let ran = patient(&boxwright.command(&["run", "--rm", image, "sh", "-c", &script]));
             canary.assert_unknown_to(&ran);
-            assert_eq!(ran.stdout, "real\n", "{volume}: {ran}");
+            if volume == "/proc" {
+                ran.fails_with(125).says("/proc");
+            } else {
+                assert_eq!(ran.stdout, "real\n", "{volume}: {ran}");
+            }
         }
     }
 }
