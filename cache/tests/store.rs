@@ -244,3 +244,16 @@ fn who_begins_while_another_cleans_up_is_not_taken_for_dead() {
         }
     });
 }
+
+#[test]
+fn a_new_store_is_opened_by_many_at_once() {
+    for _ in 0..40 {
+        let dir = tempfile::tempdir().unwrap();
+        let path = &dir.path().join("new");
+        std::thread::scope(|scope| {
+            for _ in 0..8 {
+                scope.spawn(|| Store::open(path).unwrap());
+            }
+        });
+    }
+}

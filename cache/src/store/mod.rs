@@ -16,7 +16,7 @@ use std::sync::{Arc, Mutex, MutexGuard, OnceLock};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use rusqlite::{Connection, OpenFlags, Transaction, TransactionBehavior};
-use rustix::fs::{Mode, OFlags};
+use rustix::fs::{FlockOperation, Mode, OFlags};
 
 use crate::blob::BlobFetch;
 use crate::error::{Error, Result};
@@ -60,8 +60,15 @@ impl Store {
     /// As [`Store::open`].
     pub fn open_in_boot(path: &Path, boot: &str) -> Result<Store> {
         let dir = open_directory(path)?;
+        // The change to write-ahead logging does not wait for another process that does the same at that moment.
+        let lock = |operation| {
+            rustix::io::retry_on_intr(|| rustix::fs::flock(&dir, operation))
+                .map_err(Error::io("locking the store", path))
+        };
+        lock(FlockOperation::LockExclusive)?;
         let mut db = connect(&path.join("db"))?;
         schema::prepare(&mut db, boot)?;
+        lock(FlockOperation::Unlock)?;
         Ok(Store(Arc::new(Inner {
             path: path.to_owned(),
             dir,
