@@ -29,13 +29,18 @@ impl Engine {
         snapshot: &Snapshot,
     ) -> Result<OwnVolumes> {
         let mut volumes = OwnVolumes::default();
-        for declared in image.config.config.volumes.keys() {
+        let declared = &image.config.config.volumes;
+        if declared.is_empty() {
+            return Ok(volumes);
+        }
+        let tree = snapshot.tree(&self.cancel)?;
+        for declared in declared.keys() {
             let target = clean(declared);
             let taken = request.volumes.iter().any(|v| v.target == target)
                 || volumes.mounts.iter().any(|m| m.target == target);
             if !taken {
                 let written = self.store.new_layer()?;
-                let source = self.volume_source(&target, snapshot, &written)?;
+                let source = self.volume_source(&target, &tree, snapshot, &written)?;
                 volumes.mounts.push(Mount { target, source, read_only: false });
                 volumes.written.push(written);
             }
@@ -43,9 +48,14 @@ impl Engine {
         Ok(volumes)
     }
 
-    fn volume_source(&self, target: &str, snapshot: &Snapshot, written: &ActiveLayer) -> Result<MountSource> {
-        let lowers = snapshot.dirs(&self.cancel)?;
-        match Tree::merged(lowers).lookup(target, true)?.map(|node| node.kind) {
+    fn volume_source(
+        &self,
+        target: &str,
+        tree: &Tree,
+        snapshot: &Snapshot,
+        written: &ActiveLayer,
+    ) -> Result<MountSource> {
+        match tree.lookup(target, true)?.map(|node| node.kind) {
             None => Ok(MountSource::Bind(copy(written.fs())?)),
             Some(Kind::Dir) => {
                 let upper = Upper { dir: copy(written.fs())?, work: copy(written.work())? };

@@ -3,7 +3,7 @@
 //! Needs root to become that user, newuidmap (Debian: uidmap) and a static busybox.
 
 #[path = "../it/fixture.rs"]
-#[allow(dead_code)]
+#[allow(dead_code, reason = "the other tests use the rest of it")]
 mod fixture;
 
 use std::fs;
