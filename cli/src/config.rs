@@ -35,6 +35,12 @@ pub(crate) fn source_date_epoch() -> Result<Option<i64>> {
     Ok(Some(number))
 }
 
+/// Whether colours are unwelcome (no-color.org), or the terminal is one that has none.
+pub(crate) fn no_color() -> bool {
+    let set = env::var_os("NO_COLOR").is_some_and(|v| !v.is_empty());
+    set || env::var_os("TERM").is_some_and(|v| v == "dumb")
+}
+
 /// How registries are reached, by the variables that other programs read for this; the upper-case spelling wins.
 pub(crate) fn proxies() -> Proxies {
     let set = |name: &str| {

@@ -29,6 +29,9 @@ pub enum Error {
     NoSuchObject(String),
     #[error("failed to solve: {0}")]
     Build(Box<BuildFailure>),
+    /// The same, for a program to read.
+    #[error("failed to solve: {0}")]
+    BuildAsJson(Box<BuildFailure>),
     /// A container that did not start; the code is docker's for that.
     #[error("{message}")]
     Container { code: u8, message: String },
@@ -67,6 +70,14 @@ impl Error {
         path: impl AsRef<Path>,
     ) -> impl FnOnce(E) -> Error {
         move |source| Error::Io { doing, path: path.as_ref().to_owned(), source: source.into() }
+    }
+
+    /// A build's failure for a program to read, any other error as it is.
+    pub(crate) fn into_json(self) -> Error {
+        match self {
+            Error::Build(failure) => Error::BuildAsJson(failure),
+            other => other,
+        }
     }
 
     pub(crate) fn invalid(message: impl Into<String>) -> Error {

@@ -42,7 +42,7 @@ fn code(error: &Error) -> u8 {
 pub(crate) fn is_cancelled(error: &Error) -> bool {
     match error {
         Error::Cache(cache::Error::Cancelled) => true,
-        Error::Build(failure) => matches!(**failure, BuildFailure::Cancelled),
+        Error::Build(failure) | Error::BuildAsJson(failure) => matches!(**failure, BuildFailure::Cancelled),
         _ => false,
     }
 }

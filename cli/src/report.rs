@@ -1,17 +1,18 @@
 //! The one place that prints errors. A failed build is shown as BuildKit does: the step's last output, the lines of the
 //! Dockerfile, and what went wrong.
 
+mod json;
+mod snippet;
+
 use std::fmt::Write as _;
-use std::io::Write as _;
+use std::io::{IsTerminal, Write as _};
 
-use boxwright_solver::Span;
+use boxwright_frontend::Diagnostic;
 
-use crate::engine::{Cause, Source};
+use crate::engine::Source;
 use crate::error::{BuildFailure, Error, Usage};
-use crate::exit;
-
-/// Lines of the Dockerfile that are shown above and below the ones meant.
-const AROUND: usize = 2;
+use crate::{config, exit};
+use snippet::Look;
 
 pub(crate) fn print(error: &Error) {
     let text = text(error);
@@ -33,57 +34,64 @@ fn text(error: &Error) -> String {
         Error::Several(errors) => errors.iter().map(text).collect(),
         Error::Output(e) if e.kind() == std::io::ErrorKind::BrokenPipe => String::new(),
         error if exit::is_cancelled(error) => "ERROR: canceled\n".to_owned(),
-        Error::Build(failure) => build(failure),
+        Error::Build(failure) => build(failure, look(&std::io::stderr())),
+        Error::BuildAsJson(failure) => json_of(failure),
         Error::Container { message, .. } => format!("boxwright: {message}\nSee 'boxwright run --help'.\n"),
         error => format!("Error: {error}\n"),
     }
 }
 
-fn build(failure: &BuildFailure) -> String {
+fn build(failure: &BuildFailure, look: Look) -> String {
     let BuildFailure::Because(causes) = failure else { return String::new() };
     let mut out = String::new();
-    for cause in causes {
+    for (n, cause) in causes.iter().enumerate() {
+        out.push_str(if n == 0 { "" } else { "\n" });
         if let Some((name, lines)) = &cause.log {
             let _ = writeln!(out, "------\n > {name}:");
             lines.iter().for_each(|line| out.extend([line, "\n"]));
             out.push_str("------\n");
         }
-        if let Some((source, span)) = &cause.place {
-            out.push_str(&frame(source, *span));
-        }
-        out.push_str(&verdict(cause));
+        let title = format!("failed to solve: {}", cause.diagnostic.title());
+        out.push_str(&snippet::render(&cause.diagnostic, &title, cause.source.as_ref(), look));
     }
     out
 }
 
-fn verdict(cause: &Cause) -> String {
-    let hints: String = cause.hints.iter().map(|hint| format!(" ({hint})")).collect();
-    format!("ERROR: failed to solve: {}{hints}\n", cause.message)
+fn json_of(failure: &BuildFailure) -> String {
+    let BuildFailure::Because(causes) = failure else { return String::new() };
+    causes.iter().map(|cause| json::line(&cause.diagnostic, cause.source.as_ref())).collect()
 }
 
-/// The lines of a span with some around them; the meant ones are marked.
-fn frame(source: &Source, span: Span) -> String {
-    let rule = "-".repeat(20);
-    let mut out = format!("{}:{}\n{rule}\n", source.name, span.first_line);
-    let first = span.first_line.saturating_sub(AROUND).max(1);
-    let shown = source.text.lines().enumerate().map(|(i, line)| (i + 1, line));
-    for (number, line) in shown.skip(first - 1).take_while(|(number, _)| *number <= span.last_line + AROUND) {
-        let mark = if (span.first_line..=span.last_line).contains(&number) { ">>>" } else { "   " };
-        let _ = writeln!(out, "{}", format!("{number:4} | {mark} {line}").trim_end());
-    }
-    out + &rule + "\n"
+/// Warnings of a build, for a program to read.
+pub(crate) fn warnings_as_json(warnings: &[Diagnostic], source: &Source) {
+    let out: String = warnings.iter().map(|warning| json::line(warning, Some(source))).collect();
+    let _ = std::io::stderr().write_all(out.as_bytes());
 }
 
-/// Warnings of a build that went well.
-pub(crate) fn warnings(warnings: &[boxwright_frontend::Diagnostic]) {
+/// Warnings of a build that went well: each with its place, then all of them in docker's short form.
+pub(crate) fn warnings(warnings: &[Diagnostic], source: &Source) {
+    let look = look(&std::io::stderr());
+    let _ = std::io::stderr().write_all(warnings_text(warnings, source, look).as_bytes());
+}
+
+fn warnings_text(warnings: &[Diagnostic], source: &Source, look: Look) -> String {
     let mut out = String::new();
+    for warning in warnings {
+        out.push_str(&snippet::render(warning, &warning.title(), Some(source), look));
+        out.push('\n');
+    }
     let plural = if warnings.len() == 1 { "" } else { "s" };
     let _ = writeln!(out, " {} warning{plural} found:", warnings.len());
     for warning in warnings {
         let rule = warning.rule.map_or(String::new(), |rule| format!("{rule}: "));
-        let _ = writeln!(out, " - {rule}{warning} (line {})", warning.span.first_line);
+        let _ = writeln!(out, " - {rule}{} (line {})", warning.title(), warning.span.first_line);
     }
-    let _ = std::io::stderr().write_all(out.as_bytes());
+    out
+}
+
+/// Colours are for people: for a terminal, unless `NO_COLOR` (no-color.org) is set.
+fn look(stream: &impl IsTerminal) -> Look {
+    if stream.is_terminal() && !config::no_color() { Look::Styled } else { Look::Plain }
 }
 
 /// One line beside a command's output, for the person at the terminal.
@@ -94,23 +102,89 @@ pub(crate) fn remark(line: &str) {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::engine::Cause;
+    use boxwright_solver::Span;
+
+    fn dockerfile(text: &str) -> Source {
+        Source { name: "Dockerfile".into(), text: text.into() }
+    }
+
+    fn failed(cause: Cause) -> String {
+        build(&BuildFailure::Because(vec![cause]), Look::Plain)
+    }
 
     #[test]
     fn a_failed_step_shows_its_output_and_its_lines() {
-        let source = Source {
-            name: "Dockerfile".into(),
-            text: "FROM x\n\nRUN a \\\n  b\nRUN c\nRUN d\nRUN e\n".into(),
-        };
-        let span = Span { start: 8, end: 20, first_line: 3, last_line: 4 };
-        let cause = Cause {
-            message: "process \"/bin/sh -c a   b\" did not complete successfully: exit code: 1".into(),
-            hints: vec![],
-            place: Some((source, span)),
+        let source = dockerfile("FROM x\n\nRUN a \\\n  b\nRUN c\n");
+        let span = Span { start: 8, end: 19, first_line: 3, last_line: 4 };
+        let message = "process \"/bin/sh -c a   b\" did not complete successfully: exit code: 1";
+        let text = failed(Cause {
+            diagnostic: Diagnostic::error(message, span),
+            source: Some(source),
             log: Some(("[2/5] RUN a   b".into(), vec!["sh: a: not found".into()])),
-        };
-        let text = text(&Error::Build(Box::new(BuildFailure::Because(vec![cause]))));
-        let expected = "------\n > [2/5] RUN a   b:\nsh: a: not found\n------\nDockerfile:3\n--------------------\n   1 |     FROM x\n   2 |\n   3 | >>> RUN a \\\n   4 | >>>   b\n   5 |     RUN c\n   6 |     RUN d\n--------------------\nERROR: failed to solve: process \"/bin/sh -c a   b\" did not complete successfully: exit code: 1\n";
+        });
+        let expected = format!(
+            "------\n > [2/5] RUN a   b:\nsh: a: not found\n------\nERROR: failed to solve: {message}\n --> Dockerfile:3:1\n  |\n3 | / RUN a \\\n4 | |   b\n  | |___^\n"
+        );
         assert_eq!(text, expected);
+    }
+
+    #[test]
+    fn an_error_points_at_the_words_and_says_what_may_help() {
+        let source = dockerfile("FROM x\nCOPPY a b\n");
+        let span = Span { start: 7, end: 12, first_line: 2, last_line: 2 };
+        let diagnostic = Diagnostic::error("unknown instruction: COPPY", span)
+            .did_you_mean("COPPY", ["RUN", "COPY"])
+            .hint("keywords come first");
+        let text = failed(Cause { diagnostic, source: Some(source), log: None });
+        let expected = "ERROR: failed to solve: unknown instruction: COPPY (did you mean COPY?)\n --> Dockerfile:2:1\n  |\n2 | COPPY a b\n  | ^^^^^\n  |\n  = help: keywords come first\n";
+        assert_eq!(text, expected);
+    }
+
+    #[test]
+    fn an_error_about_no_place_is_one_line() {
+        let diagnostic = Diagnostic::error("target stage \"x\" could not be found", Span::default());
+        let text = failed(Cause { diagnostic, source: None, log: None });
+        assert_eq!(text, "ERROR: failed to solve: target stage \"x\" could not be found\n");
+    }
+
+    #[test]
+    fn what_a_dockerfile_holds_can_not_drive_the_terminal() {
+        let source = dockerfile("FROM x\nRUN \u{1b}]0;title\u{7}\u{202e} x\n");
+        let span = Span { start: 7, end: 20, first_line: 2, last_line: 2 };
+        let diagnostic = Diagnostic::error("no \u{1b}[2J", span);
+        let text = failed(Cause { diagnostic, source: Some(source), log: None });
+        assert!(!text.contains(['\u{1b}', '\u{7}', '\u{202e}']), "{text:?}");
+    }
+
+    #[test]
+    fn a_line_that_nobody_could_read_is_named_and_not_shown() {
+        let source = dockerfile(&format!("FROM x\nRUN {}\n", "y".repeat(1 << 20)));
+        let span = Span { start: 7, end: 1 << 20, first_line: 2, last_line: 2 };
+        let text =
+            failed(Cause { diagnostic: Diagnostic::error("no", span), source: Some(source), log: None });
+        assert!(text.len() < 200 && text.contains("Dockerfile:2:1"), "{}", text.len());
+    }
+
+    #[test]
+    fn a_long_document_is_shown_by_its_beginning() {
+        let source = dockerfile(&format!("FROM x\nRUN <<E\n{}E\n", "y\n".repeat(1000)));
+        let span = Span { start: 7, end: 2015, first_line: 2, last_line: 1003 };
+        let text =
+            failed(Cause { diagnostic: Diagnostic::error("no", span), source: Some(source), log: None });
+        assert!(text.lines().count() < 15 && text.contains("RUN <<E"), "{text}");
+    }
+
+    #[test]
+    fn warnings_have_their_places_and_dockers_list() {
+        let source = dockerfile("FROM x\nMAINTAINER me\n");
+        let span = Span { start: 7, end: 20, first_line: 2, last_line: 2 };
+        let warning = Diagnostic::warning("MaintainerDeprecated", "MAINTAINER is deprecated", span);
+        let text = warnings_text(&[warning], &source, Look::Plain);
+        assert_eq!(
+            text,
+            "warning[MaintainerDeprecated]: MAINTAINER is deprecated\n --> Dockerfile:2:1\n  |\n2 | MAINTAINER me\n  | ^^^^^^^^^^^^^\n\n 1 warning found:\n - MaintainerDeprecated: MAINTAINER is deprecated (line 2)\n"
+        );
     }
 
     #[test]

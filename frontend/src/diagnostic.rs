@@ -19,7 +19,9 @@ pub struct Diagnostic {
     pub message: String,
     /// The words meant; all zero where it is about no place (a target that was asked for).
     pub span: Span,
-    /// Sentences without a full stop: `did you mean FROM?`.
+    /// What was probably meant: the nearest of the names that would be right.
+    pub suggestion: Option<String>,
+    /// Sentences without a full stop.
     pub hints: Vec<String>,
 }
 
@@ -28,7 +30,15 @@ pub type Diagnostics = Vec<Diagnostic>;
 
 impl Diagnostic {
     pub fn error(message: impl Into<String>, span: Span) -> Diagnostic {
-        Diagnostic { severity: Severity::Error, rule: None, message: message.into(), span, hints: Vec::new() }
+        let message = message.into();
+        Diagnostic {
+            severity: Severity::Error,
+            rule: None,
+            message,
+            span,
+            suggestion: None,
+            hints: Vec::new(),
+        }
     }
 
     pub fn warning(rule: &'static str, message: impl Into<String>, span: Span) -> Diagnostic {
@@ -41,13 +51,17 @@ impl Diagnostic {
         self
     }
 
-    /// Adds `did you mean X?` when one of `names` is near to `word`.
+    /// Suggests the one of `names` that is near to `word`, if one is.
     #[must_use]
     pub fn did_you_mean<'a>(self, word: &str, names: impl IntoIterator<Item = &'a str>) -> Diagnostic {
-        match nearest(word, names) {
-            Some(name) => self.hint(format!("did you mean {name}?")),
-            None => self,
-        }
+        let suggestion = nearest(word, names).map(str::to_owned);
+        Diagnostic { suggestion: suggestion.or(self.suggestion), ..self }
+    }
+
+    /// The message with the suggestion behind it, in BuildKit's words, which scripts look for.
+    pub fn title(&self) -> String {
+        let suggestion = self.suggestion.as_ref().map(|name| format!(" (did you mean {name}?)"));
+        format!("{}{}", self.message, suggestion.unwrap_or_default())
     }
 
     pub fn is_error(&self) -> bool {
@@ -55,10 +69,10 @@ impl Diagnostic {
     }
 }
 
-/// The message with its hints, on one line.
+/// The title with the hints, on one line.
 impl fmt::Display for Diagnostic {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&self.message)?;
+        f.write_str(&self.title())?;
         self.hints.iter().try_for_each(|hint| write!(f, " ({hint})"))
     }
 }

@@ -40,6 +40,9 @@ pub(crate) struct Build {
     /// How to show what happens: auto or plain (so far the same)
     #[arg(long, value_name = "KIND", default_value = "auto", env = "BUILDKIT_PROGRESS", hide_env = true)]
     progress: String,
+    /// How to show errors and warnings of the Dockerfile: human, or json for one object a line
+    #[arg(long, value_name = "FORMAT", default_value = "human", value_parser = ["human", "json"])]
+    diagnostics: String,
     /// Label of the result
     #[arg(long, value_name = "NAME[=VALUE]")]
     label: Vec<String>,
@@ -82,8 +85,13 @@ impl Build {
         }
         let watch = self.watch()?;
         let request = self.request()?;
-        let built = session.engine.build(&request, watch.as_ref())?;
+        let built = session.engine.build(&request, watch.as_ref());
+        let built = if self.json() { built.map_err(Error::into_json) } else { built }?;
         self.finish(session, &built)
+    }
+
+    fn json(&self) -> bool {
+        self.diagnostics == "json"
     }
 
     fn watch(&self) -> Result<Box<dyn Watch>> {
@@ -158,8 +166,11 @@ impl Build {
     }
 
     fn finish(&self, session: &mut Session<'_>, built: &Built) -> Result<()> {
-        if !built.warnings.is_empty() && !self.quiet {
-            report::warnings(&built.warnings);
+        match &built.warnings[..] {
+            warnings if self.json() => report::warnings_as_json(warnings, &built.source),
+            [] => {}
+            _ if self.quiet => {}
+            warnings => report::warnings(warnings, &built.source),
         }
         let Some(image) = &built.image else { return Ok(()) };
         if let Some(path) = &self.iidfile {

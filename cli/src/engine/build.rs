@@ -52,6 +52,8 @@ pub struct Built {
     /// None when the result went elsewhere.
     pub image: Option<ImageRecord>,
     pub warnings: Vec<Diagnostic>,
+    /// What their spans are in.
+    pub source: Source,
 }
 
 /// How many steps run at once. They wait more than they compute: for the network, for compilers with threads of their
@@ -80,7 +82,7 @@ impl Engine {
         let result = snapshot_of(&lowered, &solved);
         created::fill_in(&mut lowered.image, &result, lowered.new_layers.len(), request.epoch)?;
         let image = output::export(self, &lowered.image, &result, request, watch)?;
-        Ok(Built { image, warnings })
+        Ok(Built { image, warnings, source })
     }
 
     fn solve(

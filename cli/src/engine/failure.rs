@@ -3,6 +3,7 @@
 use std::collections::HashMap;
 
 use boxwright_frontend::Diagnostic;
+use boxwright_frontend::source::LineIndex;
 use boxwright_solver::executor::ExecError;
 use boxwright_solver::ir::Op;
 use boxwright_solver::ops::file::FileError;
@@ -24,12 +25,11 @@ pub enum BuildFailure {
 }
 
 /// One reason.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug)]
 pub struct Cause {
-    pub message: String,
-    pub hints: Vec<String>,
-    /// The Dockerfile, and where in it; none when it is about no place.
-    pub place: Option<(Source, Span)>,
+    pub diagnostic: Diagnostic,
+    /// What its span is in; none when it is about no place.
+    pub source: Option<Source>,
     /// The failed step's name and its last lines.
     pub log: Option<(String, Vec<String>)>,
 }
@@ -39,7 +39,7 @@ impl std::fmt::Display for BuildFailure {
         match self {
             BuildFailure::Cancelled => f.write_str("canceled"),
             BuildFailure::Because(causes) => {
-                f.write_str(&causes.iter().map(|c| c.message.as_str()).collect::<Vec<_>>().join("; "))
+                f.write_str(&causes.iter().map(|c| c.diagnostic.title()).collect::<Vec<_>>().join("; "))
             }
         }
     }
@@ -47,14 +47,16 @@ impl std::fmt::Display for BuildFailure {
 
 impl BuildFailure {
     pub(super) fn at(message: String, source: &Source, span: Span) -> BuildFailure {
-        BuildFailure::Because(vec![Cause { message, place: placed(source, span), ..Cause::default() }])
+        BuildFailure::Because(vec![Cause::new(Diagnostic::error(message, span), source)])
     }
 
     /// What the parser found wrong; warnings are left out.
     pub(super) fn of_syntax(diagnostics: &[Diagnostic], source: &Source) -> BuildFailure {
-        of(diagnostics, source, |d| {
-            format!("dockerfile parse error on line {}: {}", d.span.first_line, d.message)
-        })
+        let worded = |d: &Diagnostic| match d.span.first_line {
+            0 => d.message.clone(),
+            line => format!("dockerfile parse error on line {line}: {}", d.message),
+        };
+        of(diagnostics, source, worded)
     }
 
     /// What can't be lowered.
@@ -71,33 +73,32 @@ impl BuildFailure {
         let (vertex, error) = match error {
             SolveError::Cancelled => return BuildFailure::Cancelled,
             SolveError::Cache(error) => {
-                return BuildFailure::Because(vec![Cause { message: error.to_string(), ..Cause::default() }]);
+                return BuildFailure::at(error.to_string(), source, Span::default());
             }
             SolveError::Vertex { error, .. } if error.is_cancelled() => return BuildFailure::Cancelled,
             SolveError::Vertex { vertex, error } => (vertex, error),
         };
         let name = definition.vertex(vertex).about.name.clone();
-        BuildFailure::Because(vec![Cause {
-            message: message_of(definition, vertex, &error),
-            hints: hints_of(&error),
-            place: span_of(definition, vertex).and_then(|span| placed(source, span)),
-            log: logs.of(vertex).map(|lines| (name, lines)),
-        }])
+        let span = span_of(definition, vertex).unwrap_or_default();
+        let span = missing(&error).and_then(|path| word(source, span, path)).unwrap_or(span);
+        let mut diagnostic = Diagnostic::error(message_of(definition, vertex, &error), span);
+        diagnostic.hints = hints_of(&error);
+        let log = logs.of(vertex).map(|lines| (name, lines));
+        BuildFailure::Because(vec![Cause { log, ..Cause::new(diagnostic, source) }])
+    }
+}
+
+impl Cause {
+    fn new(diagnostic: Diagnostic, source: &Source) -> Cause {
+        let source = (diagnostic.span.first_line > 0).then(|| source.clone());
+        Cause { diagnostic, source, log: None }
     }
 }
 
 fn of(diagnostics: &[Diagnostic], source: &Source, words: impl Fn(&Diagnostic) -> String) -> BuildFailure {
-    let causes = diagnostics.iter().filter(|d| d.is_error()).map(|d| Cause {
-        message: if d.span == Span::default() { d.message.clone() } else { words(d) },
-        hints: d.hints.clone(),
-        place: placed(source, d.span),
-        log: None,
-    });
+    let errors = diagnostics.iter().filter(|d| d.is_error());
+    let causes = errors.map(|d| Cause::new(Diagnostic { message: words(d), ..d.clone() }, source));
     BuildFailure::Because(causes.collect())
-}
-
-fn placed(source: &Source, span: Span) -> Option<(Source, Span)> {
-    (span.first_line > 0).then(|| (source.clone(), span))
 }
 
 /// Where a vertex comes from; a source that several steps share, where the first of them does.
@@ -116,6 +117,27 @@ fn message_of(definition: &Definition, vertex: VertexId, error: &VertexError) ->
         other => return other.to_string(),
     };
     failed_process(definition, vertex, &message)
+}
+
+/// The source that is not there.
+fn missing(error: &VertexError) -> Option<&str> {
+    match error {
+        VertexError::File(FileError::NotFound { path, .. }) => Some(path.trim_start_matches('/')),
+        _ => None,
+    }
+}
+
+/// Where within `span` the Dockerfile has the word `path`, if it is written there as it is.
+fn word(source: &Source, span: Span, path: &str) -> Option<Span> {
+    let text = source.text.get(span.start..span.end)?;
+    let ends = |c: Option<char>| c.is_none_or(|c| c.is_whitespace() || "\"',".contains(c));
+    let (at, _) = text.match_indices(path).filter(|(_, found)| !found.is_empty()).find(|(at, _)| {
+        let before = text[..*at].trim_end_matches(['.', '/']);
+        ends(before.chars().next_back())
+            && ends(text[at + path.len()..].trim_start_matches('/').chars().next())
+    })?;
+    let lines = LineIndex::new(&source.text);
+    Some(lines.span(span.start + at..span.start + at + path.len()))
 }
 
 /// What may explain a source that is not there.
@@ -211,7 +233,20 @@ mod tests {
         let BuildFailure::Because(causes) = failure else { panic!("a cause") };
         let (name, lines) = causes[0].log.clone().unwrap();
         assert_eq!((name.as_str(), lines.len(), lines[11].as_str()), ("[2/2] RUN false", LINES, "line 39"));
-        assert_eq!(causes[0].place.as_ref().unwrap().1.first_line, 2);
+        assert_eq!(causes[0].diagnostic.span.first_line, 2);
+    }
+
+    #[test]
+    fn a_missing_source_is_found_among_the_words() {
+        let text = "FROM x\nCOPY --from=a/b b \\\n  ./a/b /c a/b\n";
+        let source = Source { name: "Dockerfile".into(), text: text.into() };
+        let span = Span { start: 7, end: text.len() - 1, first_line: 2, last_line: 3 };
+        let found = |path: &str| word(&source, span, path).map(|s| (s.first_line, &text[s.start - 1..s.end]));
+        assert_eq!(found("a/b"), Some((3, "/a/b")));
+        assert_eq!(found("b"), Some((2, " b")));
+        assert_eq!(found("c"), Some((3, "/c")));
+        assert_eq!(found("d"), None);
+        assert_eq!(found(""), None);
     }
 
     #[test]

@@ -58,6 +58,37 @@ fn a_missing_context_or_dockerfile_is_named() {
 }
 
 #[test]
+fn all_errors_are_shown_at_once_with_the_words_meant() {
+    let dockerfile = "FROM busybox AS a\nCOPPY x y\nRUN --mnt=z true\nCOPY --from=a\n";
+    fails(
+        dockerfile,
+        &[
+            "Dockerfile:2:1\n  |\n2 | COPPY x y\n  | ^^^^^\n",
+            "(did you mean COPY?)",
+            "Dockerfile:3:5\n  |\n3 | RUN --mnt=z true\n  |     ^^^^^^^\n",
+            "unknown flag: --mnt",
+            "Dockerfile:4:1",
+            "COPY requires at least two arguments",
+        ],
+    );
+}
+
+#[test]
+fn errors_can_be_read_by_programs() {
+    let boxwright = Boxwright::with_busybox();
+    let context = Context::new("FROM busybox\nCOPPY x y\nEXPOSE\n");
+    let ran = boxwright.build(&context, &["-q", "--diagnostics=json"]).fails_with(1);
+    let objects: Vec<serde_json::Value> =
+        ran.stderr.lines().map(|line| serde_json::from_str(line).expect("a line is an object")).collect();
+    let places: Vec<_> = objects.iter().map(|o| (&o["severity"], &o["line"], &o["column"])).collect();
+    assert_eq!(objects.len(), 2, "{objects:?}");
+    assert_eq!(places[0], (&"error".into(), &2.into(), &1.into()));
+    assert_eq!(objects[0]["suggestion"], "COPY");
+    assert_eq!(objects[1]["line"], 3);
+    boxwright.build(&context, &["--diagnostics=yaml"]).fails_with(125).says("yaml");
+}
+
+#[test]
 fn a_program_that_is_not_there_is_named() {
     fails("FROM busybox\nRUN [\"/nosuch/program\"]\n", &["/nosuch/program", "Dockerfile:2"]);
 }
