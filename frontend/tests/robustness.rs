@@ -1,6 +1,9 @@
 //! Whatever the text is, parsing and lowering end, with a result or with diagnostics whose spans are within the text.
 
-use boxwright_frontend::{Bases, Diagnostic, Options, ast, ignore, lower, parse};
+mod check;
+
+use boxwright_frontend::{ignore, parse};
+use check::check;
 use proptest::prelude::*;
 
 /// Pieces that Dockerfiles are made of, so that random texts get past the first line.
@@ -50,33 +53,6 @@ const PIECES: [&str; 44] = [
     "é",
     "\u{feff}",
 ];
-
-fn check(text: &[u8]) {
-    let parsed = parse(text);
-    let within = |list: &[Diagnostic]| {
-        for d in list {
-            assert!(
-                parsed.text.get(d.span.start..d.span.end).is_some(),
-                "{d:?} is not within {:?}",
-                parsed.text
-            );
-        }
-    };
-    within(&parsed.diagnostics);
-    ast::dump(&parsed.dockerfile);
-    match lower(&parsed.dockerfile, &Options::default(), &Bases::default()) {
-        Ok(lowered) => assert_eq!(
-            lowered.new_layers.len(),
-            lowered.image.history.iter().filter(|entry| !entry.empty_layer).count(),
-            "{:?}",
-            parsed.text
-        ),
-        Err(errors) => {
-            assert!(errors.iter().any(Diagnostic::is_error) || parsed.has_errors());
-            within(&errors);
-        }
-    }
-}
 
 proptest! {
     #![proptest_config(ProptestConfig { cases: 2_000, failure_persistence: None, ..ProptestConfig::default() })]

@@ -13,6 +13,7 @@ const ARROWS: &[(&str, &[&str])] = &[
     ("boxwright-executor", &["boxwright-solver", "boxwright-cache"]),
     ("boxwright-cli", &["boxwright-frontend", "boxwright-solver", "boxwright-executor", "boxwright-cache"]),
     ("boxwright-testdata", &[]),
+    ("boxwright-fuzz", &["boxwright-frontend", "boxwright-solver", "boxwright-cache"]),
 ];
 
 /// What the frontend may name of the cache crate: digests and OCI documents, never storage.
