@@ -9,7 +9,8 @@ use boxwright_cache::digest::{ChainId, Digest};
 use boxwright_cache::oci::{History, ImageConfig};
 use boxwright_frontend::{Bases, Diagnostic, Options, Parsed, ResolvedBase, lower, needed_images, parse};
 use boxwright_solver::ir::{
-    Definition, ExecOp, FileAction, FileOp, ImageSource, MountSource, Op, SourceOp, VertexId,
+    CopyAction, Definition, ExecOp, FileAction, FileOp, ImageSource, LocalSource, MountSource, Op, SourceOp,
+    VertexId,
 };
 
 #[test]
@@ -127,14 +128,26 @@ fn graph(report: &mut String, definition: &Definition) {
     for (id, vertex) in definition.iter() {
         let op = match &vertex.op {
             Op::Source(SourceOp::Image(image)) => format!("image {} {}", image.name, image.platform),
-            Op::Source(SourceOp::Local(local)) => format!("local {} {:?}", local.name, local.select),
+            Op::Source(SourceOp::Local(local)) => local_text(local),
             Op::Exec(exec) => exec_text(exec),
             Op::File(file) => file_text(file),
+            Op::Merge(merge) => format!("merge #{} over #{}", merge.upper.index(), merge.base.index()),
         };
         let name = vertex.about.name.replace('\n', "\\n");
         let name = name.split("@sha256:").next().expect("a first part");
         writeln!(report, "#{} {name}\n    {op}", id.index()).expect("a string");
     }
+}
+
+fn local_text(local: &LocalSource) -> String {
+    let text = format!("local {} {:?}", local.name, local.select);
+    text + &filter_text(local.below.as_deref(), &local.exclude)
+}
+
+fn filter_text(below: Option<&str>, exclude: &[String]) -> String {
+    let below = below.map_or_else(String::new, |below| format!(" below {below:?}"));
+    let without = if exclude.is_empty() { String::new() } else { format!(" without {exclude:?}") };
+    below + &without
 }
 
 fn root(id: Option<VertexId>) -> String {
@@ -164,29 +177,34 @@ fn exec_text(exec: &ExecOp) -> String {
     text
 }
 
+fn copy_text(copy: &CopyAction) -> String {
+    let text = format!(
+        "copy {} {:?} to {} owner {:?} mode {:?} unpack {}",
+        root(copy.from),
+        copy.sources,
+        copy.dest,
+        copy.owner.as_ref().map(|o| &o.0),
+        copy.mode.as_ref().map(ToString::to_string),
+        copy.unpack
+    );
+    text + &filter_text(copy.below.as_deref(), &copy.exclude)
+}
+
 fn file_text(file: &FileOp) -> String {
     let owner = |owner: &Option<boxwright_solver::ir::OwnerSpec>| owner.as_ref().map(|o| o.0.clone());
     let actions: Vec<String> = file
         .actions
         .iter()
         .map(|action| match action {
-            FileAction::Copy(copy) => format!(
-                "copy {} {:?} to {} owner {:?} mode {:?} unpack {}",
-                root(copy.from),
-                copy.sources,
-                copy.dest,
-                owner(&copy.owner),
-                copy.mode.map(|mode| format!("{mode:o}")),
-                copy.unpack
-            ),
+            FileAction::Copy(copy) => copy_text(copy),
             FileAction::Mkdir(mkdir) => {
                 format!("mkdir {} {:o} {:?}", mkdir.path, mkdir.mode, owner(&mkdir.owner))
             }
             FileAction::Mkfile(file) => format!(
-                "mkfile {} in {} {:o} {:?} {:?}",
+                "mkfile {} in {} {} {:?} {:?}",
                 file.name,
                 file.dest,
-                file.mode,
+                file.mode.as_ref().map_or_else(|| "0644".to_owned(), ToString::to_string),
                 owner(&file.owner),
                 String::from_utf8_lossy(&file.data)
             ),

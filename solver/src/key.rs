@@ -5,7 +5,9 @@ use boxwright_cache::digest::ContentDigest;
 use boxwright_cache::record::CacheKey;
 use serde::Serialize;
 
-use crate::ir::{CopyAction, ExecOp, FileAction, FileOp, ImageSource, MountSource, Op, SourceOp, VertexId};
+use crate::ir::{
+    Chmod, CopyAction, ExecOp, FileAction, FileOp, ImageSource, MergeOp, MountSource, Op, SourceOp, VertexId,
+};
 
 /// The fields of one vertex' key, in a fixed order.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
@@ -33,6 +35,7 @@ impl KeyFields {
             Op::Source(SourceOp::Local(_)) => KeyFields::new("local/1"),
             Op::Exec(exec) => exec_fields(exec, input),
             Op::File(file) => file_fields(file, input),
+            Op::Merge(merge) => merge_fields(merge, input),
         }
     }
 
@@ -128,7 +131,7 @@ fn exec_fields(exec: &ExecOp, input: &dyn Fn(VertexId) -> InputKey) -> KeyFields
 }
 
 fn file_fields(file: &FileOp, input: &dyn Fn(VertexId) -> InputKey) -> KeyFields {
-    let mut fields = KeyFields::new("file/1").with_input("base", file.base, input);
+    let mut fields = KeyFields::new("file/2").with_input("base", file.base, input);
     for (i, action) in file.actions.iter().enumerate() {
         let name = |field: &str| format!("{i}.{field}");
         let owner = |fields: KeyFields, owner: &Option<crate::ir::OwnerSpec>| match owner {
@@ -145,7 +148,7 @@ fn file_fields(file: &FileOp, input: &dyn Fn(VertexId) -> InputKey) -> KeyFields
                 fields
                     .with(&name("mkfile"), &mkfile.dest)
                     .with(&name("name"), &mkfile.name)
-                    .with(&name("mode"), format!("{:o}", mkfile.mode))
+                    .with(&name("mode"), mode_text(mkfile.mode.as_ref()))
                     .with(&name("data"), blake3::hash(&mkfile.data).to_hex().as_str()),
                 &mkfile.owner,
             ),
@@ -160,11 +163,103 @@ fn copy_fields(
     name: &dyn Fn(&str) -> String,
     input: &dyn Fn(VertexId) -> InputKey,
 ) -> KeyFields {
-    let mode = copy.mode.map_or_else(|| "kept".to_owned(), |m| format!("{m:o}"));
-    fields
+    let fields = fields
         .with_list(&name("copy"), &copy.sources)
         .with(&name("dest"), &copy.dest)
-        .with(&name("mode"), mode)
+        .with(&name("mode"), mode_text(copy.mode.as_ref()))
         .with(&name("unpack"), copy.unpack.to_string())
-        .with_input(&name("from"), copy.from, input)
+        .with_list(&name("exclude"), &copy.exclude)
+        .with_input(&name("from"), copy.from, input);
+    match &copy.below {
+        Some(below) => fields.with(&name("below"), below),
+        None => fields,
+    }
+}
+
+fn mode_text(mode: Option<&Chmod>) -> String {
+    mode.map_or_else(|| "kept".to_owned(), Chmod::to_string)
+}
+
+fn merge_fields(merge: &MergeOp, input: &dyn Fn(VertexId) -> InputKey) -> KeyFields {
+    KeyFields::new("merge/1").with_input("base", Some(merge.base), input).with_input(
+        "upper",
+        Some(merge.upper),
+        input,
+    )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::ir::{About, Definition, LocalSource, MkfileAction, OwnerSpec, Unkeyed};
+
+    fn key(op: &Op) -> CacheKey {
+        KeyFields::of(op, &|id| InputKey::Definition(CacheKey([id.index() as u8; 32])))
+            .key(Purpose::Definition)
+    }
+
+    fn vertices() -> [VertexId; 2] {
+        let mut definition = Definition::default();
+        ["a", "b"].map(|name| {
+            let local = LocalSource { name: name.into(), ..LocalSource::default() };
+            definition.add(Op::Source(SourceOp::Local(local)), About::default())
+        })
+    }
+
+    fn file(action: FileAction) -> Op {
+        Op::File(FileOp { base: None, actions: vec![action] })
+    }
+
+    #[test]
+    fn every_field_of_a_copy_is_in_its_key() {
+        let [from, other] = vertices();
+        let plain = CopyAction {
+            from: Some(from),
+            sources: vec!["/a".into()],
+            dest: "/b".into(),
+            ..CopyAction::default()
+        };
+        let change = |change: fn(&mut CopyAction)| {
+            let mut action = plain.clone();
+            change(&mut action);
+            action
+        };
+        let changed = [
+            change(|copy| copy.sources.push("/c".into())),
+            change(|copy| copy.dest.push('/')),
+            change(|copy| copy.owner = Some(OwnerSpec("1".into()))),
+            change(|copy| copy.mode = Some("0755".parse().unwrap())),
+            change(|copy| copy.mode = Some("u+x".parse().unwrap())),
+            change(|copy| copy.below = Some("x".into())),
+            change(|copy| copy.below = Some(String::new())),
+            change(|copy| copy.exclude.push("x".into())),
+            change(|copy| copy.exclude.extend(["x".into(), "!y".into()])),
+            change(|copy| copy.unpack = true),
+            CopyAction { from: Some(other), ..plain.clone() },
+            CopyAction { from: None, ..plain.clone() },
+        ];
+        let mut keys: Vec<CacheKey> =
+            changed.into_iter().map(|copy| key(&file(FileAction::Copy(copy)))).collect();
+        keys.push(key(&file(FileAction::Copy(plain.clone()))));
+        let all = keys.len();
+        keys.sort_unstable_by_key(|key| key.0);
+        keys.dedup();
+        assert_eq!(keys.len(), all, "no two are the same");
+        let named = CopyAction { place: Unkeyed("stage \"x\"".into()), ..plain.clone() };
+        assert_eq!(key(&file(FileAction::Copy(named))), key(&file(FileAction::Copy(plain))));
+    }
+
+    #[test]
+    fn the_mode_of_a_document_and_both_sides_of_a_merge_are_in_their_keys() {
+        let document = |mode: Option<&str>| {
+            let mode = mode.map(|mode| mode.parse().unwrap());
+            let (name, dest) = ("n".to_owned(), "/d".to_owned());
+            key(&file(FileAction::Mkfile(MkfileAction { name, dest, data: vec![], mode, owner: None })))
+        };
+        assert_ne!(document(None), document(Some("0644")), "directories on the way differ");
+        assert_ne!(document(Some("u+x")), document(Some("g+x")));
+        let [a, b] = vertices();
+        let merge = |base, upper| key(&Op::Merge(MergeOp { base, upper }));
+        assert!(merge(a, b) != merge(b, a) && merge(a, b) != merge(a, a));
+    }
 }

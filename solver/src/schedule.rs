@@ -295,6 +295,7 @@ impl Task<'_> {
                 let context = ops::file::Context { definition: self.definition, env: self.env };
                 ops::file::run(file, &self.inputs, &context, self.cancel)?
             }
+            Op::Merge(merge) => ops::merge::run(merge, &self.inputs)?,
             Op::Source(_) => unreachable!("sources are pinned, not run"),
         };
         let took = started.elapsed();

@@ -2,7 +2,11 @@
 //! `--exclude` have them (Dockerfile reference, ".dockerignore file"): `**`, exceptions with `!`, and a match of a
 //! parent that counts for what is below.
 
+mod filter;
+
 use std::path::Path;
+
+pub use filter::{Filter, Judged, Verdict};
 
 use crate::error::{Error, Result};
 
@@ -40,6 +44,19 @@ impl Glob {
     /// Whether the whole of `name` matches.
     pub fn matches(&self, name: impl AsRef<Path>) -> bool {
         run(&self.0, name.as_ref().as_os_str().as_encoded_bytes())
+    }
+
+    /// Whether `text` can match other texts than one. After a backslash, no character is special.
+    pub fn is_wild(text: &str) -> bool {
+        let mut chars = text.chars();
+        while let Some(c) = chars.next() {
+            match c {
+                '*' | '?' | '[' => return true,
+                '\\' => drop(chars.next()),
+                _ => {}
+            }
+        }
+        false
     }
 
     /// Whether `text` has a character that is special in a glob.
@@ -128,6 +145,13 @@ impl Matcher {
             }
         }
         (matched, ParentMatch(each))
+    }
+
+    /// Whether a pattern that is no exception could match something below the directory `dir`. As
+    /// [`Matcher::may_except_below`].
+    pub fn may_match_below(&self, dir: impl AsRef<Path>) -> bool {
+        let dir = dir.as_ref().as_os_str().as_encoded_bytes();
+        self.patterns.iter().filter(|p| !p.exception).any(|p| p.may_match_below(dir))
     }
 
     /// Whether an exception could match something below the directory `dir`. Sometimes true when none does.

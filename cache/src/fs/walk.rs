@@ -43,6 +43,8 @@ pub struct Entry {
     /// More than one name may have the content; they have the same device and inode in `key`.
     pub links: u64,
     pub key: StatKey,
+    /// A directory that a filter does not want itself: it is there for what is in it.
+    pub implied: bool,
 }
 
 /// What tells that a file has not changed: if all of it is equal, so are the bytes.
@@ -165,6 +167,7 @@ fn entry(path: PathBuf, stat: &Stat, target: Vec<u8>) -> Entry {
         gid: stat.st_gid,
         links: stat.st_nlink as u64,
         key: StatKey::of(stat),
+        implied: false,
     }
 }
 

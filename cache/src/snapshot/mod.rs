@@ -339,7 +339,8 @@ impl Snapshot {
     /// This stack with one more layer on top.
     #[must_use]
     pub fn with(&self, layer: Layer) -> Snapshot {
-        let content = layer.content().map(|diff| ContentDigest::chain(self.content, diff));
+        let known = self.content.is_some() || self.layers.is_empty();
+        let content = layer.content().filter(|_| known).map(|diff| ContentDigest::chain(self.content, diff));
         let mut layers = self.layers.as_ref().clone();
         layers.push(layer);
         Snapshot { layers: Arc::new(layers), content }

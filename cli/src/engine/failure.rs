@@ -143,9 +143,10 @@ fn word(source: &Source, span: Span, path: &str) -> Option<Span> {
 /// What may explain a source that is not there.
 fn hints_of(error: &VertexError) -> Vec<String> {
     let VertexError::File(FileError::NotFound { hints, .. }) = error else { return Vec::new() };
+    let place = hints.place.iter().map(|place| format!("it was looked for in {place}"));
     let ignored = hints.ignored_by.iter().map(|line| format!("the ignore file excludes it by {line:?}"));
     let similar = hints.similar.iter().map(|name| format!("did you mean {name}?"));
-    ignored.chain(similar).collect()
+    place.chain(ignored).chain(similar).collect()
 }
 
 /// BuildKit's words for a process that failed; scripts look for them.

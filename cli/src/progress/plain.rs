@@ -179,7 +179,8 @@ mod tests {
     fn definition(names: &[&str]) -> (Definition, Vec<VertexId>) {
         let mut definition = Definition::default();
         let ids = names.iter().map(|name| {
-            let op = Op::Source(SourceOp::Local(LocalSource { name: (*name).into(), select: vec![] }));
+            let op =
+                Op::Source(SourceOp::Local(LocalSource { name: (*name).into(), ..LocalSource::default() }));
             definition.add(op, About { name: (*name).into(), ..About::default() })
         });
         let ids = ids.collect();

@@ -180,11 +180,14 @@ impl<'a> Build<'a> {
         match &instruction.kind {
             Kind::Add(_) => copy::lower(self, stage, instruction, None),
             Kind::Copy(copy) => {
-                let source = match (command.source, &copy.from) {
-                    (Some(source), Some(from)) => Some(self.source_state(stage, source, from)?),
+                let from = match (command.source, &copy.from) {
+                    (Some(source), Some(from)) => {
+                        let root = self.source_state(stage, source, from)?;
+                        Some(copy::From { root, place: self.graph.nodes[source].place() })
+                    }
                     _ => None,
                 };
-                copy::lower(self, stage, instruction, source)
+                copy::lower(self, stage, instruction, from)
             }
             Kind::Run(run) => run::lower(self, stage, instruction, run),
             Kind::Workdir(path) => run::workdir(self, stage, instruction, path),

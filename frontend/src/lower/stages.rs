@@ -41,6 +41,16 @@ pub(super) struct Node<'a> {
     triggered: bool,
 }
 
+impl Node<'_> {
+    /// What messages call it.
+    pub(super) fn place(&self) -> String {
+        match &self.base {
+            Base::Image(name) if self.image_only => format!("image {name:?}"),
+            _ => format!("stage {:?}", self.name.unwrap_or(&self.label)),
+        }
+    }
+}
+
 /// An instruction of a stage.
 #[derive(Debug)]
 pub(super) struct Command<'a> {

@@ -1,10 +1,12 @@
 //! The definition of a build: a graph of content-addressed vertices, independent of any frontend.
 
+mod chmod;
 mod op;
 
+pub use chmod::{BadMode, Chmod};
 pub use op::{
-    BindMount, CopyAction, ExecOp, FileAction, FileOp, ImageSource, LocalSource, MkdirAction, MkfileAction,
-    Mount, MountSource, NetworkMode, Op, OwnerSpec, SourceOp, Unkeyed,
+    BindMount, CopyAction, ExecOp, FileAction, FileOp, ImageSource, LocalSource, MergeOp, MkdirAction,
+    MkfileAction, Mount, MountSource, NetworkMode, Op, OwnerSpec, SourceOp, Unkeyed,
 };
 
 use crate::span::Span;

@@ -3,7 +3,7 @@
 use boxwright_cache::digest::{ChainId, Digest};
 use boxwright_cache::oci::Platform;
 
-use super::VertexId;
+use super::{Chmod, VertexId};
 
 /// What a vertex does. Its result is a root file system (a snapshot), or for [`SourceOp::Local`] a tree of host files.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
@@ -11,6 +11,7 @@ pub enum Op {
     Source(SourceOp),
     Exec(ExecOp),
     File(FileOp),
+    Merge(MergeOp),
 }
 
 /// Where content enters the graph.
@@ -39,6 +40,10 @@ pub struct LocalSource {
     /// Paths and Go `filepath.Match` patterns relative to the directory, `.` for all of it; what they match is read
     /// with all below it.
     pub select: Vec<String>,
+    /// As [`CopyAction::below`].
+    pub below: Option<String>,
+    /// As [`CopyAction::exclude`].
+    pub exclude: Vec<String>,
 }
 
 /// A process in a container over `root`; its result is `root` with what the process changed.
@@ -130,12 +135,19 @@ pub struct CopyAction {
     /// Absolute and clean, with a trailing slash where the user wrote one (or `.`), which makes it a directory.
     pub dest: String,
     pub owner: Option<OwnerSpec>,
-    /// Octal permission bits to set on everything copied.
-    pub mode: Option<u32>,
+    /// Of everything that is copied but links.
+    pub mode: Option<Chmod>,
+    /// COPY `--parents`: a pattern of an ignore file, relative to each source. What it matches is copied, with the
+    /// directories between. It must match something, unless it or the source has wildcards.
+    pub below: Option<String>,
+    /// Patterns of an ignore file, relative to each source: what they match is left out.
+    pub exclude: Vec<String>,
     /// ADD: a source that is a tar, in any compression, is unpacked into `dest`.
     pub unpack: bool,
     /// A literal path that is missing is an error; a pattern that matches nothing is, too, unless this is set.
     pub allow_empty_wildcard: bool,
+    /// What `from` is for people: `stage "build"`. For messages.
+    pub place: Unkeyed<String>,
 }
 
 /// Owner as `--chown` has it, resolved against the passwd and group files of `base` when the action runs.
@@ -156,8 +168,17 @@ pub struct MkfileAction {
     pub name: String,
     pub dest: String,
     pub data: Vec<u8>,
-    pub mode: u32,
+    /// 0644 without it.
+    pub mode: Option<Chmod>,
     pub owner: Option<OwnerSpec>,
+}
+
+/// The layers of `upper` over those of `base`: COPY `--link`. Nothing is read, so both may be absent, and `upper` was
+/// made knowing nothing of `base`.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct MergeOp {
+    pub base: VertexId,
+    pub upper: VertexId,
 }
 
 impl Op {
@@ -186,6 +207,10 @@ impl Op {
                         need(copy.from);
                     }
                 }
+            }
+            Op::Merge(merge) => {
+                need(Some(merge.base));
+                need(Some(merge.upper));
             }
         }
         inputs

@@ -49,7 +49,7 @@ fn mount(mount: &Mount, inputs: &Inputs) -> Result<ExecMount, VertexError> {
     Ok(ExecMount { target: mount.target.clone(), source, read_only: mount.read_only })
 }
 
-fn snapshot(inputs: &Inputs, id: VertexId) -> Result<Snapshot, VertexError> {
+pub(super) fn snapshot(inputs: &Inputs, id: VertexId) -> Result<Snapshot, VertexError> {
     match &inputs[&id] {
         Input::Snapshot(snapshot) => Ok(snapshot.clone()),
         Input::Local(_) => Err(VertexError::Unknown { what: "root file system", name: format!("{id:?}") }),

@@ -2,5 +2,6 @@
 
 pub(crate) mod exec;
 pub mod file;
+pub(crate) mod merge;
 
 pub use crate::schedule::{Input, Inputs};

@@ -12,7 +12,7 @@ use rustix::io::Errno;
 use super::{Context, Entry, Kind};
 use crate::cancel::Cancel;
 use crate::error::{Error, Result};
-use crate::fs::pattern::Glob;
+use crate::fs::pattern::{Filter, Glob};
 
 /// As many links as the kernel follows.
 const MAX_LINKS: usize = 40;
@@ -22,8 +22,8 @@ const MAX_LINKS: usize = 40;
 pub struct Match {
     /// As the pattern names it, links and all.
     pub path: PathBuf,
-    /// Where that leads, without links.
-    pub real: PathBuf,
+    /// Where that leads, without links; none where a link that a glob found leads nowhere.
+    pub real: Option<PathBuf>,
 }
 
 /// A pattern on its way.
@@ -33,6 +33,10 @@ struct Partial {
     real: PathBuf,
     rest: VecDeque<Part>,
     links: usize,
+    /// A glob was among what came before. What it finds is a directory that is gone into, or what the pattern means.
+    globbed: bool,
+    /// What a glob found was a link.
+    led: bool,
 }
 
 #[derive(Clone)]
@@ -45,7 +49,8 @@ enum Part {
 
 impl Context {
     /// What the path or glob `pattern` names, sorted: nothing, if all of it is missing or ignored. Links are followed
-    /// inside the context, the last one too. The empty path and `.` are the root.
+    /// inside the context, the last one too, but a glob goes through none: only before the first one, and at the end.
+    /// The empty path and `.` are the root.
     ///
     /// # Errors
     /// When the pattern is malformed, a directory can't be read, or links form a loop.
@@ -53,14 +58,15 @@ impl Context {
         self.expand(pattern, cancel, &mut |_| ())
     }
 
-    /// What `patterns` name, with everything below and with the links that lead there; everything if there are no
-    /// patterns. Sorted, parents first, names in the order of their bytes; without the root.
+    /// What `patterns` name, with what `filter` leaves of everything below, and with the links that lead there; all of
+    /// the context if there are no patterns. Sorted, parents first, names in the order of their bytes; without the
+    /// root.
     ///
     /// # Errors
     /// As [`Context::resolve`].
-    pub fn select(&self, patterns: &[String], cancel: &Cancel) -> Result<Vec<Entry>> {
+    pub fn select(&self, patterns: &[String], filter: &Filter, cancel: &Cancel) -> Result<Vec<Entry>> {
         if patterns.is_empty() {
-            return self.below(Path::new(""), cancel);
+            return self.below(Path::new(""), filter, cancel);
         }
         let mut found: BTreeMap<PathBuf, Entry> = BTreeMap::new();
         let mut keep = |entry: Entry| {
@@ -68,20 +74,25 @@ impl Context {
         };
         let mut tops = Vec::new();
         for pattern in patterns {
-            tops.extend(self.expand(pattern, cancel, &mut keep)?.into_iter().map(|m| m.real));
+            tops.extend(self.expand(pattern, cancel, &mut keep)?.into_iter().filter_map(|m| m.real));
         }
         tops.sort_unstable();
-        // A directory brings all that is below it.
-        tops.dedup_by(|below, above| below.starts_with(above));
-        if tops.first().is_some_and(|top| top.as_os_str().is_empty()) {
-            return self.below(Path::new(""), cancel);
+        tops.dedup();
+        if filter.is_empty() {
+            // A directory brings all that is below it.
+            tops.dedup_by(|below, above| below.starts_with(above));
+        }
+        if tops.first().is_some_and(|top| top.as_os_str().is_empty()) && tops.len() == 1 {
+            return self.below(Path::new(""), filter, cancel);
         }
         for top in tops {
             let Some(entry) = self.stat(&top)? else { continue };
             if entry.kind == Kind::Dir {
-                self.below(&top, cancel)?.into_iter().for_each(&mut keep);
+                self.below(&top, filter, cancel)?.into_iter().for_each(&mut keep);
             }
-            keep(entry);
+            if !top.as_os_str().is_empty() {
+                keep(entry);
+            }
         }
         Ok(found.into_values().collect())
     }
@@ -94,14 +105,17 @@ impl Context {
             .filter(|p| !matches!(*p, "" | "."))
             .map(|p| Part::Named(p.to_owned()))
             .collect();
-        let mut pending = vec![Partial { named: PathBuf::new(), real: PathBuf::new(), rest, links: 0 }];
+        let (named, real) = (PathBuf::new(), PathBuf::new());
+        let mut pending = vec![Partial { named, real, rest, links: 0, globbed: false, led: false }];
         let mut found = Vec::new();
         while let Some(mut partial) = pending.pop() {
             cancel.check()?;
             let (name, named) = match partial.rest.pop_front() {
                 None => {
                     if self.is_visible(&partial.real, cancel)? {
-                        found.push(Match { path: partial.named, real: partial.real });
+                        found.push(Match { path: partial.named, real: Some(partial.real) });
+                    } else if partial.led {
+                        found.push(Match { path: partial.named, real: None });
                     }
                     continue;
                 }
@@ -115,7 +129,11 @@ impl Context {
             if let Some(named) = named {
                 partial.named.push(named);
             }
-            pending.extend(self.enter(partial, &name, link)?);
+            let led = partial.led.then(|| partial.named.clone());
+            match self.enter(partial, &name, link)? {
+                Some(partial) => pending.push(partial),
+                None => found.extend(led.map(|path| Match { path, real: None })),
+            }
         }
         found.sort_unstable();
         found.dedup();
@@ -137,9 +155,11 @@ impl Context {
         let Some(entry) = self.stat(&path)? else { return Ok(None) };
         match &entry.kind {
             Kind::Symlink(target) => {
-                if self.ignored(&path).0 {
+                let goes_on = partial.rest.iter().any(|part| matches!(part, Part::Named(_)));
+                if self.ignored(&path).0 || partial.globbed && goes_on {
                     return Ok(None);
                 }
+                partial.led = partial.globbed;
                 partial.links += 1;
                 if partial.links > MAX_LINKS {
                     return Err(Error::malformed(path.display().to_string(), "too many symbolic links"));
@@ -172,8 +192,8 @@ impl Context {
             // From here on the name is plain, whatever characters it has.
             let mut rest = partial.rest.clone();
             rest.push_front(Part::Target(name.as_bytes().to_vec()));
-            let named = partial.named.join(&name);
-            pending.push(Partial { named, real: partial.real.clone(), rest, links: partial.links });
+            let (named, real) = (partial.named.join(&name), partial.real.clone());
+            pending.push(Partial { named, real, rest, links: partial.links, globbed: true, led: false });
         }
         Ok(())
     }
@@ -202,6 +222,8 @@ impl Context {
             return Ok(true);
         }
         let is_dir = self.stat(real)?.is_some_and(|entry| entry.kind == Kind::Dir);
-        Ok(is_dir && self.ignore.may_except_below(real) && !self.below(real, cancel)?.is_empty())
+        Ok(is_dir
+            && self.ignore.may_except_below(real)
+            && !self.below(real, &Filter::default(), cancel)?.is_empty())
     }
 }

@@ -8,6 +8,7 @@ use std::time::UNIX_EPOCH;
 
 use super::*;
 use crate::cancel::Cancel;
+use crate::fs::pattern::Filter;
 
 fn tree(files: &[&str]) -> tempfile::TempDir {
     let dir = tempfile::tempdir().unwrap();
@@ -30,7 +31,7 @@ fn selected(context: &Context, patterns: &[&str]) -> Vec<String> {
 
 fn entries(context: &Context, patterns: &[&str]) -> Vec<Entry> {
     let patterns: Vec<String> = patterns.iter().map(|p| (*p).to_owned()).collect();
-    context.select(&patterns, &Cancel::new().unwrap()).unwrap()
+    context.select(&patterns, &Filter::default(), &Cancel::new().unwrap()).unwrap()
 }
 
 fn digest(context: &Context, patterns: &[&str], cache: &dyn FileHashCache) -> crate::ContentDigest {
@@ -39,7 +40,8 @@ fn digest(context: &Context, patterns: &[&str], cache: &dyn FileHashCache) -> cr
 
 fn resolved(context: &Context, pattern: &str) -> Vec<(String, String)> {
     let matches = context.resolve(pattern, &Cancel::new().unwrap()).unwrap();
-    matches.iter().map(|m| (m.path.display().to_string(), m.real.display().to_string())).collect()
+    let real = |m: &Match| m.real.as_ref().map_or_else(|| "nowhere".to_owned(), |p| p.display().to_string());
+    matches.iter().map(|m| (m.path.display().to_string(), real(m))).collect()
 }
 
 #[test]
@@ -86,7 +88,7 @@ fn an_ignored_directory_is_not_read() {
         fd = rustix::fs::openat(&fd, &name, OFlags::RDONLY, Mode::empty()).unwrap().into();
     }
     assert_eq!(selected(&context(&dir, &["deep"]), &[]), ["a"]);
-    assert!(context(&dir, &[]).select(&[], &Cancel::new().unwrap()).is_err());
+    assert!(context(&dir, &[]).select(&[], &Filter::default(), &Cancel::new().unwrap()).is_err());
 }
 
 #[test]
@@ -115,7 +117,7 @@ fn links_are_followed_inside() {
     assert_eq!(selected(&context, &["dir/file"]), ["dir", "real/file"]);
     assert_eq!(selected(&context, &["abs"]), ["abs", "real/file"]);
     assert_eq!(resolved(&context, "dir/up"), [("dir/up".into(), "top".into())]);
-    assert_eq!(resolved(&context, "di?/o*"), [("dir/other".into(), "real/other".into())]);
+    assert_eq!(resolved(&context, "dir/o*"), [("dir/other".into(), "real/other".into())]);
     assert_eq!(selected(&context, &["real"]), ["real", "real/file", "real/other", "real/up"]);
     assert_eq!(resolved(&context, "host"), []);
     assert!(context.resolve("loop", &Cancel::new().unwrap()).is_err());
@@ -199,4 +201,61 @@ fn a_settled_file_is_remembered() {
     let expected = *blake3::hash(&fs::read("/usr/bin/env").unwrap()).as_bytes();
     assert_eq!(cache.get(&entry.key), Some(expected));
     assert_eq!(entry.key.size, settled.len());
+}
+
+fn filtered(context: &Context, pattern: &str, include: Option<&str>, exclude: &[&str]) -> Vec<String> {
+    let exclude: Vec<String> = exclude.iter().map(|p| (*p).to_owned()).collect();
+    let filter = Filter::new(include, &exclude).unwrap();
+    let selected = context.select(&[pattern.to_owned()], &filter, &Cancel::new().unwrap()).unwrap();
+    let shown = |e: &Entry| format!("{}{}", e.path.display(), if e.implied { " (implied)" } else { "" });
+    selected.iter().map(shown).collect()
+}
+
+#[test]
+fn a_filter_is_relative_to_what_is_selected() {
+    let dir = tree(&["a/b/keep", "a/b/x.o", "a/x.o", "a/c/d/deep", "x.o"]);
+    let plain = context(&dir, &[]);
+    assert_eq!(filtered(&plain, "a", None, &["*.o", "c"]), ["a", "a/b", "a/b/keep", "a/b/x.o"]);
+    assert_eq!(filtered(&plain, ".", None, &["a"]), ["x.o"]);
+    let deep = ["a", "a/c (implied)", "a/c/d (implied)", "a/c/d/deep"];
+    assert_eq!(filtered(&plain, "a", Some("c/*/deep"), &[]), deep);
+    assert_eq!(filtered(&plain, "a", Some("**/deep"), &[]), deep);
+    assert_eq!(filtered(&plain, "a", Some("b"), &["b/x.o"]), ["a", "a/b", "a/b/keep"]);
+    assert_eq!(filtered(&plain, "a", Some("missing"), &[]), ["a"]);
+    let ignoring = context(&dir, &["a/b", "!a/b/keep"]);
+    assert_eq!(filtered(&ignoring, ".", None, &["a/c", "**/*.o"]), ["a", "a/b", "a/b/keep"]);
+}
+
+#[test]
+fn what_is_excluded_is_not_in_the_digest() {
+    let dir = tree(&["a/keep"]);
+    fs::create_dir(dir.path().join("deep")).unwrap();
+    let before = digest_of(&context(&dir, &[]), &["deep"]);
+    fs::write(dir.path().join("deep/new"), "1").unwrap();
+    assert_eq!(digest_of(&context(&dir, &[]), &["deep"]), before);
+    assert_ne!(digest_of(&context(&dir, &[]), &[]), before);
+}
+
+fn digest_of(context: &Context, exclude: &[&str]) -> crate::ContentDigest {
+    let exclude: Vec<String> = exclude.iter().map(|p| (*p).to_owned()).collect();
+    let filter = Filter::new(None, &exclude).unwrap();
+    let cancel = Cancel::new().unwrap();
+    let entries = context.select(&[".".to_owned()], &filter, &cancel).unwrap();
+    context.digest_selection(&entries, &NoCache, &cancel).unwrap()
+}
+
+#[test]
+fn a_glob_goes_through_no_link_but_may_find_one() {
+    let dir = tree(&["real/y", "p1/y", "q"]);
+    symlink("real", dir.path().join("p2")).unwrap();
+    symlink("q", dir.path().join("l1")).unwrap();
+    symlink("nowhere", dir.path().join("l2")).unwrap();
+    let context = context(&dir, &[]);
+    let pairs = |list: &[(&str, &str)]| -> Vec<(String, String)> {
+        list.iter().map(|(a, b)| ((*a).to_owned(), (*b).to_owned())).collect()
+    };
+    assert_eq!(resolved(&context, "p*/y"), pairs(&[("p1/y", "p1/y")]));
+    assert_eq!(resolved(&context, "p2/*"), pairs(&[("p2/y", "real/y")]));
+    assert_eq!(resolved(&context, "l*"), pairs(&[("l1", "q"), ("l2", "nowhere")]));
+    assert_eq!(resolved(&context, "l2"), []);
 }

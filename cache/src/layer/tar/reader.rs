@@ -65,11 +65,27 @@ pub struct Reader<R> {
     /// Content of the current entry that was not read yet, and the padding after it.
     left: u64,
     padding: u64,
+    escapes: Escapes,
+}
+
+/// What a `..` is that would lead out of the archive.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Escapes {
+    Refused,
+    /// It stays at the root.
+    Clamped,
 }
 
 impl<R: Read> Reader<R> {
     pub fn new(source: R, limits: Limits) -> Reader<R> {
-        Reader { source, limits, entries: 0, left: 0, padding: 0 }
+        Reader { source, limits, entries: 0, left: 0, padding: 0, escapes: Escapes::Refused }
+    }
+
+    /// Takes names that lead out of the archive as if its root had no parent, like one who unpacks it after chroot.
+    #[must_use]
+    pub fn clamped(mut self) -> Reader<R> {
+        self.escapes = Escapes::Clamped;
+        self
     }
 
     /// The next entry, after skipping what is left of the current one; none at the end of the archive.
@@ -146,8 +162,8 @@ impl<R: Read> Reader<R> {
             xattrs: extended.xattrs,
         };
         let link = extended.link_path.unwrap_or_else(|| header.link_name().to_vec());
-        let kind = kind_of(header, size, &name, link).map_err(refuse)?;
-        let path = clean_path(&name).map_err(refuse)?;
+        let kind = kind_of(header, size, &name, link, self.escapes).map_err(refuse)?;
+        let path = clean(&name, self.escapes).map_err(refuse)?;
         if let EntryKind::File { size } = kind {
             self.left = size;
             self.padding = size.next_multiple_of(BLOCK as u64) - size;
@@ -254,7 +270,13 @@ fn size_of(header: &Header<'_>, record: Option<u64>) -> Result<u64, String> {
     }
 }
 
-fn kind_of(header: &Header<'_>, size: u64, name: &[u8], link: Vec<u8>) -> Result<EntryKind, String> {
+fn kind_of(
+    header: &Header<'_>,
+    size: u64,
+    name: &[u8],
+    link: Vec<u8>,
+    escapes: Escapes,
+) -> Result<EntryKind, String> {
     // Old archivers mark a directory by nothing but the slash.
     let kind = match header.kind() {
         b'0' | 0 | b'7' if name.ends_with(b"/") => b'5',
@@ -266,7 +288,7 @@ fn kind_of(header: &Header<'_>, size: u64, name: &[u8], link: Vec<u8>) -> Result
     match kind {
         b'0' | 0 | b'7' => Ok(EntryKind::File { size }),
         // A hard link's size is that of the file it names; no content follows.
-        b'1' => Ok(EntryKind::HardLink(clean_path(&link)?)),
+        b'1' => Ok(EntryKind::HardLink(clean(&link, escapes)?)),
         b'2' if link.is_empty() || link.len() > MAX_PATH => Err("bad link target".into()),
         b'2' => empty(EntryKind::Symlink(OsString::from_vec(link))),
         b'3' => device().and_then(|(major, minor)| empty(EntryKind::Node(NodeKind::Char { major, minor }))),
@@ -284,6 +306,10 @@ fn kind_of(header: &Header<'_>, size: u64, name: &[u8], link: Vec<u8>) -> Result
 /// # Errors
 /// The reason why the name can't be a path below the root.
 pub fn clean_path(name: &[u8]) -> Result<PathBuf, String> {
+    clean(name, Escapes::Refused)
+}
+
+fn clean(name: &[u8], escapes: Escapes) -> Result<PathBuf, String> {
     if name.len() > MAX_PATH {
         return Err("a path that is too long".into());
     }
@@ -292,7 +318,9 @@ pub fn clean_path(name: &[u8]) -> Result<PathBuf, String> {
         match part {
             b"" | b"." => {}
             b".." => {
-                parts.pop().ok_or("a path that leads out of the archive")?;
+                if parts.pop().is_none() && escapes == Escapes::Refused {
+                    return Err("a path that leads out of the archive".into());
+                }
             }
             long if long.len() > MAX_NAME => return Err("a name that is too long".into()),
             plain => parts.push(plain),

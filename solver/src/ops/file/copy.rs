@@ -7,56 +7,57 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use boxwright_cache::Cancel;
+use boxwright_cache::fs::pattern::Filter;
 use boxwright_cache::layer::Metadata;
 
 use super::FileError;
 use super::resolve::{Seen, clean, shown};
 use super::source::{Item, Match, Source, What};
 use super::view::{Data, Entry, Group, Owner, View};
+use crate::ir::Chmod;
 
 /// What is set on everything that is copied.
 #[derive(Clone, Copy, Debug, Default)]
-pub(super) struct Override {
+pub(super) struct Override<'a> {
     pub(super) owner: Option<Owner>,
-    pub(super) mode: Option<u32>,
+    pub(super) mode: Option<&'a Chmod>,
 }
 
-impl Override {
-    fn apply(self, meta: &mut Metadata) {
+impl Override<'_> {
+    fn apply(self, meta: &mut Metadata, is_dir: bool) {
         if let Some(owner) = self.owner {
             (meta.uid, meta.gid) = (owner.uid, owner.gid);
         }
         if let Some(mode) = self.mode {
-            meta.mode = mode & 0o7777;
+            meta.mode = mode.apply(meta.mode, is_dir);
         }
     }
-}
 
-impl Override {
-    /// Makes directories on the way to what is copied; they get what it gets.
+    /// Makes directories on the way to what is copied; they get what it gets, but for changes of a mode.
     fn make_dirs(self, view: &mut View, path: &Path) -> Result<(), FileError> {
         let owner = self.owner.unwrap_or_default();
-        match self.mode {
-            Some(mode) => view.make_dirs(path, mode & 0o7777, owner),
+        match self.mode.and_then(Chmod::of_parents) {
+            Some(mode) => view.make_dirs(path, mode, owner),
             None => view.make_implied(path, owner),
         }
     }
 }
 
-/// Plans the copy of `from` to `dest`, which is a path in the image as the instruction has it.
+/// Plans the copy of what `filter` leaves of `from` to `dest`, which is a path in the image as the instruction has it.
 pub(super) fn copy(
     view: &mut View,
     source: &Source,
     from: Match,
+    filter: &Filter,
     dest: &str,
-    set: Override,
+    set: Override<'_>,
     cancel: &Cancel,
 ) -> Result<(), FileError> {
     let is_dir = matches!(from.item.what, What::Dir);
     let target = prepare(view, dest, &from.name, is_dir, set)?;
     let top = from.item.path.clone();
     let mut groups = HashMap::new();
-    source.visit(from.item, cancel, &mut |item| {
+    source.visit(from.item, filter, cancel, &mut |item| {
         let below = item.path.strip_prefix(&top).unwrap_or(Path::new(""));
         let path = if below.as_os_str().is_empty() { target.clone() } else { target.join(below) };
         plan(view, item, &path, path == target, set, &mut groups)
@@ -70,11 +71,11 @@ pub(super) fn write(
     name: &str,
     data: &[u8],
     meta: Metadata,
-    owner: Option<Owner>,
+    set: Override<'_>,
 ) -> Result<(), FileError> {
     // The name is whatever the user called the document, slashes and dots included.
     let name = Path::new(name).file_name().unwrap_or_default();
-    let target = prepare(view, dest, name, false, Override { owner, mode: None })?;
+    let target = prepare(view, dest, name, false, set)?;
     refuse_directory(view, &target)?;
     view.put(&target, Entry::File { meta, data: Data::Bytes(Arc::new(data.to_vec())), group: None })
 }
@@ -86,7 +87,7 @@ fn prepare(
     dest: &str,
     name: &OsStr,
     is_dir: bool,
-    set: Override,
+    set: Override<'_>,
 ) -> Result<PathBuf, FileError> {
     let path = clean(dest);
     let needed = if names_directory(dest) { path.as_path() } else { path.parent().unwrap_or(Path::new("")) };
@@ -127,18 +128,21 @@ fn plan(
     mut item: Item,
     path: &Path,
     is_top: bool,
-    set: Override,
+    set: Override<'_>,
     groups: &mut HashMap<(u64, u64), Group>,
 ) -> Result<(), FileError> {
-    set.apply(&mut item.meta);
-    let Item { what, meta, group, .. } = item;
-    if !matches!(what, What::Dir) {
+    let (is_dir, own_mode) = (matches!(item.what, What::Dir), item.meta.mode);
+    set.apply(&mut item.meta, is_dir);
+    let Item { what, meta, group, implied, .. } = item;
+    if !is_dir {
         refuse_directory(view, path)?;
     }
     let entry = match what {
         What::Dir => match look(view, path)? {
             // The directory that was asked for as the destination stays as it is; those below become the source's.
             Some(Seen::Dir) if is_top => return Ok(()),
+            // One that is only on the way keeps its owner, but not its mode.
+            Some(Seen::Dir) if implied => return view.set_dir_mode(path, own_mode),
             Some(Seen::Dir) | None => Entry::Dir { meta, opaque: false },
             Some(_) => return Err(FileError::DirectoryOverFile { path: shown(path) }),
         },

@@ -38,6 +38,8 @@ pub enum FileError {
 /// What may explain a missing source. Empty where nothing is known.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Hints {
+    /// Where it was looked for: the directory of the host, or the stage or image.
+    pub place: Option<String>,
     /// The line of the ignore file without which the path would be there.
     pub ignored_by: Option<String>,
     /// Names in the same directory that are written almost like it, with their directory.

@@ -1,6 +1,7 @@
 //! What may explain a missing source: the ignore line that hides it, or a name that is almost the same.
 
-use std::path::Path;
+use std::ffi::OsStr;
+use std::path::{Path, PathBuf};
 
 use boxwright_cache::Cancel;
 use boxwright_cache::fs::pattern::Matcher;
@@ -12,16 +13,19 @@ use super::source::Source;
 /// More suggestions than this help nobody.
 const MAX_SIMILAR: usize = 3;
 
-/// Never fails: a hint that can't be had is not given.
-pub(super) fn hints(source: &Source, path: &Path, cancel: &Cancel) -> Hints {
-    let ignored_by = match source {
-        Source::Host(context, lines) if context.stat(path).is_ok_and(|found| found.is_some()) => {
-            deciding_line(lines, path)
+/// Never fails: a hint that can't be had is not given. `place` is what the source is called, if it is no directory of
+/// the host.
+pub(super) fn hints(source: &Source, place: &str, path: &Path, cancel: &Cancel) -> Hints {
+    let (place, ignored_by) = match source {
+        Source::Host(context, dir) => {
+            let there = context.stat(path).is_ok_and(|found| found.is_some());
+            let line = if there { deciding_line(&dir.ignore, path) } else { None };
+            (format!("the build context, {}", dir.path.display()), line)
         }
-        _ => None,
+        Source::Snapshot(_) => (place.to_owned(), None),
     };
     let similar = if ignored_by.is_some() { Vec::new() } else { similar(source, path, cancel) };
-    Hints { ignored_by, similar }
+    Hints { place: Some(place).filter(|place| !place.is_empty()), ignored_by, similar }
 }
 
 /// The last line that turned the answer to "ignored".
@@ -33,24 +37,39 @@ fn deciding_line(lines: &[String], path: &Path) -> Option<String> {
     (1..=lines.len()).rev().find(|n| ignored(*n) && !ignored(n - 1)).map(|n| lines[n - 1].clone())
 }
 
+/// Names like the first one that is missing in `path`; with what follows it, where that is there.
 fn similar(source: &Source, path: &Path, cancel: &Cancel) -> Vec<String> {
-    let parent = path.parent().unwrap_or(Path::new(""));
-    let Some(wanted) = path.file_name().and_then(|n| n.to_str()) else { return Vec::new() };
-    let names: Vec<String> = match (source, parent.to_str()) {
+    let names: Vec<&OsStr> = path.iter().collect();
+    let is_there = |path: &Path| source.has(path, cancel).unwrap_or(false);
+    let known = (1..=names.len()).take_while(|n| is_there(&names[..*n].iter().collect::<PathBuf>())).count();
+    let parent: PathBuf = names[..known].iter().collect();
+    let Some(wanted) = names.get(known).and_then(|name| name.to_str()) else { return Vec::new() };
+    let rest: PathBuf = names[known + 1..].iter().collect();
+    let near = |name: String| {
+        let found = parent.join(&name);
+        let whole = found.join(&rest);
+        let best = if rest.as_os_str().is_empty() || !is_there(&whole) { found } else { whole };
+        Some((distance(wanted, &name)?, shown(&best)))
+    };
+    let mut near: Vec<(usize, String)> =
+        names_in(source, &parent, cancel).into_iter().filter_map(near).collect();
+    near.sort_unstable();
+    near.into_iter().take(MAX_SIMILAR).map(|(_, path)| path).collect()
+}
+
+/// What the build sees in a directory. Names that are no text are nobody's slip.
+fn names_in(source: &Source, dir: &Path, cancel: &Cancel) -> Vec<String> {
+    match (source, dir.to_str()) {
         (Source::Snapshot(tree), _) => {
-            let entries = tree.readdir(parent).unwrap_or_default();
+            let entries = tree.readdir(dir).unwrap_or_default();
             entries.into_iter().filter_map(|entry| entry.name.into_string().ok()).collect()
         }
-        (Source::Host(context, _), Some(parent)) => {
-            let found = context.resolve(&format!("{parent}/*"), cancel).unwrap_or_default();
+        (Source::Host(context, _), Some(dir)) => {
+            let found = context.resolve(&format!("{dir}/*"), cancel).unwrap_or_default();
             found.iter().filter_map(|m| Some(m.path.file_name()?.to_str()?.to_owned())).collect()
         }
         _ => Vec::new(),
-    };
-    let near = |name: String| Some((distance(wanted, &name)?, shown(&parent.join(name))));
-    let mut near: Vec<(usize, String)> = names.into_iter().filter_map(near).collect();
-    near.sort_unstable();
-    near.into_iter().take(MAX_SIMILAR).map(|(_, path)| path).collect()
+    }
 }
 
 /// How many letters must change (case does not count), if they are few enough for a slip of the hand.

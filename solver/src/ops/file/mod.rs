@@ -14,10 +14,12 @@ mod write;
 
 use std::collections::HashMap;
 use std::os::fd::BorrowedFd;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use boxwright_cache::Cancel;
+use boxwright_cache::fs::pattern::{Filter, Glob};
 use boxwright_cache::layer::{LayerSink, Metadata, Timestamp};
 use boxwright_cache::snapshot::tree::Tree;
 
@@ -67,22 +69,43 @@ fn run_copy(
     };
     let unknown = || FileError::Unknown { what: "source", name: format!("{:?}", action.from) };
     let source = &source.ok_or_else(unknown)?;
-    let set = Override { owner: owner_of(action.owner.as_ref(), view)?, mode: action.mode };
+    let set = Override { owner: owner_of(action.owner.as_ref(), view)?, mode: action.mode.as_ref() };
+    let filter = Filter::new(action.below.as_deref(), &action.exclude)?;
     for pattern in &action.sources {
-        let matches = source.find(pattern, cancel)?;
+        let required = required(action, pattern);
+        let missing = |path: &Path| missing(source, action, path, cancel);
+        let matches =
+            source.find(pattern, cancel)?.map_err(|path| missing(required.as_deref().unwrap_or(&path)))?;
         if matches.is_empty() && !action.allow_empty_wildcard {
-            let path = resolve::shown(&resolve::clean(pattern));
-            return Err(FileError::NotFound { path, hints: Hints::default() });
+            return Err(missing(&resolve::clean(pattern)));
         }
         for from in matches {
             cancel.check()?;
+            if let Some(path) = &required
+                && !source.has_below(&from.item, action.below.as_deref(), cancel)?
+            {
+                return Err(missing(path));
+            }
             if action.unpack && unpack::unpack(view, &from.item, &action.dest, set.owner, spool, cancel)? {
                 continue;
             }
-            copy::copy(view, source, from, &action.dest, set, cancel)?;
+            copy::copy(view, source, from, &filter, &action.dest, set, cancel)?;
         }
     }
     Ok(())
+}
+
+/// What must be there besides the source itself: what `--parents` names without wildcards.
+fn required(action: &CopyAction, pattern: &str) -> Option<PathBuf> {
+    let below = action.below.as_ref().filter(|below| !Glob::is_wild(below) && !Glob::is_wild(pattern))?;
+    Some(resolve::clean(pattern).join(resolve::clean(below)))
+}
+
+fn missing(source: &Source, action: &CopyAction, path: &Path, cancel: &Cancel) -> FileError {
+    FileError::NotFound {
+        path: resolve::shown(path),
+        hints: hint::hints(source, &action.place.0, path, cancel),
+    }
 }
 
 fn run_mkdir(view: &mut View, action: &MkdirAction) -> Result<(), FileError> {
@@ -94,8 +117,10 @@ fn run_mkdir(view: &mut View, action: &MkdirAction) -> Result<(), FileError> {
 fn run_mkfile(view: &mut View, action: &MkfileAction) -> Result<(), FileError> {
     let owner = owner_of(action.owner.as_ref(), view)?;
     let Owner { uid, gid } = owner.unwrap_or_default();
-    let meta = Metadata { mode: action.mode & 0o7777, uid, gid, mtime: view.now(), xattrs: Vec::new() };
-    copy::write(view, &action.dest, &action.name, &action.data, meta, owner)
+    let mode = action.mode.as_ref().map_or(0o644, |mode| mode.apply(0o644, false));
+    let meta = Metadata { mode, uid, gid, mtime: view.now(), xattrs: Vec::new() };
+    let set = Override { owner, mode: action.mode.as_ref() };
+    copy::write(view, &action.dest, &action.name, &action.data, meta, set)
 }
 
 /// Looked up in the base alone, whatever actions before have planned: so does BuildKit.

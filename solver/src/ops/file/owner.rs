@@ -10,7 +10,7 @@ use super::view::Owner;
 use crate::ir::OwnerSpec;
 
 /// The owner that `spec` (`user[:group]`) means in `base`. A user given by number has the group of the same number; a
-/// user that is not there is root and a group that is not there the user's, as in BuildKit.
+/// user that is not there is root and a group that is not there the user's, as in BuildKit; `root` is looked up nowhere.
 pub(super) fn owner(spec: &OwnerSpec, base: &Tree) -> Result<Owner, FileError> {
     let refuse = |reason: String| FileError::Owner { owner: spec.0.clone(), reason };
     let (user, group) = match spec.0.split_once(':') {
@@ -18,6 +18,7 @@ pub(super) fn owner(spec: &OwnerSpec, base: &Tree) -> Result<Owner, FileError> {
         None => (spec.0.as_str(), None),
     };
     let mut owner = match Named::parse(user).map_err(refuse)? {
+        Named::Name("root") => Owner::default(),
         Named::Id(id) => Owner { uid: id, gid: id },
         // `--chown=:group` leaves the user root.
         Named::Name("") => Owner::default(),
@@ -29,6 +30,7 @@ pub(super) fn owner(spec: &OwnerSpec, base: &Tree) -> Result<Owner, FileError> {
     };
     match group.map(Named::parse).transpose().map_err(refuse)? {
         None | Some(Named::Name("")) => {}
+        Some(Named::Name("root")) => owner.gid = 0,
         Some(Named::Id(id)) => owner.gid = id,
         Some(Named::Name(name)) => {
             let text = read(base, "/etc/group", spec)?;

@@ -4,13 +4,14 @@ use std::collections::HashMap;
 use std::sync::Arc;
 
 use boxwright_cache::digest::ContentDigest;
+use boxwright_cache::fs::pattern::Filter;
 use boxwright_cache::fs::walk::Context as HostContext;
 use boxwright_cache::layer::{DirSink, Summing};
 use boxwright_cache::snapshot::Snapshot;
 use boxwright_cache::snapshot::owner::OwnerView;
 use boxwright_cache::{Cancel, Error as CacheError};
 
-use super::source::Source;
+use super::source::{HostDir, Source};
 use super::{FileError, execute};
 use crate::Env;
 use crate::error::VertexError;
@@ -63,7 +64,8 @@ pub(crate) fn run(
 /// When the environment has no such directory, a pattern is malformed, or a file can't be read.
 pub(crate) fn digest_local(local: &LocalSource, env: &Env<'_>) -> Result<ContentDigest, VertexError> {
     let (context, _) = host(local, env)?;
-    let entries = context.select(&local.select, &env.cancel)?;
+    let filter = Filter::new(local.below.as_deref(), &local.exclude)?;
+    let entries = context.select(&local.select, &filter, &env.cancel)?;
     let known = env.store.file_hashes();
     let digest = context.digest_selection(&entries, &known, &env.cancel)?;
     known.save()?;
@@ -77,18 +79,19 @@ fn source(
     cancel: &Cancel,
 ) -> Result<Source, VertexError> {
     if let Op::Source(SourceOp::Local(local)) = &context.definition.vertex(id).op {
-        let (host, lines) = host(local, context.env)?;
-        return Ok(Source::Host(Arc::new(host), Arc::new(lines)));
+        let (host, dir) = host(local, context.env)?;
+        return Ok(Source::Host(Arc::new(host), Arc::new(dir)));
     }
     Ok(Source::Snapshot(Arc::new(snapshot(inputs, id)?.tree(cancel)?)))
 }
 
-/// A host directory with its ignore patterns applied, and the patterns.
-fn host(local: &LocalSource, env: &Env<'_>) -> Result<(HostContext, Vec<String>), VertexError> {
+/// A host directory with its ignore patterns applied, and what messages tell of it.
+fn host(local: &LocalSource, env: &Env<'_>) -> Result<(HostContext, HostDir), VertexError> {
     let unknown = || FileError::Unknown { what: "build context", name: local.name.clone() };
     let found = env.locals.get(&local.name).ok_or_else(unknown)?;
     let dir = found.dir.try_clone().map_err(CacheError::io("opening", &found.path))?;
-    Ok((HostContext::new(dir, &found.ignore)?, found.ignore.clone()))
+    let shown = HostDir { path: found.path.clone(), ignore: found.ignore.clone() };
+    Ok((HostContext::new(dir, &found.ignore)?, shown))
 }
 
 fn snapshot(inputs: &Inputs, id: VertexId) -> Result<Snapshot, VertexError> {

@@ -7,20 +7,27 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use boxwright_cache::Cancel;
-use boxwright_cache::fs::pattern::Glob;
+use boxwright_cache::fs::pattern::{Filter, Glob, Judged, Verdict};
 use boxwright_cache::fs::walk::{Context, Entry};
 use boxwright_cache::layer::{Metadata, NodeKind};
 use boxwright_cache::snapshot::tree::{Kind, Node, Tree};
+use rustix::fs::FileType;
 
 use super::FileError;
-use super::hint::hints;
-use super::resolve::{clean, shown};
+use super::resolve::clean;
 
 #[derive(Clone, Debug)]
 pub(super) enum Source {
     Snapshot(Arc<Tree>),
-    /// With the lines of the ignore file, for messages.
-    Host(Arc<Context>, Arc<Vec<String>>),
+    Host(Arc<Context>, Arc<HostDir>),
+}
+
+/// What messages tell of a directory of the host.
+#[derive(Clone, Debug, Default)]
+pub(super) struct HostDir {
+    pub(super) path: PathBuf,
+    /// The lines of the ignore file.
+    pub(super) ignore: Vec<String>,
 }
 
 /// One thing that a source argument means.
@@ -41,6 +48,8 @@ pub(super) struct Item {
     pub(super) meta: Metadata,
     /// The same for all names of one file that has several.
     pub(super) group: Option<(u64, u64)>,
+    /// A directory that a filter does not want itself.
+    pub(super) implied: bool,
 }
 
 #[derive(Clone, Debug)]
@@ -59,11 +68,16 @@ pub(super) enum Content {
 }
 
 impl Source {
-    /// What a source argument means: one thing if it is a path, any number, in order, if it is a pattern.
+    /// What a source argument means: one thing if it is a path, any number, in order, if it is a pattern; or the path
+    /// that is not there.
     ///
     /// # Errors
-    /// When a path is not there.
-    pub(super) fn find(&self, pattern: &str, cancel: &Cancel) -> Result<Vec<Match>, FileError> {
+    /// When the source can't be read.
+    pub(super) fn find(
+        &self,
+        pattern: &str,
+        cancel: &Cancel,
+    ) -> Result<Result<Vec<Match>, PathBuf>, FileError> {
         let path = clean(pattern);
         let text = path.to_str().unwrap_or_default();
         let found = match self {
@@ -75,6 +89,7 @@ impl Source {
         };
         let mut matches = Vec::with_capacity(found.len());
         for (named, real) in found {
+            let Some(real) = real else { return Ok(Err(named)) };
             if let Some(item) = self.item(&real)? {
                 matches.push(Match { name: named.file_name().unwrap_or_default().to_owned(), item });
             }
@@ -83,13 +98,14 @@ impl Source {
             // A pattern may match nothing, but the directory it is to match in must be there.
             let plain: PathBuf = path.iter().take_while(|name| !is_special(name)).collect();
             if plain == path || !plain.as_os_str().is_empty() && !self.has(&plain, cancel)? {
-                return Err(FileError::NotFound { path: shown(&plain), hints: hints(self, &plain, cancel) });
+                return Ok(Err(plain));
             }
         }
-        Ok(matches)
+        Ok(Ok(matches))
     }
 
-    fn has(&self, plain: &Path, cancel: &Cancel) -> Result<bool, FileError> {
+    /// Whether the build sees something at `plain`, which is no pattern.
+    pub(super) fn has(&self, plain: &Path, cancel: &Cancel) -> Result<bool, FileError> {
         Ok(match (self, plain.to_str()) {
             (Source::Snapshot(tree), _) => tree.lookup(plain, true)?.is_some(),
             (Source::Host(context, _), Some(text)) => !context.resolve(text, cancel)?.is_empty(),
@@ -97,10 +113,28 @@ impl Source {
         })
     }
 
-    /// `top` and, of a directory, everything below it: parents first, names in the order of their bytes.
+    /// Whether `pattern` matches anything below `top`.
+    pub(super) fn has_below(
+        &self,
+        top: &Item,
+        pattern: Option<&str>,
+        cancel: &Cancel,
+    ) -> Result<bool, FileError> {
+        let filter = Filter::new(pattern, &[])?;
+        let mut count = 0;
+        self.visit(top.clone(), &filter, cancel, &mut |_| {
+            count += 1;
+            Ok(())
+        })?;
+        Ok(count > 1)
+    }
+
+    /// `top` and, of a directory, what `filter` leaves of everything below it: parents first, names in the order of
+    /// their bytes.
     pub(super) fn visit(
         &self,
         top: Item,
+        filter: &Filter,
         cancel: &Cancel,
         each: &mut dyn FnMut(Item) -> Result<(), FileError>,
     ) -> Result<(), FileError> {
@@ -109,16 +143,9 @@ impl Source {
         each(top)?;
         match self {
             _ if !is_dir => {}
-            Source::Snapshot(tree) => {
-                for node in tree.walk(&path)?.skip(1) {
-                    cancel.check()?;
-                    if let Some(item) = of_node(tree, node?) {
-                        each(item)?;
-                    }
-                }
-            }
+            Source::Snapshot(tree) => visit_tree(tree, &path, filter, cancel, each)?,
             Source::Host(context, _) => {
-                for entry in context.below(&path, cancel)? {
+                for entry in context.below(&path, filter, cancel)? {
                     if let Some(item) = of_entry(context, entry)? {
                         each(item)?;
                     }
@@ -162,12 +189,60 @@ pub(super) fn of_node(tree: &Arc<Tree>, mut node: Node) -> Option<Item> {
         Kind::Socket => return None,
         Kind::File => What::File(Content::Snapshot { tree: tree.clone(), node: Arc::new(node) }),
     };
-    Some(Item { path, what, meta, group })
+    Some(Item { path, what, meta, group, implied: false })
+}
+
+/// A directory that is being walked through.
+struct Passed {
+    path: PathBuf,
+    judged: Judged,
+    /// It is given before the first thing in it that is wanted.
+    implied: Option<Item>,
+}
+
+fn visit_tree(
+    tree: &Arc<Tree>,
+    top: &Path,
+    filter: &Filter,
+    cancel: &Cancel,
+    each: &mut dyn FnMut(Item) -> Result<(), FileError>,
+) -> Result<(), FileError> {
+    let mut walk = tree.walk(top)?;
+    let _ = walk.next().transpose()?;
+    let mut passed: Vec<Passed> = Vec::new();
+    while let Some(node) = walk.next() {
+        cancel.check()?;
+        let Some(mut item) = of_node(tree, node?) else { continue };
+        if filter.is_empty() {
+            each(item)?;
+            continue;
+        }
+        while passed.pop_if(|dir| !item.path.starts_with(&dir.path)).is_some() {}
+        let below = item.path.strip_prefix(top).unwrap_or(&item.path);
+        let (verdict, judged) = filter.judge(below, passed.last().map(|dir| &dir.judged));
+        let is_dir = matches!(item.what, What::Dir);
+        match verdict {
+            Verdict::Unwanted if is_dir => walk.skip_dir(),
+            Verdict::Passing if is_dir => {
+                item.implied = true;
+                passed.push(Passed { path: item.path.clone(), judged, implied: Some(item) });
+            }
+            Verdict::Wanted => {
+                passed.iter_mut().filter_map(|dir| dir.implied.take()).try_for_each(&mut *each)?;
+                if is_dir {
+                    passed.push(Passed { path: item.path.clone(), judged, implied: None });
+                }
+                each(item)?;
+            }
+            Verdict::Unwanted | Verdict::Passing => {}
+        }
+    }
+    Ok(())
 }
 
 /// Whoever owns it on the host, in the image it is root's.
 fn of_entry(context: &Arc<Context>, entry: Entry) -> Result<Option<Item>, FileError> {
-    let Entry { path, kind, mode, links, key, .. } = entry;
+    let Entry { path, kind, mode, links, key, implied, .. } = entry;
     let what = match kind {
         Kind::Dir => What::Dir,
         Kind::Symlink(target) => What::Symlink(target),
@@ -185,37 +260,42 @@ fn of_entry(context: &Arc<Context>, entry: Entry) -> Result<Option<Item>, FileEr
         What::Symlink(_) | What::Node(_) => Vec::new(),
     };
     let meta = Metadata { mode, uid: 0, gid: 0, mtime: key.mtime, xattrs };
-    Ok(Some(Item { path, what, meta, group }))
+    Ok(Some(Item { path, what, meta, group, implied }))
 }
 
 fn is_special(name: &OsStr) -> bool {
     name.to_str().is_some_and(Glob::is_special)
 }
 
-/// What a path or pattern names in a snapshot, as it is named and where that leads.
-fn in_tree(tree: &Tree, pattern: &str, cancel: &Cancel) -> Result<Vec<(PathBuf, PathBuf)>, FileError> {
-    let mut named = vec![PathBuf::new()];
-    for part in pattern.split('/').filter(|part| !part.is_empty()) {
-        if !Glob::is_special(part) {
-            named.iter_mut().for_each(|path| path.push(part));
-            continue;
-        }
+/// What a path or pattern names in a snapshot, as it is named and where that leads; none where a link that a pattern
+/// found leads nowhere. A pattern goes through links only before its first wildcard, and at the end.
+fn in_tree(
+    tree: &Tree,
+    pattern: &str,
+    cancel: &Cancel,
+) -> Result<Vec<(PathBuf, Option<PathBuf>)>, FileError> {
+    let parts: Vec<&str> = pattern.split('/').filter(|part| !part.is_empty()).collect();
+    let plain = parts.iter().take_while(|part| !Glob::is_special(part)).count();
+    let prefix: PathBuf = parts[..plain].iter().collect();
+    let Some(start) = tree.lookup(&prefix, true)? else { return Ok(Vec::new()) };
+    if plain == parts.len() {
+        return Ok(vec![(prefix, Some(start.path))]);
+    }
+    let mut found = if start.kind == Kind::Dir { vec![(prefix, start.path)] } else { Vec::new() };
+    for (n, part) in parts.iter().enumerate().skip(plain) {
         // What is no pattern matches nothing, as in BuildKit.
         let Ok(glob) = Glob::new(part) else { return Ok(Vec::new()) };
+        let is_last = n + 1 == parts.len();
         let mut next = Vec::new();
-        for dir in named {
+        for (named, real) in found {
             cancel.check()?;
-            let Some(node) = tree.lookup(&dir, true)?.filter(|node| node.kind == Kind::Dir) else { continue };
-            let names = tree.readdir(&node.path)?.into_iter().map(|entry| entry.name);
-            next.extend(names.filter(|name| glob.matches(name)).map(|name| dir.join(name)));
+            let mut entries = tree.readdir(&real)?;
+            entries
+                .retain(|entry| (is_last || entry.kind == FileType::Directory) && glob.matches(&entry.name));
+            next.extend(entries.iter().map(|entry| (named.join(&entry.name), real.join(&entry.name))));
         }
-        named = next;
+        found = next;
     }
-    let mut found = Vec::with_capacity(named.len());
-    for path in named {
-        if let Some(node) = tree.lookup(&path, true)? {
-            found.push((path, node.path));
-        }
-    }
-    Ok(found)
+    let led = |(named, real): (PathBuf, PathBuf)| Ok((named, tree.lookup(real, true)?.map(|node| node.path)));
+    found.into_iter().map(led).collect()
 }

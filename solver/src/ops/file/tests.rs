@@ -1,6 +1,7 @@
 //! File vertices over real directories: each case writes a base and sources, runs the actions into a layer directory,
 //! and looks at the base with that layer on top.
 
+mod select;
 mod unpack;
 
 use std::collections::BTreeMap;
@@ -14,6 +15,7 @@ use boxwright_cache::layer::{DirSink, LayerSummary, Summing, scan};
 use boxwright_cache::snapshot::owner::OwnerView;
 use boxwright_cache::snapshot::tree::Kind;
 
+use super::source::HostDir;
 use super::*;
 use crate::ir::{About, Definition, LocalSource, Op, SourceOp};
 
@@ -66,7 +68,8 @@ impl Bench {
 
     fn sources(&self) -> HashMap<VertexId, Source> {
         let context = Context::new(open(&self.path("context")), &self.ignore).unwrap();
-        HashMap::from([(self.from, Source::Host(Arc::new(context), Arc::new(self.ignore.clone())))])
+        let dir = HostDir { path: "/context".into(), ignore: self.ignore.clone() };
+        HashMap::from([(self.from, Source::Host(Arc::new(context), Arc::new(dir)))])
     }
 
     fn try_run(&self, actions: Vec<FileAction>) -> Result<Run, FileError> {
@@ -330,7 +333,8 @@ fn modes_times_and_groups_of_names_are_kept() {
 fn chown_and_chmod_are_set_on_everything_that_is_made() {
     let passwd = "base/etc/passwd=root:x:0:0::/:\napp:x:1000:1001::/:\n1000:x:0:0::/:\n";
     let bench = Bench::new(&["context/d/x=1", "context/d/e/y=2", passwd, "base/etc/group=web:x:33:\n"]);
-    let run = |spec: &str, mode| {
+    let run = |spec: &str, mode: Option<&str>| {
+        let mode = mode.map(|mode| mode.parse().unwrap());
         let action = CopyAction { owner: owner(spec), mode, ..bench.copy(&["d"], "/new/t") };
         bench
             .try_run(vec![FileAction::Copy(action)])
@@ -352,7 +356,7 @@ fn chown_and_chmod_are_set_on_everything_that_is_made() {
     assert_eq!(run("1000:8", None).unwrap(), all("1000:8"), "a user that is called 1000 is not asked");
     let modes =
         ["new/ 700 7:7", "new/t/ 700 7:7", "new/t/e/ 700 7:7", "new/t/e/y=2 700 7:7", "new/t/x=1 700 7:7"];
-    assert_eq!(run("7", Some(0o700)).unwrap(), modes);
+    assert_eq!(run("7", Some("0700")).unwrap(), modes);
     assert_eq!(run("nobody", None).unwrap()[0], "new/", "who is not there is root, as in BuildKit");
     assert_eq!(run("app:nogroup", None).unwrap(), all("1000:1001"));
     for bad in ["2147483648", "-1", "0:4294967296"] {
@@ -435,7 +439,7 @@ fn a_name_of_a_document_is_no_path() {
     for name in ["n", "/n", "../../n", "x/n"] {
         let bench = Bench::new(&["base/d/"]);
         let (name, data) = (name.to_owned(), b"1".to_vec());
-        let file = MkfileAction { name, dest: "/d".into(), data, mode: 0o644, owner: None };
+        let file = MkfileAction { name, dest: "/d".into(), data, mode: None, owner: None };
         assert_eq!(bench.run(vec![FileAction::Mkfile(file)]).changed(), ["d", "d/n"]);
     }
 }
@@ -459,7 +463,7 @@ fn later_actions_see_earlier_ones() {
         name: "n".into(),
         dest: "/x".into(),
         data: b"3".to_vec(),
-        mode: 0o600,
+        mode: Some("0600".parse().unwrap()),
         owner: owner("4:5"),
     };
     let run = bench.run(vec![

@@ -1,5 +1,6 @@
 //! ADD of a local archive: it is told by its content, whatever its name and compression, and unpacked below the
-//! destination. Links, those of the archive and those that are there already, are resolved inside the destination.
+//! destination. Links, those of the archive and those that are there already, are resolved inside the destination, and
+//! a `..` that leads out of it ends there.
 
 use std::cell::Cell;
 use std::fs::File;
@@ -102,7 +103,7 @@ impl Archive {
     ) -> Result<(), FileError> {
         let at = Rc::new(Cell::new(0));
         let counted = Counted { source: BufReader::with_capacity(BUFFER, source), at: at.clone() };
-        let mut reader = Reader::new(counted, Limits::default());
+        let mut reader = Reader::new(counted, Limits::default()).clamped();
         while let Some(entry) = reader.next_entry().map_err(|e| self.refused(e))? {
             cancel.check()?;
             self.entry(view, entry, content, at.get())?;

@@ -164,6 +164,15 @@ impl View {
         Ok(())
     }
 
+    /// Plans the directory `path` as it is, but for its mode.
+    pub(super) fn set_dir_mode(&mut self, path: &Path, mode: u32) -> Result<(), FileError> {
+        self.plan_dir(path)?;
+        if let Some(Entry::Dir { meta, .. }) = self.planned.get_mut(path) {
+            meta.mode = mode;
+        }
+        Ok(())
+    }
+
     fn forget_below(&mut self, path: &Path) {
         let below: Vec<PathBuf> = self
             .planned
@@ -178,16 +187,20 @@ impl View {
     }
 
     fn plan_parents(&mut self, path: &Path) -> Result<(), FileError> {
-        let Some(parent) = path.parent().filter(|p| !p.as_os_str().is_empty()) else { return Ok(()) };
-        if self.planned.contains_key(parent) {
+        path.parent().map_or(Ok(()), |parent| self.plan_dir(parent))
+    }
+
+    /// Plans the directory `path` and its parents as they are.
+    fn plan_dir(&mut self, path: &Path) -> Result<(), FileError> {
+        if path.as_os_str().is_empty() || self.planned.contains_key(path) {
             return Ok(());
         }
-        self.plan_parents(parent)?;
-        let meta = match self.base_node(parent)?.filter(|node| node.kind == Kind::Dir) {
+        self.plan_parents(path)?;
+        let meta = match self.base_node(path)?.filter(|node| node.kind == Kind::Dir) {
             Some(node) => node.meta,
             None => Metadata { mode: IMPLIED_MODE, mtime: self.now, ..Metadata::default() },
         };
-        self.planned.insert(parent.to_owned(), Entry::Dir { meta, opaque: false });
+        self.planned.insert(path.to_owned(), Entry::Dir { meta, opaque: false });
         Ok(())
     }
 }
