@@ -74,10 +74,12 @@ fn large_and_deep_inputs_end() {
     let instructions = format!("FROM scratch\n{}", "ENV A=1\nARG B\nLABEL c=d\nWORKDIR /e\n".repeat(25_000));
     let stages: String =
         (0..5_000).map(|i| format!("FROM scratch AS s{i}\nCOPY --from={} a b\n", i.max(1) - 1)).collect();
+    let chain: String = (1..5_000).map(|i| format!("FROM s{} AS s{i}\nRUN true\n", i - 1)).collect();
+    let chain = format!("FROM scratch AS s0\nCOPY a b\n{chain}");
     let nested = format!("FROM scratch\nENV A={}{}\n", "${x:-".repeat(1_000), "}".repeat(1_000));
     let long = format!("FROM scratch\nENV A={}\n", "x".repeat(10 << 20));
     let continued = format!("FROM scratch\nRUN {}true\n", "a \\\n".repeat(100_000));
-    for text in [instructions, stages, nested, long, continued] {
+    for text in [instructions, stages, chain, nested, long, continued] {
         check(text.as_bytes());
     }
     check(b"FROM scratch\nENV A=\0 B=\xff\n");

@@ -21,8 +21,12 @@ pub(super) struct Build<'a> {
     pub(super) globals: &'a scope::Env,
     pub(super) proxies: Vec<String>,
     bases: &'a Bases,
-    /// Of the stages and images lowered so far.
+    /// Of the stages and images lowered so far, while a stage may still start from them.
     states: Vec<Option<State>>,
+    /// The root file systems of all of them.
+    roots: Vec<Option<Option<VertexId>>>,
+    /// How many stages are still to start from each.
+    heirs: Vec<usize>,
     graph: &'a Graph<'a>,
 }
 
@@ -52,17 +56,28 @@ pub(super) fn lower(
         proxies: scope::proxies(options),
         bases,
         states: vec![None; graph.nodes.len()],
+        roots: vec![None; graph.nodes.len()],
+        heirs: vec![0; graph.nodes.len()],
         graph,
     };
     let mut errors = Vec::new();
     let reachable = graph.reachable();
+    for node in graph.nodes.iter().zip(&reachable).filter(|(_, reachable)| **reachable).map(|(node, _)| node)
+    {
+        if let Base::Stage(base) = node.base {
+            build.heirs[base] += 1;
+        }
+    }
     // Images that are only copied from stand behind the stages, but are there before them.
     let (images, stages): (Vec<usize>, Vec<usize>) = (0..graph.nodes.len())
         .filter(|index| reachable[*index])
         .partition(|index| graph.nodes[*index].image_only);
     for index in images.into_iter().chain(stages) {
         match build.stage(index) {
-            Ok(state) => build.states[index] = Some(state),
+            Ok(state) => {
+                build.roots[index] = Some(state.root);
+                build.states[index] = Some(state);
+            }
             Err(found) => errors.extend(found),
         }
     }
@@ -116,10 +131,7 @@ impl<'a> Build<'a> {
             Base::Scratch => {}
             Base::Image(name) => stage.state = self.image(name, &mut stage)?,
             // What the base's errors make of this stage is not worth telling.
-            Base::Stage(base) => match &self.states[*base] {
-                Some(state) => stage.state = state.clone(),
-                None => return Err(Vec::new()),
-            },
+            Base::Stage(base) => stage.state = self.inherit(*base).ok_or(Vec::new())?,
         }
         if node.image_only {
             return Ok(stage.state);
@@ -137,6 +149,17 @@ impl<'a> Build<'a> {
             }
         }
         if errors.is_empty() { Ok(stage.state) } else { Err(errors) }
+    }
+
+    /// A copy of a stage's state, or the state itself if no other stage starts from it: a long chain of stages would
+    /// else hold its history as often as it has stages.
+    fn inherit(&mut self, base: usize) -> Option<State> {
+        self.heirs[base] -= 1;
+        if self.heirs[base] == 0 && base != self.graph.target {
+            self.states[base].take()
+        } else {
+            self.states[base].clone()
+        }
     }
 
     fn no_cache(&self, node: &Node<'_>) -> bool {
@@ -197,8 +220,8 @@ impl<'a> Build<'a> {
 
     /// The root file system of a stage that COPY reads; the outer none when that stage has errors itself.
     fn source_state(&self, stage: &StageRun<'_>, source: usize, from: &Word) -> Result<Option<VertexId>> {
-        if let Some(state) = &self.states[source] {
-            return Ok(state.root);
+        if let Some(root) = self.roots[source] {
+            return Ok(root);
         }
         let message = format!(
             "cannot copy from stage {:?}, it needs to be defined before current stage {:?}",
