@@ -23,7 +23,7 @@ pub(super) struct Build<'a> {
     bases: &'a Bases,
     /// Of the stages and images lowered so far, while a stage may still start from them.
     states: Vec<Option<State>>,
-    /// The root file systems of all of them.
+    /// The root file systems of all of them; an empty one where the stage is wrong, for its errors are told.
     roots: Vec<Option<Option<VertexId>>>,
     /// How many stages are still to start from each.
     heirs: Vec<usize>,
@@ -78,7 +78,10 @@ pub(super) fn lower(
                 build.roots[index] = Some(state.root);
                 build.states[index] = Some(state);
             }
-            Err(found) => errors.extend(found),
+            Err(found) => {
+                build.roots[index] = Some(None);
+                errors.extend(found);
+            }
         }
     }
     if !errors.is_empty() {
@@ -218,7 +221,7 @@ impl<'a> Build<'a> {
         }
     }
 
-    /// The root file system of a stage that COPY reads; the outer none when that stage has errors itself.
+    /// The root file system of a stage that COPY reads.
     fn source_state(&self, stage: &StageRun<'_>, source: usize, from: &Word) -> Result<Option<VertexId>> {
         if let Some(root) = self.roots[source] {
             return Ok(root);
