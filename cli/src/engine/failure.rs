@@ -145,8 +145,10 @@ fn hints_of(error: &VertexError) -> Vec<String> {
     let VertexError::File(FileError::NotFound { hints, .. }) = error else { return Vec::new() };
     let place = hints.place.iter().map(|place| format!("it was looked for in {place}"));
     let ignored = hints.ignored_by.iter().map(|line| format!("the ignore file excludes it by {line:?}"));
+    let link =
+        hints.leads_to.iter().map(|to| format!("it is a link to {to}, and there is nothing for this build"));
     let similar = hints.similar.iter().map(|name| format!("did you mean {name}?"));
-    place.chain(ignored).chain(similar).collect()
+    place.chain(ignored).chain(link).chain(similar).collect()
 }
 
 /// BuildKit's words for a process that failed; scripts look for them.

@@ -98,8 +98,10 @@ impl Context {
     }
 
     fn expand(&self, pattern: &str, cancel: &Cancel, link: &mut dyn FnMut(Entry)) -> Result<Vec<Match>> {
-        // The whole pattern is checked before anything is looked at.
-        Glob::new(pattern)?;
+        // The whole pattern is checked before anything is looked at. Without a wildcard it is a path as it is written.
+        if Glob::is_wild(pattern) {
+            Glob::new(pattern)?;
+        }
         let rest = pattern
             .split('/')
             .filter(|p| !matches!(*p, "" | "."))
@@ -119,7 +121,9 @@ impl Context {
                     }
                     continue;
                 }
-                Some(Part::Named(text)) if Glob::is_special(&text) => {
+                Some(Part::Named(text))
+                    if Glob::is_wild(&text) || partial.globbed && Glob::is_special(&text) =>
+                {
                     self.glob(&partial, &text, &mut pending)?;
                     continue;
                 }

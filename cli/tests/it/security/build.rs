@@ -34,6 +34,9 @@ fn instructions_through_links_of_an_image_write_inside() {
                 format!("COPY Dockerfile {place}"),
                 format!("COPY --chown=1:1 --chmod=4777 Dockerfile {place}"),
                 format!("COPY sub {place}"),
+                format!("COPY --link --chown=1:1 sub {place}"),
+                format!("ADD --link a.tar {place}"),
+                format!("COPY --parents --exclude=x sub/deep/f {place}"),
                 format!("COPY --from=links /etc {place}"),
                 format!("ADD a.tar {place}"),
                 format!("ADD Dockerfile {place}"),
@@ -78,7 +81,8 @@ fn copies_from_a_stage_read_nothing_of_the_host() {
         ];
         for source in sources {
             let context = Context::new(&format!(
-                "FROM links AS from\nFROM links\nCOPY --from=from {source} /got/\nRUN find /got -name file -exec cat {{}} +; true\n"
+                "FROM links AS from\nFROM links\nCOPY --from=from {source} /got/\n\
+                 COPY --from=from --parents --link --exclude=none {source}/./* /got/\nRUN find /got -name file -exec cat {{}} +; true\n"
             ));
             harmless(&boxwright, &canary, &context);
         }
@@ -126,7 +130,7 @@ fn links_in_a_context_read_nothing_beside_it() {
             "a.tar",
             ".",
         ] {
-            for instruction in ["COPY", "ADD"] {
+            for instruction in ["COPY", "ADD", "COPY --parents", "COPY --exclude=none", "COPY --link"] {
                 context.write(
                     "Dockerfile",
                     format!(

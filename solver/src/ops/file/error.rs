@@ -40,6 +40,8 @@ pub enum FileError {
 pub struct Hints {
     /// Where it was looked for: the directory of the host, or the stage or image.
     pub place: Option<String>,
+    /// Where it leads, if it is a link to nothing that the build sees.
+    pub leads_to: Option<String>,
     /// The line of the ignore file without which the path would be there.
     pub ignored_by: Option<String>,
     /// Names in the same directory that are written almost like it, with their directory.

@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 
 use boxwright_cache::Cancel;
 use boxwright_cache::fs::pattern::Matcher;
+use boxwright_cache::snapshot::tree::Kind;
 
 use super::error::Hints;
 use super::resolve::shown;
@@ -24,8 +25,22 @@ pub(super) fn hints(source: &Source, place: &str, path: &Path, cancel: &Cancel) 
         }
         Source::Snapshot(_) => (place.to_owned(), None),
     };
-    let similar = if ignored_by.is_some() { Vec::new() } else { similar(source, path, cancel) };
-    Hints { place: Some(place).filter(|place| !place.is_empty()), ignored_by, similar }
+    let leads_to = if ignored_by.is_some() { None } else { target(source, path) };
+    let explained = ignored_by.is_some() || leads_to.is_some();
+    let similar = if explained { Vec::new() } else { similar(source, path, cancel) };
+    Hints { place: Some(place).filter(|place| !place.is_empty()), leads_to, ignored_by, similar }
+}
+
+/// The target of the link at `path`.
+fn target(source: &Source, path: &Path) -> Option<String> {
+    let kind = match source {
+        Source::Host(context, _) => context.stat(path).ok()??.kind,
+        Source::Snapshot(tree) => tree.lookup(path, false).ok()??.kind,
+    };
+    match kind {
+        Kind::Symlink(target) => Some(target.display().to_string()),
+        _ => None,
+    }
 }
 
 /// The last line that turned the answer to "ignored".

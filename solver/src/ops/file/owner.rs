@@ -10,7 +10,7 @@ use super::view::Owner;
 use crate::ir::OwnerSpec;
 
 /// The owner that `spec` (`user[:group]`) means in `base`. A user given by number has the group of the same number; a
-/// user that is not there is root and a group that is not there the user's, as in BuildKit; `root` is looked up nowhere.
+/// user that is not there is root and a group that is not there the user's, as in BuildKit; `root` and nothing are looked up nowhere.
 pub(super) fn owner(spec: &OwnerSpec, base: &Tree) -> Result<Owner, FileError> {
     let refuse = |reason: String| FileError::Owner { owner: spec.0.clone(), reason };
     let (user, group) = match spec.0.split_once(':') {
@@ -29,8 +29,8 @@ pub(super) fn owner(spec: &OwnerSpec, base: &Tree) -> Result<Owner, FileError> {
         }
     };
     match group.map(Named::parse).transpose().map_err(refuse)? {
-        None | Some(Named::Name("")) => {}
-        Some(Named::Name("root")) => owner.gid = 0,
+        None => {}
+        Some(Named::Name("" | "root")) => owner.gid = 0,
         Some(Named::Id(id)) => owner.gid = id,
         Some(Named::Name(name)) => {
             let text = read(base, "/etc/group", spec)?;

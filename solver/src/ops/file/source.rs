@@ -96,7 +96,7 @@ impl Source {
         }
         if matches.is_empty() {
             // A pattern may match nothing, but the directory it is to match in must be there.
-            let plain: PathBuf = path.iter().take_while(|name| !is_special(name)).collect();
+            let plain: PathBuf = path.iter().take_while(|name| !is_wild(name)).collect();
             if plain == path || !plain.as_os_str().is_empty() && !self.has(&plain, cancel)? {
                 return Ok(Err(plain));
             }
@@ -263,8 +263,8 @@ fn of_entry(context: &Arc<Context>, entry: Entry) -> Result<Option<Item>, FileEr
     Ok(Some(Item { path, what, meta, group, implied }))
 }
 
-fn is_special(name: &OsStr) -> bool {
-    name.to_str().is_some_and(Glob::is_special)
+fn is_wild(name: &OsStr) -> bool {
+    name.to_str().is_some_and(Glob::is_wild)
 }
 
 /// What a path or pattern names in a snapshot, as it is named and where that leads; none where a link that a pattern
@@ -275,7 +275,7 @@ fn in_tree(
     cancel: &Cancel,
 ) -> Result<Vec<(PathBuf, Option<PathBuf>)>, FileError> {
     let parts: Vec<&str> = pattern.split('/').filter(|part| !part.is_empty()).collect();
-    let plain = parts.iter().take_while(|part| !Glob::is_special(part)).count();
+    let plain = parts.iter().take_while(|part| !Glob::is_wild(part)).count();
     let prefix: PathBuf = parts[..plain].iter().collect();
     let Some(start) = tree.lookup(&prefix, true)? else { return Ok(Vec::new()) };
     if plain == parts.len() {
@@ -283,8 +283,7 @@ fn in_tree(
     }
     let mut found = if start.kind == Kind::Dir { vec![(prefix, start.path)] } else { Vec::new() };
     for (n, part) in parts.iter().enumerate().skip(plain) {
-        // What is no pattern matches nothing, as in BuildKit.
-        let Ok(glob) = Glob::new(part) else { return Ok(Vec::new()) };
+        let glob = Glob::new(part)?;
         let is_last = n + 1 == parts.len();
         let mut next = Vec::new();
         for (named, real) in found {

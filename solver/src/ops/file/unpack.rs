@@ -12,9 +12,9 @@ use std::sync::Arc;
 
 use boxwright_cache::Cancel;
 use boxwright_cache::Error as CacheError;
-use boxwright_cache::layer::Compression;
 use boxwright_cache::layer::compress::{MAGIC, decompressor};
 use boxwright_cache::layer::tar::{Entry as TarEntry, EntryKind, Limits, Reader};
+use boxwright_cache::layer::{Compression, Metadata};
 use boxwright_cache::snapshot::tree::Kind;
 use rustix::fs::{AtFlags, Mode, OFlags};
 use rustix::io::Errno;
@@ -142,7 +142,7 @@ impl Archive {
                 if to == target {
                     return Ok(());
                 }
-                self.link(view, &to)?
+                self.link(view, &to, &meta)?
             }
         };
         view.put(&target, planned)
@@ -155,8 +155,9 @@ impl Archive {
         })?))
     }
 
-    /// Another name for what is at `target`. A file of a lower layer is copied, so that both names are one file here.
-    fn link(&self, view: &mut View, target: &Path) -> Result<Entry, FileError> {
+    /// Another name for what is at `target`. A file of a lower layer is copied, so that both names are one file here;
+    /// the file becomes what the new name says of it.
+    fn link(&self, view: &mut View, target: &Path, linked: &Metadata) -> Result<Entry, FileError> {
         if view.planned(target).is_none() {
             let Some(node) = view.base_node(target)?.filter(|node| node.kind != Kind::Dir) else {
                 return Err(self.broken(format!("hard link to {}, which is no file", shown(target))));
@@ -168,8 +169,12 @@ impl Archive {
         let group = view.new_group();
         match view.planned_mut(target) {
             Some(Entry::File { meta, data, group: shared }) => {
-                let group = Some(*shared.get_or_insert(group));
-                Ok(Entry::File { meta: meta.clone(), data: data.clone(), group })
+                let group = *shared.get_or_insert(group);
+                let xattrs = if linked.xattrs.is_empty() { &meta.xattrs } else { &linked.xattrs }.clone();
+                let meta = Metadata { xattrs, ..linked.clone() };
+                let entry = Entry::File { meta: meta.clone(), data: data.clone(), group: Some(group) };
+                view.set_group(group, meta);
+                Ok(entry)
             }
             Some(Entry::Symlink { meta, target }) => {
                 Ok(Entry::Symlink { meta: meta.clone(), target: target.clone() })

@@ -2,7 +2,7 @@
 //! also plans the directories it lies in, with the metadata they have in `base`, so that a layer of the planned
 //! entries changes nothing else.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
 use std::ffi::OsString;
 use std::fs::File;
 use std::path::{Path, PathBuf};
@@ -56,6 +56,8 @@ pub(super) struct View {
     base: Arc<Tree>,
     planned: BTreeMap<PathBuf, Entry>,
     groups: u32,
+    /// What the files of a group have become after they were planned.
+    regrouped: HashMap<Group, Metadata>,
     /// The time of whatever has none of its own.
     now: Timestamp,
     any_opaque: bool,
@@ -63,7 +65,7 @@ pub(super) struct View {
 
 impl View {
     pub(super) fn new(base: Arc<Tree>, now: Timestamp) -> View {
-        View { base, planned: BTreeMap::new(), groups: 0, now, any_opaque: false }
+        View { base, planned: BTreeMap::new(), groups: 0, regrouped: HashMap::new(), now, any_opaque: false }
     }
 
     pub(super) fn base(&self) -> &Arc<Tree> {
@@ -75,8 +77,21 @@ impl View {
     }
 
     /// In the order of an archive: parents first, names by their bytes.
-    pub(super) fn into_planned(self) -> BTreeMap<PathBuf, Entry> {
-        self.planned
+    pub(super) fn into_planned(self) -> impl Iterator<Item = (PathBuf, Entry)> {
+        let regrouped = self.regrouped;
+        self.planned.into_iter().map(move |(path, mut entry)| {
+            if let Entry::File { meta, group: Some(group), .. } = &mut entry
+                && let Some(other) = regrouped.get(group)
+            {
+                meta.clone_from(other);
+            }
+            (path, entry)
+        })
+    }
+
+    /// Sets the metadata of all names of a file.
+    pub(super) fn set_group(&mut self, group: Group, meta: Metadata) {
+        self.regrouped.insert(group, meta);
     }
 
     pub(super) fn new_group(&mut self) -> Group {

@@ -138,7 +138,8 @@ fn modes_change_each_file_by_itself() {
 
 #[test]
 fn hints_tell_where_and_what_was_meant() {
-    let mut bench = Bench::new(&["context/src/main/app.c=1", "context/secret/key=2"]);
+    let mut bench =
+        Bench::new(&["context/src/main/app.c=1", "context/secret/key=2", "context/l->secret/key"]);
     bench.ignore = vec!["secret".into()];
     let hints = |source: &str, below: Option<&str>, sources: &HashMap<VertexId, Source>| {
         let copy = CopyAction {
@@ -165,6 +166,8 @@ fn hints_tell_where_and_what_was_meant() {
         (place.clone(), similar(&["/src/main/app.c"]), None)
     );
     assert_eq!(of(hints("/secret/key", None, &host)), (place, vec![], Some("secret".into())));
+    assert_eq!(hints("/l", None, &host).leads_to.as_deref(), Some("secret/key"));
+    assert_eq!(hints("/l*", None, &host).leads_to.as_deref(), Some("secret/key"));
     let tree = Arc::new(Tree::merged(vec![open(&bench.path("context"))]));
     let snapshot = HashMap::from([(bench.from, Source::Snapshot(tree))]);
     let place = Some("stage \"made\"".to_owned());

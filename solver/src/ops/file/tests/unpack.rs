@@ -119,7 +119,7 @@ fn entries_replace_what_is_there() {
     assert_eq!(over(&[Link("l", "f")]), ["d/", "d/old=0", "f=0", "l->f"]);
     assert_eq!(over(&[File("n/.wh.f", "")]), ["d/", "d/old=0", "f=0", "l->d", "n/", "n/.wh.f= 25:26"]);
     let linked = over(&[File("x", "1"), Hard("y", "x"), Hard("z", "f")]);
-    assert_eq!(linked, ["d/", "d/old=0", "f=0", "l->d", "x=1 25:26", "y=1 25:26", "z=0"]);
+    assert_eq!(linked, ["d/", "d/old=0", "f=0 25:26", "l->d", "x=1 25:26", "y=1 25:26", "z=0 25:26"]);
 }
 
 #[test]
@@ -130,6 +130,12 @@ fn hard_links_share_their_file() {
     let group = |path: &str| run.tree.lookup(path, false).unwrap().unwrap().group;
     assert!(group("a").is_some() && group("a") == group("b"));
     assert!(group("c").is_some() && group("c") == group("low"), "a name of a lower file is the same file");
+    let low = run.tree.lookup("low", false).unwrap().unwrap();
+    assert_eq!(
+        (low.meta.uid, low.meta.mtime.secs),
+        (25, 1_000_000_000),
+        "the file is what the last name says"
+    );
     let gone = listed(&[], &[Member::Hard("a", "gone")], "/").unwrap_err();
     assert_eq!(gone, "unpacking /a.tar: hard link to /gone, which is no file");
 }
