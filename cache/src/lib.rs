@@ -18,6 +18,7 @@ pub mod record;
 pub mod registry;
 pub mod snapshot;
 pub mod store;
+pub mod url;
 
 pub use cancel::Cancel;
 pub use digest::{ChainId, ContentDigest, DiffId, Digest};

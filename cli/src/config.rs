@@ -5,6 +5,7 @@ use std::env;
 use std::path::PathBuf;
 
 use boxwright_cache::registry::Proxies;
+use boxwright_executor::git::Git;
 
 use crate::error::{Error, Result};
 
@@ -51,6 +52,19 @@ pub(crate) fn proxies() -> Proxies {
         http: set("HTTP_PROXY"),
         https: set("HTTPS_PROXY"),
         none_for: set("NO_PROXY").unwrap_or_default(),
+    }
+}
+
+/// What git is given of the environment.
+pub(crate) fn git() -> Git {
+    let set = |name: &str| env::var_os(name).filter(|v| !v.is_empty());
+    let names = ["http_proxy", "https_proxy", "no_proxy", "all_proxy"];
+    let names = names.into_iter().flat_map(|name| [name.to_uppercase(), name.to_owned()]);
+    let proxies = names.filter_map(|name| env::var(&name).ok().map(|value| (name, value)));
+    Git {
+        path: set("PATH").unwrap_or_else(|| "/usr/local/bin:/usr/bin:/bin".into()),
+        ssh_agent: set("SSH_AUTH_SOCK"),
+        proxies: proxies.collect(),
     }
 }
 

@@ -10,6 +10,7 @@ mod name;
 mod names;
 mod output;
 mod prune;
+mod remote;
 mod run;
 mod settings;
 mod transfer;
@@ -19,6 +20,7 @@ use std::path::Path;
 
 use boxwright_cache::registry::{Client, Options, Proxies};
 use boxwright_cache::{Cancel, Store};
+use boxwright_executor::git::Git;
 
 use crate::error::Result;
 
@@ -37,20 +39,22 @@ pub(crate) use settings::clean;
 pub struct Engine {
     store: Store,
     client: Client,
+    git: Git,
     cancel: Cancel,
 }
 
 impl Engine {
-    /// Opens the store at `root`, making it if there is none. Registries are reached through `proxies`.
+    /// Opens the store at `root`, making it if there is none. Registries are reached through `proxies`,
+    /// repositories by `git`.
     ///
     /// # Errors
     /// When it can't be made, read or written.
-    pub fn open(root: &Path, proxies: Proxies) -> Result<Engine> {
+    pub fn open(root: &Path, proxies: Proxies, git: Git) -> Result<Engine> {
         let store = Store::open(root)?;
         let client = Client::new(Options { proxies, ..Options::default() });
         // A layer that was only named so far is fetched by whoever needs it first.
         store.set_remote(std::sync::Arc::new(client.clone()));
-        Ok(Engine { store, client, cancel: Cancel::new()? })
+        Ok(Engine { store, client, git, cancel: Cancel::new()? })
     }
 
     pub fn store(&self) -> &Store {

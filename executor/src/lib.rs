@@ -1,11 +1,13 @@
 //! Containers on Linux: root file systems, namespaces, processes. One runtime for the RUN steps of a build and for
-//! `run`. Knows no Dockerfile and no registry; below [`LocalExecutor`] it knows no store either, only descriptors.
+//! `run`; and the host's git, which reads repositories for them. Knows no Dockerfile and no registry; below
+//! [`LocalExecutor`] it knows no store either, only descriptors.
 
 pub mod capability;
 mod container;
 mod dev;
 mod error;
 mod failure;
+pub mod git;
 mod guard;
 pub mod idmap;
 mod init;

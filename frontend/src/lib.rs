@@ -3,6 +3,7 @@
 
 pub mod ast;
 pub mod diagnostic;
+pub mod gitref;
 pub mod ignore;
 mod lower;
 mod notation;
@@ -11,5 +12,5 @@ pub mod syntax;
 
 pub use ast::Dockerfile;
 pub use diagnostic::{Diagnostic, Diagnostics, Severity};
-pub use lower::{Bases, ImageRequest, Lowered, Options, ResolvedBase, lower, needed_images};
+pub use lower::{Bases, ImageRequest, Lowered, Options, Origin, ResolvedBase, lower, needed_images};
 pub use syntax::{Parsed, parse};

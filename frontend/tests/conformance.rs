@@ -5,6 +5,7 @@ mod conformance {
     pub(crate) mod ast;
     pub(crate) mod cases;
     pub(crate) mod dump;
+    pub(crate) mod gitref;
     pub(crate) mod instructions;
     pub(crate) mod ports;
     pub(crate) mod shell;

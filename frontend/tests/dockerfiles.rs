@@ -129,6 +129,8 @@ fn graph(report: &mut String, definition: &Definition) {
         let op = match &vertex.op {
             Op::Source(SourceOp::Image(image)) => format!("image {} {}", image.name, image.platform),
             Op::Source(SourceOp::Local(local)) => local_text(local),
+            Op::Source(SourceOp::Http(http)) => format!("{http:?}"),
+            Op::Source(SourceOp::Git(git)) => format!("{git:?}"),
             Op::Exec(exec) => exec_text(exec),
             Op::File(file) => file_text(file),
             Op::Merge(merge) => format!("merge #{} over #{}", merge.upper.index(), merge.base.index()),

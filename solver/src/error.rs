@@ -5,6 +5,7 @@ use boxwright_cache::Error as CacheError;
 use crate::executor::ExecError;
 use crate::ir::VertexId;
 use crate::ops::file::FileError;
+use crate::remote::FetchError;
 
 #[derive(Debug, thiserror::Error)]
 pub enum SolveError {
@@ -24,6 +25,8 @@ pub enum VertexError {
     Exec(#[from] ExecError),
     #[error("{0}")]
     File(#[from] FileError),
+    #[error("{0}")]
+    Fetch(#[from] FetchError),
     #[error("{0}")]
     Cache(#[from] CacheError),
     /// The definition names something that the environment does not have.
@@ -48,6 +51,7 @@ impl VertexError {
             VertexError::Cache(CacheError::Cancelled)
                 | VertexError::Exec(ExecError::Cache(CacheError::Cancelled))
                 | VertexError::File(FileError::Cache(CacheError::Cancelled))
+                | VertexError::Fetch(FetchError::Cache(CacheError::Cancelled))
         )
     }
 }

@@ -1,12 +1,13 @@
 //! Keys: hashes of named, versioned field lists. The list is stored beside the result, so that two builds can be
 //! compared field by field; no secret ever enters one.
 
-use boxwright_cache::digest::ContentDigest;
+use boxwright_cache::digest::{ContentDigest, Digest};
 use boxwright_cache::record::CacheKey;
 use serde::Serialize;
 
 use crate::ir::{
-    Chmod, CopyAction, ExecOp, FileAction, FileOp, ImageSource, MergeOp, MountSource, Op, SourceOp, VertexId,
+    Chmod, CopyAction, ExecOp, FileAction, FileOp, GitSource, HttpSource, ImageSource, MergeOp, MountSource,
+    Op, SourceOp, VertexId, redacted,
 };
 
 /// The fields of one vertex' key, in a fixed order.
@@ -31,8 +32,10 @@ impl KeyFields {
     pub fn of(op: &Op, input: &dyn Fn(VertexId) -> InputKey) -> KeyFields {
         match op {
             Op::Source(SourceOp::Image(image)) => image_fields(image),
-            // A local source has no key of its own: what was selected is its identity, by the pin.
+            // These have no keys of their own: what they turn out to be is their identity, by the pin.
             Op::Source(SourceOp::Local(_)) => KeyFields::new("local/1"),
+            Op::Source(SourceOp::Http(_)) => KeyFields::new("http/1"),
+            Op::Source(SourceOp::Git(_)) => KeyFields::new("git/1"),
             Op::Exec(exec) => exec_fields(exec, input),
             Op::File(file) => file_fields(file, input),
             Op::Merge(merge) => merge_fields(merge, input),
@@ -42,6 +45,29 @@ impl KeyFields {
     /// The key of a local source: the content of its selection.
     pub fn of_selection(content: ContentDigest) -> KeyFields {
         KeyFields::new("local/1").with("selection", content.hex())
+    }
+
+    /// The key of a file behind a URL, wherever it came from.
+    pub fn of_download(source: &HttpSource, digest: &Digest, modified: Option<i64>) -> KeyFields {
+        let modified = modified.map_or_else(|| "unknown".to_owned(), |at| at.to_string());
+        KeyFields::new("http/1")
+            .with("name", &source.name)
+            .with("digest", digest.to_string())
+            .with("modified", modified)
+    }
+
+    /// The key of a commit's files. Where they came from counts only if a clone would tell.
+    pub fn of_commit(source: &GitSource, commit: &str) -> KeyFields {
+        let fields = KeyFields::new("git/1")
+            .with("commit", commit)
+            .with("subdir", source.subdir.as_deref().unwrap_or_default())
+            .with("submodules", source.submodules.to_string())
+            .with("commit_times", source.commit_times.to_string());
+        if !source.keep_git_dir {
+            return fields;
+        }
+        let reference = source.reference.as_deref().unwrap_or_default();
+        fields.with("clone_of", redacted(&source.remote)).with("reference", reference)
     }
 
     fn new(kind: &'static str) -> KeyFields {

@@ -12,6 +12,7 @@ pub mod key;
 pub mod ops;
 mod pin;
 mod plan;
+pub mod remote;
 mod schedule;
 pub mod span;
 
@@ -30,12 +31,14 @@ pub use error::{SolveError, VertexError};
 pub use event::{Event, Events, LogStream};
 pub use executor::Executor;
 pub use ir::{Definition, Vertex, VertexId};
+pub use remote::{FetchError, HttpPin, Remote};
 pub use span::Span;
 
 /// What a solve works with.
 pub struct Env<'a> {
     pub store: &'a Store,
     pub executor: &'a dyn Executor,
+    pub remote: &'a dyn Remote,
     /// The layers of each image source, by manifest; they may be absent.
     pub images: HashMap<Digest, Snapshot>,
     /// The directories behind local sources, by name.
@@ -98,8 +101,24 @@ pub enum How {
 /// What went into a build, by its fixed identity.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Material {
-    Image { name: String, manifest: Digest, platform: Platform },
-    Local { name: String, content: ContentDigest },
+    Image {
+        name: String,
+        manifest: Digest,
+        platform: Platform,
+    },
+    Local {
+        name: String,
+        content: ContentDigest,
+    },
+    /// URLs are without credentials.
+    Http {
+        url: String,
+        digest: Digest,
+    },
+    Git {
+        remote: String,
+        commit: String,
+    },
 }
 
 /// Solves `definition` for `outputs`.

@@ -1,7 +1,8 @@
 //! First pass: every source gets a fixed identity. Images have theirs already; a local source is told by the content
-//! of what it selects.
+//! of what it selects, a repository by its commit, a URL by what its server says of it, or else by its bytes.
 
 use std::collections::HashMap;
+use std::thread::scope;
 use std::time::{Instant, SystemTime};
 
 use boxwright_cache::digest::ContentDigest;
@@ -9,7 +10,10 @@ use boxwright_cache::snapshot::Snapshot;
 
 use crate::error::{SolveError, VertexError};
 use crate::event::Event;
-use crate::ir::{Definition, ImageSource, LocalSource, Op, SourceOp, VertexId};
+use crate::ir::{
+    Definition, GitSource, HttpSource, ImageSource, LocalSource, Op, SourceOp, VertexId, redacted,
+};
+use crate::key::KeyFields;
 use crate::{Env, Material};
 
 /// A source whose identity is settled.
@@ -17,6 +21,22 @@ use crate::{Env, Material};
 pub(crate) enum Pin {
     Image(Snapshot),
     Local(ContentDigest),
+    /// Without a snapshot it is still to be fetched.
+    Http {
+        fields: KeyFields,
+        snapshot: Option<Snapshot>,
+    },
+    Git {
+        fields: KeyFields,
+        commit: String,
+    },
+}
+
+impl Pin {
+    /// Whether nothing is left to be done for it.
+    pub(crate) fn is_here(&self) -> bool {
+        !matches!(self, Pin::Http { snapshot: None, .. } | Pin::Git { .. })
+    }
 }
 
 #[derive(Debug, Default)]
@@ -25,17 +45,44 @@ pub(crate) struct Pins {
     pub(crate) materials: Vec<Material>,
 }
 
+type Pinned = Result<(Pin, Material), VertexError>;
+
+/// What is on this machine is read one after the other, by all processors; servers are asked all at once.
 pub(crate) fn pin(definition: &Definition, needed: &[VertexId], env: &Env<'_>) -> Result<Pins, SolveError> {
-    let mut pins = Pins::default();
-    for &id in needed {
-        let Op::Source(source) = &definition.vertex(id).op else { continue };
-        let (pin, material) = match source {
-            SourceOp::Image(image) => {
-                pin_image(image, env).map_err(|error| SolveError::Vertex { vertex: id, error })?
+    let source = |id: &VertexId| match &definition.vertex(*id).op {
+        Op::Source(source) => Some((*id, source)),
+        _ => None,
+    };
+    let mut here: Vec<(VertexId, Pinned)> = Vec::new();
+    scope(|scope| {
+        let mut there = Vec::new();
+        for (id, source) in needed.iter().filter_map(source) {
+            match source {
+                SourceOp::Image(image) => here.push((id, pin_image(image, env))),
+                SourceOp::Http(http) => there.push((id, scope.spawn(move || pin_http(id, http, env)))),
+                SourceOp::Git(git) => there.push((id, scope.spawn(move || pin_git(id, git, env)))),
+                SourceOp::Local(_) => {}
             }
-            SourceOp::Local(local) => pin_local(id, local, env)?,
+        }
+        for (id, source) in needed.iter().filter_map(source) {
+            if let SourceOp::Local(local) = source {
+                here.push((id, observed(id, env, || pin_local(local, env))));
+            }
+        }
+        let joined = there
+            .into_iter()
+            .map(|(id, asked)| (id, asked.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))));
+        here.extend(joined);
+    });
+    here.sort_by_key(|(id, _)| *id);
+    let mut pins = Pins::default();
+    for (vertex, pinned) in here {
+        let (pin, material) = match pinned {
+            Ok(pinned) => pinned,
+            Err(error) if error.is_cancelled() => return Err(SolveError::Cancelled),
+            Err(error) => return Err(SolveError::Vertex { vertex, error }),
         };
-        pins.of.insert(id, pin);
+        pins.of.insert(vertex, pin);
         if !pins.materials.contains(&material) {
             pins.materials.push(material);
         }
@@ -43,7 +90,7 @@ pub(crate) fn pin(definition: &Definition, needed: &[VertexId], env: &Env<'_>) -
     Ok(pins)
 }
 
-fn pin_image(image: &ImageSource, env: &Env<'_>) -> Result<(Pin, Material), VertexError> {
+fn pin_image(image: &ImageSource, env: &Env<'_>) -> Pinned {
     let unknown = || VertexError::Unknown { what: "image", name: image.name.clone() };
     let snapshot = env.images.get(&image.manifest).ok_or_else(unknown)?.clone();
     let material = Material::Image {
@@ -54,19 +101,43 @@ fn pin_image(image: &ImageSource, env: &Env<'_>) -> Result<(Pin, Material), Vert
     Ok((Pin::Image(snapshot), material))
 }
 
-fn pin_local(id: VertexId, local: &LocalSource, env: &Env<'_>) -> Result<(Pin, Material), SolveError> {
+fn pin_local(local: &LocalSource, env: &Env<'_>) -> Pinned {
+    let content = crate::ops::file::digest_local(local, env)?;
+    Ok((Pin::Local(content), Material::Local { name: local.name.clone(), content }))
+}
+
+/// With a checksum nobody is asked, and there is nothing to be seen until it is fetched.
+fn pin_http(id: VertexId, http: &HttpSource, env: &Env<'_>) -> Pinned {
+    let pin = || {
+        let found = env.remote.pin_http(http, &env.cancel)?;
+        let fields = KeyFields::of_download(http, &found.digest, found.modified);
+        let material = Material::Http { url: redacted(&http.url), digest: found.digest };
+        Ok((Pin::Http { fields, snapshot: found.snapshot }, material))
+    };
+    if http.checksum.is_some() { pin() } else { observed(id, env, pin) }
+}
+
+/// Says something only if it fails: what is shown of it is its fetching.
+fn pin_git(id: VertexId, git: &GitSource, env: &Env<'_>) -> Pinned {
+    match env.remote.pin_git(git, &env.cancel) {
+        Ok(commit) => {
+            let material = Material::Git { remote: redacted(&git.remote), commit: commit.clone() };
+            Ok((Pin::Git { fields: KeyFields::of_commit(git, &commit), commit }, material))
+        }
+        Err(error) => observed(id, env, || Err(error.into())),
+    }
+}
+
+/// Tells of the pinning of a vertex that shows no other work.
+fn observed(id: VertexId, env: &Env<'_>, pin: impl FnOnce() -> Pinned) -> Pinned {
     let (at, started) = (SystemTime::now(), Instant::now());
     let _ = env.events.send(Event::Started { vertex: id, at });
-    match crate::ops::file::digest_local(local, env) {
-        Ok(content) => {
-            let _ = env.events.send(Event::Finished { vertex: id, took: started.elapsed() });
-            Ok((Pin::Local(content), Material::Local { name: local.name.clone(), content }))
-        }
-        Err(error) if error.is_cancelled() => Err(SolveError::Cancelled),
-        Err(error) => {
-            let message = error.to_string();
-            let _ = env.events.send(Event::Failed { vertex: id, took: started.elapsed(), message });
-            Err(SolveError::Vertex { vertex: id, error })
-        }
-    }
+    let pinned = pin();
+    let took = started.elapsed();
+    let _ = env.events.send(match &pinned {
+        Ok(_) => Event::Finished { vertex: id, took },
+        Err(error) if error.is_cancelled() => Event::Canceled { vertex: id },
+        Err(error) => Event::Failed { vertex: id, took, message: error.to_string() },
+    });
+    pinned
 }

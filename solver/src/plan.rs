@@ -10,7 +10,7 @@ use boxwright_cache::snapshot::Snapshot;
 
 use crate::Env;
 use crate::error::SolveError;
-use crate::ir::{Definition, Op, VertexId};
+use crate::ir::{Definition, VertexId};
 use crate::key::{InputKey, KeyFields, Purpose};
 use crate::pin::{Pin, Pins};
 
@@ -21,11 +21,14 @@ pub(crate) struct Plan {
     pub(crate) needed: Vec<VertexId>,
     pub(crate) keys: HashMap<VertexId, (KeyFields, CacheKey)>,
     pub(crate) fate: HashMap<VertexId, Fate>,
+    /// For each vertex, whether it stands on one that must run whatever is recorded: then its own definition says
+    /// nothing of its result, only the contents of its inputs do.
+    pub(crate) unsure: Vec<bool>,
 }
 
 #[derive(Clone, Debug)]
 pub(crate) enum Fate {
-    /// A source.
+    /// A source that is here.
     Given,
     Cached {
         snapshot: Snapshot,
@@ -60,6 +63,7 @@ pub(crate) fn plan(
     env: &Env<'_>,
 ) -> Result<Plan, SolveError> {
     let keys = definition_keys(definition, needed, pins);
+    let unsure = unsure(definition);
     let mut fate: HashMap<VertexId, Fate> = HashMap::new();
     let mut wanted: Vec<bool> = vec![false; definition.len()];
     for &id in outputs {
@@ -71,11 +75,11 @@ pub(crate) fn plan(
             fate.insert(id, Fate::Unneeded);
             continue;
         }
-        if let Op::Source(_) = vertex.op {
+        if pins.of.get(&id).is_some_and(Pin::is_here) {
             fate.insert(id, Fate::Given);
             continue;
         }
-        let found = if vertex.about.no_cache { None } else { look_up(env.store, keys[&id].1)? };
+        let found = if unsure[id.index()] { None } else { look_up(env.store, keys[&id].1)? };
         if found.is_none() {
             for input in vertex.op.inputs() {
                 wanted[input.index()] = true;
@@ -83,7 +87,16 @@ pub(crate) fn plan(
         }
         fate.insert(id, found.unwrap_or(Fate::Run));
     }
-    Ok(Plan { needed: needed.to_vec(), keys, fate })
+    Ok(Plan { needed: needed.to_vec(), keys, fate, unsure })
+}
+
+fn unsure(definition: &Definition) -> Vec<bool> {
+    let mut unsure = vec![false; definition.len()];
+    for (id, vertex) in definition.iter() {
+        unsure[id.index()] =
+            vertex.about.no_cache || vertex.op.inputs().iter().any(|input| unsure[input.index()]);
+    }
+    unsure
 }
 
 pub(crate) fn look_up(store: &Store, key: CacheKey) -> Result<Option<Fate>, boxwright_cache::Error> {
@@ -100,6 +113,7 @@ fn definition_keys(
     for &id in needed {
         let fields = match pins.of.get(&id) {
             Some(Pin::Local(content)) => KeyFields::of_selection(*content),
+            Some(Pin::Http { fields, .. } | Pin::Git { fields, .. }) => fields.clone(),
             _ => KeyFields::of(&definition.vertex(id).op, &|input| InputKey::Definition(keys[&input].1)),
         };
         let key = fields.key(Purpose::Definition);

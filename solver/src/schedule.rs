@@ -15,7 +15,7 @@ use boxwright_cache::snapshot::Snapshot;
 
 use crate::error::{SolveError, VertexError};
 use crate::event::Event;
-use crate::ir::{Definition, Op, VertexId};
+use crate::ir::{Definition, Op, SourceOp, VertexId};
 use crate::key::{InputKey, KeyFields, Purpose};
 use crate::ops;
 use crate::pin::{Pin, Pins};
@@ -49,6 +49,7 @@ struct Loop<'a, 'env> {
     definition: &'a Definition,
     env: &'a Env<'env>,
     plan: &'a Plan,
+    pins: &'a Pins,
     cancel: &'a Cancel,
     slots: &'a Slots,
     results: HashMap<VertexId, Input>,
@@ -71,6 +72,7 @@ pub(crate) fn run(
         definition,
         env,
         plan: &plan,
+        pins: &pins,
         cancel: &cancel,
         slots: &slots,
         results: HashMap::new(),
@@ -79,7 +81,7 @@ pub(crate) fn run(
         running: 0,
         failed: None,
     };
-    this.settle_known(&pins);
+    this.settle_known();
     let (sender, receiver) = channel();
     scope(|scope| this.work(scope, &sender, &receiver))?;
     debug_assert!(outputs.iter().all(|id| this.results.contains_key(id)));
@@ -88,8 +90,8 @@ pub(crate) fn run(
 
 impl<'a> Loop<'a, '_> {
     /// Everything that needs no run.
-    fn settle_known(&mut self, pins: &Pins) {
-        let plan = self.plan;
+    fn settle_known(&mut self) {
+        let (plan, pins) = (self.plan, self.pins);
         for &id in &plan.needed {
             let definition = plan.keys[&id].1;
             let result = |snapshot, how, took| VertexResult { snapshot, definition, how, took };
@@ -101,8 +103,13 @@ impl<'a> Loop<'a, '_> {
                 }
                 Fate::Given => {
                     let input = match &pins.of[&id] {
-                        Pin::Image(snapshot) => Input::Snapshot(snapshot.clone()),
                         Pin::Local(content) => Input::Local(*content),
+                        Pin::Image(snapshot) | Pin::Http { snapshot: Some(snapshot), .. } => {
+                            Input::Snapshot(snapshot.clone())
+                        }
+                        Pin::Http { snapshot: None, .. } | Pin::Git { .. } => {
+                            unreachable!("what is not here is fetched")
+                        }
                     };
                     let snapshot = if let Input::Snapshot(s) = &input { Some(s.clone()) } else { None };
                     self.results.insert(id, input);
@@ -122,9 +129,13 @@ impl<'a> Loop<'a, '_> {
         }
     }
 
-    /// A local source told of itself when it was pinned.
+    /// A local source told of itself when it was pinned, and so did a download.
     fn announce_free(&self, id: VertexId) {
-        if !matches!(self.definition.vertex(id).op, Op::Source(crate::ir::SourceOp::Local(_))) {
+        let told = match &self.definition.vertex(id).op {
+            Op::Source(SourceOp::Http(http)) => http.checksum.is_none(),
+            op => matches!(op, Op::Source(SourceOp::Local(_))),
+        };
+        if !told {
             let _ = self.env.events.send(Event::Cached { vertex: id });
         }
     }
@@ -187,7 +198,9 @@ impl<'a> Loop<'a, '_> {
         Task {
             id,
             op,
+            pin: self.pins.of.get(&id),
             no_cache: self.definition.vertex(id).about.no_cache,
+            unsure: self.plan.unsure[id.index()],
             definition: self.definition,
             fields: &self.plan.keys[&id].0,
             key: self.plan.keys[&id].1,
@@ -236,7 +249,11 @@ impl<'a> Loop<'a, '_> {
 struct Task<'a> {
     id: VertexId,
     op: &'a Op,
+    /// Of a source.
+    pin: Option<&'a Pin>,
     no_cache: bool,
+    /// See [`Plan::unsure`].
+    unsure: bool,
     definition: &'a Definition,
     fields: &'a KeyFields,
     key: CacheKey,
@@ -254,7 +271,9 @@ impl Task<'_> {
         }
         let _lock = self.env.store.lock("vertex", &self.key.to_string(), self.cancel)?;
         // Another process may have run it since the plan was made, or while this one waited.
-        if let Some(found) = self.env.store.record(Lookup::Definition(self.key))? {
+        if !self.unsure
+            && let Some(found) = self.env.store.record(Lookup::Definition(self.key))?
+        {
             return Ok(Outcome { snapshot: found.snapshot, how: How::Cached, took: found.took });
         }
         if let (true, Some(key)) = (self.env.cutoff, content_key)
@@ -272,7 +291,8 @@ impl Task<'_> {
             Input::Snapshot(snapshot) => snapshot.layers().is_empty() || snapshot.content().is_some(),
             Input::Local(_) => true,
         };
-        if !self.inputs.values().all(known) {
+        // What a source holds is told by its own key.
+        if matches!(self.op, Op::Source(_)) || !self.inputs.values().all(known) {
             return None;
         }
         let fields = KeyFields::of(self.op, &|id| {
@@ -296,7 +316,7 @@ impl Task<'_> {
                 ops::file::run(file, &self.inputs, &context, self.cancel)?
             }
             Op::Merge(merge) => ops::merge::run(merge, &self.inputs)?,
-            Op::Source(_) => unreachable!("sources are pinned, not run"),
+            Op::Source(source) => self.fetch(source)?,
         };
         let took = started.elapsed();
         let mut how = How::Ran;
@@ -309,6 +329,16 @@ impl Task<'_> {
         }
         self.record(content_key, &snapshot, took)?;
         Ok(Outcome { snapshot, how, took })
+    }
+
+    fn fetch(&self, source: &SourceOp) -> Result<Snapshot, VertexError> {
+        Ok(match (source, self.pin) {
+            (SourceOp::Http(http), _) => self.env.remote.fetch_http(http, self.cancel)?,
+            (SourceOp::Git(git), Some(Pin::Git { commit, .. })) => {
+                self.env.remote.fetch_git(git, commit, self.cancel)?
+            }
+            _ => unreachable!("these are here as soon as they are pinned"),
+        })
     }
 
     fn record(

@@ -7,14 +7,19 @@ use std::path::Path;
 use std::sync::mpsc::channel;
 use std::sync::{Barrier, Mutex};
 
+use boxwright_cache::digest::Digest;
 use boxwright_cache::oci::Platform;
+use boxwright_cache::snapshot::Snapshot;
 use boxwright_cache::store::ActiveLayer;
 use boxwright_cache::{Cancel, Store};
 use boxwright_solver::executor::{ExecError, ExecSpec, Executor};
 use boxwright_solver::ir::{
-    About, BindMount, Definition, ExecOp, Mount, MountSource, NetworkMode, Op, Unkeyed, VertexId,
+    About, BindMount, Definition, ExecOp, GitSource, HttpSource, Mount, MountSource, NetworkMode, Op,
+    SourceOp, Unkeyed, VertexId,
 };
-use boxwright_solver::{Env, Event, How, LogStream, SolveError, Solved, solve};
+use boxwright_solver::{
+    Env, Event, FetchError, How, HttpPin, LogStream, Material, Remote, SolveError, Solved, solve,
+};
 use rustix::fs::{Mode, OFlags};
 
 /// Runs `write NAME CONTENT`, `fail`, `wait` (until cancelled) and `meet` (until another one meets it).
@@ -54,6 +59,48 @@ impl Executor for Counting {
     }
 }
 
+/// Has a repository and a URL, which are what `now` says, and counts what it is asked.
+struct Elsewhere<'a> {
+    store: &'a Store,
+    now: &'a Mutex<String>,
+    asked: &'a Mutex<Vec<&'static str>>,
+}
+
+impl Elsewhere<'_> {
+    fn layer(&self, asked: &'static str, content: &str, cancel: &Cancel) -> Snapshot {
+        self.asked.lock().unwrap().push(asked);
+        let layer = self.store.new_layer().unwrap();
+        let flags = OFlags::CREATE | OFlags::WRONLY | OFlags::CLOEXEC;
+        let file = rustix::fs::openat(layer.fs(), "file", flags, Mode::from_raw_mode(0o644)).unwrap();
+        rustix::io::write(&file, content.as_bytes()).unwrap();
+        Snapshot::default().with(layer.commit(cancel).unwrap())
+    }
+}
+
+impl Remote for Elsewhere<'_> {
+    fn pin_http(&self, source: &HttpSource, cancel: &Cancel) -> Result<HttpPin, FetchError> {
+        let now = self.now.lock().unwrap();
+        if *now == "gone" {
+            return Err(FetchError::Refused("gone".into()));
+        }
+        let snapshot = source.checksum.is_none().then(|| self.layer("pin http", &now, cancel));
+        let digest = source.checksum.unwrap_or_else(|| Digest::of(now.as_bytes()));
+        Ok(HttpPin { digest, modified: None, snapshot })
+    }
+
+    fn fetch_http(&self, _: &HttpSource, cancel: &Cancel) -> Result<Snapshot, FetchError> {
+        Ok(self.layer("fetch http", &self.now.lock().unwrap(), cancel))
+    }
+
+    fn pin_git(&self, _: &GitSource, _: &Cancel) -> Result<String, FetchError> {
+        Ok(self.now.lock().unwrap().clone())
+    }
+
+    fn fetch_git(&self, _: &GitSource, commit: &str, cancel: &Cancel) -> Result<Snapshot, FetchError> {
+        Ok(self.layer("fetch git", commit, cancel))
+    }
+}
+
 fn exec(definition: &mut Definition, root: Option<VertexId>, args: &str) -> VertexId {
     exec_with(definition, root, args, Vec::new(), false)
 }
@@ -87,11 +134,18 @@ fn bind(from: VertexId) -> Mount {
 struct Bench {
     dir: tempfile::TempDir,
     executor: Counting,
+    now: Mutex<String>,
+    asked: Mutex<Vec<&'static str>>,
 }
 
 impl Bench {
     fn new() -> Bench {
-        Bench { dir: tempfile::tempdir().unwrap(), executor: Counting::default() }
+        Bench {
+            dir: tempfile::tempdir().unwrap(),
+            executor: Counting::default(),
+            now: Mutex::default(),
+            asked: Mutex::default(),
+        }
     }
 
     fn solve(&self, definition: &Definition, output: VertexId) -> Result<(Solved, Vec<Event>), SolveError> {
@@ -100,6 +154,7 @@ impl Bench {
         let env = Env {
             store: &store,
             executor: &self.executor,
+            remote: &Elsewhere { store: &store, now: &self.now, asked: &self.asked },
             images: HashMap::new(),
             locals: HashMap::new(),
             jobs: 2,
@@ -110,6 +165,13 @@ impl Bench {
         let solved = solve(definition, &[output], &env);
         drop(env);
         solved.map(|s| (s, received.iter().collect()))
+    }
+
+    /// What was fetched since the last call, while things elsewhere were as `now` says.
+    fn fetched(&self, now: &str, definition: &Definition, output: VertexId) -> Vec<&'static str> {
+        now.clone_into(&mut self.now.lock().unwrap());
+        self.solve(definition, output).unwrap();
+        std::mem::take(&mut *self.asked.lock().unwrap())
     }
 
     /// What ran since the last call.
@@ -264,4 +326,60 @@ fn every_vertex_leaves_its_field_list() {
 fn recorded_fields(root: &Path) -> String {
     let store = Store::open(root).unwrap();
     store.record_fields().unwrap().join("\n")
+}
+
+#[test]
+fn a_commit_is_fetched_once_and_not_at_all_for_what_is_cached() {
+    let bench = Bench::new();
+    let mut definition = Definition::default();
+    let git = GitSource { remote: "https://u:p@host/x.git".into(), ..GitSource::default() };
+    let source = definition.add(Op::Source(SourceOp::Git(git)), About::default());
+    let step = exec_with(&mut definition, None, "write a 1", vec![bind(source)], false);
+    assert_eq!(bench.fetched("one", &definition, step), ["fetch git"]);
+    assert_eq!(bench.ran(), ["write a 1"]);
+    assert_eq!(bench.fetched("one", &definition, step), [""; 0]);
+    assert_eq!(bench.fetched("two", &definition, step), ["fetch git"]);
+    assert_eq!(bench.ran(), ["write a 1"]);
+    let (solved, _) = bench.solve(&definition, step).unwrap();
+    let material = Material::Git { remote: "https://xxxxx@host/x.git".into(), commit: "two".into() };
+    assert_eq!(solved.materials, [material]);
+    let store = Store::open(bench.dir.path()).unwrap();
+    assert!(store.record_fields().unwrap().iter().all(|fields| !fields.contains("u:p")));
+}
+
+#[test]
+fn a_url_with_a_checksum_is_fetched_when_it_is_needed_and_others_when_they_are_pinned() {
+    let bench = Bench::new();
+    let graph = |checksum: Option<Digest>| {
+        let mut definition = Definition::default();
+        let http = HttpSource { url: "http://host/f".into(), name: "f".into(), checksum };
+        let source = definition.add(Op::Source(SourceOp::Http(http)), About::default());
+        let step = exec_with(&mut definition, None, "write a 1", vec![bind(source)], false);
+        (definition, step)
+    };
+    let (definition, step) = graph(Some(Digest::of(b"one")));
+    assert_eq!(bench.fetched("one", &definition, step), ["fetch http"]);
+    assert_eq!(bench.fetched("other", &definition, step), [""; 0]);
+    let (definition, step) = graph(None);
+    assert_eq!(bench.fetched("three", &definition, step), ["pin http"]);
+    assert_eq!(bench.fetched("three", &definition, step), ["pin http"]);
+    assert_eq!(bench.ran(), ["write a 1", "write a 1"]);
+    "gone".clone_into(&mut bench.now.lock().unwrap());
+    assert!(matches!(bench.solve(&definition, step), Err(SolveError::Vertex { .. })));
+}
+
+#[test]
+fn what_stands_on_a_step_without_cache_is_found_by_contents_alone() {
+    let bench = Bench::new();
+    let graph = |content: &str, no_cache: bool| {
+        let mut definition = Definition::default();
+        let a = exec_with(&mut definition, None, &format!("write a {content}"), Vec::new(), no_cache);
+        let b = exec(&mut definition, Some(a), "write b 2");
+        (definition, b)
+    };
+    for (no_cache, ran) in [(false, &["write a 1", "write b 2"][..]), (true, &["write a 1"]), (false, &[])] {
+        let (definition, output) = graph("1", no_cache);
+        bench.solve(&definition, output).unwrap();
+        assert_eq!(bench.ran(), ran);
+    }
 }

@@ -3,9 +3,11 @@
 
 pub mod archive;
 pub mod base;
+pub mod git;
 pub mod listing;
 pub mod peer;
 pub mod ran;
+pub mod server;
 pub mod tar;
 
 pub use ran::{Ran, run};

@@ -124,6 +124,17 @@ impl Store {
         })
     }
 
+    /// The field list of the newest record of a definition.
+    ///
+    /// # Errors
+    /// When the store can't be read.
+    pub fn fields_of(&self, definition: CacheKey) -> Result<Option<String>> {
+        self.db()
+            .prepare_cached("SELECT fields FROM records WHERE definition = ?1")
+            .and_then(|mut s| s.query_row([definition.0], |r| r.get(0)).optional())
+            .map_err(Error::db("looking up a build record"))
+    }
+
     /// The field lists of all records, newest first.
     ///
     /// # Errors

@@ -3,6 +3,7 @@
 
 mod auth;
 mod blob;
+mod file;
 mod origin;
 mod runtime;
 mod transport;
@@ -16,6 +17,7 @@ use reqwest::Method;
 use reqwest::header::{ACCEPT, CONTENT_TYPE, HeaderMap, HeaderName};
 
 pub use blob::BlobReader;
+pub use file::{Answer, FileReader, Validators};
 
 use crate::blob::BlobFetch;
 use crate::cancel::Cancel;

@@ -242,7 +242,7 @@ impl Transport {
         Ok(known.entry(registry.to_owned()).or_insert(origin).clone())
     }
 
-    fn client(&self, plain: bool) -> Result<Client, String> {
+    pub(super) fn client(&self, plain: bool) -> Result<Client, String> {
         let mut clients = self.clients.lock().unwrap_or_else(|e| e.into_inner());
         let slot = &mut clients[usize::from(plain)];
         if slot.is_none() {

@@ -16,7 +16,7 @@ use boxwright_testdata::peer::{Registry, skopeo};
 use boxwright_testdata::tar::Tar;
 use serde_json::json;
 
-use crate::server::{Reply, Server};
+use boxwright_testdata::server::{Reply, Server};
 
 pub(crate) struct Place {
     pub(crate) dir: tempfile::TempDir,

@@ -5,4 +5,3 @@ mod distribution;
 mod images;
 mod peers;
 mod registry;
-mod server;

@@ -8,7 +8,7 @@ use boxwright_cache::oci::{Descriptor, Reference};
 use boxwright_cache::registry::{Client, Options};
 use boxwright_cache::{Cancel, Digest, Error, Result};
 
-use crate::server::{Reply, Request, Server};
+use boxwright_testdata::server::{Reply, Request, Server};
 
 fn client() -> Client {
     Client::new(Options { idle_timeout: Duration::from_secs(5), ..Options::default() })

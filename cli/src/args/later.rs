@@ -56,7 +56,7 @@ const BUILD: &[&str] = &[
     "--add-host", "--allow", "--annotation", "--attest", "--build-context", "--builder", "--cache-from", "--cache-to",
     "--call", "--cgroup-parent", "--check", "--compress", "--cpu-period", "--cpu-quota", "--cpu-shares", "-c",
     "--cpuset-cpus", "--cpuset-mems", "--debug", "--isolation", "--memory", "-m", "--memory-swap", "--metadata-file",
-    "--no-cache-filter", "--provenance", "--push", "--sbom", "--secret", "--security-opt", "--shm-size", "--squash",
+    "--provenance", "--push", "--sbom", "--secret", "--security-opt", "--shm-size", "--squash",
     "--ssh", "--ulimit",
 ];
 

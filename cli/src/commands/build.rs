@@ -31,6 +31,9 @@ pub(crate) struct Build {
     /// Run every step, whatever earlier builds gave
     #[arg(long)]
     no_cache: bool,
+    /// Run every step of these stages
+    #[arg(long, value_name = "STAGE", value_delimiter = ',')]
+    no_cache_filter: Vec<String>,
     /// Ask registries for newer base images
     #[arg(long)]
     pull: bool,
@@ -150,11 +153,15 @@ impl Build {
                 return Err(Error::Later(format!("building for {platform} on {host}")));
             }
         }
+        if self.no_cache && !self.no_cache_filter.is_empty() {
+            return Err(Error::invalid("--no-cache and --no-cache-filter cannot currently be used together"));
+        }
         Ok(boxwright_frontend::Options {
             target: self.target.clone().filter(|t| !t.is_empty()),
             build_args: build_args(&self.build_arg),
             labels: labels(&self.label)?,
             no_cache: self.no_cache,
+            no_cache_stages: self.no_cache_filter.clone(),
             platform: (!self.platform.is_empty()).then_some(host),
             network: match self.network.as_str() {
                 "default" | "" | "host" => NetworkMode::Host,

@@ -16,6 +16,7 @@ use solver::Solved;
 
 use super::base::KnownBases;
 use super::failure::{BuildFailure, Logs, Source};
+use super::remote::Fetcher;
 use super::{Engine, context, created, output, settings};
 use crate::error::{Error, Result};
 use crate::progress::{Note, Watch};
@@ -96,9 +97,11 @@ impl Engine {
         let definition = &lowered.definition;
         let executor = executor::LocalExecutor::new(self.stubs()?, settings::of_host("/etc/resolv.conf")?);
         let (events, received) = std::sync::mpsc::channel();
+        let remote = Fetcher { store: &self.store, client: &self.client, git: &self.git };
         let env = solver::Env {
             store: &self.store,
             executor: &executor,
+            remote: &remote,
             images: known.images,
             locals,
             jobs: steps_at_once(),

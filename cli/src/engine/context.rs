@@ -48,7 +48,7 @@ pub(super) fn open(store: &Store, request: &BuildRequest, watch: &dyn Watch) -> 
         Some(dir) => directory(dir, path.as_deref())?,
         None => LocalContext { dir: nothing(store)?, path: PathBuf::from("-"), ignore: Vec::new() },
     };
-    let locals = HashMap::from([(request.options.context.clone(), local)]);
+    let locals = HashMap::from([("context".to_owned(), local)]);
     Ok(Input { dockerfile, name, locals })
 }
 

@@ -15,5 +15,6 @@ mod programs;
 mod registry;
 mod run;
 mod security;
+mod sources;
 mod stacking;
 mod tool;

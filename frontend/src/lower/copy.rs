@@ -1,14 +1,15 @@
-//! COPY, and ADD of local files.
+//! COPY and ADD: what is copied from where, and the actions that do it.
 
 use boxwright_solver::ir::{
     BadMode, Chmod, CopyAction, FileAction, FileOp, LocalSource, MergeOp, MkfileAction, Op, OwnerSpec,
-    SourceOp, Unkeyed, VertexId,
+    SourceOp, Unkeyed, VertexId, redacted,
 };
 use boxwright_solver::{Span, ir::About};
 
-use super::instructions::{Build, Result, StageRun, unsupported};
-use super::paths;
+use super::instructions::{Build, Result, StageRun};
+use super::origin::{Files, Origin};
 use super::state::State;
+use super::{add, paths};
 use crate::ast::{Copy, Instruction, Kind};
 use crate::diagnostic::Diagnostic;
 use crate::syntax::{Lexer, Mode};
@@ -16,21 +17,28 @@ use crate::syntax::{Lexer, Mode};
 /// A COPY or ADD with its variables expanded.
 struct Expanded {
     keyword: &'static str,
-    sources: Vec<(String, Span)>,
+    sources: Vec<Source>,
     contents: Vec<(String, String)>,
     dest: String,
     owner: Option<String>,
     chmod: Option<Chmod>,
     exclude: Vec<String>,
     parents: bool,
-    unpack: bool,
+    /// As asked for; else an ADD unpacks the archives that it finds here.
+    unpack: Option<bool>,
     /// The layer is made without knowing what it lies over.
     link: bool,
 }
 
-/// The root file system that `--from` names.
+/// A path, or a place elsewhere.
+struct Source {
+    text: String,
+    origin: Option<Origin>,
+}
+
+/// What `--from` names.
 pub(super) struct From {
-    pub(super) root: Option<VertexId>,
+    pub(super) files: Files,
     /// What it is called in messages.
     pub(super) place: String,
 }
@@ -49,7 +57,10 @@ pub(super) fn lower(
     from: Option<From>,
 ) -> Result<()> {
     let expanded = expand(build, &stage.state, instruction)?;
-    let shown = build.shown(&stage.state, &instruction.original, Mode::PLAIN);
+    let mut shown = build.shown(&stage.state, &instruction.original, Mode::PLAIN);
+    for source in expanded.sources.iter().filter(|source| source.origin.is_some()) {
+        shown = shown.replace(&source.text, &redacted(&source.text));
+    }
     let about = stage.about(&shown, instruction);
     let mut actions = expanded.copies(build, &stage.state.dir, from.as_ref(), instruction.span);
     actions.extend(expanded.documents(&stage.state.dir));
@@ -64,19 +75,30 @@ pub(super) fn lower(
     Ok(())
 }
 
-/// The part of the build context that is read.
-fn context(build: &mut Build<'_>, sources: &[Divided], exclude: &[String], span: Span) -> VertexId {
+/// The part of a directory of the host that is read.
+fn local(
+    build: &mut Build<'_>,
+    name: String,
+    sources: &[Divided],
+    exclude: &[String],
+    span: Span,
+) -> VertexId {
     let relative = |source: &Divided| match source.path.trim_start_matches('/') {
         "" => ".".to_owned(),
         path => path.to_owned(),
     };
+    let shown = if build.options.context == Origin::Local(name.clone()) {
+        "[internal] load build context".to_owned()
+    } else {
+        format!("[context {name}] load from client")
+    };
     let local = LocalSource {
-        name: build.options.context.clone(),
+        name,
         select: sources.iter().map(relative).collect(),
         below: sources.first().and_then(|source| source.below.clone()),
         exclude: exclude.to_vec(),
     };
-    let about = About { name: "[internal] load build context".to_owned(), span: Some(span), no_cache: false };
+    let about = About { name: shown, span: Some(span), no_cache: false };
     build.definition.add(Op::Source(SourceOp::Local(local)), about)
 }
 
@@ -86,13 +108,21 @@ fn expand(build: &Build<'_>, state: &State, instruction: &Instruction) -> Result
         Kind::Copy(copy) => ("COPY", copy),
         _ => unreachable!("only COPY and ADD come here"),
     };
+    let checksum = build.expand_option(state, copy.checksum.as_ref())?;
+    if let Some(flag) = copy.checksum.as_ref().filter(|_| checksum.is_some() && copy.sources.len() != 1) {
+        let message = "checksum can't be specified for multiple sources";
+        return Err(Box::new(Diagnostic::error(message, flag.span)));
+    }
     let mut sources = Vec::new();
     for word in &copy.sources {
-        let path = build.expand(state, word)?;
-        check_source(keyword, &path, word.span)?;
-        sources.push((path, word.span));
+        let text = build.expand(state, word)?;
+        let origin = add::origin(keyword, copy, checksum.as_deref(), &text, word.span)?;
+        sources.push(Source { text, origin });
     }
-    check_checksum(copy)?;
+    if let Some(flag) = copy.checksum.as_ref().filter(|_| checksum.is_some() && sources[0].origin.is_none()) {
+        let message = "checksum requires HTTP(S) or Git sources";
+        return Err(Box::new(Diagnostic::error(message, flag.span)));
+    }
     let chmod = build.expand_option(state, copy.chmod.as_ref())?;
     let span = copy.chmod.as_ref().map_or(instruction.span, |word| word.span);
     let chmod = chmod.map(|text| parse_mode(&text, span)).transpose()?;
@@ -111,7 +141,7 @@ fn expand(build: &Build<'_>, state: &State, instruction: &Instruction) -> Result
         chmod,
         exclude: copy.exclude.iter().map(|word| build.expand(state, word)).collect::<Result<_>>()?,
         parents: copy.parents,
-        unpack: copy.unpack.unwrap_or(keyword == "ADD"),
+        unpack: copy.unpack,
         link,
     })
 }
@@ -130,15 +160,6 @@ fn contents(copy: &Copy, state: &State, span: Span) -> Result<Vec<(String, Strin
     expanded.collect()
 }
 
-fn check_checksum(copy: &Copy) -> Result<()> {
-    let Some(checksum) = &copy.checksum else { return Ok(()) };
-    let message = match copy.sources.len() {
-        1 => "checksum requires HTTP(S) or Git sources",
-        _ => "checksum can't be specified for multiple sources",
-    };
-    Err(Box::new(Diagnostic::error(message, checksum.span)))
-}
-
 /// Names are looked up in what is copied to, and there may be nothing.
 fn check_owner(owner: &str, link: bool, state: &State, span: Span) -> Result<()> {
     let is_name = |part: &&str| {
@@ -152,22 +173,6 @@ fn check_owner(owner: &str, link: bool, state: &State, span: Span) -> Result<()>
     Err(Box::new(
         Diagnostic::error(message, span).hint("give the owner as numbers, for example --chown=1000:1000"),
     ))
-}
-
-fn check_source(keyword: &str, path: &str, span: Span) -> Result<()> {
-    let url = path.starts_with("http://") || path.starts_with("https://");
-    let git = ["git@", "git://", "ssh://"].iter().any(|prefix| path.starts_with(prefix))
-        || (url && path.split(['#', '?']).next().unwrap_or_default().ends_with(".git"));
-    match (git, url, keyword) {
-        (true, _, "COPY") => Err(Box::new(Diagnostic::error("source can't be a git ref for COPY", span))),
-        (_, true, "COPY") => {
-            let wrong = Diagnostic::error("source can't be a URL for COPY", span);
-            Err(Box::new(wrong.hint("ADD takes URLs")))
-        }
-        (true, ..) => Err(unsupported("ADD of a git repository", span)),
-        (_, true, _) => Err(unsupported("ADD of a URL", span)),
-        _ => Ok(()),
-    }
 }
 
 fn parse_mode(text: &str, span: Span) -> Result<Chmod> {
@@ -190,34 +195,73 @@ impl Expanded {
         words.extend(self.parents.then(|| "--parents".to_owned()));
         words.extend(self.owner.iter().map(|owner| format!("--chown={owner}")));
         words.extend(self.chmod.iter().map(|mode| format!("--chmod={mode}")));
-        words.extend(self.sources.iter().map(|(path, _)| path.clone()));
+        words.extend(self.sources.iter().map(|source| match source.origin {
+            Some(_) => redacted(&source.text),
+            None => source.text.clone(),
+        }));
         words.extend(self.contents.iter().map(|(name, _)| format!("<<{name}")));
         format!("{} {} # buildkit", words.join(" "), self.dest)
     }
 
-    /// One action for all sources; with `--parents` one for each.
+    /// One action for neighbours that are paths, with `--parents` one for each; one for each source elsewhere.
     fn copies(&self, build: &mut Build<'_>, dir: &str, from: Option<&From>, span: Span) -> Vec<FileAction> {
-        let sources: Vec<Divided> = self.sources.iter().map(|(path, _)| divide(path, self.parents)).collect();
-        let together = if self.parents { 1 } else { sources.len().max(1) };
-        let action = |sources: &[Divided]| {
-            let root = match from {
-                Some(from) => from.root,
-                None => Some(context(build, sources, &self.exclude, span)),
-            };
-            FileAction::Copy(CopyAction {
-                from: root,
-                sources: sources.iter().map(|source| source.path.clone()).collect(),
-                dest: paths::dest(dir, &self.dest),
-                owner: self.owner.clone().map(OwnerSpec),
-                mode: self.chmod.clone(),
-                below: sources.first().and_then(|source| source.below.clone()),
-                exclude: self.exclude.clone(),
-                unpack: self.unpack,
-                allow_empty_wildcard: true,
-                place: Unkeyed(from.map(|from| from.place.clone()).unwrap_or_default()),
-            })
+        let mut actions = Vec::new();
+        for group in self.sources.chunk_by(|a, b| a.origin.is_none() && b.origin.is_none()) {
+            if let Some(origin) = &group[0].origin {
+                let (vertex, path) = add::fetch(build, origin, span);
+                let unpack = self.unpack == Some(true) && matches!(origin, Origin::Http(_));
+                actions.push(FileAction::Copy(CopyAction {
+                    from: Some(vertex),
+                    sources: vec![path],
+                    unpack,
+                    ..self.action(dir)
+                }));
+                continue;
+            }
+            let sources: Vec<Divided> =
+                group.iter().map(|source| divide(&source.text, self.parents)).collect();
+            for sources in sources.chunks(if self.parents { 1 } else { sources.len() }) {
+                actions.push(FileAction::Copy(CopyAction {
+                    from: self.root(build, from, sources, span),
+                    sources: sources.iter().map(|source| source.path.clone()).collect(),
+                    below: sources.first().and_then(|source| source.below.clone()),
+                    unpack: self.unpack.unwrap_or(self.keyword == "ADD"),
+                    allow_empty_wildcard: true,
+                    place: Unkeyed(from.map(|from| from.place.clone()).unwrap_or_default()),
+                    ..self.action(dir)
+                }));
+            }
+        }
+        actions
+    }
+
+    /// What all actions have in common.
+    fn action(&self, dir: &str) -> CopyAction {
+        CopyAction {
+            dest: paths::dest(dir, &self.dest),
+            owner: self.owner.clone().map(OwnerSpec),
+            mode: self.chmod.clone(),
+            exclude: self.exclude.clone(),
+            ..CopyAction::default()
+        }
+    }
+
+    /// What paths are in: of a directory of the host only what they name.
+    fn root(
+        &self,
+        build: &mut Build<'_>,
+        from: Option<&From>,
+        sources: &[Divided],
+        span: Span,
+    ) -> Option<VertexId> {
+        let files = match from {
+            Some(from) => from.files.clone(),
+            None => build.options.context.files(&mut build.definition, span),
         };
-        sources.chunks(together).map(action).collect()
+        match files {
+            Files::Root(root) => root,
+            Files::Local(name) => Some(local(build, name, sources, &self.exclude, span)),
+        }
     }
 
     fn documents(&self, dir: &str) -> impl Iterator<Item = FileAction> {
@@ -256,19 +300,6 @@ mod tests {
         for (text, word) in [("64a", "octal"), ("10000", "octal"), ("u+", ""), ("+7", "invalid syntax")] {
             assert!(mode(text).map_or_else(|e| e.message, |m| m.to_string()).contains(word), "{text}");
         }
-    }
-
-    #[test]
-    fn urls_and_repositories_are_told_from_paths() {
-        for (keyword, path, word) in [
-            ("COPY", "https://a/b", "URL"),
-            ("COPY", "git@a:b", "git ref"),
-            ("ADD", "https://a/b.git#x", "git repository"),
-            ("ADD", "http://a/b", "URL"),
-        ] {
-            assert!(check_source(keyword, path, Span::default()).unwrap_err().message.contains(word));
-        }
-        assert!(check_source("ADD", "github.com/a/b", Span::default()).is_ok());
     }
 
     #[test]

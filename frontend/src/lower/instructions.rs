@@ -2,8 +2,9 @@
 
 use boxwright_cache::oci::Platform;
 use boxwright_solver::Span;
-use boxwright_solver::ir::{About, Definition, ImageSource, NetworkMode, Op, SourceOp, VertexId};
+use boxwright_solver::ir::{About, Definition, ImageSource, NetworkMode, Op, SourceOp};
 
+use super::origin::Files;
 use super::stages::{Base, Command, Graph, Node};
 use super::state::{State, empty_image};
 use super::{Bases, Lowered, Options, ResolvedBase, config, copy, onbuild, run, scope};
@@ -208,8 +209,8 @@ impl<'a> Build<'a> {
             Kind::Copy(copy) => {
                 let from = match (command.source, &copy.from) {
                     (Some(source), Some(from)) => {
-                        let root = self.source_state(stage, source, from)?;
-                        Some(copy::From { root, place: self.graph.nodes[source].place() })
+                        let files = self.source_state(stage, source, from)?;
+                        Some(copy::From { files, place: self.graph.nodes[source].place() })
                     }
                     _ => None,
                 };
@@ -222,9 +223,9 @@ impl<'a> Build<'a> {
     }
 
     /// The root file system of a stage that COPY reads.
-    fn source_state(&self, stage: &StageRun<'_>, source: usize, from: &Word) -> Result<Option<VertexId>> {
+    fn source_state(&self, stage: &StageRun<'_>, source: usize, from: &Word) -> Result<Files> {
         if let Some(root) = self.roots[source] {
-            return Ok(root);
+            return Ok(Files::Root(root));
         }
         let message = format!(
             "cannot copy from stage {:?}, it needs to be defined before current stage {:?}",

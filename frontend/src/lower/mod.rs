@@ -1,10 +1,12 @@
 //! From syntax tree to build graph, with the meaning that BuildKit gives to Dockerfiles. Only stages that the target
 //! needs are lowered. Several errors are reported at once where one does not follow from another.
 
+mod add;
 mod config;
 mod copy;
 mod instructions;
 mod onbuild;
+mod origin;
 mod paths;
 mod ports;
 mod run;
@@ -22,6 +24,7 @@ use boxwright_solver::ir::{Definition, ImageSource, NetworkMode, VertexId};
 use crate::ast::Dockerfile;
 use crate::diagnostic::{Diagnostic, Diagnostics};
 use crate::syntax::syntax_image;
+pub use origin::Origin;
 use stages::{Base, Graph};
 
 /// What the command line adds to a Dockerfile.
@@ -41,8 +44,8 @@ pub struct Options {
     pub build_platform: Platform,
     /// Of RUN without `--network`.
     pub network: NetworkMode,
-    /// The name of the local source that COPY and ADD read.
-    pub context: String,
+    /// What COPY and ADD read.
+    pub context: Origin,
 }
 
 impl Options {
@@ -63,7 +66,7 @@ impl Default for Options {
             platform: None,
             build_platform: Platform::host(),
             network: NetworkMode::default(),
-            context: "context".to_owned(),
+            context: Origin::Local("context".to_owned()),
         }
     }
 }

@@ -124,6 +124,11 @@ fn named(text: &str) -> String {
         result.push_str(before);
         result.push_str(&match name {
             "HTTP" | "GIT" => "http://127.0.0.1:1".to_owned(),
+            // Commits of the repository that a case makes: nothing is fetched here.
+            "V2" => "2".repeat(40),
+            "LATEST" => "1".repeat(40),
+            "V2S" => "2".repeat(8),
+            "LATESTS" => "1".repeat(8),
             name => name.to_lowercase().replace('_', "-"),
         });
         rest = after;

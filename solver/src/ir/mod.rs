@@ -2,12 +2,15 @@
 
 mod chmod;
 mod op;
+mod source;
 
 pub use chmod::{BadMode, Chmod};
 pub use op::{
     BindMount, CopyAction, ExecOp, FileAction, FileOp, ImageSource, LocalSource, MergeOp, MkdirAction,
     MkfileAction, Mount, MountSource, NetworkMode, Op, OwnerSpec, SourceOp, Unkeyed,
 };
+
+pub use source::{GitSource, HttpSource, redacted};
 
 use crate::span::Span;
 

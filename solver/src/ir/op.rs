@@ -3,6 +3,7 @@
 use boxwright_cache::digest::{ChainId, Digest};
 use boxwright_cache::oci::Platform;
 
+use super::source::{GitSource, HttpSource};
 use super::{Chmod, VertexId};
 
 /// What a vertex does. Its result is a root file system (a snapshot), or for [`SourceOp::Local`] a tree of host files.
@@ -19,6 +20,8 @@ pub enum Op {
 pub enum SourceOp {
     Image(ImageSource),
     Local(LocalSource),
+    Http(HttpSource),
+    Git(GitSource),
 }
 
 /// The layers of an image whose tag has become a manifest digest already.

@@ -21,6 +21,7 @@ mod build;
 mod device;
 mod image;
 mod process;
+mod source;
 mod store;
 mod user;
 

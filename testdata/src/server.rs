@@ -6,22 +6,22 @@ use std::sync::{Arc, Mutex};
 
 /// One request as it arrived; header names are in lower case.
 #[derive(Clone, Debug)]
-pub(crate) struct Request {
-    pub(crate) method: String,
-    pub(crate) path: String,
-    pub(crate) headers: Vec<(String, String)>,
-    pub(crate) body: Vec<u8>,
+pub struct Request {
+    pub method: String,
+    pub path: String,
+    pub headers: Vec<(String, String)>,
+    pub body: Vec<u8>,
 }
 
 impl Request {
-    pub(crate) fn header(&self, name: &str) -> Option<&str> {
+    pub fn header(&self, name: &str) -> Option<&str> {
         self.headers.iter().find(|(n, _)| n == name).map(|(_, v)| v.as_str())
     }
 }
 
 /// An answer. `sent` bytes of the body are sent, whatever the announced length says.
 #[derive(Clone, Debug)]
-pub(crate) struct Reply {
+pub struct Reply {
     status: u16,
     headers: Vec<(String, String)>,
     body: Vec<u8>,
@@ -29,31 +29,32 @@ pub(crate) struct Reply {
 }
 
 impl Reply {
-    pub(crate) fn new(status: u16, body: impl Into<Vec<u8>>) -> Reply {
+    pub fn new(status: u16, body: impl Into<Vec<u8>>) -> Reply {
         let body = body.into();
         Reply { status, headers: Vec::new(), sent: body.len(), body }
     }
 
-    pub(crate) fn header(mut self, name: &str, value: impl Into<String>) -> Reply {
+    pub fn header(mut self, name: &str, value: impl Into<String>) -> Reply {
         self.headers.push((name.to_owned(), value.into()));
         self
     }
 
     /// The connection breaks after `bytes` of the body.
-    pub(crate) fn cut(mut self, bytes: usize) -> Reply {
+    pub fn cut(mut self, bytes: usize) -> Reply {
         self.sent = bytes;
         self
     }
 }
 
-pub(crate) struct Server {
+#[derive(Debug)]
+pub struct Server {
     address: SocketAddr,
     requests: Arc<Mutex<Vec<Request>>>,
 }
 
 impl Server {
     /// Answers each request with what `handler` says, given how many came before it.
-    pub(crate) fn start(handler: impl Fn(&Request, usize) -> Reply + Send + Sync + 'static) -> Server {
+    pub fn start(handler: impl Fn(&Request, usize) -> Reply + Send + Sync + 'static) -> Server {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let (address, requests) = (listener.local_addr().unwrap(), Arc::new(Mutex::new(Vec::new())));
         let (handler, log) = (Arc::new(handler), Arc::clone(&requests));
@@ -67,12 +68,12 @@ impl Server {
         Server { address, requests }
     }
 
-    pub(crate) fn address(&self) -> String {
+    pub fn address(&self) -> String {
         self.address.to_string()
     }
 
     /// The requests so far, without the question whether this is a plain registry.
-    pub(crate) fn requests(&self) -> Vec<Request> {
+    pub fn requests(&self) -> Vec<Request> {
         let requests = self.requests.lock().unwrap();
         requests.iter().filter(|r| r.path != "/v2/").cloned().collect()
     }
