@@ -13,6 +13,7 @@ pub mod import;
 pub mod layer;
 pub mod lease;
 pub mod lock;
+pub mod mount;
 pub mod oci;
 pub mod record;
 pub mod registry;

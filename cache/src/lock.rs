@@ -50,7 +50,7 @@ impl Store {
     }
 }
 
-fn wait(cancel: &Cancel) -> Result<()> {
+pub(crate) fn wait(cancel: &Cancel) -> Result<()> {
     let timeout = Timespec { tv_sec: 0, tv_nsec: RETRY };
     match poll(&mut [PollFd::new(cancel, PollFlags::IN)], Some(&timeout)) {
         Ok(_) | Err(Errno::INTR) => cancel.check(),

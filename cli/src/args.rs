@@ -2,12 +2,16 @@
 //! be followed by a value that begins with a hyphen, and what we do not have yet is refused by name.
 
 mod later;
+mod steps;
+mod ulimit;
 
 use std::ffi::OsString;
 use std::path::PathBuf;
 
 use clap::error::{ContextKind, ContextValue, ErrorKind};
 use clap::{ArgAction, CommandFactory as _, FromArgMatches as _};
+
+pub(crate) use steps::StepFlags;
 
 use crate::commands::Command;
 use crate::error::{Error, Result, Usage};

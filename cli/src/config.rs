@@ -1,5 +1,5 @@
-//! What the environment says. Nothing else in the program reads it, but for the values that `-e NAME` and
-//! `--build-arg NAME` ask for by name.
+//! What the environment says. Nothing else in the program reads it, but for the values that `-e NAME`, `--build-arg
+//! NAME` and `--secret` ask for by name.
 
 use std::env;
 use std::path::PathBuf;
@@ -71,6 +71,12 @@ pub(crate) fn git() -> Git {
 /// The value of a variable that the user named.
 pub(crate) fn variable(name: &str) -> Option<String> {
     env::var(name).ok()
+}
+
+/// The same for a secret, which may be any bytes.
+pub(crate) fn variable_bytes(name: &str) -> Option<Vec<u8>> {
+    use std::os::unix::ffi::OsStringExt;
+    env::var_os(name).map(OsStringExt::into_vec)
 }
 
 #[cfg(test)]

@@ -22,6 +22,17 @@ const NODES: &[(&CStr, u32, u32)] = &[
     (c"tty", 5, 0),
 ];
 
+/// With [`LOOPS`] loop devices.
+const HOST_NODES: &[(&CStr, u32, u32)] = &[
+    (c"kmsg", 1, 11),
+    (c"cuse", 10, 203),
+    (c"fuse", 10, 229),
+    (c"kvm", 10, 232),
+    (c"net/tun", 10, 200),
+    (c"loop-control", 10, 237),
+];
+const LOOPS: u32 = 16;
+
 const LINKS: &[(&CStr, &CStr)] = &[
     (c"/proc/self/fd", c"fd"),
     (c"/proc/self/fd/0", c"stdin"),
@@ -37,7 +48,7 @@ pub(crate) struct Dev {
     pub(crate) pts: OwnedFd,
     pub(crate) shm: OwnedFd,
     /// What is bound over files in `dev`.
-    pub(crate) nodes: Vec<(&'static CStr, Source)>,
+    pub(crate) nodes: Vec<(CString, Source)>,
 }
 
 /// A pseudo-terminal in the container's own devpts.
@@ -51,7 +62,7 @@ pub(crate) struct Terminal {
 
 impl Dev {
     /// The nodes are made in `scratch`, a tmpfs that the container never sees.
-    pub(crate) fn new(scratch: BorrowedFd<'_>, shm_size: u64) -> Result<Dev> {
+    pub(crate) fn new(scratch: BorrowedFd<'_>, shm_size: u64, hosts: bool) -> Result<Dev> {
         let nosuid = MountAttrFlags::MOUNT_ATTR_NOSUID;
         let quiet = nosuid | MountAttrFlags::MOUNT_ATTR_NOEXEC;
         let strict = nosuid | MountAttrFlags::MOUNT_ATTR_NODEV | MountAttrFlags::MOUNT_ATTR_STRICTATIME;
@@ -62,8 +73,11 @@ impl Dev {
         )?;
         let mut nodes = Vec::new();
         for &(name, major, minor) in NODES {
-            let made = node(&dev, scratch, name, makedev(major, minor));
-            nodes.push((name, made.map_err(Error::io("making device", text(name)))?));
+            let made = node(&dev, scratch, name, FileType::CharacterDevice, makedev(major, minor));
+            nodes.push((name.to_owned(), made.map_err(Error::io("making device", text(name)))?));
+        }
+        if hosts && !crate::idmap::in_user_namespace() {
+            nodes.extend(host_nodes(&dev, scratch)?);
         }
         for directory in [c"pts", c"shm", c"mqueue"] {
             mkdirat(&dev, directory, Mode::from_raw_mode(0o755))
@@ -96,18 +110,43 @@ impl Dev {
     }
 }
 
+/// What BuildKit gives to a step without a sandbox: those of the host's devices that building images takes.
+fn host_nodes(dev: &OwnedFd, scratch: BorrowedFd<'_>) -> Result<Vec<(CString, Source)>> {
+    let mut wanted: Vec<(CString, FileType, u64)> = HOST_NODES
+        .iter()
+        .map(|&(name, major, minor)| (name.to_owned(), FileType::CharacterDevice, makedev(major, minor)))
+        .collect();
+    for number in 0..LOOPS {
+        let name = CString::new(format!("loop{number}")).map_err(Error::io("making device", "loop"))?;
+        wanted.push((name, FileType::BlockDevice, makedev(7, number)));
+    }
+    mkdirat(dev, c"net", Mode::from_raw_mode(0o755)).map_err(Error::io("creating /dev", "net"))?;
+    mkdirat(scratch, c"net", Mode::from_raw_mode(0o700)).map_err(Error::io("creating /dev", "net"))?;
+    let made = wanted.into_iter().map(|(name, kind, device)| {
+        let source = node(dev, scratch, &name, kind, device);
+        Ok((name.clone(), source.map_err(Error::io("making device", text(&name)))?))
+    });
+    made.collect()
+}
+
 /// Whether it is one of those that every container has.
 pub(crate) fn is_ordinary(device: u64) -> bool {
     NODES.iter().any(|&(_, major, minor)| makedev(major, minor) == device)
 }
 
 /// A file in `dev`, and what to bind over it: a node of our own, or the host's where we may not make one.
-fn node(dev: &OwnedFd, scratch: BorrowedFd<'_>, name: &CStr, device: u64) -> rustix::io::Result<Source> {
+fn node(
+    dev: &OwnedFd,
+    scratch: BorrowedFd<'_>,
+    name: &CStr,
+    kind: FileType,
+    device: u64,
+) -> rustix::io::Result<Source> {
     let mode = Mode::from_raw_mode(0o666);
     mknodat(dev, name, FileType::RegularFile, mode, 0)?;
     // A tmpfs made in a user namespace lets nodes be made, at best, but not be used.
     if !crate::idmap::in_user_namespace() {
-        match mknodat(scratch, name, FileType::CharacterDevice, mode, device) {
+        match mknodat(scratch, name, kind, mode, device) {
             Ok(()) => {
                 rustix::fs::chmodat(scratch, name, mode, rustix::fs::AtFlags::empty())?;
                 return Ok(Source::Scratch(name.to_owned()));
@@ -119,7 +158,7 @@ fn node(dev: &OwnedFd, scratch: BorrowedFd<'_>, name: &CStr, device: u64) -> rus
     let host = openat(CWD, c"/dev", OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty())?;
     let host = openat(&host, name, OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC, Mode::empty())?;
     let stat = fstat(&host)?;
-    if FileType::from_raw_mode(stat.st_mode) != FileType::CharacterDevice || stat.st_rdev != device {
+    if FileType::from_raw_mode(stat.st_mode) != kind || stat.st_rdev != device {
         return Err(Errno::NODEV);
     }
     bind(host.as_fd(), false).map(Source::Mount)

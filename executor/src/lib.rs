@@ -2,6 +2,7 @@
 //! `run`; and the host's git, which reads repositories for them. Knows no Dockerfile and no registry; below
 //! [`LocalExecutor`] it knows no store either, only descriptors.
 
+mod agent;
 pub mod capability;
 mod container;
 mod dev;
@@ -17,6 +18,7 @@ pub mod network;
 mod prepare;
 mod rootfs;
 mod seccomp;
+mod secret;
 mod signals;
 mod spawner;
 mod spec;
@@ -28,11 +30,12 @@ pub mod user;
 
 pub use container::{Container, ExitStatus, Sink};
 pub use error::{Error, Result};
-pub use local::LocalExecutor;
+pub use local::{LocalExecutor, Settings};
 pub use rustix::process::{Resource, Rlimit};
 pub use rustix::termios::Winsize;
 pub use rustix::thread::CapabilitySet;
+pub use secret::{Lent, Secret};
 pub use signals::Signals;
-pub use spec::{MissingCwd, Mount, MountSource, Network, Root, Spec, Upper};
+pub use spec::{MissingCwd, Mount, MountSource, Network, Owner, Root, Spec, Upper};
 pub use stub::{Stubs, open_directory};
 pub use terminal::RawTerminal;

@@ -1,68 +1,86 @@
 //! RUN steps on this machine: an [`Executor`] that makes a container for each.
 
+mod mounts;
+
 use std::os::fd::{AsFd, OwnedFd};
 use std::sync::Arc;
 
 use boxwright_cache::Cancel;
 use boxwright_cache::fs::whiteout::is_whiteout;
-use boxwright_cache::snapshot::{ActiveLayer, Snapshot};
+use boxwright_cache::snapshot::ActiveLayer;
 use boxwright_solver::event::LogStream;
-use boxwright_solver::executor::{ExecError, ExecMount, ExecMountSource, ExecSpec, Executor};
-use boxwright_solver::ir::NetworkMode;
+use boxwright_solver::executor::{ExecError, ExecSpec, Executor};
+use boxwright_solver::ir::{NetworkMode, SecretEnv, SecurityMode};
 use rustix::fs::{AtFlags, Mode, chmodat, mkdirat, statat};
+use rustix::process::{Resource, Rlimit};
 
 use crate::container::Container;
 use crate::error::Error;
 use crate::network::{Names, files};
-use crate::spec::{MissingCwd, Mount, MountSource, Network, Root, Spec, Upper};
+use crate::secret::Lent;
+use crate::spec::{MissingCwd, Network, Root, Spec, Upper};
 use crate::stub::Stubs;
+use mounts::Kept;
 
 /// Runs exec vertices in containers. Shared by the threads of a build.
 #[derive(Debug)]
 pub struct LocalExecutor {
     stubs: Arc<Stubs>,
-    resolv_conf: Option<Vec<u8>>,
+    settings: Settings,
+}
+
+/// What steps get that is no part of what they are.
+#[derive(Clone, Debug, Default)]
+pub struct Settings {
+    /// What they find in `/etc/resolv.conf`; see [`crate::network::host_resolv_conf`].
+    pub resolv_conf: Option<Vec<u8>>,
+    pub lent: Lent,
+    /// A hard limit that we may not raise stays where it is.
+    pub limits: Vec<(Resource, Rlimit)>,
+    /// Of `/dev/shm`, in bytes.
+    pub shm_size: Option<u64>,
 }
 
 /// The name that every other builder gives the machine a step runs on: steps that record it give the same result.
 const HOSTNAME: &str = "buildkitsandbox";
 
 impl LocalExecutor {
-    /// `resolv_conf` is what steps find in `/etc/resolv.conf`; see [`crate::network::host_resolv_conf`].
-    pub fn new(stubs: Arc<Stubs>, resolv_conf: Option<Vec<u8>>) -> LocalExecutor {
-        LocalExecutor { stubs, resolv_conf }
+    pub fn new(stubs: Arc<Stubs>, settings: Settings) -> LocalExecutor {
+        LocalExecutor { stubs, settings }
     }
 
-    fn spec(
-        &self,
-        exec: &ExecSpec,
-        layer: &ActiveLayer,
-        cancel: &Cancel,
-    ) -> Result<(Spec, Vec<ActiveLayer>), ExecError> {
+    fn spec(&self, exec: &ExecSpec, layer: &ActiveLayer, cancel: &Cancel) -> Result<(Spec, Kept), ExecError> {
         let upper = Upper { dir: own(layer.fs())?, work: own(layer.work())? };
         let lowers = exec.root.dirs(cancel)?;
         leave_mount_points(&lowers, &upper.dir)?;
         let root = Root { lowers, upper: Some(upper), read_only: false, stubs: Arc::clone(&self.stubs) };
         let mut spec = Spec::new(root, exec.args.clone());
         spec.env.clone_from(&exec.env);
+        spec.env.extend(secret_env(&exec.secret_env, &self.settings.lent)?);
         spec.cwd.clone_from(&exec.cwd);
         spec.user.clone_from(&exec.user);
         spec.missing_cwd = MissingCwd::CreateAsUser;
         spec.hostname = Some(HOSTNAME.to_owned());
+        spec.limits.clone_from(&self.settings.limits);
+        spec.shm_size = self.settings.shm_size.unwrap_or(spec.shm_size);
         spec.network = match exec.network {
-            NetworkMode::Host => Network::Host,
+            NetworkMode::Default | NetworkMode::Host => Network::Host,
             NetworkMode::None => Network::None,
         };
-        let names =
-            Names { hostname: HOSTNAME.to_owned(), hosts: Vec::new(), resolv_conf: self.resolv_conf.clone() };
+        if exec.security == SecurityMode::Insecure {
+            spec.unconfine();
+        }
+        let hosts = exec.hosts.iter().map(|host| (host.address.0.clone(), host.name.clone())).collect();
+        let resolv_conf = self.settings.resolv_conf.clone();
+        let names = Names { hostname: HOSTNAME.to_owned(), hosts, resolv_conf };
         spec.mounts = files(&names, spec.network, true);
         // A step sees the image's own.
         spec.mounts.retain(|mount| mount.target != "/etc/hostname");
-        let mut discarded = Vec::new();
+        let mut kept = Kept::default();
         for mount in &exec.mounts {
-            spec.mounts.push(translate(mount, &mut discarded, cancel)?);
+            spec.mounts.extend(mounts::translate(mount, &self.settings.lent, &mut kept, cancel)?);
         }
-        Ok((spec, discarded))
+        Ok((spec, kept))
     }
 }
 
@@ -75,16 +93,34 @@ impl Executor for LocalExecutor {
         cancel: &Cancel,
     ) -> Result<(), ExecError> {
         cancel.check()?;
+        if let Some(device) = spec.devices.iter().find(|device| device.required) {
+            let message = format!("required CDI device {:?} is not registered on this machine", device.name);
+            return Err(ExecError::Start { code: 125, message });
+        }
         // What is written to bind mounts lives until the container has ended.
-        let (spec, _discarded) = self.spec(spec, layer, cancel)?;
+        let (spec, kept) = self.spec(spec, layer, cancel)?;
         let mut container = Container::spawn(spec).map_err(translate_error)?;
         let mut sink = |stream, bytes: &[u8]| {
             log(stream, bytes);
             Ok(())
         };
-        let status = container.wait(cancel, None, &mut sink).map_err(translate_error)?;
+        let status = kept.serving(|| container.wait(cancel, None, &mut sink))?.map_err(translate_error)?;
         if status.success() { Ok(()) } else { Err(ExecError::Exit { code: status.code() }) }
     }
+}
+
+/// The variables of the secrets that there are.
+fn secret_env(wanted: &[SecretEnv], lent: &Lent) -> Result<Vec<String>, ExecError> {
+    let mut env = Vec::new();
+    for secret in wanted {
+        let Some(value) = mounts::secret(lent, &secret.id, secret.required)? else { continue };
+        let value = str::from_utf8(value.bytes()).map_err(|_| ExecError::Setup {
+            doing: format!("setting {} to the secret {}", secret.name, secret.id),
+            reason: "it is not UTF-8 text".to_owned(),
+        })?;
+        env.push(format!("{}={value}", secret.name));
+    }
+    Ok(env)
 }
 
 /// Directories that an image without them gets by its first step: what other builders leave there as well, and what
@@ -108,31 +144,7 @@ fn leave_mount_points(lowers: &[OwnedFd], upper: &OwnedFd) -> Result<(), ExecErr
     Ok(())
 }
 
-fn translate(
-    mount: &ExecMount,
-    discarded: &mut Vec<ActiveLayer>,
-    cancel: &Cancel,
-) -> Result<Mount, ExecError> {
-    let source = match &mount.source {
-        ExecMountSource::Inline { data, mode } => MountSource::File { data: data.clone(), mode: *mode },
-        ExecMountSource::Bind { from, selector } => {
-            let upper = if mount.read_only { None } else { scratch(from, discarded)? };
-            MountSource::Layers { lowers: from.dirs(cancel)?, path: selector.clone(), upper }
-        }
-    };
-    Ok(Mount { target: mount.target.clone(), source, read_only: mount.read_only })
-}
-
-/// A layer for what is written over `from`, which nobody commits. An empty stack has nothing to be written over.
-fn scratch(from: &Snapshot, discarded: &mut Vec<ActiveLayer>) -> Result<Option<Upper>, ExecError> {
-    let Some(bottom) = from.layers().first() else { return Ok(None) };
-    let layer = bottom.store().new_layer()?;
-    let upper = Upper { dir: own(layer.fs())?, work: own(layer.work())? };
-    discarded.push(layer);
-    Ok(Some(upper))
-}
-
-fn own(fd: impl AsFd) -> Result<OwnedFd, ExecError> {
+pub(crate) fn own(fd: impl AsFd) -> Result<OwnedFd, ExecError> {
     let copied = fd.as_fd().try_clone_to_owned();
     copied.map_err(|error| ExecError::Setup {
         doing: "copying a descriptor".to_owned(),
@@ -140,7 +152,7 @@ fn own(fd: impl AsFd) -> Result<OwnedFd, ExecError> {
     })
 }
 
-fn translate_error(error: Error) -> ExecError {
+pub(crate) fn translate_error(error: Error) -> ExecError {
     match error {
         Error::Start { code, message } => ExecError::Start { code, message },
         Error::Cancelled => ExecError::Cache(boxwright_cache::Error::Cancelled),

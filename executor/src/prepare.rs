@@ -51,7 +51,7 @@ pub(crate) fn prepare(spec: &mut Spec) -> Result<Prepared> {
     let root = layout::mount_root(spec, &mounts)?;
     let user = user::resolve(root.as_fd(), &spec.user, &spec.extra_groups)?;
     let scratch = sources::Scratch::new()?;
-    let dev = Dev::new(scratch.mount.as_fd(), spec.shm_size)?;
+    let dev = Dev::new(scratch.mount.as_fd(), spec.shm_size, spec.host_devices)?;
     let (stdio, ends, console) = streams(spec, &dev)?;
     let laid_out = layout::lay_out(spec, mounts, root, scratch, dev, console)?;
     let (status, status_end) = pipe("making the status pipe")?;
@@ -143,6 +143,7 @@ fn identity(spec: &Spec, user: &User) -> Identity {
         groups: user.groups.iter().map(|&gid| Gid::from_raw(gid)).collect(),
         may_set_groups: idmap::may_set_groups(),
         capabilities: spec.capabilities,
+        ambient: spec.ambient,
         filter: if spec.seccomp { seccomp::program(spec.capabilities) } else { None },
         no_new_privileges: spec.no_new_privileges,
         limits: spec.limits.iter().map(|(resource, limit)| Limit(*resource, *limit)).collect(),

@@ -8,6 +8,7 @@ use rustix::termios::Winsize;
 use rustix::thread::CapabilitySet;
 
 use crate::capability;
+use crate::secret::Secret;
 use crate::stub::Stubs;
 
 /// A container to be. [`Spec::new`] has docker's defaults; every field may be changed before
@@ -33,12 +34,17 @@ pub struct Spec {
     /// Copied to the process until its end; None is `/dev/null` (with a tty: nothing is typed).
     pub stdin: Option<OwnedFd>,
     pub capabilities: CapabilitySet,
+    /// Users other than root have the capabilities as well.
+    pub ambient: bool,
     pub seccomp: bool,
     pub no_new_privileges: bool,
     /// Paths below `/proc` and `/sys` that show nothing.
     pub masked_paths: Vec<String>,
     /// Paths below `/proc` and `/sys` that can't be written.
     pub read_only_paths: Vec<String>,
+    pub writable_sys: bool,
+    /// `/dev` has the host's usual devices besides those of every container.
+    pub host_devices: bool,
     /// A hard limit that we may not raise stays where it is.
     pub limits: Vec<(Resource, Rlimit)>,
     /// Of `/dev/shm`, in bytes.
@@ -77,20 +83,23 @@ pub enum MountSource {
     Bind(OwnedFd),
     /// A file or directory of a stack of layers (bottom first), `path` resolved inside them. Without an `upper` of its
     /// own it is read-only.
-    Layers {
-        lowers: Vec<OwnedFd>,
-        path: String,
-        upper: Option<Upper>,
-    },
-    Tmpfs {
-        size: Option<u64>,
-        mode: u32,
-    },
+    Layers { lowers: Vec<OwnedFd>, path: String, upper: Option<Upper> },
+    /// Programs in it can be run only with `exec`; no mode is 1777.
+    Tmpfs { size: Option<u64>, mode: Option<u32>, exec: bool },
     /// A file with these bytes, owned by root. Writes to it last as long as the container.
-    File {
-        data: Vec<u8>,
-        mode: u32,
-    },
+    File { data: Vec<u8>, mode: u32 },
+    /// A file that nobody outside can see.
+    Secret { secret: Secret, owner: Owner },
+    /// A socket that is bound here and listens; its owner accepts what comes.
+    Socket { socket: OwnedFd, owner: Owner },
+}
+
+/// Mode, user and group of a file, as the container knows them.
+#[derive(Clone, Copy, Debug)]
+pub struct Owner {
+    pub mode: u32,
+    pub uid: u32,
+    pub gid: u32,
 }
 
 /// What to do about a working directory that isn't there.
@@ -127,13 +136,27 @@ impl Spec {
             tty: None,
             stdin: None,
             capabilities: capability::DEFAULT,
+            ambient: false,
             seccomp: true,
             no_new_privileges: false,
             masked_paths: masked_paths(),
             read_only_paths: READ_ONLY_PATHS.iter().map(|&p| p.to_owned()).collect(),
+            writable_sys: false,
+            host_devices: false,
             limits: Vec::new(),
             shm_size: 64 << 20,
         }
+    }
+
+    /// Takes every restriction away that is ours, other than the namespaces.
+    pub fn unconfine(&mut self) {
+        self.capabilities = CapabilitySet::all();
+        self.ambient = true;
+        self.seccomp = false;
+        self.masked_paths.clear();
+        self.read_only_paths.clear();
+        self.writable_sys = true;
+        self.host_devices = true;
     }
 }
 

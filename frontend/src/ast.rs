@@ -158,10 +158,29 @@ pub struct CommandLine {
 #[derive(Clone, Debug, Default)]
 pub struct Run {
     pub line: CommandLine,
-    pub mounts: Vec<Word>,
+    pub mounts: Vec<MountFlag>,
     pub network: Option<Word>,
     pub security: Option<Word>,
-    pub devices: Vec<Word>,
+    pub devices: Vec<Device>,
+}
+
+/// `--mount` of RUN, taken apart; see [`crate::syntax::mount`] for what its options mean.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct MountFlag {
+    /// As written: `key=value`, or a word alone.
+    pub options: Vec<String>,
+    /// A stage or an image.
+    pub from: Option<String>,
+    pub span: Span,
+}
+
+/// `--device` of RUN.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Device {
+    /// By the rules of CDI: `vendor.com/class=name`, or a class alone.
+    pub name: String,
+    pub required: bool,
+    pub span: Span,
 }
 
 /// COPY, and ADD with its own flags.

@@ -2,11 +2,13 @@
 //! Pure: it reads no file, no environment and no registry; whoever calls it hands everything in.
 
 pub mod ast;
+pub mod csv;
 pub mod diagnostic;
 pub mod gitref;
 pub mod ignore;
 mod lower;
 mod notation;
+pub mod size;
 pub mod source;
 pub mod syntax;
 

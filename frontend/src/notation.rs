@@ -1,4 +1,4 @@
-//! The notations of Go that Dockerfile messages and history entries are made of: quoted strings and durations.
+//! The notations of Go that Dockerfiles, messages and history entries are made of: quoted strings, durations, truth.
 
 /// `strconv.Quote`: what `%q` prints.
 pub(crate) fn quote(text: &str) -> String {
@@ -23,6 +23,15 @@ pub(crate) fn quote(text: &str) -> String {
     }
     quoted.push('"');
     quoted
+}
+
+/// `strconv.ParseBool`.
+pub(crate) fn parse_bool(text: &str) -> Option<bool> {
+    match text {
+        "1" | "t" | "T" | "TRUE" | "true" | "True" => Some(true),
+        "0" | "f" | "F" | "FALSE" | "false" | "False" => Some(false),
+        _ => None,
+    }
 }
 
 /// `%q` of a list of strings: `["a" "b"]`.

@@ -9,8 +9,8 @@ use boxwright_cache::digest::{ChainId, Digest};
 use boxwright_cache::oci::{History, ImageConfig};
 use boxwright_frontend::{Bases, Diagnostic, Options, Parsed, ResolvedBase, lower, needed_images, parse};
 use boxwright_solver::ir::{
-    CopyAction, Definition, ExecOp, FileAction, FileOp, ImageSource, LocalSource, MountSource, Op, SourceOp,
-    VertexId,
+    CopyAction, Definition, ExecOp, FileAction, FileOp, FileOwner, Guarded, ImageSource, LocalSource,
+    MountSource, Op, SecurityMode, SourceOp, VertexId,
 };
 
 #[test]
@@ -172,9 +172,34 @@ fn exec_text(exec: &ExecOp) -> String {
     for mount in &exec.mounts {
         let source = match &mount.source {
             MountSource::Inline { data, mode } => format!("{:?} {mode:o}", String::from_utf8_lossy(data)),
-            MountSource::Bind(bind) => format!("bind #{} {}", bind.from.index(), bind.selector),
+            MountSource::Bind(bind) => format!("bind {} {}", root(bind.from), bind.selector),
+            MountSource::Cache(cache) => format!(
+                "cache {:?} {:?} from {} {} {}",
+                cache.id,
+                cache.sharing,
+                root(cache.from),
+                cache.selector,
+                owned(cache.owner)
+            ),
+            MountSource::Tmpfs { size } => format!("tmpfs {size:?}"),
+            MountSource::Secret(Guarded { id, required, owner }) => {
+                format!("secret {id:?} required={required} {}", owned(*owner))
+            }
+            MountSource::Ssh(Guarded { id, required, owner }) => {
+                format!("ssh {id:?} required={required} {}", owned(*owner))
+            }
         };
         write!(text, " mount {} {source} ro={}", mount.target, mount.read_only).expect("a string");
+    }
+    for secret in &exec.secret_env {
+        write!(text, " secret {:?} in {} required={}", secret.id, secret.name, secret.required)
+            .expect("a string");
+    }
+    if exec.security != SecurityMode::Sandbox {
+        write!(text, " security {:?}", exec.security).expect("a string");
+    }
+    for device in &exec.devices {
+        write!(text, " device {} required={}", device.name, device.required).expect("a string");
     }
     text
 }
@@ -190,6 +215,11 @@ fn copy_text(copy: &CopyAction) -> String {
         copy.unpack
     );
     text + &filter_text(copy.below.as_deref(), &copy.exclude)
+}
+
+fn owned(owner: FileOwner) -> String {
+    let FileOwner { mode, uid, gid } = owner;
+    format!("mode {:?} owner {uid:?}:{gid:?}", mode.map(|mode| format!("{mode:o}")))
 }
 
 fn file_text(file: &FileOp) -> String {

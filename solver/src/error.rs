@@ -29,6 +29,9 @@ pub enum VertexError {
     Fetch(#[from] FetchError),
     #[error("{0}")]
     Cache(#[from] CacheError),
+    /// The build asks for what its caller did not grant.
+    #[error("{entitlement} is not allowed")]
+    NotAllowed { entitlement: &'static str },
     /// The definition names something that the environment does not have.
     #[error("{what} {name:?} is not part of this build")]
     Unknown { what: &'static str, name: String },

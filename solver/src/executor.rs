@@ -1,13 +1,16 @@
 //! What the solver asks of whatever runs processes: a snapshot in, a layer out. It hands over snapshots, never
 //! mounts, so that an executor may be another machine.
 
+use std::sync::Arc;
+
 use boxwright_cache::Cancel;
+use boxwright_cache::mount::CacheDir;
 use boxwright_cache::oci::Platform;
 use boxwright_cache::snapshot::Snapshot;
 use boxwright_cache::store::ActiveLayer;
 
 use crate::event::LogStream;
-use crate::ir::NetworkMode;
+use crate::ir::{Device, Guarded, Host, NetworkMode, SecretEnv, SecurityMode};
 
 /// Runs exec vertices.
 pub trait Executor: Send + Sync {
@@ -36,7 +39,12 @@ pub struct ExecSpec {
     pub cwd: String,
     /// As in the image config; resolved inside the root.
     pub user: String,
+    /// Secrets for the environment; the executor knows the values.
+    pub secret_env: Vec<SecretEnv>,
     pub network: NetworkMode,
+    pub security: SecurityMode,
+    pub devices: Vec<Device>,
+    pub hosts: Vec<Host>,
     pub platform: Platform,
 }
 
@@ -49,8 +57,24 @@ pub struct ExecMount {
 
 #[derive(Debug)]
 pub enum ExecMountSource {
-    Inline { data: Vec<u8>, mode: u32 },
-    Bind { from: Snapshot, selector: String },
+    Inline {
+        data: Vec<u8>,
+        mode: u32,
+    },
+    Bind {
+        from: Snapshot,
+        selector: String,
+    },
+    /// In use until the spec is dropped; `selector` is resolved inside it.
+    Cache {
+        dir: Arc<CacheDir>,
+        selector: String,
+    },
+    Tmpfs {
+        size: Option<u64>,
+    },
+    Secret(Guarded),
+    Ssh(Guarded),
 }
 
 #[derive(Debug, thiserror::Error)]

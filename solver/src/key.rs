@@ -1,13 +1,15 @@
 //! Keys: hashes of named, versioned field lists. The list is stored beside the result, so that two builds can be
 //! compared field by field; no secret ever enters one.
 
+mod exec;
+
 use boxwright_cache::digest::{ContentDigest, Digest};
 use boxwright_cache::record::CacheKey;
 use serde::Serialize;
 
 use crate::ir::{
-    Chmod, CopyAction, ExecOp, FileAction, FileOp, GitSource, HttpSource, ImageSource, MergeOp, MountSource,
-    Op, SourceOp, VertexId, redacted,
+    Chmod, CopyAction, FileAction, FileOp, GitSource, HttpSource, ImageSource, MergeOp, Op, SourceOp,
+    VertexId, redacted,
 };
 
 /// The fields of one vertex' key, in a fixed order.
@@ -36,7 +38,7 @@ impl KeyFields {
             Op::Source(SourceOp::Local(_)) => KeyFields::new("local/1"),
             Op::Source(SourceOp::Http(_)) => KeyFields::new("http/1"),
             Op::Source(SourceOp::Git(_)) => KeyFields::new("git/1"),
-            Op::Exec(exec) => exec_fields(exec, input),
+            Op::Exec(exec) => exec::fields(exec, input),
             Op::File(file) => file_fields(file, input),
             Op::Merge(merge) => merge_fields(merge, input),
         }
@@ -127,33 +129,6 @@ pub enum Purpose {
 fn image_fields(image: &ImageSource) -> KeyFields {
     let chain = image.chain.map_or_else(|| "empty".to_owned(), |c| c.to_string());
     KeyFields::new("image/1").with("chain", chain)
-}
-
-fn exec_fields(exec: &ExecOp, input: &dyn Fn(VertexId) -> InputKey) -> KeyFields {
-    let mut fields = KeyFields::new("exec/1")
-        .with_list("args", &exec.args)
-        .with_list("env", &exec.env)
-        .with("cwd", &exec.cwd)
-        .with("user", &exec.user)
-        .with("network", format!("{:?}", exec.network))
-        .with("platform", exec.platform.to_string())
-        .with_input("root", exec.root, input);
-    for (i, mount) in exec.mounts.iter().enumerate() {
-        let name = |field: &str| format!("mount.{i}.{field}");
-        fields =
-            fields.with(&name("target"), &mount.target).with(&name("read_only"), mount.read_only.to_string());
-        fields = match &mount.source {
-            MountSource::Inline { data, mode } => fields
-                .with(&name("inline"), blake3::hash(data).to_hex().as_str())
-                .with(&name("mode"), format!("{mode:o}")),
-            MountSource::Bind(bind) => fields.with(&name("selector"), &bind.selector).with_input(
-                &name("from"),
-                Some(bind.from),
-                input,
-            ),
-        };
-    }
-    fields
 }
 
 fn file_fields(file: &FileOp, input: &dyn Fn(VertexId) -> InputKey) -> KeyFields {

@@ -47,8 +47,16 @@ pub struct Env<'a> {
     pub jobs: usize,
     /// Look up by contents, and let an equal older result stand for a new one.
     pub cutoff: bool,
+    pub allowed: Allowed,
     pub events: Events,
     pub cancel: Cancel,
+}
+
+/// What a build may do beyond what every build may. Checked for whatever is solved, wherever it came from.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Allowed {
+    pub network_host: bool,
+    pub security_insecure: bool,
 }
 
 impl std::fmt::Debug for Env<'_> {
@@ -128,7 +136,22 @@ pub enum Material {
 pub fn solve(definition: &Definition, outputs: &[VertexId], env: &Env<'_>) -> Result<Solved, SolveError> {
     let needed = plan::reachable(definition, outputs);
     let _ = env.events.send(Event::Planned { vertices: needed.clone() });
+    check_allowed(definition, &needed, env.allowed)?;
     let pins = pin::pin(definition, &needed, env)?;
     let plan = plan::plan(definition, &needed, outputs, &pins, env)?;
     schedule::run(definition, outputs, pins, plan, env)
+}
+
+fn check_allowed(definition: &Definition, needed: &[VertexId], allowed: Allowed) -> Result<(), SolveError> {
+    for &vertex in needed {
+        let ir::Op::Exec(exec) = &definition.vertex(vertex).op else { continue };
+        let refused = [
+            ("network.host", exec.network == ir::NetworkMode::Host && !allowed.network_host),
+            ("security.insecure", exec.security == ir::SecurityMode::Insecure && !allowed.security_insecure),
+        ];
+        if let Some((entitlement, _)) = refused.iter().find(|(_, refused)| *refused) {
+            return Err(SolveError::Vertex { vertex, error: VertexError::NotAllowed { entitlement } });
+        }
+    }
+    Ok(())
 }

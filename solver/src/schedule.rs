@@ -15,7 +15,7 @@ use boxwright_cache::snapshot::Snapshot;
 
 use crate::error::{SolveError, VertexError};
 use crate::event::Event;
-use crate::ir::{Definition, Op, SourceOp, VertexId};
+use crate::ir::{Definition, Mount, Op, SourceOp, VertexId};
 use crate::key::{InputKey, KeyFields, Purpose};
 use crate::ops;
 use crate::pin::{Pin, Pins};
@@ -285,8 +285,12 @@ impl Task<'_> {
         self.execute(content_key)
     }
 
-    /// None while the content of an input is not known.
+    /// None while the content of an input is not known, and where something besides it may be written to: what a step
+    /// made of that is not told by what it was.
     fn content_key(&self) -> Option<CacheKey> {
+        if matches!(self.op, Op::Exec(exec) if exec.mounts.iter().any(Mount::is_written_input)) {
+            return None;
+        }
         let known = |input: &Input| match input {
             Input::Snapshot(snapshot) => snapshot.layers().is_empty() || snapshot.content().is_some(),
             Input::Local(_) => true,
@@ -305,12 +309,17 @@ impl Task<'_> {
     }
 
     fn execute(&self, content_key: Option<CacheKey>) -> Result<Outcome, VertexError> {
+        // Whoever waits for a cache keeps nobody from working.
+        let caches = match self.op {
+            Op::Exec(exec) => ops::exec::caches(exec, &self.inputs, self.no_cache, self.env, self.cancel)?,
+            _ => ops::exec::Caches::default(),
+        };
         let _slot = self.slots.take();
         self.cancel.check()?;
         let (at, started) = (SystemTime::now(), Instant::now());
         let _ = self.env.events.send(Event::Started { vertex: self.id, at });
         let mut snapshot = match self.op {
-            Op::Exec(exec) => ops::exec::run(self.id, exec, &self.inputs, self.env, self.cancel)?,
+            Op::Exec(exec) => ops::exec::run(self.id, exec, &self.inputs, &caches, self.env, self.cancel)?,
             Op::File(file) => {
                 let context = ops::file::Context { definition: self.definition, env: self.env };
                 ops::file::run(file, &self.inputs, &context, self.cancel)?

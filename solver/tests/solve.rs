@@ -15,7 +15,7 @@ use boxwright_cache::{Cancel, Store};
 use boxwright_solver::executor::{ExecError, ExecSpec, Executor};
 use boxwright_solver::ir::{
     About, BindMount, Definition, ExecOp, GitSource, HttpSource, Mount, MountSource, NetworkMode, Op,
-    SourceOp, Unkeyed, VertexId,
+    SecurityMode, SourceOp, Unkeyed, VertexId,
 };
 use boxwright_solver::{
     Env, Event, FetchError, How, HttpPin, LogStream, Material, Remote, SolveError, Solved, solve,
@@ -120,14 +120,18 @@ fn exec_with(
         cwd: "/".into(),
         user: String::new(),
         mounts,
-        network: NetworkMode::Host,
+        secret_env: Vec::new(),
+        network: NetworkMode::Default,
+        security: SecurityMode::Sandbox,
+        devices: Vec::new(),
+        hosts: Vec::new(),
         platform: Platform::host(),
     });
     definition.add(op, About { name: args.into(), no_cache, ..About::default() })
 }
 
 fn bind(from: VertexId) -> Mount {
-    let source = MountSource::Bind(BindMount { from, selector: "/".into() });
+    let source = MountSource::Bind(BindMount { from: Some(from), selector: "/".into() });
     Mount { target: "/from".into(), source, read_only: true }
 }
 
@@ -159,6 +163,7 @@ impl Bench {
             locals: HashMap::new(),
             jobs: 2,
             cutoff: true,
+            allowed: boxwright_solver::Allowed::default(),
             events,
             cancel: Cancel::new().unwrap(),
         };
@@ -318,7 +323,7 @@ fn every_vertex_leaves_its_field_list() {
     bench.solve(&definition, a).unwrap();
     let fields = recorded_fields(bench.dir.path());
     assert!(
-        fields.contains(r#""kind":"exec/1""#) && fields.contains(r#"["args","[\"write\",\"a\",\"1\"]"]"#),
+        fields.contains(r#""kind":"exec/2""#) && fields.contains(r#"["args","[\"write\",\"a\",\"1\"]"]"#),
         "{fields}"
     );
 }

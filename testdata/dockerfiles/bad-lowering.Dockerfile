@@ -3,7 +3,7 @@ FROM base AS one
 COPY --from=two /a /b
 COPY --chmod=999 a b
 COPY https://example.com/x /x
-RUN --mount=type=cache,target=/c x
+RUN --mount=type=cache,target=/ x
 STOPSIGNAL SIGNOPE
 EXPOSE 99999
 ENV A=${B:?needed}

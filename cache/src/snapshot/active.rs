@@ -3,6 +3,7 @@
 use std::os::fd::{AsFd as _, BorrowedFd, OwnedFd};
 
 use rustix::fs::{Mode, OFlags};
+use rustix::io::Errno;
 
 use super::{Layer, Unpacked};
 use crate::cancel::Cancel;
@@ -91,6 +92,15 @@ impl ActiveLayer {
         rustix::fs::renameat(self.store.dir(), &from, self.store.dir(), &to)
             .map_err(Error::io("naming layer", self.store.path().join(&to)))?;
         Ok(name)
+    }
+
+    /// Moves the directory to a place of the store (`caches/x`). False when something is there already.
+    pub(crate) fn place_as(&self, to: &str) -> Result<bool> {
+        match rustix::fs::renameat(self.store.dir(), format!("{}/fs", self.path), self.store.dir(), to) {
+            Ok(()) => Ok(true),
+            Err(Errno::NOTEMPTY | Errno::EXIST) => Ok(false),
+            Err(errno) => Err(Error::io("naming", self.store.path().join(to))(errno)),
+        }
     }
 
     pub(super) fn store(&self) -> &Store {

@@ -6,6 +6,7 @@
 //! ROOT/blobs/        compressed layers     ROOT/locks/    one file per key being made
 //! ROOT/layers/       unpacked layers       ROOT/tmp/      what is being made; renamed away when whole
 //! ROOT/stubs/        mount points          ROOT/containers/
+//! ROOT/caches/       cache mounts
 //! ```
 
 mod schema;

@@ -53,11 +53,10 @@ const BUILDX: &[&str] = &[
 
 #[rustfmt::skip]
 const BUILD: &[&str] = &[
-    "--add-host", "--allow", "--annotation", "--attest", "--build-context", "--builder", "--cache-from", "--cache-to",
+    "--annotation", "--attest", "--build-context", "--builder", "--cache-from", "--cache-to",
     "--call", "--cgroup-parent", "--check", "--compress", "--cpu-period", "--cpu-quota", "--cpu-shares", "-c",
     "--cpuset-cpus", "--cpuset-mems", "--debug", "--isolation", "--memory", "-m", "--memory-swap", "--metadata-file",
-    "--provenance", "--push", "--sbom", "--secret", "--security-opt", "--shm-size", "--squash",
-    "--ssh", "--ulimit",
+    "--provenance", "--push", "--sbom", "--security-opt", "--squash",
 ];
 
 #[rustfmt::skip]

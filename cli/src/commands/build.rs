@@ -8,6 +8,7 @@ use boxwright_cache::oci::Platform;
 use boxwright_solver::ir::NetworkMode;
 
 use super::Session;
+use crate::args::StepFlags;
 use crate::engine::{BuildRequest, Built, DockerfileSource, MAX_TEXT, Output, reference};
 use crate::error::{Error, Result};
 use crate::progress::{Plain, Quiet, Watch};
@@ -58,6 +59,8 @@ pub(crate) struct Build {
     /// Write the result elsewhere than into the store: `type=tar,dest=FILE`, or `-` for a tar on standard output
     #[arg(short, long, value_name = "DEST")]
     output: Vec<String>,
+    #[command(flatten)]
+    steps: StepFlags,
     /// Platform of the result; so far only this machine's
     #[arg(long, value_name = "OS/ARCH")]
     platform: Vec<String>,
@@ -114,6 +117,8 @@ impl Build {
             dockerfile,
             options: self.options()?,
             pull: self.pull,
+            allowed: self.steps.allowed(self.network == "host")?,
+            steps: self.steps.settings()?,
             tags: self.tag.iter().map(|t| reference(t)).collect::<Result<_>>()?,
             outputs: self.output.iter().map(|o| parse_output(o)).collect::<Result<_>>()?,
             epoch: config::source_date_epoch()?,
@@ -164,10 +169,12 @@ impl Build {
             no_cache_stages: self.no_cache_filter.clone(),
             platform: (!self.platform.is_empty()).then_some(host),
             network: match self.network.as_str() {
-                "default" | "" | "host" => NetworkMode::Host,
+                "default" | "" => NetworkMode::Default,
+                "host" => NetworkMode::Host,
                 "none" => NetworkMode::None,
                 other => return Err(Error::Later(format!("the network {other:?}"))),
             },
+            hosts: self.steps.hosts()?,
             ..boxwright_frontend::Options::default()
         })
     }

@@ -7,7 +7,7 @@ use crate::engine::{Pruned, Removed};
 use crate::error::{Error, Result};
 use crate::format;
 
-/// Forget results of build steps
+/// Forget results of build steps, and what cache mounts hold
 #[derive(Debug, clap::Args)]
 pub(crate) struct BuilderPrune {
     /// All of them, not only those that no image uses

@@ -41,6 +41,9 @@ pub struct BuildRequest {
     pub options: frontend::Options,
     /// Ask registries for bases although the store has them.
     pub pull: bool,
+    pub allowed: solver::Allowed,
+    /// What RUN gets besides what the Dockerfile says.
+    pub steps: executor::Settings,
     pub tags: Vec<Reference>,
     /// Where the result goes. The store when there is none.
     pub outputs: Vec<Output>,
@@ -79,7 +82,7 @@ impl Engine {
             .map_err(|diagnostics| failed(BuildFailure::of_meaning(&diagnostics, &source)))?;
         let mut warnings = parsed.diagnostics;
         warnings.append(&mut lowered.diagnostics);
-        let solved = self.solve(&lowered, known, input.locals, &source, watch)?;
+        let solved = self.solve(request, &lowered, known, input.locals, &source, watch)?;
         let result = snapshot_of(&lowered, &solved);
         created::fill_in(&mut lowered.image, &result, lowered.new_layers.len(), request.epoch)?;
         let image = output::export(self, &lowered.image, &result, request, watch)?;
@@ -88,6 +91,7 @@ impl Engine {
 
     fn solve(
         &self,
+        request: &BuildRequest,
         lowered: &Lowered,
         known: KnownBases,
         locals: HashMap<String, solver::LocalContext>,
@@ -95,7 +99,9 @@ impl Engine {
         watch: &dyn Watch,
     ) -> Result<Solved> {
         let definition = &lowered.definition;
-        let executor = executor::LocalExecutor::new(self.stubs()?, settings::of_host("/etc/resolv.conf")?);
+        let resolv_conf = settings::of_host("/etc/resolv.conf")?;
+        let steps = executor::Settings { resolv_conf, ..request.steps.clone() };
+        let executor = executor::LocalExecutor::new(self.stubs()?, steps);
         let (events, received) = std::sync::mpsc::channel();
         let remote = Fetcher { store: &self.store, client: &self.client, git: &self.git };
         let env = solver::Env {
@@ -106,6 +112,7 @@ impl Engine {
             locals,
             jobs: steps_at_once(),
             cutoff: true,
+            allowed: request.allowed,
             events,
             cancel: self.cancel.clone(),
         };

@@ -200,7 +200,7 @@ impl Logs {
 mod tests {
     use super::*;
     use boxwright_solver::LogStream;
-    use boxwright_solver::ir::{About, ExecOp, NetworkMode};
+    use boxwright_solver::ir::{About, ExecOp, NetworkMode, SecurityMode};
 
     fn run(args: &[&str]) -> (Definition, VertexId) {
         let exec = ExecOp {
@@ -211,7 +211,11 @@ mod tests {
             cwd: "/".into(),
             user: String::new(),
             mounts: vec![],
-            network: NetworkMode::Host,
+            secret_env: vec![],
+            network: NetworkMode::Default,
+            security: SecurityMode::Sandbox,
+            devices: vec![],
+            hosts: vec![],
             platform: boxwright_cache::oci::Platform::host(),
         };
         let mut definition = Definition::default();

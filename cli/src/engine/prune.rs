@@ -23,13 +23,15 @@ impl Engine {
         Ok(Pruned { removed: Vec::new(), freed: self.store.collect(Forget::None)?.bytes })
     }
 
-    /// Forgets results of build steps: all of them, or those that are part of no image.
+    /// Forgets results of build steps: all of them, or those that are part of no image; and removes the cache mounts
+    /// that no step uses right now.
     ///
     /// # Errors
     /// When they can't be removed.
     pub fn prune_builds(&self, all: bool) -> Result<Pruned> {
         let forget = if all { Forget::All } else { Forget::Unused };
-        Ok(Pruned { removed: Vec::new(), freed: self.store.collect(forget)?.bytes })
+        let caches = self.store.remove_unused_caches()?;
+        Ok(Pruned { removed: Vec::new(), freed: self.store.collect(forget)?.bytes + caches })
     }
 
     /// Removes images without a name, or all of them. A running container keeps its layers.

@@ -17,6 +17,8 @@ pub(crate) struct Identity {
     /// False where the kernel lets no process of this user namespace change its groups.
     pub(crate) may_set_groups: bool,
     pub(crate) capabilities: CapabilitySet,
+    /// Whoever the user is keeps the capabilities, and hands them on.
+    pub(crate) ambient: bool,
     pub(crate) filter: Option<Vec<sys::seccomp::Instruction>>,
     pub(crate) no_new_privileges: bool,
     pub(crate) limits: Vec<Limit>,
@@ -73,6 +75,9 @@ impl Identity {
     }
 
     fn switch_user(&self) -> Result<(), Errno> {
+        if self.ambient {
+            rustix::thread::set_keep_capabilities(true)?;
+        }
         if self.may_set_groups {
             rustix::thread::set_thread_groups(&self.groups)?;
         }
@@ -81,16 +86,22 @@ impl Identity {
     }
 
     /// Root has the set as permitted and effective; anybody else gets it as a bound only. Nothing is inheritable or
-    /// ambient.
+    /// ambient, unless it was asked for.
     fn keep_capabilities(&self) -> Result<(), Errno> {
         let all = CapabilitySet::from_bits_retain((1 << (LAST + 1)) - 1);
-        let kept = if self.uid.is_root() { self.capabilities & all } else { CapabilitySet::empty() };
+        let keeps = self.uid.is_root() || self.ambient;
+        let kept = if keeps { self.capabilities & all } else { CapabilitySet::empty() };
         // What the kernel or our own caller did not leave us can't be kept.
         let kept = kept & rustix::thread::capabilities(None)?.permitted;
+        let inheritable = if self.ambient { kept } else { CapabilitySet::empty() };
         rustix::thread::set_capabilities(
             None,
-            CapabilitySets { effective: kept, permitted: kept, inheritable: CapabilitySet::empty() },
-        )
+            CapabilitySets { effective: kept, permitted: kept, inheritable },
+        )?;
+        for capability in inheritable.iter() {
+            rustix::thread::configure_capability_in_ambient_set(capability, true)?;
+        }
+        Ok(())
     }
 }
 

@@ -67,8 +67,11 @@ pub(crate) enum Source {
         path: CString,
     },
     Proc,
-    /// The mount is what to use where a new sysfs is refused.
-    Sys(Option<OwnedFd>),
+    /// The fallback is what to use, read-only, where a new sysfs is refused.
+    Sys {
+        attributes: MountAttrFlags,
+        fallback: Option<OwnedFd>,
+    },
     /// A file system without options.
     New(&'static CStr, MountAttrFlags),
 }
@@ -194,8 +197,8 @@ impl Mounts {
                 clone_of(from.as_fd(), c"", true)?
             }
             Source::Proc => new(c"proc", NOT_EXECUTABLE)?,
-            Source::Sys(fallback) => {
-                match (new(c"sysfs", NOT_EXECUTABLE | MountAttrFlags::MOUNT_ATTR_RDONLY), fallback) {
+            Source::Sys { attributes, fallback } => {
+                match (new(c"sysfs", NOT_EXECUTABLE | *attributes), fallback) {
                     (Err(Errno::PERM), Some(host)) => {
                         place(host.as_fd(), target.as_fd(), MountAttrFlags::MOUNT_ATTR_RDONLY)?;
                         return open_in(host.as_fd(), c".", IN_ROOT).map(Some);

@@ -49,7 +49,8 @@ pub(super) fn lay_out(
     scratch.directory("empty")?;
     let mut list = List::default();
     let dev_fd = dev.dev.try_clone().map_err(Error::io("copying a descriptor", ""))?;
-    let (proc, sys) = list.system(spec.network, dev, console)?;
+    let own: Vec<&str> = mounts.iter().map(|mount| mount.target.as_str()).collect();
+    let (proc, sys) = list.system(spec, dev, console, &own)?;
     let mut made = Vec::new();
     for path in ["proc", "sys", "dev"] {
         made.extend(ensure_system(&root, path)?);
@@ -134,7 +135,13 @@ impl List {
     }
 
     /// What every container has, in docker's order. The positions of procfs and sysfs.
-    fn system(&mut self, network: Network, dev: Dev, console: Option<CString>) -> Result<(usize, usize)> {
+    fn system(
+        &mut self,
+        spec: &Spec,
+        dev: Dev,
+        console: Option<CString>,
+        own: &[&str],
+    ) -> Result<(usize, usize)> {
         let (directory, plain) = (Some(FileType::Directory), MountAttrFlags::empty());
         let proc = self.push("/proc", Source::Proc, None, plain, false)?;
         self.push("/dev", Source::Mount(dev.dev), directory, plain, false)?;
@@ -144,16 +151,22 @@ impl List {
         }
         let pts = dev.pts.try_clone().map_err(Error::io("copying a descriptor", ""))?;
         self.push("/dev/pts", Source::Mount(dev.pts), directory, plain, false)?;
-        let sys = self.push("/sys", Source::Sys(host_sys(network)?), None, plain, false)?;
+        let of_sys = if spec.writable_sys { plain } else { MountAttrFlags::MOUNT_ATTR_RDONLY };
+        let source = Source::Sys { attributes: of_sys, fallback: host_sys(spec.network)? };
+        let sys = self.push("/sys", source, None, plain, false)?;
         let quiet = MountAttrFlags::MOUNT_ATTR_NOSUID
             | MountAttrFlags::MOUNT_ATTR_NODEV
             | MountAttrFlags::MOUNT_ATTR_NOEXEC;
         if has_cgroup2() {
-            let read_only = MountAttrFlags::MOUNT_ATTR_RDONLY;
-            self.push("/sys/fs/cgroup", Source::New(c"cgroup2", quiet), directory, read_only, true)?;
+            self.push("/sys/fs/cgroup", Source::New(c"cgroup2", quiet), directory, of_sys, true)?;
         }
-        self.push("/dev/mqueue", Source::New(c"mqueue", quiet), directory, plain, true)?;
-        self.push("/dev/shm", Source::Mount(dev.shm), directory, plain, false)?;
+        // What the container has there itself takes their place.
+        if !own.contains(&"/dev/mqueue") {
+            self.push("/dev/mqueue", Source::New(c"mqueue", quiet), directory, plain, true)?;
+        }
+        if !own.contains(&"/dev/shm") {
+            self.push("/dev/shm", Source::Mount(dev.shm), directory, plain, false)?;
+        }
         if let Some(name) = console {
             self.push(
                 "/dev/console",

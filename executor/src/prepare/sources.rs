@@ -1,19 +1,26 @@
 //! What a container's own mounts show: each made as a detached mount, or as a file to be bound.
 
-use std::ffi::CString;
-use std::os::fd::{AsFd, OwnedFd};
+use std::ffi::{CStr, CString};
+use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 
 use rustix::fs::{
-    AtFlags, FileType, Mode, OFlags, ResolveFlags, Stat, chmodat, fchmod, fstat, mkdirat, openat, openat2,
+    AtFlags, FileType, Gid, Mode, OFlags, ResolveFlags, Stat, Uid, chmodat, chownat, fchmod, fstat, mkdirat,
+    openat, openat2,
 };
+use rustix::io::Errno;
 use rustix::mount::MountAttrFlags;
+use rustix::net::SocketAddrUnix;
 
 use crate::error::{Error, Result};
 use crate::init::{Hidden, Source};
 use crate::rootfs::{Overlay, tmpfs};
-use crate::spec::{Mount, MountSource, Spec, Upper};
+use crate::secret::Secret;
+use crate::spec::{Mount, MountSource, Owner, Spec, Upper};
 use crate::stub::Stubs;
 use crate::{dev, idmap};
+
+/// How many connections to a socket may wait.
+const BACKLOG: i32 = 16;
 
 /// A mount whose source exists, and so has a type.
 #[derive(Debug)]
@@ -30,6 +37,8 @@ pub(super) enum ReadySource {
     Mount(OwnedFd),
     Layers { mount: OwnedFd, path: CString },
     File { data: Vec<u8>, mode: u32 },
+    Secret { secret: Secret, owner: Owner },
+    Socket { socket: OwnedFd, owner: Owner },
 }
 
 /// Makes the sources of the spec's mounts, and sorts them: those that others may lie in come first.
@@ -52,12 +61,28 @@ fn make(mount: Mount, stubs: &Stubs) -> Result<Ready> {
             let bound = dev::bind(&fd, true).map_err(Error::io("binding for", &target))?;
             (kind(&fd)?, ReadySource::Mount(bound))
         }
-        MountSource::Tmpfs { size, mode } => {
-            (FileType::Directory, ReadySource::Mount(user_tmpfs(size, mode)?))
+        MountSource::Tmpfs { size, mode, exec } => {
+            (FileType::Directory, ReadySource::Mount(user_tmpfs(size, mode, exec)?))
         }
         MountSource::File { data, mode } => {
             attributes |= MountAttrFlags::MOUNT_ATTR_NODEV;
             (FileType::RegularFile, ReadySource::File { data, mode })
+        }
+        MountSource::Secret { secret, owner } => {
+            attributes |= MountAttrFlags::MOUNT_ATTR_NODEV
+                | MountAttrFlags::MOUNT_ATTR_NOSUID
+                | MountAttrFlags::MOUNT_ATTR_NOEXEC;
+            (FileType::RegularFile, ReadySource::Secret { secret, owner })
+        }
+        MountSource::Socket { socket, owner } => {
+            attributes |= MountAttrFlags::MOUNT_ATTR_NODEV;
+            (FileType::RegularFile, ReadySource::Socket { socket, owner })
+        }
+        MountSource::Layers { lowers, path, .. } if lowers.is_empty() => {
+            if path.split('/').any(|name| !matches!(name, "" | "." | "..")) {
+                return Err(no_source(&path, Errno::NOENT));
+            }
+            (FileType::Directory, ReadySource::Mount(user_tmpfs(None, Some(0o755), true)?))
         }
         MountSource::Layers { lowers, path, upper } => {
             read_only |= upper.is_none();
@@ -65,7 +90,7 @@ fn make(mount: Mount, stubs: &Stubs) -> Result<Ready> {
             let path = format!("./{path}");
             let resolve = ResolveFlags::IN_ROOT | ResolveFlags::NO_MAGICLINKS;
             let found = openat2(&mount, &path, OFlags::PATH | OFlags::CLOEXEC, Mode::empty(), resolve);
-            let found = found.map_err(Error::io("looking for mount source", &path[1..]))?;
+            let found = found.map_err(|errno| no_source(&path[2..], errno))?;
             let path = CString::new(path).map_err(|_| super::nul("a mount's source"))?;
             (kind(&found)?, ReadySource::Layers { mount, path })
         }
@@ -74,6 +99,13 @@ fn make(mount: Mount, stubs: &Stubs) -> Result<Ready> {
         attributes |= MountAttrFlags::MOUNT_ATTR_RDONLY;
     }
     Ok(Ready { target, kind, attributes, source })
+}
+
+fn no_source(path: &str, errno: Errno) -> Error {
+    match errno {
+        Errno::NOENT => Error::start(125, format!("mount source {path:?}: not found")),
+        errno => Error::io("looking for mount source", path)(errno),
+    }
 }
 
 fn stat(fd: &OwnedFd) -> Result<Stat> {
@@ -114,14 +146,16 @@ fn layers(lowers: &[OwnedFd], upper: Option<&Upper>, stubs: &Stubs) -> Result<Ow
     Overlay { lowers: top_first, upper, user_xattrs: idmap::in_user_namespace() }.mount()
 }
 
-fn user_tmpfs(size: Option<u64>, mode: u32) -> Result<OwnedFd> {
-    let quiet = MountAttrFlags::MOUNT_ATTR_NOSUID
-        | MountAttrFlags::MOUNT_ATTR_NODEV
-        | MountAttrFlags::MOUNT_ATTR_NOEXEC;
-    let (mode, size) = (format!("{mode:o}"), size.map(|s| s.to_string()));
-    let mut options = vec![(c"source", "tmpfs"), (c"mode", mode.as_str())];
+fn user_tmpfs(size: Option<u64>, mode: Option<u32>, exec: bool) -> Result<OwnedFd> {
+    let mut attributes = MountAttrFlags::MOUNT_ATTR_NOSUID | MountAttrFlags::MOUNT_ATTR_NODEV;
+    if !exec {
+        attributes |= MountAttrFlags::MOUNT_ATTR_NOEXEC;
+    }
+    let (mode, size) = (mode.map(|m| format!("{m:o}")), size.map(|s| s.to_string()));
+    let mut options = vec![(c"source", "tmpfs")];
+    options.extend(mode.as_deref().map(|m| (c"mode", m)));
     options.extend(size.as_deref().map(|s| (c"size", s)));
-    tmpfs(&options, quiet)
+    tmpfs(&options, attributes)
 }
 
 /// The tmpfs that holds what is bound into the container, each file and device by itself.
@@ -144,6 +178,12 @@ impl Scratch {
             ReadySource::File { data, mode } => {
                 self.file(&format!("file{n}"), &data, mode).map(Source::Scratch)
             }
+            ReadySource::Secret { secret, owner } => {
+                let name = self.file(&format!("secret{n}"), secret.bytes(), 0o600)?;
+                self.give(&name, owner)?;
+                Ok(Source::Scratch(name))
+            }
+            ReadySource::Socket { socket, owner } => self.socket(&format!("socket{n}"), &socket, owner),
             ReadySource::Layers { mount, path } => {
                 let again = mount.try_clone().map_err(Error::io("copying a descriptor", ""))?;
                 let at = self.directory(&format!("layers{n}"))?;
@@ -160,6 +200,27 @@ impl Scratch {
         chmodat(&self.mount, name, mode, AtFlags::empty()).map_err(error())?;
         openat(&self.mount, name, OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty())
             .map_err(error())
+    }
+
+    /// Binds a socket by a name that is short, however deep we are.
+    fn socket(&mut self, name: &str, socket: &OwnedFd, owner: Owner) -> Result<Source> {
+        let error = || Error::io("making the socket", name);
+        let path = format!("/proc/self/fd/{}/{name}", self.mount.as_raw_fd());
+        let address = SocketAddrUnix::new(path.as_str()).map_err(error())?;
+        rustix::net::bind(socket, &address).map_err(error())?;
+        rustix::net::listen(socket, BACKLOG).map_err(error())?;
+        let name = CString::new(name).map_err(|_| super::nul("a socket's name"))?;
+        self.give(&name, owner)?;
+        Ok(Source::Scratch(name))
+    }
+
+    fn give(&self, name: &CStr, owner: Owner) -> Result<()> {
+        let shown = name.to_string_lossy().into_owned();
+        let error = || Error::io("setting mode and owner of", &shown);
+        let Owner { mode, uid, gid } = owner;
+        let (uid, gid) = (Some(Uid::from_raw(uid)), Some(Gid::from_raw(gid)));
+        chownat(&self.mount, name, uid, gid, AtFlags::SYMLINK_NOFOLLOW).map_err(error())?;
+        chmodat(&self.mount, name, Mode::from_raw_mode(mode), AtFlags::empty()).map_err(error())
     }
 
     fn file(&mut self, name: &str, data: &[u8], mode: u32) -> Result<CString> {

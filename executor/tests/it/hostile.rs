@@ -99,7 +99,7 @@ fn nothing_is_mounted_over_a_part_of_proc() {
     let mut spec = sandbox.spec(&["true"]);
     spec.mounts = vec![Mount {
         target: "/alias".into(),
-        source: MountSource::Tmpfs { size: None, mode: 0o755 },
+        source: MountSource::Tmpfs { size: None, mode: Some(0o755), exec: false },
         read_only: false,
     }];
     assert!(try_run(spec).is_err());

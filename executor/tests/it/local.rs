@@ -7,10 +7,10 @@ use crate::fixture::busybox;
 use boxwright_cache::snapshot::Snapshot;
 use boxwright_cache::snapshot::tree::Kind;
 use boxwright_cache::{Cancel, Store};
-use boxwright_executor::{LocalExecutor, Stubs, open_directory};
+use boxwright_executor::{LocalExecutor, Settings, Stubs, open_directory};
 use boxwright_solver::event::LogStream;
 use boxwright_solver::executor::{ExecError, ExecMount, ExecMountSource, ExecSpec, Executor};
-use boxwright_solver::ir::NetworkMode;
+use boxwright_solver::ir::{NetworkMode, SecurityMode};
 
 struct Steps {
     _dir: tempfile::TempDir,
@@ -29,7 +29,9 @@ impl Steps {
         let dir = tempfile::tempdir().unwrap();
         let store = Store::open(&dir.path().join("store")).unwrap();
         let stubs = Stubs::new(open_directory(&store.path().join("stubs")).unwrap());
-        let executor = LocalExecutor::new(Arc::new(stubs), Some(b"nameserver 9.9.9.9\n".to_vec()));
+        let settings =
+            Settings { resolv_conf: Some(b"nameserver 9.9.9.9\n".to_vec()), ..Settings::default() };
+        let executor = LocalExecutor::new(Arc::new(stubs), settings);
         let layer = store.new_layer().unwrap();
         copy(busybox(), layer.fs());
         for name in directories {
@@ -51,7 +53,11 @@ impl Steps {
             env: vec!["PATH=/bin".to_owned()],
             cwd: "/".to_owned(),
             user: String::new(),
+            secret_env: Vec::new(),
             network: NetworkMode::None,
+            security: SecurityMode::Sandbox,
+            devices: Vec::new(),
+            hosts: Vec::new(),
             platform: boxwright_cache::oci::Platform::host(),
         }
     }

@@ -61,7 +61,7 @@ fn mounts_inside_mounts() {
         "-c",
         "cat /t/a/b; stat -c %a /t; df -k /t | tail -n1 | awk '{print $2}'; cat /dev/extra",
     ]);
-    let tmpfs = MountSource::Tmpfs { size: Some(1 << 20), mode: 0o1777 };
+    let tmpfs = MountSource::Tmpfs { size: Some(1 << 20), mode: Some(0o1777), exec: false };
     spec.mounts =
         vec![file("/t/a/b", "inner\n"), Mount { target: "/t".into(), source: tmpfs, read_only: false }];
     spec.mounts.push(file("/dev/extra", "e\n"));

@@ -8,7 +8,7 @@ use super::origin::Files;
 use super::stages::{Base, Command, Graph, Node};
 use super::state::{State, empty_image};
 use super::{Bases, Lowered, Options, ResolvedBase, config, copy, onbuild, run, scope};
-use crate::ast::{Dockerfile, Instruction, Kind, Word};
+use crate::ast::{Dockerfile, Instruction, Kind, MountFlag, Word};
 use crate::diagnostic::{Diagnostic, Diagnostics};
 use crate::syntax::{Lexer, Mode};
 
@@ -207,16 +207,16 @@ impl<'a> Build<'a> {
         match &instruction.kind {
             Kind::Add(_) => copy::lower(self, stage, instruction, None),
             Kind::Copy(copy) => {
-                let from = match (command.source, &copy.from) {
-                    (Some(source), Some(from)) => {
-                        let files = self.source_state(stage, source, from)?;
-                        Some(copy::From { files, place: self.graph.nodes[source].place() })
+                let from = match (command.sources.first(), &copy.from) {
+                    (Some(Some(source)), Some(from)) => {
+                        let files = self.source_state(stage, *source, from)?;
+                        Some(copy::From { files, place: self.graph.nodes[*source].place() })
                     }
                     _ => None,
                 };
                 copy::lower(self, stage, instruction, from)
             }
-            Kind::Run(run) => run::lower(self, stage, instruction, run),
+            Kind::Run(run) => run::lower(self, stage, command, run),
             Kind::Workdir(path) => run::workdir(self, stage, instruction, path),
             _ => config::lower(self, stage, instruction),
         }
@@ -234,6 +234,23 @@ impl<'a> Build<'a> {
         Err(Box::new(Diagnostic::error(message, from.span)))
     }
 
+    /// The same for a mount of RUN.
+    pub(super) fn mounted_state(
+        &self,
+        source: usize,
+        flag: &MountFlag,
+        target: &str,
+    ) -> Result<Option<VertexId>> {
+        if let Some(state) = &self.states[source] {
+            return Ok(state.root);
+        }
+        let from = flag.from.as_deref().unwrap_or_default();
+        let message = format!(
+            "cannot mount from stage {from:?} to {target:?}, stage needs to be defined before current command"
+        );
+        Err(Box::new(Diagnostic::error(message, flag.span)))
+    }
+
     /// Expands one word with the variables of the stage.
     pub(super) fn expand(&self, state: &State, word: &Word) -> Result<String> {
         self.lexer
@@ -248,7 +265,11 @@ impl<'a> Build<'a> {
 
     /// A line as progress shows it: variables expanded, the keyword in upper case.
     pub(super) fn shown(&self, state: &State, line: &str, mode: Mode) -> String {
-        let line = self.lexer.mode(mode).word(line, &state.env).unwrap_or_else(|_| line.to_owned());
+        self.shown_with(&state.env, line, mode)
+    }
+
+    pub(super) fn shown_with(&self, env: &scope::Env, line: &str, mode: Mode) -> String {
+        let line = self.lexer.mode(mode).word(line, env).unwrap_or_else(|_| line.to_owned());
         match line.split_once(' ') {
             Some((keyword, rest)) => format!("{} {rest}", keyword.to_uppercase()),
             None => line.to_uppercase(),

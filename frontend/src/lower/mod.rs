@@ -5,6 +5,7 @@ mod add;
 mod config;
 mod copy;
 mod instructions;
+mod mounts;
 mod onbuild;
 mod origin;
 mod paths;
@@ -19,7 +20,7 @@ use std::collections::{BTreeMap, HashMap};
 
 use boxwright_cache::oci::{ImageConfig, Platform};
 use boxwright_solver::Span;
-use boxwright_solver::ir::{Definition, ImageSource, NetworkMode, VertexId};
+use boxwright_solver::ir::{Definition, Host, ImageSource, NetworkMode, VertexId};
 
 use crate::ast::Dockerfile;
 use crate::diagnostic::{Diagnostic, Diagnostics};
@@ -44,6 +45,8 @@ pub struct Options {
     pub build_platform: Platform,
     /// Of RUN without `--network`.
     pub network: NetworkMode,
+    /// Further names in the hosts file of RUN.
+    pub hosts: Vec<Host>,
     /// What COPY and ADD read.
     pub context: Origin,
 }
@@ -66,6 +69,7 @@ impl Default for Options {
             platform: None,
             build_platform: Platform::host(),
             network: NetworkMode::default(),
+            hosts: Vec::new(),
             context: Origin::Local("context".to_owned()),
         }
     }

@@ -26,15 +26,18 @@ pub(super) fn command<'a>(graph: &mut Graph<'a>, text: &str, span: Span) -> Resu
     };
     let mut instruction = trigger(text).map_err(here)?;
     instruction.span = span;
-    let source =
-        graph.source_of(&instruction, Lexer::new('\\')).map_err(|error| vec![placed(*error, text, span)])?;
-    if let (Some(source), Kind::Copy(_)) = (source, &instruction.kind) {
-        let node = &mut graph.nodes[source];
+    if let Kind::Run(run) = &mut instruction.kind {
+        run.mounts.iter_mut().for_each(|mount| mount.span = span);
+    }
+    let sources =
+        graph.sources_of(&instruction, Lexer::new('\\')).map_err(|error| vec![placed(*error, text, span)])?;
+    for source in sources.iter().flatten() {
+        let node = &mut graph.nodes[*source];
         if node.image_only {
             node.span = span;
         }
     }
-    Ok(Command { instruction: Cow::Owned(instruction), source, on_build: true })
+    Ok(Command { instruction: Cow::Owned(instruction), sources, on_build: true })
 }
 
 /// A diagnostic about a trigger, which has no place in the Dockerfile but for the FROM line.

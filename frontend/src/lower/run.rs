@@ -1,10 +1,12 @@
 //! RUN and WORKDIR.
 
 use boxwright_solver::ir::{
-    ExecOp, FileAction, FileOp, MkdirAction, Mount, MountSource, Op, OwnerSpec, Unkeyed,
+    Device, ExecOp, FileAction, FileOp, MkdirAction, Mount, MountSource, Op, OwnerSpec, SecurityMode, Unkeyed,
 };
 
-use super::instructions::{Build, Result, StageRun, unsupported};
+use super::instructions::{Build, Result, StageRun};
+use super::mounts::Mounts;
+use super::stages::Command;
 use super::state::State;
 use crate::ast::{CommandLine, Heredoc, Instruction, Run, Word};
 use crate::diagnostic::Diagnostic;
@@ -16,30 +18,38 @@ const PIPES: &str = "/dev/pipes/";
 pub(super) fn lower(
     build: &mut Build<'_>,
     stage: &mut StageRun<'_>,
-    instruction: &Instruction,
+    command: &Command<'_>,
     run: &Run,
 ) -> Result<()> {
-    refuse_unsupported(run)?;
+    let instruction = &*command.instruction;
     let script =
         Script::of(&run.line).map_err(|message| Box::new(Diagnostic::error(message, instruction.span)))?;
     let args = if run.line.shell { with_shell(&stage.state, &script.args) } else { script.args };
     if args.is_empty() {
         return Err(Box::new(Diagnostic::error("arguments are required", instruction.span)));
     }
+    let mounts = Mounts::lower(build, stage, command, run)?;
     let text = format!("{}{}", instruction.original, script.summary);
-    let shown = build.shown(&stage.state, &text, Mode { raw_quotes: true, skip_unset: true, ..Mode::PLAIN });
+    let mode = Mode { raw_quotes: true, skip_unset: true, ..Mode::PLAIN };
+    let shown = build.shown_with(&mounts.shown_env(&stage.state), &text, mode);
     let about = stage.about(&shown, instruction);
     let state = &mut stage.state;
     let created_by = format!("RUN {} # buildkit", history(&args, state));
+    let mut env = state.env.entries();
+    env.extend(mounts.agent(&state.env));
     let op = ExecOp {
         root: state.root,
         args,
-        env: state.env.entries(),
+        env,
         unkeyed_env: Unkeyed(build.proxies.clone()),
         cwd: state.dir.clone(),
         user: state.image.config.user.clone(),
-        mounts: script.mounts,
+        mounts: script.mounts.into_iter().chain(mounts.list).collect(),
+        secret_env: mounts.secret_env,
         network: build.network(run.network.as_ref()),
+        security: security(run),
+        devices: devices(run),
+        hosts: build.options.hosts.clone(),
         platform: state.platform.clone(),
     };
     let vertex = build.definition.add(Op::Exec(op), about);
@@ -47,17 +57,16 @@ pub(super) fn lower(
     Ok(())
 }
 
-fn refuse_unsupported(run: &Run) -> Result<()> {
-    if let Some(mount) = run.mounts.first() {
-        return Err(unsupported("RUN --mount", mount.span));
-    }
-    if let Some(device) = run.devices.first() {
-        return Err(unsupported("RUN --device", device.span));
-    }
+fn security(run: &Run) -> SecurityMode {
     match &run.security {
-        Some(word) if word.text != "sandbox" => Err(unsupported("RUN --security=insecure", word.span)),
-        _ => Ok(()),
+        Some(word) if word.text == "insecure" => SecurityMode::Insecure,
+        _ => SecurityMode::Sandbox,
     }
+}
+
+fn devices(run: &Run) -> Vec<Device> {
+    let devices = run.devices.iter();
+    devices.map(|device| Device { name: device.name.clone(), required: device.required }).collect()
 }
 
 /// What documents make of a command line.

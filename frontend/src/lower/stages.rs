@@ -9,7 +9,7 @@ use boxwright_solver::Span;
 use super::onbuild;
 use super::scope::{self, Env};
 use super::{Bases, Options};
-use crate::ast::{Dockerfile, Instruction, Kind, Stage, Word};
+use crate::ast::{Copy, Dockerfile, Instruction, Kind, MountFlag, Stage, Word};
 use crate::diagnostic::{Diagnostic, Diagnostics};
 use crate::notation::quote;
 use crate::syntax::Lexer;
@@ -55,8 +55,8 @@ impl Node<'_> {
 #[derive(Debug)]
 pub(super) struct Command<'a> {
     pub(super) instruction: Cow<'a, Instruction>,
-    /// What COPY `--from` names.
-    pub(super) source: Option<usize>,
+    /// What COPY `--from` names, or the `from` of each mount of RUN.
+    pub(super) sources: Vec<Option<usize>>,
     /// It came from the base as an ONBUILD trigger: its words have no place in this Dockerfile.
     pub(super) on_build: bool,
 }
@@ -68,6 +68,8 @@ pub(super) struct Graph<'a> {
     pub(super) globals: Env,
     pub(super) target: usize,
     names: HashMap<&'a str, usize>,
+    /// How many of the nodes are stages of the Dockerfile.
+    stages: usize,
 }
 
 type Result<T> = std::result::Result<T, Box<Diagnostic>>;
@@ -83,7 +85,8 @@ impl<'a> Graph<'a> {
             return Err(vec![Diagnostic::error("dockerfile contains no stages to build", Span::default())]);
         }
         let globals = scope::global(dockerfile, options, &mut errors);
-        let mut graph = Graph { nodes: Vec::new(), globals, target: 0, names: HashMap::new() };
+        let stages = dockerfile.stages.len();
+        let mut graph = Graph { nodes: Vec::new(), globals, target: 0, names: HashMap::new(), stages };
         for (index, stage) in dockerfile.stages.iter().enumerate() {
             graph.add_stage(index, stage, dockerfile.escape, &mut errors);
         }
@@ -180,10 +183,10 @@ impl<'a> Graph<'a> {
         let lexer = Lexer::new(dockerfile.escape);
         for (index, stage) in dockerfile.stages.iter().enumerate() {
             for instruction in &stage.commands {
-                match self.source_of(instruction, lexer) {
-                    Ok(source) => {
+                match self.sources_of(instruction, lexer) {
+                    Ok(sources) => {
                         let instruction = Cow::Borrowed(instruction);
-                        self.nodes[index].commands.push(Command { instruction, source, on_build: false });
+                        self.nodes[index].commands.push(Command { instruction, sources, on_build: false });
                     }
                     Err(error) => errors.push(*error),
                 }
@@ -191,9 +194,31 @@ impl<'a> Graph<'a> {
         }
     }
 
-    /// What COPY `--from` names: a stage, by name or index, or else an image, which becomes a node.
-    pub(super) fn source_of(&mut self, instruction: &Instruction, lexer: Lexer) -> Result<Option<usize>> {
-        let Kind::Copy(copy) = &instruction.kind else { return Ok(None) };
+    /// What COPY `--from` and the mounts of RUN name: a stage, by name or index, or else an image, which becomes a
+    /// node.
+    pub(super) fn sources_of(
+        &mut self,
+        instruction: &Instruction,
+        lexer: Lexer,
+    ) -> Result<Vec<Option<usize>>> {
+        match &instruction.kind {
+            Kind::Copy(copy) => Ok(vec![self.copied_from(copy, lexer)?]),
+            Kind::Run(run) => run.mounts.iter().map(|mount| self.mounted_from(mount)).collect(),
+            _ => Ok(Vec::new()),
+        }
+    }
+
+    /// A number that is none of a stage is taken for the name of an image, other than after COPY.
+    fn mounted_from(&mut self, mount: &MountFlag) -> Result<Option<usize>> {
+        let Some(from) = &mount.from else { return Ok(None) };
+        let index = from.parse().ok().filter(|index| *index < self.stages);
+        match index.or_else(|| self.names.get(from.to_lowercase().as_str()).copied()) {
+            Some(stage) => Ok(Some(stage)),
+            None => self.add_image(&Word { text: from.clone(), span: mount.span }).map(Some),
+        }
+    }
+
+    fn copied_from(&mut self, copy: &Copy, lexer: Lexer) -> Result<Option<usize>> {
         let Some(from) = &copy.from else { return Ok(None) };
         let fail = |message: String| Box::new(Diagnostic::error(message, from.span));
         if lexer.word(&from.text, &Env::default()).map_err(fail)? != from.text {
@@ -279,7 +304,7 @@ impl<'a> Graph<'a> {
                 continue;
             }
             let node = &self.nodes[index];
-            pending.extend(node.commands.iter().filter_map(|command| command.source));
+            pending.extend(node.commands.iter().flat_map(|command| command.sources.iter().flatten()));
             pending.extend(if let Base::Stage(base) = node.base { Some(base) } else { None });
         }
         reachable
@@ -289,32 +314,37 @@ impl<'a> Graph<'a> {
     fn cycle(&self) -> Option<Diagnostic> {
         let mut seen = vec![false; self.nodes.len()];
         for root in 0..self.nodes.len() {
-            // The path from the root, each with the commands that are still to be followed.
-            let mut path = vec![(root, self.nodes[root].commands.iter())];
+            // The path from the root, each with what is still to be followed.
+            let mut path = vec![(root, sources(&self.nodes[root]))];
             let mut on_path = vec![root];
             if std::mem::replace(&mut seen[root], true) {
                 continue;
             }
-            while let Some((_, commands)) = path.last_mut() {
-                let Some(command) = commands.next() else {
+            while let Some((_, named)) = path.last_mut() {
+                let Some((next, command)) = named.next() else {
                     path.pop();
                     on_path.pop();
                     continue;
                 };
-                let Some(next) = command.source else { continue };
                 if on_path.contains(&next) {
                     let message =
                         format!("circular dependency detected on stage: {}", self.nodes[root].label);
                     return Some(Diagnostic::error(message, command.instruction.span));
                 }
                 if !std::mem::replace(&mut seen[next], true) {
-                    path.push((next, self.nodes[next].commands.iter()));
+                    path.push((next, sources(&self.nodes[next])));
                     on_path.push(next);
                 }
             }
         }
         None
     }
+}
+
+/// What a node's commands name, each with the command that does.
+fn sources<'n, 'a>(node: &'n Node<'a>) -> Box<dyn Iterator<Item = (usize, &'n Command<'a>)> + 'n> {
+    let named = |command: &'n Command<'a>| command.sources.iter().flatten().map(move |at| (*at, command));
+    Box::new(node.commands.iter().flat_map(named))
 }
 
 /// A name that no registry could have is refused before anything is asked.

@@ -3,6 +3,7 @@
 use super::flags::{self, Takes};
 use super::healthcheck;
 use super::heredoc::{chomp, parse_heredoc_word};
+use super::{device, mount};
 use crate::ast::{ArgWord, CommandLine, Copy, From, Heredoc, Instruction, Kind, Node, Pair, Run, Word};
 use crate::diagnostic::Diagnostic;
 use crate::notation::quote;
@@ -224,6 +225,8 @@ fn command_line(node: &Node) -> CommandLine {
 
 fn run(node: &Node) -> Result<Run> {
     let flags = flags::read(node, &RUN_FLAGS)?;
+    let devices = flags.many("device").iter().map(device::parse).collect::<Result<_>>()?;
+    let mounts = flags.many("mount").iter().map(mount::split).collect::<Result<_>>()?;
     let one_of = |name: &str, what: &str, allowed: &[&str]| match flags.one(name) {
         Some(word) if !allowed.contains(&word.text.as_str()) => {
             Err(error(format!("invalid {what} {}", quote(&word.text)), &word))
@@ -232,10 +235,10 @@ fn run(node: &Node) -> Result<Run> {
     };
     Ok(Run {
         line: command_line(node),
-        mounts: flags.many("mount"),
+        mounts,
         network: one_of("network", "network mode", &NETWORKS)?,
         security: one_of("security", "security mode", &SECURITY)?,
-        devices: flags.many("device"),
+        devices,
     })
 }
 

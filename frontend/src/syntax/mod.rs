@@ -1,6 +1,7 @@
 //! Text to syntax tree, in layers as BuildKit's parser has them: lines, nodes, instructions. Never fails: it gives
 //! what it understood, and diagnostics for the rest.
 
+mod device;
 mod directive;
 mod expand;
 mod flags;
@@ -9,6 +10,7 @@ mod healthcheck;
 mod heredoc;
 mod instruction;
 mod line;
+pub mod mount;
 mod node;
 mod words;
 

@@ -6,8 +6,9 @@ mod source;
 
 pub use chmod::{BadMode, Chmod};
 pub use op::{
-    BindMount, CopyAction, ExecOp, FileAction, FileOp, ImageSource, LocalSource, MergeOp, MkdirAction,
-    MkfileAction, Mount, MountSource, NetworkMode, Op, OwnerSpec, SourceOp, Unkeyed,
+    BindMount, CacheMount, CopyAction, Device, ExecOp, FileAction, FileOp, FileOwner, Guarded, Host,
+    ImageSource, LocalSource, MergeOp, MkdirAction, MkfileAction, Mount, MountSource, NetworkMode, Op,
+    OwnerSpec, SecretEnv, SecurityMode, Sharing, SourceOp, Unkeyed,
 };
 
 pub use source::{GitSource, HttpSource, redacted};

@@ -1,6 +1,7 @@
 //! The operations. Every field is part of a vertex' identity; what must not be is in [`super::About`].
 
 use boxwright_cache::digest::{ChainId, Digest};
+pub use boxwright_cache::mount::Sharing;
 use boxwright_cache::oci::Platform;
 
 use super::source::{GitSource, HttpSource};
@@ -63,7 +64,14 @@ pub struct ExecOp {
     /// As USER has it: `name[:group]` or `uid[:gid]`; empty is root.
     pub user: String,
     pub mounts: Vec<Mount>,
+    /// Secrets that the process finds in its environment.
+    pub secret_env: Vec<SecretEnv>,
     pub network: NetworkMode,
+    pub security: SecurityMode,
+    /// By CDI name.
+    pub devices: Vec<Device>,
+    /// Further names of the hosts file.
+    pub hosts: Vec<Host>,
     pub platform: Platform,
 }
 
@@ -85,9 +93,42 @@ impl<T> std::hash::Hash for Unkeyed<T> {
 
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 pub enum NetworkMode {
+    /// Whatever the executor gives to steps that ask for nothing.
     #[default]
+    Default,
+    /// That of the host, which has to be allowed.
     Host,
     None,
+}
+
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub enum SecurityMode {
+    #[default]
+    Sandbox,
+    /// With all that root may do, which has to be allowed.
+    Insecure,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct Device {
+    pub name: String,
+    /// Without it the step fails where there is no such device.
+    pub required: bool,
+}
+
+/// A name of the hosts file; where it leads is no part of what a step is.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct Host {
+    pub name: String,
+    pub address: Unkeyed<String>,
+}
+
+/// A variable whose value is a secret, which is known to the executor alone.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct SecretEnv {
+    pub name: String,
+    pub id: String,
+    pub required: bool,
 }
 
 /// Something visible in the container that is not part of its root.
@@ -105,13 +146,51 @@ pub enum MountSource {
     Inline { data: Vec<u8>, mode: u32 },
     /// A file or directory of another vertex' result; writes are discarded.
     Bind(BindMount),
+    /// A directory that outlives the build.
+    Cache(CacheMount),
+    /// Empty at first, gone in the end; `size` in bytes.
+    Tmpfs { size: Option<u64> },
+    /// A file with a secret, if there is one of that id.
+    Secret(Guarded),
+    /// The socket of an ssh agent, if one of that id is forwarded.
+    Ssh(Guarded),
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct BindMount {
-    pub from: VertexId,
+    /// None: an empty root file system.
+    pub from: Option<VertexId>,
     /// Path in that result; resolved inside it.
     pub selector: String,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct CacheMount {
+    pub id: String,
+    pub sharing: Sharing,
+    /// What is in it when it is new; None: nothing.
+    pub from: Option<VertexId>,
+    /// Path in `from`, or without that in the directory itself.
+    pub selector: String,
+    /// Of a new one.
+    pub owner: FileOwner,
+}
+
+/// Something of the caller that is handed to a process and kept nowhere.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct Guarded {
+    pub id: String,
+    /// Without it nothing is mounted where the caller has none.
+    pub required: bool,
+    pub owner: FileOwner,
+}
+
+/// What is not given is the default of the thing.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub struct FileOwner {
+    pub mode: Option<u32>,
+    pub uid: Option<u32>,
+    pub gid: Option<u32>,
 }
 
 /// Changes to a file system that need no process, applied in order; its result is `base` with one more layer.
@@ -184,6 +263,35 @@ pub struct MergeOp {
     pub upper: VertexId,
 }
 
+impl Mount {
+    /// Whether it shows the result of another vertex in a way that lets it be changed.
+    pub fn is_written_input(&self) -> bool {
+        !self.read_only && self.source.from().is_some()
+    }
+}
+
+impl MountSource {
+    /// As RUN names it; a document of RUN has no name there.
+    pub fn kind(&self) -> &'static str {
+        match self {
+            MountSource::Inline { .. } => "inline",
+            MountSource::Bind(_) => "bind",
+            MountSource::Cache(_) => "cache",
+            MountSource::Tmpfs { .. } => "tmpfs",
+            MountSource::Secret(_) => "secret",
+            MountSource::Ssh(_) => "ssh",
+        }
+    }
+
+    fn from(&self) -> Option<VertexId> {
+        match self {
+            MountSource::Bind(bind) => bind.from,
+            MountSource::Cache(cache) => cache.from,
+            _ => None,
+        }
+    }
+}
+
 impl Op {
     /// The vertices this one needs, without duplicates, in a fixed order.
     pub fn inputs(&self) -> Vec<VertexId> {
@@ -198,9 +306,7 @@ impl Op {
             Op::Exec(exec) => {
                 need(exec.root);
                 for mount in &exec.mounts {
-                    if let MountSource::Bind(bind) = &mount.source {
-                        need(Some(bind.from));
-                    }
+                    need(mount.source.from());
                 }
             }
             Op::File(file) => {

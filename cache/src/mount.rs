@@ -1,0 +1,392 @@
+//! Cache mounts: directories that outlive builds. Each lies in `caches/` with a file that whoever uses it keeps
+//! locked: a holder that dies, however it dies, frees it. No path is ever made of an id.
+
+use std::collections::HashMap;
+use std::ffi::OsStr;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::path::{Path, PathBuf};
+
+use rustix::fs::{AtFlags, FlockOperation, Mode, OFlags, fstat, mkdirat, openat, statat};
+use rustix::io::Errno;
+
+use crate::cancel::Cancel;
+use crate::digest::Digest;
+use crate::error::{Error, Result};
+use crate::layer::{DirSink, LayerSink as _, Metadata};
+use crate::lease::remove_tree;
+use crate::snapshot::owner::OwnerView;
+use crate::snapshot::tree::{Kind, Tree};
+use crate::snapshot::{ActiveLayer, Snapshot};
+use crate::store::{Store, unique_name};
+
+/// Who may use a cache at the same time.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum Sharing {
+    /// Any number of users.
+    #[default]
+    Shared,
+    /// One; another gets a cache of its own.
+    Private,
+    /// One; another waits.
+    Locked,
+}
+
+/// A cache as somebody asks for it. `id`, `base` and `top` make it another than others.
+#[derive(Debug)]
+pub struct Wanted<'a> {
+    pub id: &'a str,
+    /// What is in a new one: a path in a snapshot.
+    pub base: Option<(&'a Snapshot, &'a str)>,
+    /// Mode and owner of the top of a new one, where they are not those of the base, or 0755 and root's.
+    pub top: [Option<u32>; 3],
+    pub sharing: Sharing,
+    /// What is there is thrown away.
+    pub fresh: bool,
+}
+
+/// A cache in use. Dropping it frees it.
+#[derive(Debug)]
+pub struct CacheDir {
+    _lock: OwnedFd,
+    data: OwnedFd,
+}
+
+impl CacheDir {
+    /// The directory (or file, where the base is one), as a place only.
+    pub fn data(&self) -> BorrowedFd<'_> {
+        self.data.as_fd()
+    }
+}
+
+const CACHES: &str = "caches";
+const LOCK: &str = "lock";
+const DATA: &str = "data";
+/// The id, for people.
+const ABOUT: &str = "id";
+const DEFAULT_MODE: u32 = 0o755;
+
+impl Wanted<'_> {
+    /// What its directories are called, but for a number: no id becomes a path.
+    pub fn name(&self) -> String {
+        let base = self.base.map(|(snapshot, path)| {
+            let layers: Vec<String> = snapshot.diff_ids().iter().map(|id| id.0.to_string()).collect();
+            let content = snapshot.content().map_or_else(|| layers.join(" "), |content| content.hex());
+            (content, path)
+        });
+        Digest::of(format!("{:?}", (self.id, base, self.top)).as_bytes()).hex()[..32].to_owned()
+    }
+}
+
+impl Store {
+    /// Finds or makes a cache, and waits for it where that was asked for.
+    ///
+    /// # Errors
+    /// [`Error::Cancelled`] while it waits; when there is nothing at the base's path; when it can't be made.
+    pub fn cache_dir(&self, wanted: &Wanted<'_>, cancel: &Cancel) -> Result<CacheDir> {
+        let caches = open_caches(self)?;
+        let mut search = Search { store: self, caches, name: wanted.name(), wanted, fresh: wanted.fresh };
+        loop {
+            cancel.check()?;
+            match search.free(cancel)? {
+                Some(found) => return Ok(found),
+                None => crate::lock::wait(cancel)?,
+            }
+        }
+    }
+
+    /// Removes every cache that nobody uses. Gives the bytes of their files, as their sizes say.
+    ///
+    /// # Errors
+    /// When they can't be removed.
+    pub fn remove_unused_caches(&self) -> Result<u64> {
+        let caches = open_caches(self)?;
+        let path = self.path().join(CACHES);
+        let mut freed = 0;
+        for entry in std::fs::read_dir(&path).map_err(Error::io("listing", &path))? {
+            let name = entry.map_err(Error::io("listing", &path))?.file_name();
+            let Some(name) = name.to_str() else { continue };
+            if let Held::Here(_lock) = hold(&caches, name, FlockOperation::NonBlockingLockExclusive)? {
+                freed += size_below(&path.join(name));
+                discard(self, name)?;
+            }
+        }
+        Ok(freed)
+    }
+}
+
+struct Search<'a> {
+    store: &'a Store,
+    caches: OwnedFd,
+    name: String,
+    wanted: &'a Wanted<'a>,
+    fresh: bool,
+}
+
+/// What came of an attempt to lock a cache.
+enum Held {
+    Here(OwnedFd),
+    InUse,
+    Missing,
+}
+
+impl Search<'_> {
+    /// One that may be used now; none where the only one that will do is in use.
+    fn free(&mut self, cancel: &Cancel) -> Result<Option<CacheDir>> {
+        let mut number = 0;
+        loop {
+            let name = format!("{}-{number}", self.name);
+            let alone = self.fresh || self.wanted.sharing != Sharing::Shared;
+            let how = if alone {
+                FlockOperation::NonBlockingLockExclusive
+            } else {
+                FlockOperation::NonBlockingLockShared
+            };
+            match hold(&self.caches, &name, how)? {
+                Held::Here(_lock) if self.fresh => {
+                    discard(self.store, &name)?;
+                    self.fresh = false;
+                }
+                Held::Here(lock) => {
+                    let data = open_at(&self.caches, &format!("{name}/{DATA}"), OFlags::PATH)
+                        .map_err(Error::io("opening cache", self.store.path().join(CACHES).join(&name)))?;
+                    return Ok(Some(CacheDir { _lock: lock, data }));
+                }
+                Held::InUse if self.wanted.sharing == Sharing::Locked => return Ok(None),
+                Held::InUse => number += 1,
+                Held::Missing => self.make(&name, cancel)?,
+            }
+        }
+    }
+
+    /// Makes it aside and gives it its name. Another process may have been faster.
+    fn make(&mut self, name: &str, cancel: &Cancel) -> Result<()> {
+        let new = self.store.new_layer()?;
+        match self.wanted.base {
+            Some((snapshot, path)) => copy(snapshot, path, &new, cancel)?,
+            None => {
+                mkdirat(new.fs(), DATA, Mode::RWXU).map_err(Error::io("making cache", self.wanted.id))?;
+                set_top(&new, &Metadata { mode: DEFAULT_MODE, ..Metadata::default() })?;
+            }
+        }
+        self.set_wanted_top(&new)?;
+        for (file, content) in [(LOCK, ""), (ABOUT, self.wanted.id)] {
+            let flags = OFlags::CREATE | OFlags::EXCL | OFlags::WRONLY | OFlags::CLOEXEC;
+            let file = openat(new.fs(), file, flags, Mode::RUSR | Mode::WUSR)
+                .map_err(Error::io("making cache", self.wanted.id))?;
+            rustix::io::write(&file, content.as_bytes())
+                .map_err(Error::io("making cache", self.wanted.id))?;
+        }
+        self.fresh = false;
+        new.place_as(&format!("{CACHES}/{name}")).map(drop)
+    }
+
+    fn set_wanted_top(&self, new: &ActiveLayer) -> Result<()> {
+        if self.wanted.top == [None; 3] {
+            return Ok(());
+        }
+        let stat = statat(new.fs(), DATA, AtFlags::SYMLINK_NOFOLLOW)
+            .map_err(Error::io("making cache", self.wanted.id))?;
+        let [mode, uid, gid] = self.wanted.top;
+        let meta = Metadata {
+            mode: mode.unwrap_or(stat.st_mode) & 0o7777,
+            uid: uid.unwrap_or_default(),
+            gid: gid.unwrap_or_default(),
+            ..Metadata::default()
+        };
+        set_top(new, &meta)
+    }
+}
+
+fn set_top(new: &ActiveLayer, meta: &Metadata) -> Result<()> {
+    let top = open_at(new.fs(), DATA, OFlags::RDONLY).map_err(Error::io("making", "a cache"))?;
+    OwnerView::current().write(top.as_fd(), meta).map_err(|(doing, errno)| Error::io(doing, "a cache")(errno))
+}
+
+/// Copies what is at `path` of the snapshot, with all below it, to be the data of a cache.
+fn copy(snapshot: &Snapshot, path: &str, new: &ActiveLayer, cancel: &Cancel) -> Result<()> {
+    let tree = snapshot.tree(cancel)?;
+    let top = tree.lookup(path, true)?;
+    let not_found = || Error::NotFound { what: "cache base", name: path.to_owned() };
+    let top = top.ok_or_else(not_found)?.path;
+    let fs = new.fs().try_clone_to_owned().map_err(Error::io("opening", "a new cache"))?;
+    let mut sink = DirSink::new(fs, OwnerView::current());
+    let mut first: HashMap<(u64, u64), PathBuf> = HashMap::new();
+    for node in tree.walk(&top)? {
+        cancel.check()?;
+        let node = node?;
+        let below = node.path.strip_prefix(&top).unwrap_or(Path::new(""));
+        let place = if below == Path::new("") { PathBuf::from(DATA) } else { Path::new(DATA).join(below) };
+        if let Some(first) = node.group.and_then(|group| first.get(&group)) {
+            sink.hard_link(&place, first)?;
+            continue;
+        }
+        put(&mut sink, &tree, &node, &place)?;
+        if let Some(group) = node.group {
+            first.insert(group, place);
+        }
+    }
+    sink.finish().map(drop)
+}
+
+/// Sockets are nobody's, and devices could not be opened where the cache is mounted.
+fn put(sink: &mut DirSink, tree: &Tree, node: &crate::snapshot::tree::Node, place: &Path) -> Result<()> {
+    match &node.kind {
+        Kind::Dir => sink.dir(place, &node.meta),
+        Kind::File => {
+            let extent = tree.open(node)?;
+            sink.file(place, &node.meta, extent.len, &mut extent.reader())
+        }
+        Kind::Symlink(target) => sink.symlink(place, &node.meta, OsStr::new(target)),
+        Kind::Node(_) | Kind::Socket => Ok(()),
+    }
+}
+
+/// Locks a cache, if there is one of that name and it is free.
+fn hold(caches: &OwnedFd, name: &str, how: FlockOperation) -> Result<Held> {
+    let path = format!("{name}/{LOCK}");
+    let io = |doing| Error::io(doing, name);
+    loop {
+        let lock = match open_at(caches, &path, OFlags::RDWR) {
+            Err(Errno::NOENT) => return Ok(Held::Missing),
+            result => result.map_err(io("opening cache"))?,
+        };
+        match rustix::fs::flock(&lock, how) {
+            Err(Errno::WOULDBLOCK) => return Ok(Held::InUse),
+            Err(Errno::INTR) => continue,
+            result => result.map_err(io("locking cache"))?,
+        }
+        // It may have been thrown away between its opening and its locking.
+        let own = fstat(&lock).map_err(io("locking cache"))?;
+        match statat(caches, &path, AtFlags::SYMLINK_NOFOLLOW) {
+            Ok(named) if (named.st_dev, named.st_ino) == (own.st_dev, own.st_ino) => {
+                return Ok(Held::Here(lock));
+            }
+            Ok(_) | Err(Errno::NOENT) => {}
+            Err(errno) => return Err(io("locking cache")(errno)),
+        }
+    }
+}
+
+/// Moves it out of sight first: a kill leaves litter, but never half a cache. The caller holds its lock.
+fn discard(store: &Store, name: &str) -> Result<()> {
+    let away = format!("tmp/{}-{}", store.lease()?.name(), unique_name()?);
+    let path = store.path().join(CACHES).join(name);
+    rustix::fs::renameat(store.dir(), format!("{CACHES}/{name}"), store.dir(), &away)
+        .map_err(Error::io("removing cache", &path))?;
+    remove_tree(&store.path().join(away))
+}
+
+fn open_caches(store: &Store) -> Result<OwnedFd> {
+    let io = |doing| Error::io(doing, store.path().join(CACHES));
+    let flags = OFlags::RDONLY | OFlags::DIRECTORY;
+    match open_at(store.dir(), CACHES, flags) {
+        Err(Errno::NOENT) => {}
+        result => return result.map_err(io("opening")),
+    }
+    match mkdirat(store.dir(), CACHES, Mode::RWXU) {
+        Ok(()) | Err(Errno::EXIST) => {}
+        Err(errno) => return Err(io("making")(errno)),
+    }
+    open_at(store.dir(), CACHES, flags).map_err(io("opening"))
+}
+
+fn open_at(dir: impl AsFd, path: &str, flags: OFlags) -> Result<OwnedFd, Errno> {
+    openat(dir, path, flags | OFlags::NOFOLLOW | OFlags::CLOEXEC, Mode::empty())
+}
+
+/// What can't be read counts nothing: the number is for people.
+fn size_below(path: &Path) -> u64 {
+    let Ok(meta) = std::fs::symlink_metadata(path) else { return 0 };
+    if !meta.is_dir() {
+        return meta.len();
+    }
+    let entries = std::fs::read_dir(path).into_iter().flatten().flatten();
+    entries.map(|entry| size_below(&entry.path())).sum()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::time::Duration;
+
+    fn store() -> (tempfile::TempDir, Store) {
+        let dir = tempfile::tempdir().unwrap();
+        let store = Store::open(&dir.path().join("store")).unwrap();
+        (dir, store)
+    }
+
+    fn wanted(id: &str, sharing: Sharing) -> Wanted<'_> {
+        Wanted { id, base: None, top: [None; 3], sharing, fresh: false }
+    }
+
+    fn take(store: &Store, id: &str, sharing: Sharing) -> CacheDir {
+        store.cache_dir(&wanted(id, sharing), &Cancel::new().unwrap()).unwrap()
+    }
+
+    fn inode(cache: &CacheDir) -> u64 {
+        fstat(cache.data()).unwrap().st_ino
+    }
+
+    #[test]
+    fn sharing_decides_who_gets_which() {
+        let (_dir, store) = store();
+        let first = take(&store, "a", Sharing::Shared);
+        let at = inode(&first);
+        assert_eq!(inode(&take(&store, "a", Sharing::Shared)), at);
+        assert_ne!(inode(&take(&store, "b", Sharing::Shared)), at);
+        let private = take(&store, "a", Sharing::Private);
+        assert_ne!(inode(&private), at, "another while it is in use");
+        assert_ne!(inode(&take(&store, "a", Sharing::Private)), inode(&private));
+        drop((first, private));
+        assert_eq!(inode(&take(&store, "a", Sharing::Private)), at, "the first one when it is free");
+    }
+
+    #[test]
+    fn a_locked_one_is_waited_for() {
+        let (_dir, store) = store();
+        let held = take(&store, "a", Sharing::Locked);
+        let at = inode(&held);
+        let cancel = Cancel::new().unwrap();
+        std::thread::scope(|scope| {
+            let waiting = scope.spawn(|| inode(&take(&store, "a", Sharing::Locked)));
+            let cancelled = scope.spawn(|| store.cache_dir(&wanted("a", Sharing::Locked), &cancel));
+            std::thread::sleep(Duration::from_millis(30));
+            cancel.raise();
+            assert!(matches!(cancelled.join().unwrap(), Err(Error::Cancelled)));
+            assert!(!waiting.is_finished());
+            drop(held);
+            assert_eq!(waiting.join().unwrap(), at);
+        });
+    }
+
+    #[test]
+    fn what_is_in_use_is_not_removed() {
+        let (dir, store) = store();
+        let used = take(&store, "used", Sharing::Shared);
+        drop(take(&store, "unused", Sharing::Locked));
+        let count = || std::fs::read_dir(dir.path().join("store/caches")).unwrap().count();
+        assert_eq!(count(), 2);
+        assert_eq!(store.remove_unused_caches().unwrap(), "unused".len() as u64);
+        assert_eq!(count(), 1);
+        drop(used);
+        store.remove_unused_caches().unwrap();
+        assert_eq!(count(), 0);
+    }
+
+    #[test]
+    fn the_top_is_as_asked_for_and_an_id_is_no_path() {
+        let (dir, store) = store();
+        let id = "../../../up\0/etc";
+        let asked = Wanted { top: [Some(0o1773), None, None], ..wanted(id, Sharing::Shared) };
+        let cache = store.cache_dir(&asked, &Cancel::new().unwrap()).unwrap();
+        assert_eq!(fstat(cache.data()).unwrap().st_mode & 0o7777, 0o1773);
+        assert_ne!(inode(&take(&store, id, Sharing::Shared)), inode(&cache));
+        drop(cache);
+        let (again, fresh) = (asked.name(), Wanted { fresh: true, ..asked });
+        assert_eq!(again, fresh.name());
+        let data = dir.path().join("store/caches").join(format!("{again}-0/data"));
+        std::fs::write(data.join("file"), "x").unwrap();
+        store.cache_dir(&fresh, &Cancel::new().unwrap()).unwrap();
+        assert!(!data.join("file").exists());
+    }
+}
