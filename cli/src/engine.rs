@@ -2,6 +2,7 @@
 
 mod base;
 mod build;
+mod check;
 mod context;
 mod created;
 mod failure;
@@ -25,6 +26,7 @@ use boxwright_executor::git::Git;
 use crate::error::Result;
 
 pub use build::{BuildRequest, Built, DockerfileSource, Output};
+pub use check::Checked;
 pub(crate) use context::MAX_TEXT;
 pub(crate) use failure::failed_process;
 pub use failure::{BuildFailure, Cause, Source};

@@ -4,6 +4,9 @@ use std::io;
 use std::path::{Path, PathBuf};
 
 use boxwright_cache as cache;
+use boxwright_frontend::Diagnostic;
+
+use crate::engine::Source;
 
 pub use crate::engine::BuildFailure;
 
@@ -38,6 +41,9 @@ pub enum Error {
     /// Several things were asked for, and these failed.
     #[error("{}", .0.iter().map(Error::to_string).collect::<Vec<_>>().join("\n"))]
     Several(Vec<Error>),
+    /// The checks found something, and said so.
+    #[error("the checks found something")]
+    Found,
     /// Whoever reads our output has gone.
     #[error("writing to standard output: {0}")]
     Output(#[source] io::Error),
@@ -76,6 +82,22 @@ impl Error {
     pub(crate) fn into_json(self) -> Error {
         match self {
             Error::Build(failure) => Error::BuildAsJson(failure),
+            other => other,
+        }
+    }
+
+    /// A build's failure with what the checks had found before.
+    pub(crate) fn after_warnings(self, warnings: &[Diagnostic], source: &Source) -> Error {
+        match self {
+            Error::Build(failure) => Error::Build(Box::new(failure.after_warnings(warnings, source))),
+            other => other,
+        }
+    }
+
+    /// A build's failure without a word of the checks.
+    pub(crate) fn without_warnings(self) -> Error {
+        match self {
+            Error::Build(failure) => Error::Build(Box::new(failure.without_warnings())),
             other => other,
         }
     }

@@ -2,6 +2,7 @@
 //! `report` and `exit` turn errors into text and exit codes. Logic that a library could hold is not here.
 
 mod args;
+mod call;
 mod commands;
 mod config;
 mod durability;

@@ -31,6 +31,8 @@ fn text(error: &Error) -> String {
         Error::Usage(Usage::Arguments { command, message }) => {
             format!("{message}\nSee '{command} --help'.\n")
         }
+        // Told on standard output.
+        Error::Found => String::new(),
         Error::Several(errors) => errors.iter().map(text).collect(),
         Error::Output(e) if e.kind() == std::io::ErrorKind::BrokenPipe => String::new(),
         error if exit::is_cancelled(error) => "ERROR: canceled\n".to_owned(),
@@ -44,7 +46,14 @@ fn text(error: &Error) -> String {
 fn build(failure: &BuildFailure, look: Look) -> String {
     let BuildFailure::Because(causes) = failure else { return String::new() };
     let mut out = String::new();
-    for (n, cause) in causes.iter().enumerate() {
+    let warned: Vec<Diagnostic> =
+        causes.iter().filter(|c| !c.diagnostic.is_error()).map(|c| c.diagnostic.clone()).collect();
+    let source = causes.iter().find_map(|cause| cause.source.as_ref());
+    if let Some(source) = source.filter(|_| !warned.is_empty()) {
+        out.push_str(&warnings_text(&warned, source, look));
+        out.push('\n');
+    }
+    for (n, cause) in causes.iter().filter(|c| c.diagnostic.is_error()).enumerate() {
         out.push_str(if n == 0 { "" } else { "\n" });
         if let Some((name, lines)) = &cause.log {
             let _ = writeln!(out, "------\n > {name}:");
@@ -84,7 +93,7 @@ fn warnings_text(warnings: &[Diagnostic], source: &Source, look: Look) -> String
     let _ = writeln!(out, " {} warning{plural} found:", warnings.len());
     for warning in warnings {
         let rule = warning.rule.map_or(String::new(), |rule| format!("{rule}: "));
-        let _ = writeln!(out, " - {rule}{} (line {})", warning.title(), warning.span.first_line);
+        let _ = writeln!(out, " - {rule}{} (line {})", warning.title(), warning.lines().0);
     }
     out
 }
@@ -185,6 +194,19 @@ mod tests {
             text,
             "warning[MaintainerDeprecated]: MAINTAINER is deprecated\n --> Dockerfile:2:1\n  |\n2 | MAINTAINER me\n  | ^^^^^^^^^^^^^\n\n 1 warning found:\n - MaintainerDeprecated: MAINTAINER is deprecated (line 2)\n"
         );
+    }
+
+    #[test]
+    fn a_failure_comes_after_the_warnings() {
+        let source = dockerfile("FROM x\nRUN a\n");
+        let span = Span { start: 0, end: 4, first_line: 1, last_line: 1 };
+        let warning = Diagnostic::warning("Rule", "careful", span);
+        let error = Diagnostic::error("no", Span { start: 7, end: 12, first_line: 2, last_line: 2 });
+        let causes =
+            [warning, error].map(|d| Cause { diagnostic: d, source: Some(source.clone()), log: None }).into();
+        let text = build(&BuildFailure::Because(causes), Look::Plain);
+        let list = text.find(" 1 warning found:\n - Rule: careful (line 1)\n\nERROR: failed to solve: no\n");
+        assert!(text.starts_with("warning[Rule]: careful\n") && list.is_some(), "{text}");
     }
 
     #[test]

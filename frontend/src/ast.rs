@@ -24,6 +24,13 @@ impl Dockerfile {
     pub fn directive(&self, name: &str) -> Option<&Directive> {
         self.directives.iter().find(|d| d.name == name)
     }
+
+    /// The instruction that `span` lies in.
+    pub fn node_at(&self, span: Span) -> Option<&Node> {
+        let behind = self.nodes.partition_point(|node| node.span.start <= span.start);
+        let node = &self.nodes[behind.checked_sub(1)?];
+        (span.end <= node.span.end).then_some(node)
+    }
 }
 
 /// `# name=value` at the top of the file.
@@ -60,6 +67,10 @@ pub struct Node {
     pub trigger: Option<Box<Node>>,
     /// The comment lines since the instruction before, or since an empty comment.
     pub comments: Vec<String>,
+    /// An empty line sets the comments apart from the instruction.
+    pub comments_apart: bool,
+    /// Its last line, when empty lines stand among its continuation lines.
+    pub empty_continuation: Option<Span>,
     /// Of the instruction with its heredocs.
     pub span: Span,
 }

@@ -19,6 +19,8 @@ pub struct Diagnostic {
     pub message: String,
     /// The words meant; all zero where it is about no place (a target that was asked for).
     pub span: Span,
+    /// The whole instruction that these words are in, when it is known: what BuildKit reports.
+    pub instruction: Option<Span>,
     /// What was probably meant: the nearest of the names that would be right.
     pub suggestion: Option<String>,
     /// Sentences without a full stop.
@@ -36,6 +38,7 @@ impl Diagnostic {
             rule: None,
             message,
             span,
+            instruction: None,
             suggestion: None,
             hints: Vec::new(),
         }
@@ -56,6 +59,12 @@ impl Diagnostic {
     pub fn did_you_mean<'a>(self, word: &str, names: impl IntoIterator<Item = &'a str>) -> Diagnostic {
         let suggestion = nearest(word, names).map(str::to_owned);
         Diagnostic { suggestion: suggestion.or(self.suggestion), ..self }
+    }
+
+    /// The lines (first and last) of the instruction, or of the words where none is known.
+    pub fn lines(&self) -> (usize, usize) {
+        let span = self.instruction.unwrap_or(self.span);
+        (span.first_line, span.last_line)
     }
 
     /// The message with the suggestion behind it, in BuildKit's words, which scripts look for.
@@ -83,9 +92,21 @@ const MAX_DISTANCE: usize = 2;
 /// The name that differs least from `word`, whatever the case; none when one is equal to it.
 fn nearest<'a>(word: &str, names: impl IntoIterator<Item = &'a str>) -> Option<&'a str> {
     let word = word.to_lowercase();
+    nearest_by(names, |name| edit_distance(&word, &name.to_lowercase()))
+}
+
+/// The variable whose name differs least from `word`; another case is a difference.
+pub(crate) fn nearest_variable<'a>(word: &str, names: impl IntoIterator<Item = &'a str>) -> Option<&'a str> {
+    nearest_by(names, |name| edit_distance(word, name))
+}
+
+fn nearest_by<'a>(
+    names: impl IntoIterator<Item = &'a str>,
+    distance: impl Fn(&str) -> usize,
+) -> Option<&'a str> {
     let mut best = None;
     for name in names {
-        let distance = edit_distance(&word, &name.to_lowercase());
+        let distance = distance(name);
         if distance == 0 {
             return None;
         }
@@ -126,6 +147,7 @@ mod tests {
         assert_eq!(nearest("foo", names), Some("FROM"));
         assert_eq!(nearest("HEALTH", names), None);
         assert_eq!(nearest("run", names), None);
+        assert_eq!(nearest_variable("Run", ["RUN", "RUM"]), Some("RUN"));
         assert_eq!(edit_distance("kitten", "sittin"), 2);
     }
 

@@ -6,6 +6,7 @@ pub mod csv;
 pub mod diagnostic;
 pub mod gitref;
 pub mod ignore;
+pub mod lint;
 mod lower;
 mod notation;
 pub mod size;
@@ -14,5 +15,7 @@ pub mod syntax;
 
 pub use ast::Dockerfile;
 pub use diagnostic::{Diagnostic, Diagnostics, Severity};
-pub use lower::{Bases, ImageRequest, Lowered, Options, Origin, ResolvedBase, lower, needed_images};
+pub use lower::{
+    Bases, ImageRequest, Lowered, Options, Origin, ResolvedBase, check_syntax, lower, needed_images,
+};
 pub use syntax::{Parsed, parse};

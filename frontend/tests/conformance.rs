@@ -7,6 +7,7 @@ mod conformance {
     pub(crate) mod dump;
     pub(crate) mod gitref;
     pub(crate) mod instructions;
+    pub(crate) mod lint;
     pub(crate) mod ports;
     pub(crate) mod shell;
     pub(crate) mod tables;

@@ -1,5 +1,6 @@
 //! Every `testdata/dockerfiles/NAME.Dockerfile`, parsed and lowered, is what `NAME.txt` says: diagnostics, graph,
-//! history and config. `UPDATE=1` rewrites the expectations. A first line `#test KEY=VALUE …` sets options.
+//! history and config. `UPDATE=1` rewrites the expectations. A first line `#test KEY=VALUE …` sets options; with
+//! `checks=all` or `checks=target` it is what the checks say, of all stages or of those that the target needs.
 
 use std::fmt::Write as _;
 use std::path::{Path, PathBuf};
@@ -46,13 +47,17 @@ fn report(text: &[u8]) -> String {
         return report;
     }
     let options = options(&parsed.text);
+    let checks = parsed.text.starts_with("#test") && first_line(&parsed.text).contains("checks=");
+    let told = |list: Vec<Diagnostic>| -> Vec<Diagnostic> {
+        list.into_iter().filter(|d| checks || d.is_error()).collect()
+    };
     let mut bases = Bases::default();
     loop {
         let requests = match needed_images(&parsed.dockerfile, &options, &bases) {
             Ok(requests) if requests.is_empty() => break,
             Ok(requests) => requests,
             Err(errors) => {
-                diagnostics(&mut report, &parsed, &errors);
+                diagnostics(&mut report, &parsed, &told(errors));
                 return report;
             }
         };
@@ -63,7 +68,8 @@ fn report(text: &[u8]) -> String {
         }
     }
     match lower(&parsed.dockerfile, &options, &bases) {
-        Err(errors) => diagnostics(&mut report, &parsed, &errors),
+        Err(errors) => diagnostics(&mut report, &parsed, &told(errors)),
+        Ok(lowered) if checks => diagnostics(&mut report, &parsed, &lowered.diagnostics),
         Ok(lowered) => {
             graph(&mut report, &lowered.definition);
             let layers: Vec<usize> = lowered.new_layers.iter().map(|id| id.index()).collect();
@@ -87,12 +93,17 @@ fn diagnostics(report: &mut String, parsed: &Parsed, list: &[Diagnostic]) {
     }
 }
 
+fn first_line(text: &str) -> &str {
+    text.lines().next().unwrap_or_default()
+}
+
 fn options(text: &str) -> Options {
     let mut options =
         Options { build_platform: "linux/amd64".parse().expect("a platform"), ..Options::default() };
-    let settings = text.lines().next().and_then(|line| line.strip_prefix("#test ")).unwrap_or_default();
+    let settings = first_line(text).strip_prefix("#test ").unwrap_or_default();
     for (key, value) in settings.split_whitespace().filter_map(|word| word.split_once('=')) {
         match key {
+            "checks" => options.all_stages = value == "all",
             "target" => options.target = Some(value.to_owned()),
             "platform" => options.platform = Some(value.parse().expect("a platform")),
             "arg" => {

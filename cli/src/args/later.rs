@@ -54,7 +54,7 @@ const BUILDX: &[&str] = &[
 #[rustfmt::skip]
 const BUILD: &[&str] = &[
     "--annotation", "--attest", "--build-context", "--builder", "--cache-from", "--cache-to",
-    "--call", "--cgroup-parent", "--check", "--compress", "--cpu-period", "--cpu-quota", "--cpu-shares", "-c",
+    "--cgroup-parent", "--compress", "--cpu-period", "--cpu-quota", "--cpu-shares", "-c",
     "--cpuset-cpus", "--cpuset-mems", "--debug", "--isolation", "--memory", "-m", "--memory-swap", "--metadata-file",
     "--provenance", "--push", "--sbom", "--security-opt", "--squash",
 ];

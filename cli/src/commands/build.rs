@@ -9,6 +9,7 @@ use boxwright_solver::ir::NetworkMode;
 
 use super::Session;
 use crate::args::StepFlags;
+use crate::call::{self, Call, Method};
 use crate::engine::{BuildRequest, Built, DockerfileSource, MAX_TEXT, Output, reference};
 use crate::error::{Error, Result};
 use crate::progress::{Plain, Quiet, Watch};
@@ -47,6 +48,12 @@ pub(crate) struct Build {
     /// How to show errors and warnings of the Dockerfile: human, or json for one object a line
     #[arg(long, value_name = "FORMAT", default_value = "human", value_parser = ["human", "json"])]
     diagnostics: String,
+    /// Answer instead of building: check, or build; `,format=json` for a program to read
+    #[arg(long, value_name = "METHOD[,format=json]", default_value = "build")]
+    call: String,
+    /// The same as --call=check: look for what is accepted but probably not meant
+    #[arg(long)]
+    check: bool,
     /// Label of the result
     #[arg(long, value_name = "NAME[=VALUE]")]
     label: Vec<String>,
@@ -80,6 +87,10 @@ pub(crate) struct Build {
 
 impl Build {
     pub(crate) fn execute(self, session: &mut Session<'_>) -> Result<()> {
+        let call = if self.check { Call::CHECK } else { Call::parse(&self.call)? };
+        if call.method != Method::Build {
+            return self.answer(call, session);
+        }
         // What an earlier build wrote there must not be taken for the result of one that fails.
         if let Some(path) = &self.iidfile {
             match std::fs::remove_file(path) {
@@ -92,8 +103,26 @@ impl Build {
         let watch = self.watch()?;
         let request = self.request()?;
         let built = session.engine.build(&request, watch.as_ref());
+        let built = if self.quiet { built.map_err(Error::without_warnings) } else { built };
         let built = if self.json() { built.map_err(Error::into_json) } else { built }?;
         self.finish(session, &built)
+    }
+
+    /// What `--call` asks for.
+    fn answer(&self, call: Call, session: &mut Session<'_>) -> Result<()> {
+        let watch = self.watch()?;
+        let request = self.request()?;
+        let checked = session.engine.check(&request, watch.as_ref())?;
+        let text = if call.json { call::check_json(&checked) } else { call::check_text(&checked) };
+        session.write(text)?;
+        match checked.failure {
+            Some(failure) => {
+                let error = Error::Build(Box::new(failure));
+                Err(if self.json() { error.into_json() } else { error })
+            }
+            None if checked.warnings.is_empty() || call.ignore_status => Ok(()),
+            None => Err(Error::Found),
+        }
     }
 
     fn json(&self) -> bool {

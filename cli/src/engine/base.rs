@@ -38,31 +38,60 @@ impl Engine {
         &self,
         dockerfile: &Dockerfile,
         request: &BuildRequest,
+        options: &frontend::Options,
         source: &Source,
         watch: &dyn Watch,
     ) -> Result<KnownBases> {
         let mut known = KnownBases::default();
         loop {
-            let needed = frontend::needed_images(dockerfile, &request.options, &known.bases)
+            let needed = frontend::needed_images(dockerfile, options, &known.bases)
                 .map_err(|diagnostics| failed(BuildFailure::of_meaning(&diagnostics, source)))?;
             if needed.is_empty() {
                 return Ok(known);
             }
             for wanted in needed {
-                let found =
-                    self.resolve_base(&wanted, request, watch).map_err(|e| not_found(&wanted, source, e))?;
+                let found = self
+                    .resolve_base(&wanted, pull(request), watch)
+                    .map_err(|e| not_found(&wanted, source, e))?;
                 known.images.insert(found.image.manifest, Snapshot::of_image(found.image.layers.clone()));
                 known.bases.insert(&wanted, as_base(&wanted, found));
             }
         }
     }
 
-    fn resolve_base(
+    /// The same for the checks, which can do without: an image that can't be found is unknown. After the first one no
+    /// registry is asked any more, so that the wait for a network that is not there is not multiplied.
+    pub(super) fn find_bases(
         &self,
-        wanted: &ImageRequest,
+        dockerfile: &Dockerfile,
         request: &BuildRequest,
+        options: &frontend::Options,
         watch: &dyn Watch,
-    ) -> Result<Resolved> {
+    ) -> Result<std::result::Result<Bases, frontend::Diagnostics>> {
+        let mut bases = Bases::default();
+        let mut pull = pull(request);
+        loop {
+            let needed = match frontend::needed_images(dockerfile, options, &bases) {
+                Ok(needed) => needed,
+                Err(diagnostics) => return Ok(Err(diagnostics)),
+            };
+            if needed.is_empty() {
+                return Ok(Ok(bases));
+            }
+            for wanted in needed {
+                match self.resolve_base(&wanted, pull, watch) {
+                    Ok(found) => bases.insert(&wanted, as_base(&wanted, found)),
+                    Err(error) if exit::is_cancelled(&error) => return Err(error),
+                    Err(_) => {
+                        bases.insert_unknown(&wanted);
+                        pull = Pull::Never;
+                    }
+                }
+            }
+        }
+    }
+
+    fn resolve_base(&self, wanted: &ImageRequest, pull: Pull, watch: &dyn Watch) -> Result<Resolved> {
         if let Some(layout) = wanted.name.strip_prefix(LAYOUT) {
             return self.resolve_layout(layout, &wanted.platform);
         }
@@ -73,7 +102,7 @@ impl Engine {
         }
         let reference = super::reference(name)?;
         let sources = Sources { store: &self.store, client: &self.client };
-        let policy = Policy { pull: if request.pull { Pull::Always } else { Pull::Missing }, keep: true };
+        let policy = Policy { pull, keep: true };
         step(watch, &format!("[internal] load metadata for {reference}"), || {
             Ok(image::resolve(sources, &reference, &wanted.platform, policy, &self.cancel)?)
         })
@@ -98,6 +127,10 @@ impl Engine {
         };
         Ok(image::resolve_layout(&self.store, Path::new(dir), wanted, platform, &self.cancel)?)
     }
+}
+
+fn pull(request: &BuildRequest) -> Pull {
+    if request.pull { Pull::Always } else { Pull::Missing }
 }
 
 fn as_base(wanted: &ImageRequest, found: Resolved) -> ResolvedBase {

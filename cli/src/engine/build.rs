@@ -17,7 +17,7 @@ use solver::Solved;
 use super::base::KnownBases;
 use super::failure::{BuildFailure, Logs, Source};
 use super::remote::Fetcher;
-use super::{Engine, context, created, output, settings};
+use super::{Engine, check, context, created, output, settings};
 use crate::error::{Error, Result};
 use crate::progress::{Note, Watch};
 
@@ -77,12 +77,14 @@ impl Engine {
         if parsed.has_errors() {
             return Err(failed(BuildFailure::of_syntax(&parsed.diagnostics, &source)));
         }
-        let known = self.resolve_bases(&parsed.dockerfile, request, &source, watch)?;
-        let mut lowered = frontend::lower(&parsed.dockerfile, &request.options, &known.bases)
+        let options = check::with_ignored(&request.options, &input);
+        let known = self.resolve_bases(&parsed.dockerfile, request, &options, &source, watch)?;
+        let mut lowered = frontend::lower(&parsed.dockerfile, &options, &known.bases)
             .map_err(|diagnostics| failed(BuildFailure::of_meaning(&diagnostics, &source)))?;
-        let mut warnings = parsed.diagnostics;
-        warnings.append(&mut lowered.diagnostics);
-        let solved = self.solve(request, &lowered, known, input.locals, &source, watch)?;
+        let warnings = distinct(std::mem::take(&mut lowered.diagnostics));
+        let solved = self
+            .solve(request, &lowered, known, input.locals, &source, watch)
+            .map_err(|error| error.after_warnings(&warnings, &source))?;
         let result = snapshot_of(&lowered, &solved);
         created::fill_in(&mut lowered.image, &result, lowered.new_layers.len(), request.epoch)?;
         let image = output::export(self, &lowered.image, &result, request, watch)?;
@@ -133,6 +135,12 @@ impl Engine {
         });
         result.map_err(|error| failed(BuildFailure::of_solve(error, definition, source, &logs)))
     }
+}
+
+/// A variable that is misspelt twice in one instruction is told once.
+fn distinct(warnings: Vec<Diagnostic>) -> Vec<Diagnostic> {
+    let mut told = std::collections::HashSet::new();
+    warnings.into_iter().filter(|w| told.insert((w.rule, w.title(), w.lines()))).collect()
 }
 
 pub(super) fn failed(failure: BuildFailure) -> Error {

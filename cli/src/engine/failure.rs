@@ -20,7 +20,7 @@ pub struct Source {
 #[derive(Debug)]
 pub enum BuildFailure {
     Cancelled,
-    /// Never empty.
+    /// One of them at least is an error; what the checks had found before comes first.
     Because(Vec<Cause>),
 }
 
@@ -39,7 +39,8 @@ impl std::fmt::Display for BuildFailure {
         match self {
             BuildFailure::Cancelled => f.write_str("canceled"),
             BuildFailure::Because(causes) => {
-                f.write_str(&causes.iter().map(|c| c.diagnostic.title()).collect::<Vec<_>>().join("; "))
+                let errors = causes.iter().filter(|c| c.diagnostic.is_error());
+                f.write_str(&errors.map(|c| c.diagnostic.title()).collect::<Vec<_>>().join("; "))
             }
         }
     }
@@ -50,7 +51,7 @@ impl BuildFailure {
         BuildFailure::Because(vec![Cause::new(Diagnostic::error(message, span), source)])
     }
 
-    /// What the parser found wrong; warnings are left out.
+    /// What the parser found wrong.
     pub(super) fn of_syntax(diagnostics: &[Diagnostic], source: &Source) -> BuildFailure {
         let worded = |d: &Diagnostic| match d.span.first_line {
             0 => d.message.clone(),
@@ -62,6 +63,23 @@ impl BuildFailure {
     /// What can't be lowered.
     pub(super) fn of_meaning(diagnostics: &[Diagnostic], source: &Source) -> BuildFailure {
         of(diagnostics, source, |d| d.message.clone())
+    }
+
+    pub(crate) fn after_warnings(self, warnings: &[Diagnostic], source: &Source) -> BuildFailure {
+        match self {
+            BuildFailure::Cancelled => BuildFailure::Cancelled,
+            BuildFailure::Because(causes) => {
+                let warned = warnings.iter().map(|warning| Cause::new(warning.clone(), source));
+                BuildFailure::Because(warned.chain(causes).collect())
+            }
+        }
+    }
+
+    pub(crate) fn without_warnings(mut self) -> BuildFailure {
+        if let BuildFailure::Because(causes) = &mut self {
+            causes.retain(|cause| cause.diagnostic.is_error());
+        }
+        self
     }
 
     pub(super) fn of_solve(
@@ -96,8 +114,9 @@ impl Cause {
 }
 
 fn of(diagnostics: &[Diagnostic], source: &Source, words: impl Fn(&Diagnostic) -> String) -> BuildFailure {
-    let errors = diagnostics.iter().filter(|d| d.is_error());
-    let causes = errors.map(|d| Cause::new(Diagnostic { message: words(d), ..d.clone() }, source));
+    let worded = |d: &Diagnostic| if d.is_error() { words(d) } else { d.message.clone() };
+    let causes =
+        diagnostics.iter().map(|d| Cause::new(Diagnostic { message: worded(d), ..d.clone() }, source));
     BuildFailure::Because(causes.collect())
 }
 

@@ -1,8 +1,7 @@
 //! The walk over the stages that the target needs, and from each instruction to what lowers it.
 
 use boxwright_cache::oci::Platform;
-use boxwright_solver::Span;
-use boxwright_solver::ir::{About, Definition, ImageSource, NetworkMode, Op, SourceOp};
+use boxwright_solver::ir::{About, Definition, ImageSource, NetworkMode, Op, SourceOp, VertexId};
 
 use super::origin::Files;
 use super::stages::{Base, Command, Graph, Node};
@@ -10,6 +9,7 @@ use super::state::{State, empty_image};
 use super::{Bases, Lowered, Options, ResolvedBase, config, copy, onbuild, run, scope};
 use crate::ast::{Dockerfile, Instruction, Kind, MountFlag, Word};
 use crate::diagnostic::{Diagnostic, Diagnostics};
+use crate::lint::{self, Linter};
 use crate::syntax::{Lexer, Mode};
 
 pub(super) type Result<T> = std::result::Result<T, Box<Diagnostic>>;
@@ -21,6 +21,7 @@ pub(super) struct Build<'a> {
     pub(super) lexer: Lexer,
     pub(super) globals: &'a scope::Env,
     pub(super) proxies: Vec<String>,
+    linter: Linter<'a>,
     bases: &'a Bases,
     /// Of the stages and images lowered so far, while a stage may still start from them.
     states: Vec<Option<State>>,
@@ -38,6 +39,7 @@ pub(super) struct StageRun<'a> {
     /// CMD was given in this very stage.
     pub(super) cmd_is_set: bool,
     pub(super) no_cache: bool,
+    earlier: lint::Earlier,
     on_build: bool,
     step: usize,
     steps: usize,
@@ -55,6 +57,7 @@ pub(super) fn lower(
         lexer: Lexer::new(dockerfile.escape),
         globals: &graph.globals,
         proxies: scope::proxies(options),
+        linter: graph.linter.clone(),
         bases,
         states: vec![None; graph.nodes.len()],
         roots: vec![None; graph.nodes.len()],
@@ -86,11 +89,16 @@ pub(super) fn lower(
         }
     }
     if !errors.is_empty() {
+        errors.splice(0..0, build.linter.found());
         return Err(errors);
+    }
+    let found = build.linter.finish();
+    if found.iter().any(Diagnostic::is_error) {
+        return Err(found);
     }
     let state =
         build.states[graph.target].take().expect("the target is reachable and was lowered without an error");
-    Ok(finish(state, build.definition, options))
+    Ok(Lowered { diagnostics: found, ..finish(state, build.definition, options) })
 }
 
 fn finish(mut state: State, definition: Definition, options: &Options) -> Lowered {
@@ -127,6 +135,7 @@ impl<'a> Build<'a> {
             node,
             cmd_is_set: false,
             no_cache: self.no_cache(node),
+            earlier: lint::Earlier::default(),
             on_build: false,
             step: 0,
             steps: count_steps(node),
@@ -175,6 +184,10 @@ impl<'a> Build<'a> {
     fn image(&mut self, name: &str, stage: &mut StageRun<'_>) -> std::result::Result<State, Diagnostics> {
         let node = stage.node;
         let wanted = node.platform.as_ref().unwrap_or(self.options.target_platform());
+        if self.bases.is_unknown(name, wanted) {
+            let state = State::over(None, empty_image(wanted), wanted.clone());
+            return Ok(State { unknown_base: true, ..state });
+        }
         let Some(ResolvedBase { source, config }) = self.bases.get(name, wanted) else {
             let message = format!("image {name} for {wanted} has not been looked up");
             return Err(vec![Diagnostic::error(message, node.span)]);
@@ -183,6 +196,10 @@ impl<'a> Build<'a> {
             None if self.options.platform.is_none() => self.detect_platform(config, wanted),
             _ => wanted.clone(),
         };
+        if source.chain.is_some() {
+            let actual = Platform::new(&config.os, &config.architecture, config.variant.as_deref());
+            self.linter.report(&[], lint::base_platform(name, &platform, &actual, node.span));
+        }
         let text = stage.step_name(&format!("FROM {}", pinned_name(source)));
         let root = source.chain.is_some().then(|| {
             let about = About { name: text, span: Some(node.span), no_cache: false };
@@ -204,6 +221,7 @@ impl<'a> Build<'a> {
 
     fn command(&mut self, stage: &mut StageRun<'_>, command: &Command<'_>) -> Result<()> {
         let instruction = &*command.instruction;
+        self.check(stage, instruction);
         match &instruction.kind {
             Kind::Add(_) => copy::lower(self, stage, instruction, None),
             Kind::Copy(copy) => {
@@ -220,6 +238,29 @@ impl<'a> Build<'a> {
             Kind::Workdir(path) => run::workdir(self, stage, instruction, path),
             _ => config::lower(self, stage, instruction),
         }
+    }
+
+    /// Lets the checks look at an instruction that is about to be lowered.
+    fn check(&mut self, stage: &mut StageRun<'_>, instruction: &Instruction) {
+        let state = &stage.state;
+        let scene = lint::Scene {
+            lexer: self.lexer,
+            variables: &state.env,
+            names: state.env.names().take(lint::MOST_NAMES).collect(),
+            declared: &|name| state.args.value(name).is_some(),
+            unknown_base: state.unknown_base,
+            shell: state.image.config.shell.as_ref().is_some_and(|shell| !shell.is_empty()),
+            workdir: state.workdir_is_set,
+            windows: state.platform.os == "windows",
+            ignored: self.options.ignored.as_ref(),
+        };
+        let mut found = lint::of_instruction(instruction, &scene, &mut stage.earlier);
+        if stage.on_build {
+            let placed = |found| onbuild::placed(found, &instruction.original, stage.node.span);
+            found = found.into_iter().map(placed).collect();
+        }
+        self.linter.report(&instruction.comments, found);
+        stage.state.workdir_is_set |= matches!(instruction.kind, Kind::Workdir(_));
     }
 
     /// The root file system of a stage that COPY reads.
@@ -241,8 +282,8 @@ impl<'a> Build<'a> {
         flag: &MountFlag,
         target: &str,
     ) -> Result<Option<VertexId>> {
-        if let Some(state) = &self.states[source] {
-            return Ok(state.root);
+        if let Some(root) = self.roots[source] {
+            return Ok(root);
         }
         let from = flag.from.as_deref().unwrap_or_default();
         let message = format!(
@@ -324,9 +365,4 @@ fn pinned_name(source: &ImageSource) -> String {
     } else {
         format!("{}@{}", source.name, source.manifest)
     }
-}
-
-/// An error that says that something is missing here, not in the Dockerfile.
-pub(super) fn unsupported(what: &str, span: Span) -> Box<Diagnostic> {
-    Box::new(Diagnostic::error(format!("{what} is not supported yet"), span))
 }

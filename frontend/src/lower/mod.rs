@@ -24,7 +24,8 @@ use boxwright_solver::ir::{Definition, Host, ImageSource, NetworkMode, VertexId}
 
 use crate::ast::Dockerfile;
 use crate::diagnostic::{Diagnostic, Diagnostics};
-use crate::syntax::syntax_image;
+use crate::lint::{Ignored, Linter};
+use crate::syntax::{Parsed, syntax_image};
 pub use origin::Origin;
 use stages::{Base, Graph};
 
@@ -49,6 +50,10 @@ pub struct Options {
     pub hosts: Vec<Host>,
     /// What COPY and ADD read.
     pub context: Origin,
+    /// What COPY and ADD do not find there, for the check that tells of it.
+    pub ignored: Option<Ignored>,
+    /// Lower every stage, whether the target needs it or not: for the checks.
+    pub all_stages: bool,
 }
 
 impl Options {
@@ -71,6 +76,8 @@ impl Default for Options {
             network: NetworkMode::default(),
             hosts: Vec::new(),
             context: Origin::Local("context".to_owned()),
+            ignored: None,
+            all_stages: false,
         }
     }
 }
@@ -95,16 +102,27 @@ pub struct ResolvedBase {
 /// The images known so far.
 #[derive(Clone, Debug, Default)]
 pub struct Bases {
-    images: HashMap<(String, Platform), ResolvedBase>,
+    images: HashMap<(String, Platform), Option<ResolvedBase>>,
 }
 
 impl Bases {
     pub fn insert(&mut self, request: &ImageRequest, base: ResolvedBase) {
-        self.images.insert((request.name.clone(), request.platform.clone()), base);
+        self.images.insert((request.name.clone(), request.platform.clone()), Some(base));
     }
 
+    /// An image that could not be looked up. For the checks it will do: it counts as empty, and what is built on it can
+    /// be checked but not built.
+    pub fn insert_unknown(&mut self, request: &ImageRequest) {
+        self.images.insert((request.name.clone(), request.platform.clone()), None);
+    }
+
+    /// None where the image is unknown or was not asked for.
     pub fn get(&self, name: &str, platform: &Platform) -> Option<&ResolvedBase> {
-        self.images.get(&(name.to_owned(), platform.clone()))
+        self.images.get(&(name.to_owned(), platform.clone()))?.as_ref()
+    }
+
+    fn is_unknown(&self, name: &str, platform: &Platform) -> bool {
+        self.images.get(&(name.to_owned(), platform.clone())).is_some_and(Option::is_none)
     }
 }
 
@@ -128,7 +146,7 @@ pub struct Lowered {
 /// triggers of a base may need further images.
 ///
 /// # Errors
-/// What is wrong with the stages: names, platforms, targets, cycles.
+/// What is wrong with the stages: names, platforms, targets, cycles; and what the checks found until then.
 pub fn needed_images(
     dockerfile: &Dockerfile,
     options: &Options,
@@ -142,7 +160,7 @@ pub fn needed_images(
     {
         let Base::Image(name) = &node.base else { continue };
         let platform = node.platform.as_ref().unwrap_or(options.target_platform()).clone();
-        let known = bases.get(name, &platform).is_some()
+        let known = bases.images.contains_key(&(name.clone(), platform.clone()))
             || requests.iter().any(|request| request.name == *name && request.platform == platform);
         if !known {
             requests.push(ImageRequest { name: name.clone(), platform, span: node.span });
@@ -154,11 +172,19 @@ pub fn needed_images(
 /// Lowers a Dockerfile whose images are all in `bases`.
 ///
 /// # Errors
-/// All that is wrong with the stages that the target needs.
+/// All that is wrong with the stages that the target needs, and what the checks found until then.
 pub fn lower(dockerfile: &Dockerfile, options: &Options, bases: &Bases) -> Result<Lowered, Diagnostics> {
     check_language(dockerfile, options)?;
     let graph = Graph::new(dockerfile, options, bases)?;
     instructions::lower(dockerfile, options, bases, &graph)
+}
+
+/// What the checks say of a text that has errors, which they can't look behind: warnings alone.
+pub fn check_syntax(parsed: &Parsed, options: &Options) -> Vec<Diagnostic> {
+    let Ok(mut linter) = Linter::new(&parsed.dockerfile, &options.build_args) else { return Vec::new() };
+    let first = parsed.diagnostics.iter().find(|diagnostic| diagnostic.is_error());
+    linter.syntax(first.map_or(usize::MAX, |error| error.span.start));
+    linter.found()
 }
 
 /// Another frontend than ours would be a program of its own (rule R8).

@@ -4,7 +4,7 @@ use std::borrow::Cow;
 
 use boxwright_solver::ir::{
     self, About, BindMount, CacheMount, CopyAction, FileAction, FileOp, FileOwner, Guarded, LocalSource,
-    MountSource, Op, SecretEnv, SourceOp, VertexId,
+    MountSource, Op, SecretEnv, SourceOp,
 };
 
 use super::instructions::{Build, Result, StageRun};

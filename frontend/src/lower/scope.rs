@@ -1,6 +1,6 @@
 //! Variables: the environment of a stage, and the arguments before the first FROM.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 
 use boxwright_cache::oci::Platform;
 
@@ -54,12 +54,36 @@ impl Variables for Env {
 
 /// The arguments that FROM lines see, and that ARG in a stage takes its value from.
 pub(super) fn global(dockerfile: &Dockerfile, options: &Options, errors: &mut Vec<Diagnostic>) -> Env {
-    let mut env = platform_args(dockerfile, options);
+    declare(platform_args(dockerfile, options), dockerfile, &options.build_args, errors)
+}
+
+/// The same when no build argument is given to an ARG; none when an ARG can't be read.
+pub(super) fn defaults(dockerfile: &Dockerfile, options: &Options) -> Option<Env> {
+    let mut errors = Vec::new();
+    let env = declare(platform_args(dockerfile, options), dockerfile, &BTreeMap::new(), &mut errors);
+    errors.is_empty().then_some(env)
+}
+
+/// The names of the arguments before the first FROM.
+pub(super) fn declared(dockerfile: &Dockerfile) -> impl Iterator<Item = &str> {
+    let args = dockerfile.args.iter().filter_map(|instruction| match &instruction.kind {
+        Kind::Arg(args) => Some(args),
+        _ => None,
+    });
+    args.flatten().map(|arg| arg.name.text.as_str())
+}
+
+fn declare(
+    mut env: Env,
+    dockerfile: &Dockerfile,
+    build_args: &BTreeMap<String, String>,
+    errors: &mut Vec<Diagnostic>,
+) -> Env {
     let lexer = Lexer::new(dockerfile.escape);
     for instruction in &dockerfile.args {
         let Kind::Arg(args) = &instruction.kind else { continue };
         for arg in args {
-            if let Some(value) = options.build_args.get(&arg.name.text) {
+            if let Some(value) = build_args.get(&arg.name.text) {
                 env.set(&arg.name.text, value);
                 continue;
             }

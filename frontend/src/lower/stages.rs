@@ -11,8 +11,9 @@ use super::scope::{self, Env};
 use super::{Bases, Options};
 use crate::ast::{Copy, Dockerfile, Instruction, Kind, MountFlag, Stage, Word};
 use crate::diagnostic::{Diagnostic, Diagnostics};
+use crate::lint::{self, FromWord, Linter};
 use crate::notation::quote;
-use crate::syntax::Lexer;
+use crate::syntax::{Expansion, Lexer};
 
 const SCRATCH: &str = "scratch";
 
@@ -67,9 +68,12 @@ pub(super) struct Graph<'a> {
     pub(super) nodes: Vec<Node<'a>>,
     pub(super) globals: Env,
     pub(super) target: usize,
+    pub(super) linter: Linter<'a>,
     names: HashMap<&'a str, usize>,
     /// How many of the nodes are stages of the Dockerfile.
     stages: usize,
+    /// Every stage is wanted, not only what the target needs.
+    all: bool,
 }
 
 type Result<T> = std::result::Result<T, Box<Diagnostic>>;
@@ -81,14 +85,29 @@ impl<'a> Graph<'a> {
         bases: &Bases,
     ) -> std::result::Result<Graph<'a>, Diagnostics> {
         let mut errors = Vec::new();
+        let mut linter = Linter::new(dockerfile, &options.build_args).map_err(|error| vec![*error])?;
+        linter.syntax(usize::MAX);
         if dockerfile.stages.is_empty() {
             return Err(vec![Diagnostic::error("dockerfile contains no stages to build", Span::default())]);
         }
+        linter.stages();
+        let lexer = Lexer::new(dockerfile.escape);
+        if let Some(defaults) = scope::defaults(dockerfile, options) {
+            linter.report(&[], lint::default_base(&dockerfile.stages, lexer, &defaults));
+        }
         let globals = scope::global(dockerfile, options, &mut errors);
-        let stages = dockerfile.stages.len();
-        let mut graph = Graph { nodes: Vec::new(), globals, target: 0, names: HashMap::new(), stages };
+        let mut graph = Graph {
+            nodes: Vec::new(),
+            globals,
+            target: 0,
+            linter,
+            names: HashMap::new(),
+            stages: dockerfile.stages.len(),
+            all: options.all_stages,
+        };
+        let known: Vec<String> = scope::declared(dockerfile).map(str::to_owned).collect();
         for (index, stage) in dockerfile.stages.iter().enumerate() {
-            graph.add_stage(index, stage, dockerfile.escape, &mut errors);
+            graph.add_stage(index, stage, lexer, &known, &mut errors);
         }
         match graph.find_target(options) {
             Ok(target) => graph.target = target,
@@ -97,18 +116,29 @@ impl<'a> Graph<'a> {
         graph.add_commands(dockerfile, &mut errors);
         errors.extend(graph.cycle());
         if !errors.is_empty() {
+            errors.splice(0..0, graph.linter.found());
             return Err(errors);
         }
         if let [only] = &mut graph.nodes[..] {
             only.label.clear();
         }
-        graph.add_triggers(options, bases)?;
-        Ok(graph)
+        match graph.add_triggers(options, bases) {
+            Ok(()) => Ok(graph),
+            Err(errors) => Err(graph.linter.found().into_iter().chain(errors).collect()),
+        }
     }
 
     /// A stage whose FROM is wrong is an empty one, so that what is wrong elsewhere is found as well.
-    fn add_stage(&mut self, index: usize, stage: &'a Stage, escape: char, errors: &mut Vec<Diagnostic>) {
-        let lexer = Lexer::new(escape);
+    fn add_stage(
+        &mut self,
+        index: usize,
+        stage: &'a Stage,
+        lexer: Lexer,
+        declared: &[String],
+        errors: &mut Vec<Diagnostic>,
+    ) {
+        let found = self.checked(stage, lexer, declared);
+        self.linter.report(&stage.comments, found);
         let base = self.base(stage, lexer).unwrap_or_else(|error| {
             errors.push(*error);
             Base::Scratch
@@ -129,6 +159,22 @@ impl<'a> Graph<'a> {
             triggered: false,
         });
         self.names.extend(name.map(|name| (name, index)));
+    }
+
+    /// What the checks say of a FROM.
+    fn checked(&self, stage: &Stage, lexer: Lexer, declared: &[String]) -> Vec<Diagnostic> {
+        let known: Vec<&str> = declared.iter().map(String::as_str).chain(self.globals.names()).collect();
+        let expanded = |word: &Word| lexer.expand(&word.text, &self.globals).unwrap_or_default();
+        let about = |word, expansion| FromWord { word, expansion, known: &known };
+        let base: Expansion = expanded(&stage.from.base);
+        let mut found = lint::of_base(&about(&stage.from.base, &base));
+        if let Some(word) = &stage.from.platform {
+            let platform = expanded(word);
+            let name = stage.from.name.as_ref().map_or("", |name| name.text.as_str());
+            let target = self.globals.value("TARGETPLATFORM").unwrap_or_default();
+            found.extend(lint::of_platform(&about(word, &platform), name, target));
+        }
+        found
     }
 
     fn base(&self, stage: &Stage, lexer: Lexer) -> Result<Base> {
@@ -295,9 +341,12 @@ impl<'a> Graph<'a> {
         self.nodes[index].commands.splice(0..0, commands);
     }
 
-    /// For each node, whether the target needs it.
+    /// For each node, whether it is to be lowered: the target needs it, or all are wanted.
     pub(super) fn reachable(&self) -> Vec<bool> {
-        let mut reachable = vec![false; self.nodes.len()];
+        let mut reachable = vec![self.all; self.nodes.len()];
+        if self.all {
+            return reachable;
+        }
         let mut pending = vec![self.target];
         while let Some(index) = pending.pop() {
             if std::mem::replace(&mut reachable[index], true) {

@@ -25,6 +25,10 @@ pub(super) struct State {
     pub(super) image: ImageConfig,
     /// The vertices that made layers above the base image.
     pub(super) layers: Vec<VertexId>,
+    /// Nobody could look at the base image.
+    pub(super) unknown_base: bool,
+    /// WORKDIR was given in this Dockerfile.
+    pub(super) workdir_is_set: bool,
 }
 
 impl State {
@@ -40,6 +44,8 @@ impl State {
             dir: "/".to_owned(),
             platform,
             layers: Vec::new(),
+            unknown_base: false,
+            workdir_is_set: false,
             image,
         };
         for entry in std::mem::take(&mut state.image.config.env) {

@@ -65,7 +65,7 @@ impl Directives {
 }
 
 /// `#name = value`, with `mark` for `#`.
-fn split<'a>(line: &'a str, mark: &str) -> Option<(&'a str, &'a str)> {
+pub(crate) fn split<'a>(line: &'a str, mark: &str) -> Option<(&'a str, &'a str)> {
     let rest = line.strip_prefix(mark)?.trim_start();
     let (name, value) = rest.split_once('=')?;
     let (name, value) = (name.trim_end(), value.trim());

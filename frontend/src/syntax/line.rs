@@ -48,6 +48,8 @@ pub(super) struct Logical {
     pieces: Vec<(usize, usize)>,
     /// The comment lines since the instruction before, or since an empty comment.
     pub(super) comments: Vec<String>,
+    /// An empty line sets them apart from the instruction.
+    pub(super) apart: bool,
     pub(super) empty_continuation: bool,
     /// In the file, without the last line end.
     pub(super) bytes: Range<usize>,
@@ -76,6 +78,8 @@ impl Logical {
 #[derive(Debug, Default)]
 pub(super) struct Reader {
     comments: Vec<String>,
+    /// An empty line came after the last comment.
+    apart: bool,
 }
 
 impl Reader {
@@ -104,14 +108,17 @@ impl Reader {
                 }
                 Some(text) => {
                     self.comments.push(text.to_owned());
+                    self.apart = false;
                     continue;
                 }
             }
             let continued = continuation(trimmed, directives.escape());
             if continued.is_none() && trimmed.is_empty() {
+                self.apart = true;
                 continue;
             }
-            let mut logical = Logical { comments: std::mem::take(&mut self.comments), ..Logical::default() };
+            let comments = std::mem::take(&mut self.comments);
+            let mut logical = Logical { comments, apart: self.apart, ..Logical::default() };
             logical.push(continued.unwrap_or(trimmed), at);
             logical.bytes = at..at + trimmed.trim_end().len();
             if continued.is_some() {

@@ -14,6 +14,7 @@ pub mod mount;
 mod node;
 mod words;
 
+pub(crate) use directive::split as split_directive;
 pub use directive::syntax_image;
 pub use expand::{Expansion, Lexer, Mode, Variables};
 pub use heredoc::parse_heredoc_word;

@@ -28,11 +28,6 @@ pub(super) fn read(text: &str, lines: &LineIndex, diagnostics: &mut Vec<Diagnost
     while let Some(logical) = reader.next(&mut physical, &mut directives, lines, diagnostics) {
         any = true;
         let source = Source { logical: &logical, lines, escape: directives.escape() };
-        if logical.empty_continuation {
-            let message = format!("Empty continuation line found in: {}", logical.text);
-            let span = lines.span(logical.bytes.clone());
-            diagnostics.push(Diagnostic::warning("NoEmptyContinuation", message, span));
-        }
         match source.node(Text { str: &logical.text, at: 0 }) {
             Ok(node) => nodes.extend(with_heredocs(node, &logical, &mut physical, lines, diagnostics)),
             Err(diagnostic) => diagnostics.push(*diagnostic),
@@ -54,7 +49,12 @@ fn with_heredocs(
     diagnostics: &mut Vec<Diagnostic>,
 ) -> Option<Node> {
     node.comments.clone_from(&logical.comments);
+    node.comments_apart = logical.apart;
     node.span = lines.span(logical.bytes.clone());
+    if logical.empty_continuation {
+        let last = lines.start(node.span.last_line).max(node.span.start);
+        node.empty_continuation = Some(lines.span(last..node.span.end));
+    }
     if !holds_heredocs(&node) || !logical.text.contains("<<") {
         return Some(node);
     }

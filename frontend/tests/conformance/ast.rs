@@ -4,7 +4,7 @@
 use std::fs;
 
 use boxwright_frontend::ast::{Node, dump};
-use boxwright_frontend::{Diagnostic, Parsed, Severity, parse};
+use boxwright_frontend::{Diagnostic, Parsed, parse};
 use serde_json::{Value, json};
 
 use super::tables::{Mismatches, folder, rows};
@@ -53,8 +53,9 @@ fn compare(mismatches: &mut Mismatches, name: &str, parsed: &Parsed, row: &Value
         dockerfile.escape.to_string(),
         row["escape"].as_str().unwrap_or_default().into(),
     );
-    let warnings = parsed.diagnostics.iter().filter(|d| d.severity == Severity::Warning);
-    let warnings: Vec<Value> = warnings.map(|d| Value::from(d.message.as_str())).collect();
+    let warned = dockerfile.nodes.iter().filter(|node| node.empty_continuation.is_some());
+    let warnings: Vec<Value> =
+        warned.map(|n| Value::from(format!("Empty continuation line found in: {}", n.original))).collect();
     mismatches.check(name, "warnings", warnings, row["warnings"].as_array().cloned().unwrap_or_default());
     let directives = dockerfile
         .directives

@@ -1,0 +1,138 @@
+//! What `build --call` answers instead of building: its flag, and each answer as text and as the JSON that buildx prints
+//! (`frontend/subrequests` of BuildKit). The answers themselves are the engine's.
+
+mod check;
+
+use boxwright_frontend::Diagnostic;
+use serde_json::{Value, json};
+
+use crate::engine::Source;
+use crate::error::{Error, Result};
+
+pub(crate) use check::{check_json, check_text};
+
+/// The value of `--call`: `METHOD,format=json,ignorestatus=true`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Call {
+    pub(crate) method: Method,
+    pub(crate) json: bool,
+    /// What the checks find does not make the command fail.
+    pub(crate) ignore_status: bool,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Method {
+    Build,
+    Check,
+}
+
+impl Call {
+    pub(crate) const CHECK: Call = Call { method: Method::Check, json: false, ignore_status: false };
+
+    pub(crate) fn parse(text: &str) -> Result<Call> {
+        let mut call = Call { method: Method::Build, ..Call::CHECK };
+        let mut named = false;
+        for field in text.split(',').filter(|_| !text.is_empty()) {
+            match field.split_once('=') {
+                Some(("format", "json")) => call.json = true,
+                Some(("format", "text" | "")) => call.json = false,
+                Some(("format", other)) => {
+                    return Err(Error::invalid(format!("invalid call format {other:?}: json or text")));
+                }
+                Some(("ignorestatus", value)) => {
+                    call.ignore_status = boolean(value).ok_or_else(|| {
+                        Error::invalid(format!("invalid ignorestatus print value: {value}"))
+                    })?;
+                }
+                Some(_) => return Err(Error::invalid(format!("invalid print field: {field}"))),
+                None if named => return Err(Error::invalid(format!("invalid print value: {text}"))),
+                None => {
+                    call.method = method(field)?;
+                    named = true;
+                }
+            }
+        }
+        Ok(call)
+    }
+}
+
+fn method(name: &str) -> Result<Method> {
+    match name {
+        "build" | "" => Ok(Method::Build),
+        "check" | "lint" => Ok(Method::Check),
+        other => Err(Error::invalid(format!("invalid call {other:?}: build, check, outline or targets"))),
+    }
+}
+
+/// What Go's `strconv.ParseBool` takes.
+fn boolean(text: &str) -> Option<bool> {
+    match text {
+        "1" | "t" | "T" | "true" | "TRUE" | "True" => Some(true),
+        "0" | "f" | "F" | "false" | "FALSE" | "False" => Some(false),
+        _ => None,
+    }
+}
+
+/// A place as BuildKit's protocol has it; empty where something is about no place.
+fn location((first, last): (usize, usize)) -> Value {
+    if first == 0 {
+        return json!({});
+    }
+    json!({ "ranges": [{ "start": { "line": first }, "end": { "line": last } }] })
+}
+
+/// In base64 (RFC 4648, section 4), as Go writes bytes into JSON.
+fn base64(bytes: &[u8]) -> String {
+    const LETTERS: &[u8; 64] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
+    let mut text = String::with_capacity(bytes.len().div_ceil(3) * 4);
+    for group in bytes.chunks(3) {
+        let at = |i: usize| u32::from(group.get(i).copied().unwrap_or(0));
+        let bits = at(0) << 16 | at(1) << 8 | at(2);
+        for i in 0..4 {
+            let letter = LETTERS[(bits >> (18 - 6 * i) & 63) as usize];
+            text.push(if i <= group.len() { char::from(letter) } else { '=' });
+        }
+    }
+    text
+}
+
+fn pretty(value: &Value) -> String {
+    serde_json::to_string_pretty(value).expect("a value always serialises") + "\n"
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_call_is_read_or_refused() {
+        let call = |text: &str| Call::parse(text).map_err(|e| e.to_string());
+        assert_eq!(call("check"), Ok(Call::CHECK));
+        let all = Call { method: Method::Check, json: true, ignore_status: true };
+        assert_eq!(call("lint,format=json,ignorestatus=1"), Ok(all));
+        assert_eq!(call("").map(|c| c.method), Ok(Method::Build));
+        for (text, reason) in [
+            ("nonsense", "invalid call \"nonsense\""),
+            ("check,format=xml", "invalid call format \"xml\""),
+            ("check,a=b", "invalid print field: a=b"),
+            ("check,build", "invalid print value: check,build"),
+            ("check,ignorestatus=2", "invalid ignorestatus print value: 2"),
+        ] {
+            assert!(call(text).unwrap_err().starts_with(reason), "{text}");
+        }
+    }
+
+    #[test]
+    fn bytes_are_written_as_go_does() {
+        for (bytes, text) in [
+            ("", ""),
+            ("f", "Zg=="),
+            ("fo", "Zm8="),
+            ("foo", "Zm9v"),
+            ("foob", "Zm9vYg=="),
+            ("\u{ff}", "w78="),
+        ] {
+            assert_eq!(base64(bytes.as_bytes()), text);
+        }
+    }
+}

@@ -1,0 +1,78 @@
+//! What a build would do, told instead of done: the checks.
+
+use boxwright_cache::fs::pattern::Matcher;
+use boxwright_frontend as frontend;
+use frontend::lint::Ignored;
+use frontend::{Diagnostic, Dockerfile, Origin};
+
+use super::Engine;
+use super::build::BuildRequest;
+use super::context::{self, Input};
+use super::failure::{BuildFailure, Source};
+use crate::error::Result;
+use crate::progress::Watch;
+
+/// What the checks found.
+#[derive(Debug)]
+pub struct Checked {
+    pub warnings: Vec<Diagnostic>,
+    /// Why the Dockerfile could not be built, as far as that can be told without building it.
+    pub failure: Option<BuildFailure>,
+    /// What the spans are in.
+    pub source: Source,
+}
+
+impl Engine {
+    /// Looks for what is accepted but probably not meant, in all stages or, where a target is asked for, in those that
+    /// it needs. Bases that can't be found are taken for empty ones.
+    ///
+    /// # Errors
+    /// When the Dockerfile can't be read. What is wrong with it is part of the result.
+    pub fn check(&self, request: &BuildRequest, watch: &dyn Watch) -> Result<Checked> {
+        let input = context::open(&self.store, request, watch)?;
+        let parsed = frontend::parse(&input.dockerfile);
+        let source = Source { name: input.name.clone(), text: parsed.text.clone() };
+        let mut options = with_ignored(&request.options, &input);
+        options.all_stages = options.target.is_none();
+        if parsed.has_errors() {
+            let warnings = frontend::check_syntax(&parsed, &options);
+            let failure =
+                Some(BuildFailure::of_syntax(&located(parsed.diagnostics, &parsed.dockerfile), &source));
+            return Ok(Checked { warnings, failure, source });
+        }
+        let dockerfile = &parsed.dockerfile;
+        let found = match self.find_bases(dockerfile, request, &options, watch)? {
+            Err(found) => found,
+            Ok(bases) => match frontend::lower(dockerfile, &options, &bases) {
+                Ok(lowered) => lowered.diagnostics,
+                Err(found) => found,
+            },
+        };
+        let (errors, warnings): (Vec<_>, Vec<_>) = found.into_iter().partition(Diagnostic::is_error);
+        let errors = located(errors, dockerfile);
+        let failure = (!errors.is_empty()).then(|| BuildFailure::of_meaning(&errors, &source));
+        Ok(Checked { warnings, failure, source })
+    }
+}
+
+/// Each with the instruction that it is about.
+fn located(diagnostics: Vec<Diagnostic>, dockerfile: &Dockerfile) -> Vec<Diagnostic> {
+    let node = |d: &Diagnostic| d.instruction.or_else(|| Some(dockerfile.node_at(d.span)?.span));
+    diagnostics.into_iter().map(|d| Diagnostic { instruction: node(&d), ..d }).collect()
+}
+
+/// The options with what the check of ignored files needs.
+pub(super) fn with_ignored(options: &frontend::Options, input: &Input) -> frontend::Options {
+    let patterns = match &options.context {
+        Origin::Local(name) => input.locals.get(name).map(|local| local.ignore.clone()),
+        _ => None,
+    };
+    let ignored =
+        patterns.filter(|patterns| !patterns.is_empty()).map(|patterns| Ignored { patterns, matches });
+    frontend::Options { ignored, ..options.clone() }
+}
+
+/// Patterns that can't be read match nothing here; the build tells of them.
+fn matches(patterns: &[String], path: &str) -> bool {
+    Matcher::new(patterns).is_ok_and(|matcher| matcher.matches_or_parent(path.trim_start_matches('/')))
+}
