@@ -9,9 +9,9 @@ use crate::remote::FetchError;
 
 #[derive(Debug, thiserror::Error)]
 pub enum SolveError {
-    /// One vertex failed.
-    #[error("{error}")]
-    Vertex { vertex: VertexId, error: VertexError },
+    /// These vertices failed: the first one, or all of which it was known before anything ran.
+    #[error("{}", .0.iter().map(|(_, error)| error.to_string()).collect::<Vec<_>>().join("; "))]
+    Vertices(Vec<(VertexId, VertexError)>),
     #[error("canceled")]
     Cancelled,
     /// The store could not be used.
@@ -35,6 +35,12 @@ pub enum VertexError {
     /// The definition names something that the environment does not have.
     #[error("{what} {name:?} is not part of this build")]
     Unknown { what: &'static str, name: String },
+}
+
+impl SolveError {
+    pub(crate) fn of(vertex: VertexId, error: VertexError) -> SolveError {
+        SolveError::Vertices(vec![(vertex, error)])
+    }
 }
 
 impl From<CacheError> for SolveError {

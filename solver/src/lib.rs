@@ -150,7 +150,7 @@ fn check_allowed(definition: &Definition, needed: &[VertexId], allowed: Allowed)
             ("security.insecure", exec.security == ir::SecurityMode::Insecure && !allowed.security_insecure),
         ];
         if let Some((entitlement, _)) = refused.iter().find(|(_, refused)| *refused) {
-            return Err(SolveError::Vertex { vertex, error: VertexError::NotAllowed { entitlement } });
+            return Err(SolveError::of(vertex, VertexError::NotAllowed { entitlement }));
         }
     }
     Ok(())

@@ -80,7 +80,7 @@ pub(crate) fn pin(definition: &Definition, needed: &[VertexId], env: &Env<'_>) -
         let (pin, material) = match pinned {
             Ok(pinned) => pinned,
             Err(error) if error.is_cancelled() => return Err(SolveError::Cancelled),
-            Err(error) => return Err(SolveError::Vertex { vertex, error }),
+            Err(error) => return Err(SolveError::of(vertex, error)),
         };
         pins.of.insert(vertex, pin);
         if !pins.materials.contains(&material) {

@@ -82,6 +82,7 @@ pub(crate) fn run(
         failed: None,
     };
     this.settle_known();
+    this.look_for_sources()?;
     let (sender, receiver) = channel();
     scope(|scope| this.work(scope, &sender, &receiver))?;
     debug_assert!(outputs.iter().all(|id| this.results.contains_key(id)));
@@ -127,6 +128,25 @@ impl<'a> Loop<'a, '_> {
                 }
             }
         }
+    }
+
+    /// What is to be copied from the host has to be there: that is told before anything runs, and of all steps.
+    fn look_for_sources(&self) -> Result<(), SolveError> {
+        let mut missing = Vec::new();
+        for &vertex in self.plan.needed.iter().filter(|id| self.missing.contains_key(id)) {
+            let Op::File(file) = &self.definition.vertex(vertex).op else { continue };
+            let context = ops::file::Context { definition: self.definition, env: self.env };
+            match ops::file::look_for_sources(file, &context, self.cancel) {
+                Err(error) if error.is_cancelled() => return Err(SolveError::Cancelled),
+                Err(error) => missing.push((vertex, error)),
+                Ok(()) => {}
+            }
+        }
+        for (vertex, error) in &missing {
+            let (took, message) = (Duration::ZERO, error.to_string());
+            let _ = self.env.events.send(Event::Failed { vertex: *vertex, took, message });
+        }
+        if missing.is_empty() { Ok(()) } else { Err(SolveError::Vertices(missing)) }
     }
 
     /// A local source told of itself when it was pinned, and so did a download.
@@ -241,7 +261,7 @@ impl<'a> Loop<'a, '_> {
         self.cancel.raise();
         let message = error.to_string();
         let _ = self.env.events.send(Event::Failed { vertex, took, message });
-        self.failed.get_or_insert(SolveError::Vertex { vertex, error });
+        self.failed.get_or_insert(SolveError::of(vertex, error));
     }
 }
 

@@ -294,7 +294,7 @@ fn a_failure_names_its_vertex_and_stops_what_runs_beside_it() {
     let waiting = exec(&mut definition, None, "wait");
     let both = exec_with(&mut definition, Some(failing), "write c 3", vec![bind(waiting)], false);
     let error = bench.solve(&definition, both).unwrap_err();
-    assert!(matches!(&error, SolveError::Vertex { vertex, .. } if *vertex == failing));
+    assert!(matches!(&error, SolveError::Vertices(failed) if failed[0].0 == failing));
     assert_eq!(error.to_string(), "exit code: 7");
     assert!(!bench.ran().contains(&"write c 3".to_owned()));
     assert_eq!(std::fs::read_dir(bench.dir.path().join("layers")).unwrap().count(), 0);
@@ -370,7 +370,7 @@ fn a_url_with_a_checksum_is_fetched_when_it_is_needed_and_others_when_they_are_p
     assert_eq!(bench.fetched("three", &definition, step), ["pin http"]);
     assert_eq!(bench.ran(), ["write a 1", "write a 1"]);
     "gone".clone_into(&mut bench.now.lock().unwrap());
-    assert!(matches!(bench.solve(&definition, step), Err(SolveError::Vertex { .. })));
+    assert!(matches!(bench.solve(&definition, step), Err(SolveError::Vertices(_))));
 }
 
 #[test]

@@ -2,19 +2,18 @@
 
 use std::fs;
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
-use std::time::{Duration, Instant};
+use std::process::{Command, Stdio};
 
 use tempfile::TempDir;
 
-use crate::peer::free_port;
+use crate::peer::{Daemon, free_port};
 use crate::{Ran, run};
 
 /// A directory of repositories, served at `git://127.0.0.1:PORT/NAME` as long as this value lives.
 #[derive(Debug)]
 pub struct Repositories {
     dir: TempDir,
-    daemon: Child,
+    _daemon: Daemon,
     port: u16,
 }
 
@@ -26,14 +25,8 @@ impl Repositories {
         let mut daemon = git(dir.path());
         daemon.args(["daemon", "--reuseaddr", "--listen=127.0.0.1", "--export-all"]);
         daemon.arg(format!("--port={port}")).arg(base).stdout(Stdio::null()).stderr(Stdio::null());
-        let daemon = daemon.spawn().unwrap();
-        let served = Repositories { dir, daemon, port };
-        let deadline = Instant::now() + Duration::from_secs(30);
-        while std::net::TcpStream::connect(("127.0.0.1", port)).is_err() {
-            assert!(Instant::now() < deadline, "git daemon does not answer");
-            std::thread::sleep(Duration::from_millis(10));
-        }
-        served
+        let answers = || std::net::TcpStream::connect(("127.0.0.1", port)).is_ok();
+        Repositories { dir, _daemon: Daemon::start(&mut daemon, answers), port }
     }
 
     /// A new repository with a branch `main` and no commit.
@@ -53,13 +46,6 @@ impl Repositories {
     /// Where the repositories are, for a server of another kind.
     pub fn path(&self) -> &Path {
         self.dir.path()
-    }
-}
-
-impl Drop for Repositories {
-    fn drop(&mut self) {
-        let _ = self.daemon.kill();
-        let _ = self.daemon.wait();
     }
 }
 

@@ -88,21 +88,22 @@ impl BuildFailure {
         source: &Source,
         logs: &Logs,
     ) -> BuildFailure {
-        let (vertex, error) = match error {
-            SolveError::Cancelled => return BuildFailure::Cancelled,
-            SolveError::Cache(error) => {
-                return BuildFailure::at(error.to_string(), source, Span::default());
-            }
-            SolveError::Vertex { error, .. } if error.is_cancelled() => return BuildFailure::Cancelled,
-            SolveError::Vertex { vertex, error } => (vertex, error),
+        let cause = |(vertex, error): &(VertexId, VertexError)| {
+            let span = span_of(definition, *vertex).unwrap_or_default();
+            let span = missing(error).and_then(|path| word(source, span, path)).unwrap_or(span);
+            let mut diagnostic = Diagnostic::error(message_of(definition, *vertex, error), span);
+            diagnostic.hints = hints_of(error);
+            let log = logs.of(*vertex).map(|lines| (definition.vertex(*vertex).about.name.clone(), lines));
+            Cause { log, ..Cause::new(diagnostic, source) }
         };
-        let name = definition.vertex(vertex).about.name.clone();
-        let span = span_of(definition, vertex).unwrap_or_default();
-        let span = missing(&error).and_then(|path| word(source, span, path)).unwrap_or(span);
-        let mut diagnostic = Diagnostic::error(message_of(definition, vertex, &error), span);
-        diagnostic.hints = hints_of(&error);
-        let log = logs.of(vertex).map(|lines| (name, lines));
-        BuildFailure::Because(vec![Cause { log, ..Cause::new(diagnostic, source) }])
+        match error {
+            SolveError::Cancelled => BuildFailure::Cancelled,
+            SolveError::Cache(error) => BuildFailure::at(error.to_string(), source, Span::default()),
+            SolveError::Vertices(failed) if failed.iter().any(|(_, error)| error.is_cancelled()) => {
+                BuildFailure::Cancelled
+            }
+            SolveError::Vertices(failed) => BuildFailure::Because(failed.iter().map(cause).collect()),
+        }
     }
 }
 
@@ -250,7 +251,7 @@ mod tests {
         let mut logs = Logs::default();
         let output: String = (0..40).map(|n| format!("line {n}\n")).collect();
         logs.hear(&Event::Log { vertex: id, stream: LogStream::Stderr, bytes: output.into_bytes() });
-        let error = SolveError::Vertex { vertex: id, error: VertexError::Exec(ExecError::Exit { code: 1 }) };
+        let error = SolveError::Vertices(vec![(id, VertexError::Exec(ExecError::Exit { code: 1 }))]);
         let failure = BuildFailure::of_solve(error, &definition, &Source::default(), &logs);
         assert_eq!(
             failure.to_string(),

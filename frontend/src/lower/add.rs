@@ -90,23 +90,11 @@ fn file_name(url: &str) -> String {
     }
 }
 
-/// A name as the pattern that matches it alone.
-pub(super) fn literal(name: &str) -> String {
-    let mut pattern = String::with_capacity(name.len() + 1);
-    for c in name.chars() {
-        if matches!(c, '*' | '?' | '[' | '\\') {
-            pattern.push('\\');
-        }
-        pattern.push(c);
-    }
-    paths::source(&pattern)
-}
-
 /// The vertex of an origin, and the path in it that is to be copied.
 pub(super) fn fetch(build: &mut Build<'_>, origin: &Origin, span: Span) -> (VertexId, String) {
     let vertex = origin.add(&mut build.definition, Some(span));
     match origin {
-        Origin::Http(http) => (vertex, literal(&http.name)),
+        Origin::Http(http) => (vertex, paths::literal(&paths::source(&http.name))),
         _ => (vertex, "/".to_owned()),
     }
 }
@@ -157,7 +145,6 @@ mod tests {
         ] {
             assert_eq!(file_name(url), name, "{url}");
         }
-        assert_eq!(literal("a[*]\\"), "/a\\[\\*]\\\\");
     }
 
     #[test]

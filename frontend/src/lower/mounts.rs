@@ -184,7 +184,7 @@ fn clean(path: &str) -> String {
 fn context_part(build: &mut Build<'_>, name: String, selector: &str, flag: &MountFlag) -> BindMount {
     let select = match selector.trim_start_matches('/') {
         "" => ".".to_owned(),
-        path => literal(path),
+        path => paths::literal(path),
     };
     let local = LocalSource { name, select: vec![select], ..LocalSource::default() };
     let about = |name: &str| About { name: name.to_owned(), span: Some(flag.span), no_cache: false };
@@ -192,7 +192,7 @@ fn context_part(build: &mut Build<'_>, name: String, selector: &str, flag: &Moun
     let from = build.definition.add(local, about("[internal] load build context"));
     let copy = CopyAction {
         from: Some(from),
-        sources: vec![literal(selector)],
+        sources: vec![paths::literal(selector)],
         dest: PART.to_owned(),
         ..CopyAction::default()
     };
@@ -201,18 +201,6 @@ fn context_part(build: &mut Build<'_>, name: String, selector: &str, flag: &Moun
         .definition
         .add(Op::File(op), about("[internal] take the part of the build context that RUN mounts"));
     BindMount { from: Some(part), selector: PART.to_owned() }
-}
-
-/// A pattern that means the path itself.
-fn literal(path: &str) -> String {
-    let mut pattern = String::with_capacity(path.len());
-    for c in path.chars() {
-        if "*?[\\".contains(c) {
-            pattern.push('\\');
-        }
-        pattern.push(c);
-    }
-    pattern
 }
 
 #[cfg(test)]
@@ -224,10 +212,5 @@ mod tests {
         for (target, id) in [("/a//b/", "/a/b"), ("cache", "cache"), ("./x/../y", "y"), ("", ".")] {
             assert_eq!(clean(target), id, "{target}");
         }
-    }
-
-    #[test]
-    fn a_path_is_not_taken_for_a_pattern() {
-        assert_eq!(literal("/a[b]*\\c?"), "/a\\[b]\\*\\\\c\\?");
     }
 }

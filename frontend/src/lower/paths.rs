@@ -1,5 +1,7 @@
 //! Paths of a Dockerfile made absolute, as BuildKit does for Linux.
 
+use boxwright_cache::fs::pattern::Glob;
+
 use crate::ignore::clean_path;
 
 /// Joins `path` to `dir` unless it is absolute, and cleans it. A slash (or `/.`) at its end says "directory" and stays
@@ -33,6 +35,25 @@ pub(super) fn source(path: &str) -> String {
     clean_path(&format!("/{path}"))
 }
 
+/// The source of COPY that means `path` and nothing else. Up to the first name that looks like a pattern, names are
+/// taken as they are; from there on, special characters need brackets or a backslash.
+pub(super) fn literal(path: &str) -> String {
+    let mut wild = false;
+    let names = path.split('/').map(|name| {
+        wild |= Glob::is_wild(name);
+        if !wild {
+            return name.to_owned();
+        }
+        let plain = |c| match c {
+            '*' | '?' | '[' => format!("[{c}]"),
+            '\\' => "\\\\".to_owned(),
+            c => c.to_string(),
+        };
+        name.chars().map(plain).collect()
+    });
+    names.collect::<Vec<_>>().join("/")
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -50,6 +71,19 @@ mod tests {
             ("/w", "/", "/"),
         ] {
             assert_eq!(dest(dir, path), at, "{path} in {dir}");
+        }
+    }
+
+    #[test]
+    fn a_path_is_not_taken_for_a_pattern() {
+        for (path, pattern) in [
+            ("/a/b\\*", "/a/b\\*"),
+            ("/a\\b/*", "/a\\b/[*]"),
+            ("/a[b]?/c\\d", "/a[[]b][?]/c\\\\d"),
+            ("/a/b", "/a/b"),
+        ] {
+            assert_eq!(literal(path), pattern);
+            assert!(!Glob::is_wild(pattern) || Glob::new(pattern).unwrap().matches(path));
         }
     }
 

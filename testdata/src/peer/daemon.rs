@@ -11,7 +11,7 @@ const PATIENCE: Duration = Duration::from_secs(60);
 const STEP: Duration = Duration::from_millis(20);
 
 #[derive(Debug)]
-pub(super) struct Daemon {
+pub(crate) struct Daemon {
     child: Child,
 }
 
@@ -19,7 +19,7 @@ impl Daemon {
     /// Starts the process and returns when `ready` says so. It stays in our process group, so that whoever kills a
     /// test that hangs kills this too.
     #[track_caller]
-    pub(super) fn start(command: &mut Command, ready: impl Fn() -> bool) -> Daemon {
+    pub(crate) fn start(command: &mut Command, ready: impl Fn() -> bool) -> Daemon {
         let text = format!("{command:?}");
         let child = command
             .spawn()

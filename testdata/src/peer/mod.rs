@@ -5,6 +5,7 @@ mod dockerd;
 mod podman;
 mod registry;
 
+pub(crate) use daemon::Daemon;
 pub use daemon::free_port;
 pub use dockerd::Dockerd;
 pub use podman::Podman;

@@ -25,11 +25,11 @@ use boxwright_cache::snapshot::tree::Tree;
 
 use crate::ir::{CopyAction, FileAction, FileOp, MkdirAction, MkfileAction, OwnerSpec, VertexId};
 use copy::Override;
-use source::Source;
+use source::{Match, Source};
 use view::{Owner, View};
 
 pub use error::{FileError, Hints};
-pub(crate) use run::{Context, digest_local, run};
+pub(crate) use run::{Context, digest_local, look_for_sources, run};
 
 #[cfg(test)]
 mod tests;
@@ -71,6 +71,19 @@ fn run_copy(
     let source = &source.ok_or_else(unknown)?;
     let set = Override { owner: owner_of(action.owner.as_ref(), view)?, mode: action.mode.as_ref() };
     let filter = Filter::new(action.below.as_deref(), &action.exclude)?;
+    for from in find(source, action, cancel)? {
+        cancel.check()?;
+        if action.unpack && unpack::unpack(view, &from.item, &action.dest, set.owner, spool, cancel)? {
+            continue;
+        }
+        copy::copy(view, source, from, &filter, &action.dest, set, cancel)?;
+    }
+    Ok(())
+}
+
+/// What the sources of `action` mean, in order.
+fn find(source: &Source, action: &CopyAction, cancel: &Cancel) -> Result<Vec<Match>, FileError> {
+    let mut found = Vec::new();
     for pattern in &action.sources {
         let required = required(action, pattern);
         let missing = |path: &Path| missing(source, action, path, cancel);
@@ -79,20 +92,16 @@ fn run_copy(
         if matches.is_empty() && !action.allow_empty_wildcard {
             return Err(missing(&resolve::clean(pattern)));
         }
-        for from in matches {
-            cancel.check()?;
-            if let Some(path) = &required
-                && !source.has_below(&from.item, action.below.as_deref(), cancel)?
-            {
-                return Err(missing(path));
+        if let Some(path) = &required {
+            for from in &matches {
+                if !source.has_below(&from.item, action.below.as_deref(), cancel)? {
+                    return Err(missing(path));
+                }
             }
-            if action.unpack && unpack::unpack(view, &from.item, &action.dest, set.owner, spool, cancel)? {
-                continue;
-            }
-            copy::copy(view, source, from, &filter, &action.dest, set, cancel)?;
         }
+        found.extend(matches);
     }
-    Ok(())
+    Ok(found)
 }
 
 /// What must be there besides the source itself: what `--parents` names without wildcards.

@@ -12,7 +12,7 @@ use boxwright_cache::snapshot::owner::OwnerView;
 use boxwright_cache::{Cancel, Error as CacheError};
 
 use super::source::{HostDir, Source};
-use super::{FileError, execute};
+use super::{FileError, execute, find};
 use crate::Env;
 use crate::error::VertexError;
 use crate::ir::{Definition, FileAction, FileOp, LocalSource, Op, SourceOp, VertexId};
@@ -56,6 +56,25 @@ pub(crate) fn run(
         None => layer.commit(cancel)?,
     };
     Ok(base.with(layer))
+}
+
+/// Whether all that `op` copies from the host is there.
+///
+/// # Errors
+/// As [`run`].
+pub(crate) fn look_for_sources(
+    op: &FileOp,
+    context: &Context<'_>,
+    cancel: &Cancel,
+) -> Result<(), VertexError> {
+    for action in &op.actions {
+        let FileAction::Copy(copy) = action else { continue };
+        let Some(from) = copy.from else { continue };
+        let Op::Source(SourceOp::Local(local)) = &context.definition.vertex(from).op else { continue };
+        let (host, dir) = host(local, context.env)?;
+        find(&Source::Host(Arc::new(host), Arc::new(dir)), copy, cancel)?;
+    }
+    Ok(())
 }
 
 /// The digest that stands for a local source: of what a copy of its selection would read.
