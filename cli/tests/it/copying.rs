@@ -211,7 +211,10 @@ fn all_that_is_missing_is_told_before_anything_runs() {
     let ran = boxwright.build(&context, &[]);
     assert_eq!(ran.status, 1, "{ran}");
     for (path, place) in [("/one", "Dockerfile:3:6"), ("/three", "Dockerfile:5")] {
-        assert!(ran.stderr.contains(&format!("\"{path}\": not found")) && ran.stderr.contains(place), "{ran}");
+        assert!(
+            ran.stderr.contains(&format!("\"{path}\": not found")) && ran.stderr.contains(place),
+            "{ran}"
+        );
     }
     assert!(!ran.stderr.contains("ran-1") && !ran.stderr.contains("\"/there\""), "{ran}");
 }
