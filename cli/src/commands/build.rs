@@ -181,12 +181,6 @@ impl Build {
     }
 
     fn options(&self) -> Result<boxwright_frontend::Options> {
-        let host = Platform::host();
-        for platform in self.platform.iter().flat_map(|p| p.split(',')) {
-            if !host.satisfies(&platform.parse()?) {
-                return Err(Error::Later(format!("building for {platform} on {host}")));
-            }
-        }
         if self.no_cache && !self.no_cache_filter.is_empty() {
             return Err(Error::invalid("--no-cache and --no-cache-filter cannot currently be used together"));
         }
@@ -196,7 +190,7 @@ impl Build {
             labels: labels(&self.label)?,
             no_cache: self.no_cache,
             no_cache_stages: self.no_cache_filter.clone(),
-            platform: (!self.platform.is_empty()).then_some(host),
+            platform: platform(&self.platform)?,
             network: match self.network.as_str() {
                 "default" | "" => NetworkMode::Default,
                 "host" => NetworkMode::Host,
@@ -237,6 +231,24 @@ fn read_dockerfile() -> Result<Vec<u8>> {
         return Err(Error::invalid(format!("standard input is larger than {MAX_TEXT} bytes")));
     }
     Ok(text)
+}
+
+/// What `--platform` asks for.
+fn platform(flags: &[String]) -> Result<Option<Platform>> {
+    let mut asked: Vec<Platform> = Vec::new();
+    for text in flags.iter().flat_map(|flag| flag.split(',')).filter(|text| !text.is_empty()) {
+        let platform = if text == "local" { Platform::host() } else { text.parse()? };
+        if platform.os != "linux" {
+            return Err(Error::Later(format!("building for {}", platform.os)));
+        }
+        if !asked.contains(&platform) {
+            asked.push(platform);
+        }
+    }
+    if asked.len() > 1 {
+        return Err(Error::Later("building for several platforms at once".to_owned()));
+    }
+    Ok(asked.pop())
 }
 
 /// A name without a value takes that of the variable; without one, it is as if the flag were not there.

@@ -2,11 +2,12 @@
 
 use std::collections::HashMap;
 
+use boxwright_cache::oci::Platform;
 use boxwright_frontend::Diagnostic;
 use boxwright_frontend::source::LineIndex;
 use boxwright_solver::executor::ExecError;
 use boxwright_solver::ir::Op;
-use boxwright_solver::ops::file::FileError;
+use boxwright_solver::ops::file::{FileError, Hints};
 use boxwright_solver::{Definition, Event, SolveError, Span, VertexError, VertexId};
 
 /// A Dockerfile as it was read.
@@ -92,7 +93,7 @@ impl BuildFailure {
             let span = span_of(definition, *vertex).unwrap_or_default();
             let span = missing(error).and_then(|path| word(source, span, path)).unwrap_or(span);
             let mut diagnostic = Diagnostic::error(message_of(definition, *vertex, error), span);
-            diagnostic.hints = hints_of(error);
+            diagnostic.hints = hints_of(&definition.vertex(*vertex).op, error);
             let log = logs.of(*vertex).map(|lines| (definition.vertex(*vertex).about.name.clone(), lines));
             Cause { log, ..Cause::new(diagnostic, source) }
         };
@@ -160,9 +161,24 @@ fn word(source: &Source, span: Span, path: &str) -> Option<Span> {
     Some(lines.span(span.start + at..span.start + at + path.len()))
 }
 
-/// What may explain a source that is not there.
-fn hints_of(error: &VertexError) -> Vec<String> {
-    let VertexError::File(FileError::NotFound { hints, .. }) = error else { return Vec::new() };
+/// What may explain the error.
+fn hints_of(op: &Op, error: &VertexError) -> Vec<String> {
+    match (op, error) {
+        (_, VertexError::File(FileError::NotFound { hints, .. })) => hints_of_missing(hints),
+        (Op::Exec(exec), VertexError::Exec(ExecError::Start { message, .. }))
+            if message.ends_with("exec format error") =>
+        {
+            vec![format!(
+                "this machine is {}, and runs programs for {} only if an emulator is registered with binfmt_misc",
+                Platform::host(),
+                exec.platform
+            )]
+        }
+        _ => Vec::new(),
+    }
+}
+
+fn hints_of_missing(hints: &Hints) -> Vec<String> {
     let place = hints.place.iter().map(|place| format!("it was looked for in {place}"));
     let ignored = hints.ignored_by.iter().map(|line| format!("the ignore file excludes it by {line:?}"));
     let link =

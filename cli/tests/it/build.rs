@@ -4,8 +4,8 @@ use std::fs;
 use std::io::Write;
 use std::process::Stdio;
 
-use boxwright_testdata::Ran;
 use boxwright_testdata::listing::Listing;
+use boxwright_testdata::{Ran, run};
 
 use crate::tool::{Boxwright, Context};
 
@@ -177,4 +177,51 @@ fn plain_progress_numbers_steps_and_keeps_the_whole_log() {
             "line {number} is missing in {ran}"
         );
     }
+}
+
+#[test]
+fn an_image_for_another_machine_runs_steps_of_this_one_alone() {
+    let boxwright = Boxwright::with_busybox();
+    let context = Context::new(
+        "FROM --platform=$BUILDPLATFORM busybox AS made\n\
+         ARG TARGETPLATFORM\n\
+         RUN echo $TARGETPLATFORM > /target\n\
+         FROM scratch\n\
+         COPY --from=made /target /\n",
+    );
+    for (flag, platform) in [
+        ("arm64", ["linux", "arm64", ""]),
+        ("linux/arm/v7", ["linux", "arm", "v7"]),
+        ("linux/riscv64", ["linux", "riscv64", ""]),
+    ] {
+        let tar = boxwright.scratch("out.tar");
+        let output = format!("type=tar,dest={}", tar.display());
+        boxwright.build(&context, &["--platform", flag, "-t", "x", "-o", &output]).ok();
+        let target = run(std::process::Command::new("tar").arg("-xOf").arg(&tar).arg("target")).ok();
+        assert_eq!(target.trim(), platform.join("/").trim_end_matches('/'));
+        boxwright.build(&context, &["--platform", flag, "-t", "x"]).ok();
+        let image = boxwright.inspect("x");
+        let written =
+            ["Os", "Architecture", "Variant"].map(|field| image[field].as_str().unwrap_or_default());
+        assert_eq!(written, platform, "{flag}");
+    }
+    let several = boxwright.build(&context, &["--platform", "linux/arm64,linux/amd64"]);
+    assert!(several.status == 1 && several.stderr.contains("several platforms"), "{several}");
+}
+
+#[test]
+fn a_program_of_another_machine_is_told_from_a_broken_one() {
+    let boxwright = Boxwright::with_busybox();
+    let context = Context::new("FROM busybox\nCOPY x /x\nRUN [\"/x\"]\n").file("x", foreign_program());
+    fs::set_permissions(context.join("x"), std::os::unix::fs::PermissionsExt::from_mode(0o755)).unwrap();
+    let ran = boxwright.build(&context, &[]);
+    assert!(ran.stderr.contains("exec format error") && ran.stderr.contains("binfmt_misc"), "{ran}");
+}
+
+/// An ELF header for a machine that nobody has.
+fn foreign_program() -> Vec<u8> {
+    let mut header = b"\x7fELF\x02\x01\x01".to_vec();
+    header.resize(64, 0);
+    (header[16], header[18], header[19]) = (2, 0xad, 0xde);
+    header
 }

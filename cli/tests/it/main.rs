@@ -12,6 +12,7 @@ mod failures;
 mod hardship;
 mod images;
 mod interop;
+mod mounts;
 mod programs;
 mod registry;
 mod run;

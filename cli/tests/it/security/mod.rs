@@ -20,6 +20,7 @@ mod archive;
 mod build;
 mod device;
 mod image;
+mod mount;
 mod process;
 mod source;
 mod store;
