@@ -100,6 +100,13 @@ pub struct Stage {
     pub span: Span,
 }
 
+impl Stage {
+    /// What the comment above FROM says of the stage: `# NAME DESCRIPTION`.
+    pub fn description(&self) -> Option<&str> {
+        description(&self.comments, &self.from.name.as_ref()?.text)
+    }
+}
+
 #[derive(Clone, Debug, Default)]
 pub struct From {
     pub base: Word,
@@ -118,6 +125,18 @@ pub struct Instruction {
     pub original: String,
     pub comments: Vec<String>,
     pub span: Span,
+}
+
+impl Instruction {
+    /// What the comment above it says of the argument `name`: `# NAME DESCRIPTION`.
+    pub fn description(&self, name: &str) -> Option<&str> {
+        description(&self.comments, name)
+    }
+}
+
+/// The rest of the first line that begins with `name` and a blank.
+fn description<'a>(comments: &'a [String], name: &str) -> Option<&'a str> {
+    comments.iter().find_map(|line| line.strip_prefix(name)?.strip_prefix(' '))
 }
 
 #[derive(Clone, Debug)]

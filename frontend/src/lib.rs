@@ -16,6 +16,7 @@ pub mod syntax;
 pub use ast::Dockerfile;
 pub use diagnostic::{Diagnostic, Diagnostics, Severity};
 pub use lower::{
-    Bases, ImageRequest, Lowered, Options, Origin, ResolvedBase, check_syntax, lower, needed_images,
+    Argument, Bases, CacheUse, Credential, ImageRequest, Lowered, Options, Origin, Outline, ResolvedBase,
+    check_syntax, lower, needed_images, outline,
 };
 pub use syntax::{Parsed, parse};

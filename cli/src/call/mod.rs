@@ -2,14 +2,21 @@
 //! (`frontend/subrequests` of BuildKit). The answers themselves are the engine's.
 
 mod check;
+mod describe;
+mod outline;
+mod targets;
 
 use boxwright_frontend::Diagnostic;
 use serde_json::{Value, json};
 
 use crate::engine::Source;
 use crate::error::{Error, Result};
+use crate::format::Table;
 
 pub(crate) use check::{check_json, check_text};
+pub(crate) use describe::{describe_json, describe_text};
+pub(crate) use outline::{outline_json, outline_text};
+pub(crate) use targets::{targets_json, targets_text};
 
 /// The value of `--call`: `METHOD,format=json,ignorestatus=true`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -24,6 +31,9 @@ pub(crate) struct Call {
 pub(crate) enum Method {
     Build,
     Check,
+    Outline,
+    Targets,
+    Describe,
 }
 
 impl Call {
@@ -60,6 +70,9 @@ fn method(name: &str) -> Result<Method> {
     match name {
         "build" | "" => Ok(Method::Build),
         "check" | "lint" => Ok(Method::Check),
+        "outline" => Ok(Method::Outline),
+        "targets" => Ok(Method::Targets),
+        "subrequests.describe" => Ok(Method::Describe),
         other => Err(Error::invalid(format!("invalid call {other:?}: build, check, outline or targets"))),
     }
 }
@@ -96,6 +109,18 @@ fn base64(bytes: &[u8]) -> String {
     text
 }
 
+/// Aligned columns, `gap` blanks apart; the last one is not filled up.
+fn rows(gap: usize, cells: Vec<Vec<String>>) -> String {
+    Table::tight(gap, cells).to_string()
+}
+
+/// Text with everything that drives a terminal made visible: it may come from a Dockerfile that nobody trusts.
+pub(crate) fn visible(text: &str) -> String {
+    let drives = |c: char| c.is_control() && !matches!(c, '\n' | '\t' | '\r');
+    let turns = |c: char| matches!(c, '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}');
+    text.chars().map(|c| if drives(c) || turns(c) { char::REPLACEMENT_CHARACTER } else { c }).collect()
+}
+
 fn pretty(value: &Value) -> String {
     serde_json::to_string_pretty(value).expect("a value always serialises") + "\n"
 }
@@ -111,6 +136,9 @@ mod tests {
         let all = Call { method: Method::Check, json: true, ignore_status: true };
         assert_eq!(call("lint,format=json,ignorestatus=1"), Ok(all));
         assert_eq!(call("").map(|c| c.method), Ok(Method::Build));
+        assert_eq!(call("format=text,outline").map(|c| (c.method, c.json)), Ok((Method::Outline, false)));
+        assert_eq!(call("targets,format=json").map(|c| (c.method, c.json)), Ok((Method::Targets, true)));
+        assert_eq!(call("subrequests.describe").map(|c| c.method), Ok(Method::Describe));
         for (text, reason) in [
             ("nonsense", "invalid call \"nonsense\""),
             ("check,format=xml", "invalid call format \"xml\""),
@@ -120,6 +148,11 @@ mod tests {
         ] {
             assert!(call(text).unwrap_err().starts_with(reason), "{text}");
         }
+    }
+
+    #[test]
+    fn an_answer_does_not_drive_the_terminal() {
+        assert_eq!(visible("a\tb\u{1b}[2J\u{202e}\nc"), "a\tb\u{fffd}[2J\u{fffd}\nc");
     }
 
     #[test]

@@ -48,11 +48,11 @@ pub(crate) struct Build {
     /// How to show errors and warnings of the Dockerfile: human, or json for one object a line
     #[arg(long, value_name = "FORMAT", default_value = "human", value_parser = ["human", "json"])]
     diagnostics: String,
-    /// Answer instead of building: check, or build; `,format=json` for a program to read
-    #[arg(long, value_name = "METHOD[,format=json]", default_value = "build")]
+    /// Answer instead of building: check, outline or targets; `,format=json` for a program to read
+    #[arg(long, alias = "print", value_name = "METHOD[,format=json]", default_value = "build")]
     call: String,
     /// The same as --call=check: look for what is accepted but probably not meant
-    #[arg(long)]
+    #[arg(long, default_value_t = false, action = clap::ArgAction::Set, num_args = 0..=1, require_equals = true, default_missing_value = "true")]
     check: bool,
     /// Label of the result
     #[arg(long, value_name = "NAME[=VALUE]")]
@@ -104,25 +104,49 @@ impl Build {
         let request = self.request()?;
         let built = session.engine.build(&request, watch.as_ref());
         let built = if self.quiet { built.map_err(Error::without_warnings) } else { built };
-        let built = if self.json() { built.map_err(Error::into_json) } else { built }?;
+        let built = self.worded(built)?;
         self.finish(session, &built)
     }
 
     /// What `--call` asks for.
     fn answer(&self, call: Call, session: &mut Session<'_>) -> Result<()> {
-        let watch = self.watch()?;
-        let request = self.request()?;
-        let checked = session.engine.check(&request, watch.as_ref())?;
-        let text = if call.json { call::check_json(&checked) } else { call::check_text(&checked) };
+        let text = match call.method {
+            Method::Describe if call.json => call::describe_json(),
+            Method::Describe => call::describe_text(),
+            Method::Outline => {
+                let told = session.engine.outline(&self.request()?, self.watch()?.as_ref());
+                let (outline, source) = self.worded(told)?;
+                if call.json { call::outline_json(&outline, &source) } else { call::outline_text(&outline) }
+            }
+            Method::Targets => {
+                let told = session.engine.read(&self.request()?, self.watch()?.as_ref());
+                let (dockerfile, source) = self.worded(told)?;
+                if call.json {
+                    call::targets_json(&dockerfile, &source)
+                } else {
+                    call::targets_text(&dockerfile)
+                }
+            }
+            Method::Check | Method::Build => return self.answer_check(call, session),
+        };
+        session.write(if call.json { text } else { call::visible(&text) })
+    }
+
+    fn answer_check(&self, call: Call, session: &mut Session<'_>) -> Result<()> {
+        let checked = session.engine.check(&self.request()?, self.watch()?.as_ref())?;
+        let text =
+            if call.json { call::check_json(&checked) } else { call::visible(&call::check_text(&checked)) };
         session.write(text)?;
         match checked.failure {
-            Some(failure) => {
-                let error = Error::Build(Box::new(failure));
-                Err(if self.json() { error.into_json() } else { error })
-            }
+            Some(failure) => self.worded(Err(Error::Build(Box::new(failure)))),
             None if checked.warnings.is_empty() || call.ignore_status => Ok(()),
             None => Err(Error::Found),
         }
+    }
+
+    /// A failure in the form that was asked for.
+    fn worded<T>(&self, result: Result<T>) -> Result<T> {
+        if self.json() { result.map_err(Error::into_json) } else { result }
     }
 
     fn json(&self) -> bool {

@@ -1,12 +1,12 @@
-//! What a build would do, told instead of done: the checks.
+//! What a build would do, told instead of done: the checks, what a target takes, which targets there are.
 
 use boxwright_cache::fs::pattern::Matcher;
 use boxwright_frontend as frontend;
 use frontend::lint::Ignored;
-use frontend::{Diagnostic, Dockerfile, Origin};
+use frontend::{Diagnostic, Dockerfile, Origin, Outline};
 
 use super::Engine;
-use super::build::BuildRequest;
+use super::build::{BuildRequest, failed};
 use super::context::{self, Input};
 use super::failure::{BuildFailure, Source};
 use crate::error::Result;
@@ -52,6 +52,36 @@ impl Engine {
         let errors = located(errors, dockerfile);
         let failure = (!errors.is_empty()).then(|| BuildFailure::of_meaning(&errors, &source));
         Ok(Checked { warnings, failure, source })
+    }
+    /// Tells what the target takes from its caller. Bases that can't be found are taken for empty ones.
+    ///
+    /// # Errors
+    /// When the Dockerfile can't be read or built.
+    pub fn outline(&self, request: &BuildRequest, watch: &dyn Watch) -> Result<(Outline, Source)> {
+        let (dockerfile, source) = self.read(request, watch)?;
+        let told = match self.find_bases(&dockerfile, request, &request.options, watch)? {
+            Ok(bases) => frontend::outline(&dockerfile, &request.options, &bases),
+            Err(found) => Err(found),
+        };
+        let outline = told.map_err(|mut found| {
+            found.retain(Diagnostic::is_error);
+            failed(BuildFailure::of_meaning(&found, &source))
+        })?;
+        Ok((outline, source))
+    }
+
+    /// Reads the Dockerfile, and no more.
+    ///
+    /// # Errors
+    /// When it is not there or not understood.
+    pub fn read(&self, request: &BuildRequest, watch: &dyn Watch) -> Result<(Dockerfile, Source)> {
+        let input = context::open(&self.store, request, watch)?;
+        let parsed = frontend::parse(&input.dockerfile);
+        let source = Source { name: input.name.clone(), text: parsed.text.clone() };
+        if parsed.has_errors() {
+            return Err(failed(BuildFailure::of_syntax(&parsed.diagnostics, &source)));
+        }
+        Ok((parsed.dockerfile, source))
     }
 }
 

@@ -1,4 +1,4 @@
-//! Aligned columns: each as wide as its widest cell and three spaces, and at least ten.
+//! Aligned columns: each as wide as its widest cell and a gap; those of the lists also at least ten.
 
 use std::fmt::Write as _;
 
@@ -9,11 +9,19 @@ const LEAST: usize = 10;
 #[derive(Debug)]
 pub(crate) struct Table {
     rows: Vec<Vec<String>>,
+    gap: usize,
+    least: usize,
 }
 
 impl Table {
     pub(crate) fn new(heading: &[&str]) -> Table {
-        Table { rows: vec![heading.iter().map(|h| (*h).to_owned()).collect()] }
+        let heading = heading.iter().map(|h| (*h).to_owned()).collect();
+        Table { rows: vec![heading], gap: GAP, least: LEAST }
+    }
+
+    /// Columns no wider than they need to be.
+    pub(crate) fn tight(gap: usize, rows: Vec<Vec<String>>) -> Table {
+        Table { rows, gap, least: 0 }
     }
 
     pub(crate) fn row(&mut self, cells: Vec<String>) {
@@ -23,10 +31,10 @@ impl Table {
 
 impl std::fmt::Display for Table {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        let last = self.rows[0].len() - 1;
+        let last = self.rows.first().map_or(0, |row| row.len() - 1);
         let width = |column: usize| {
             let widest = self.rows.iter().map(|row| row[column].chars().count()).max().unwrap_or(0);
-            (widest + GAP).max(LEAST)
+            (widest + self.gap).max(self.least)
         };
         let widths: Vec<usize> = (0..last).map(width).collect();
         for row in &self.rows {
@@ -49,5 +57,12 @@ mod tests {
         let mut table = Table::new(&["REPOSITORY", "TAG", "SIZE"]);
         table.row(vec!["x".into(), "a-longer-tag".into(), "1B".into()]);
         assert_eq!(table.to_string(), "REPOSITORY   TAG            SIZE\nx            a-longer-tag   1B\n");
+    }
+
+    #[test]
+    fn tight_columns_have_no_least_width() {
+        let rows = [["A", "B"], ["xy", ""]].map(|row| row.map(str::to_owned).to_vec());
+        assert_eq!(Table::tight(1, rows.to_vec()).to_string(), "A  B\nxy \n");
+        assert_eq!(Table::tight(1, vec![]).to_string(), "");
     }
 }

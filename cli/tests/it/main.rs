@@ -5,6 +5,7 @@ mod archives;
 mod binary;
 mod build;
 mod caching;
+mod calls;
 mod checks;
 mod copying;
 mod docker_equality;

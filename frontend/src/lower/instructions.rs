@@ -4,6 +4,7 @@ use boxwright_cache::oci::Platform;
 use boxwright_solver::ir::{About, Definition, ImageSource, NetworkMode, Op, SourceOp, VertexId};
 
 use super::origin::Files;
+use super::outline::Notes;
 use super::stages::{Base, Command, Graph, Node};
 use super::state::{State, empty_image};
 use super::{Bases, Lowered, Options, ResolvedBase, config, copy, onbuild, run, scope};
@@ -30,6 +31,8 @@ pub(super) struct Build<'a> {
     /// How many stages are still to start from each.
     heirs: Vec<usize>,
     graph: &'a Graph<'a>,
+    /// What each stage takes from the caller, when that is asked for.
+    notes: Option<Vec<Notes>>,
 }
 
 /// The stage whose instructions are being lowered.
@@ -51,47 +54,8 @@ pub(super) fn lower(
     bases: &Bases,
     graph: &Graph<'_>,
 ) -> std::result::Result<Lowered, Diagnostics> {
-    let mut build = Build {
-        definition: Definition::default(),
-        options,
-        lexer: Lexer::new(dockerfile.escape),
-        globals: &graph.globals,
-        proxies: scope::proxies(options),
-        linter: graph.linter.clone(),
-        bases,
-        states: vec![None; graph.nodes.len()],
-        roots: vec![None; graph.nodes.len()],
-        heirs: vec![0; graph.nodes.len()],
-        graph,
-    };
-    let mut errors = Vec::new();
-    let reachable = graph.reachable();
-    for node in graph.nodes.iter().zip(&reachable).filter(|(_, reachable)| **reachable).map(|(node, _)| node)
-    {
-        if let Base::Stage(base) = node.base {
-            build.heirs[base] += 1;
-        }
-    }
-    // Images that are only copied from stand behind the stages, but are there before them.
-    let (images, stages): (Vec<usize>, Vec<usize>) = (0..graph.nodes.len())
-        .filter(|index| reachable[*index])
-        .partition(|index| graph.nodes[*index].image_only);
-    for index in images.into_iter().chain(stages) {
-        match build.stage(index) {
-            Ok(state) => {
-                build.roots[index] = Some(state.root);
-                build.states[index] = Some(state);
-            }
-            Err(found) => {
-                build.roots[index] = Some(None);
-                errors.extend(found);
-            }
-        }
-    }
-    if !errors.is_empty() {
-        errors.splice(0..0, build.linter.found());
-        return Err(errors);
-    }
+    let mut build = Build::new(dockerfile, options, bases, graph);
+    build.all_stages()?;
     let found = build.linter.finish();
     if found.iter().any(Diagnostic::is_error) {
         return Err(found);
@@ -99,6 +63,19 @@ pub(super) fn lower(
     let state =
         build.states[graph.target].take().expect("the target is reachable and was lowered without an error");
     Ok(Lowered { diagnostics: found, ..finish(state, build.definition, options) })
+}
+
+/// What each stage takes from the caller, instead of what it becomes.
+pub(super) fn outline(
+    dockerfile: &Dockerfile,
+    options: &Options,
+    bases: &Bases,
+    graph: &Graph<'_>,
+) -> std::result::Result<Vec<Notes>, Diagnostics> {
+    let mut build = Build::new(dockerfile, options, bases, graph);
+    build.notes = Some(vec![Notes::default(); graph.nodes.len()]);
+    build.all_stages()?;
+    Ok(build.notes.unwrap_or_default())
 }
 
 fn finish(mut state: State, definition: Definition, options: &Options) -> Lowered {
@@ -123,6 +100,61 @@ fn finish(mut state: State, definition: Definition, options: &Options) -> Lowere
 }
 
 impl<'a> Build<'a> {
+    fn new(
+        dockerfile: &'a Dockerfile,
+        options: &'a Options,
+        bases: &'a Bases,
+        graph: &'a Graph<'a>,
+    ) -> Build<'a> {
+        Build {
+            definition: Definition::default(),
+            options,
+            lexer: Lexer::new(dockerfile.escape),
+            globals: &graph.globals,
+            proxies: scope::proxies(options),
+            linter: graph.linter.clone(),
+            bases,
+            states: vec![None; graph.nodes.len()],
+            roots: vec![None; graph.nodes.len()],
+            heirs: vec![0; graph.nodes.len()],
+            graph,
+            notes: None,
+        }
+    }
+
+    /// Lowers whatever is wanted. What the checks found comes before the errors.
+    fn all_stages(&mut self) -> std::result::Result<(), Diagnostics> {
+        let graph = self.graph;
+        let mut errors = Vec::new();
+        let reachable = graph.reachable();
+        let wanted = |index: &usize| reachable[*index];
+        for index in (0..graph.nodes.len()).filter(wanted) {
+            if let Base::Stage(base) = graph.nodes[index].base {
+                self.heirs[base] += 1;
+            }
+        }
+        // Images that are only copied from stand behind the stages, but are there before them.
+        let (images, stages): (Vec<usize>, Vec<usize>) =
+            (0..graph.nodes.len()).filter(wanted).partition(|index| graph.nodes[*index].image_only);
+        for index in images.into_iter().chain(stages) {
+            match self.stage(index) {
+                Ok(state) => {
+                    self.roots[index] = Some(state.root);
+                    self.states[index] = Some(state);
+                }
+                Err(found) => {
+                    self.roots[index] = Some(None);
+                    errors.extend(found);
+                }
+            }
+        }
+        if errors.is_empty() {
+            return Ok(());
+        }
+        errors.splice(0..0, self.linter.clone().found());
+        Err(errors)
+    }
+
     /// Lowers a stage or image. Stages that it needs were lowered before, or are wrong themselves.
     fn stage(&mut self, index: usize) -> std::result::Result<State, Diagnostics> {
         let node = &self.graph.nodes[index];
@@ -153,7 +185,8 @@ impl<'a> Build<'a> {
         let mut errors = Vec::new();
         for command in &node.commands {
             stage.on_build = command.on_build;
-            if let Err(error) = self.command(&mut stage, command) {
+            let lowered = self.command(&mut stage, command);
+            if let Err(error) = lowered.and_then(|()| self.note(index, &stage.state, command)) {
                 errors.push(if command.on_build {
                     onbuild::placed(*error, &command.instruction.original, node.span)
                 } else {
@@ -238,6 +271,15 @@ impl<'a> Build<'a> {
             Kind::Workdir(path) => run::workdir(self, stage, instruction, path),
             _ => config::lower(self, stage, instruction),
         }
+    }
+
+    fn note(&mut self, index: usize, state: &State, command: &Command<'_>) -> Result<()> {
+        let Some(mut notes) = self.notes.as_mut().map(|all| std::mem::take(&mut all[index])) else {
+            return Ok(());
+        };
+        let noted = notes.note(self, state, command);
+        self.notes.iter_mut().for_each(|all| all[index] = std::mem::take(&mut notes));
+        noted
     }
 
     /// Lets the checks look at an instruction that is about to be lowered.

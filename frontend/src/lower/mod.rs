@@ -8,6 +8,7 @@ mod instructions;
 mod mounts;
 mod onbuild;
 mod origin;
+mod outline;
 mod paths;
 mod ports;
 mod run;
@@ -27,6 +28,7 @@ use crate::diagnostic::{Diagnostic, Diagnostics};
 use crate::lint::{Ignored, Linter};
 use crate::syntax::{Parsed, syntax_image};
 pub use origin::Origin;
+pub use outline::{Argument, CacheUse, Credential, Outline, outline};
 use stages::{Base, Graph};
 
 /// What the command line adds to a Dockerfile.

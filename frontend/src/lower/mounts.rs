@@ -149,7 +149,7 @@ fn source(
     Ok(match (mount.kind, from) {
         (MountType::Tmpfs, _) => MountSource::Tmpfs { size: mount.size.filter(|size| *size > 0) },
         (MountType::Cache, from) => MountSource::Cache(CacheMount {
-            id: if mount.id.is_empty() { clean(&mount.target) } else { mount.id.clone() },
+            id: cache_id(mount),
             sharing: match mount.sharing {
                 None | Some(Sharing::Shared) => ir::Sharing::Shared,
                 Some(Sharing::Private) => ir::Sharing::Private,
@@ -165,6 +165,11 @@ fn source(
             Files::Local(name) => context_part(build, name, &selector, flag),
         }),
     })
+}
+
+/// The cache that is meant.
+pub(super) fn cache_id(mount: &Mount) -> String {
+    if mount.id.is_empty() { clean(&mount.target) } else { mount.id.clone() }
 }
 
 /// Go's `path.Clean`: what is relative stays relative.

@@ -5,9 +5,9 @@ use std::collections::{BTreeMap, HashMap};
 use boxwright_cache::oci::Platform;
 
 use super::Options;
-use crate::ast::{Dockerfile, Kind};
+use crate::ast::{ArgWord, Dockerfile, Instruction, Kind};
 use crate::diagnostic::Diagnostic;
-use crate::syntax::{Lexer, Variables};
+use crate::syntax::{Expansion, Lexer, Variables};
 
 /// Named values in the order of their first definition.
 #[derive(Clone, Debug, Default)]
@@ -54,14 +54,25 @@ impl Variables for Env {
 
 /// The arguments that FROM lines see, and that ARG in a stage takes its value from.
 pub(super) fn global(dockerfile: &Dockerfile, options: &Options, errors: &mut Vec<Diagnostic>) -> Env {
-    declare(platform_args(dockerfile, options), dockerfile, &options.build_args, errors)
+    declare(platform_args(dockerfile, options), dockerfile, &options.build_args, errors, &mut |_, _, _| {})
 }
 
 /// The same when no build argument is given to an ARG; none when an ARG can't be read.
 pub(super) fn defaults(dockerfile: &Dockerfile, options: &Options) -> Option<Env> {
     let mut errors = Vec::new();
-    let env = declare(platform_args(dockerfile, options), dockerfile, &BTreeMap::new(), &mut errors);
+    let env = platform_args(dockerfile, options);
+    let env = declare(env, dockerfile, &BTreeMap::new(), &mut errors, &mut |_, _, _| {});
     errors.is_empty().then_some(env)
+}
+
+/// Hands each argument before the first FROM to `each`, with what its value is made of; none where it has no value.
+pub(super) fn each_global(
+    dockerfile: &Dockerfile,
+    options: &Options,
+    each: &mut dyn FnMut(&Instruction, &ArgWord, Option<Expansion>),
+) {
+    let env = platform_args(dockerfile, options);
+    declare(env, dockerfile, &options.build_args, &mut Vec::new(), each);
 }
 
 /// The names of the arguments before the first FROM.
@@ -78,20 +89,27 @@ fn declare(
     dockerfile: &Dockerfile,
     build_args: &BTreeMap<String, String>,
     errors: &mut Vec<Diagnostic>,
+    each: &mut dyn FnMut(&Instruction, &ArgWord, Option<Expansion>),
 ) -> Env {
     let lexer = Lexer::new(dockerfile.escape);
     for instruction in &dockerfile.args {
         let Kind::Arg(args) = &instruction.kind else { continue };
         for arg in args {
-            if let Some(value) = build_args.get(&arg.name.text) {
-                env.set(&arg.name.text, value);
-                continue;
+            let value = match (build_args.get(&arg.name.text), &arg.default) {
+                (Some(given), _) => Some(Expansion { text: given.clone(), ..Expansion::default() }),
+                (None, Some(default)) => match lexer.expand(&default.text, &env) {
+                    Ok(value) => Some(value),
+                    Err(message) => {
+                        errors.push(Diagnostic::error(message, default.span));
+                        continue;
+                    }
+                },
+                (None, None) => None,
+            };
+            if let Some(value) = &value {
+                env.set(&arg.name.text, &value.text);
             }
-            let Some(default) = &arg.default else { continue };
-            match lexer.word(&default.text, &env) {
-                Ok(value) => env.set(&arg.name.text, &value),
-                Err(message) => errors.push(Diagnostic::error(message, default.span)),
-            }
+            each(instruction, arg, value);
         }
     }
     env
