@@ -10,6 +10,8 @@ use crate::notation::quote;
 #[derive(Clone, Debug, Default)]
 pub struct Dockerfile {
     pub directives: Vec<Directive>,
+    /// `syntax` and `check` below a `#!` line, which count for what the file is but not for how its lines are read.
+    pub below_shebang: Vec<Directive>,
     /// `\` or `` ` ``.
     pub escape: char,
     /// Every instruction as written, unknown ones included.
@@ -22,7 +24,7 @@ pub struct Dockerfile {
 impl Dockerfile {
     /// The value of a parser directive (`syntax`, `escape`, `check`).
     pub fn directive(&self, name: &str) -> Option<&Directive> {
-        self.directives.iter().find(|d| d.name == name)
+        self.directives.iter().chain(&self.below_shebang).find(|d| d.name == name)
     }
 
     /// The instruction that `span` lies in.

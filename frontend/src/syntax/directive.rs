@@ -11,13 +11,24 @@ const OURS: [&str; 2] = ["docker/dockerfile", "docker/dockerfile-upstream"];
 #[derive(Debug)]
 pub(super) struct Directives {
     pub(super) found: Vec<Directive>,
+    /// Below a `#!` line, where only what is not about reading the lines counts.
+    pub(super) below_shebang: Vec<Directive>,
     escape: char,
+    begun: bool,
+    shebang: bool,
     done: bool,
 }
 
 impl Default for Directives {
     fn default() -> Directives {
-        Directives { found: Vec::new(), escape: '\\', done: false }
+        Directives {
+            found: Vec::new(),
+            below_shebang: Vec::new(),
+            escape: '\\',
+            begun: false,
+            shebang: false,
+            done: false,
+        }
     }
 }
 
@@ -37,6 +48,10 @@ impl Directives {
         if self.done {
             return false;
         }
+        if !std::mem::replace(&mut self.begun, true) && line.starts_with("#!") {
+            self.shebang = true;
+            return false;
+        }
         let Some((name, value)) = split(line, "#") else {
             self.done = true;
             return false;
@@ -46,6 +61,10 @@ impl Directives {
             return false;
         }
         let span = lines.span(at..at + line.trim_end().len());
+        if self.shebang {
+            self.below_shebang(Directive { name, value: value.to_owned(), span });
+            return false;
+        }
         if self.found.iter().any(|d| d.name == name) {
             let message = format!("only one {name} parser directive can be used");
             diagnostics.push(Diagnostic::error(message, span));
@@ -61,6 +80,16 @@ impl Directives {
         }
         self.found.push(Directive { name, value: value.to_owned(), span });
         true
+    }
+
+    /// Of two that are the same, none counts.
+    fn below_shebang(&mut self, directive: Directive) {
+        if self.below_shebang.iter().any(|d| d.name == directive.name) {
+            self.below_shebang.clear();
+            self.done = true;
+        } else if directive.name != "escape" {
+            self.below_shebang.push(directive);
+        }
     }
 }
 
@@ -96,6 +125,17 @@ mod tests {
             parse("# ESCAPE = `\n# unknown=1\n#syntax=docker/dockerfile:1\n# plain\n#check=skip=all\nFROM a");
         let names: Vec<&str> = parsed.dockerfile.directives.iter().map(|d| d.name.as_str()).collect();
         assert_eq!((names, parsed.dockerfile.escape), (vec!["escape", "syntax"], '`'));
+    }
+
+    #[test]
+    fn below_a_shebang_only_the_escape_stays_what_it_is() {
+        let parsed = parse("#!/bin/x\n# escape=`\n# check=skip=all\n# syntax=evil\nFROM a\n").dockerfile;
+        assert_eq!((parsed.escape, parsed.directives.len()), ('\\', 0));
+        assert_eq!(parsed.directive("check").map(|d| (&*d.value, d.span.first_line)), Some(("skip=all", 3)));
+        assert!(syntax_image(&parsed).is_some());
+        for none in ["#!x\n\n# check=skip=all\nFROM a", "#!x\n# check=skip=all\n# check=skip=a\nFROM a"] {
+            assert!(parse(none).dockerfile.directive("check").is_none(), "{none}");
+        }
     }
 
     #[test]

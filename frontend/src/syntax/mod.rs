@@ -58,6 +58,7 @@ pub fn parse(text: impl AsRef<[u8]>) -> Parsed {
     let read = node::read(&text, &lines, &mut diagnostics);
     let mut dockerfile = Dockerfile {
         directives: read.directives,
+        below_shebang: read.below_shebang,
         escape: read.escape,
         nodes: read.nodes,
         ..Dockerfile::default()

@@ -14,6 +14,7 @@ use crate::source::LineIndex;
 #[derive(Debug)]
 pub(super) struct Read {
     pub(super) directives: Vec<Directive>,
+    pub(super) below_shebang: Vec<Directive>,
     pub(super) escape: char,
     pub(super) nodes: Vec<Node>,
 }
@@ -37,7 +38,12 @@ pub(super) fn read(text: &str, lines: &LineIndex, diagnostics: &mut Vec<Diagnost
         let end = lines.span(physical.at()..physical.at());
         diagnostics.push(Diagnostic::error("file with no instructions", end));
     }
-    Read { escape: directives.escape(), directives: directives.found, nodes }
+    Read {
+        escape: directives.escape(),
+        directives: directives.found,
+        below_shebang: directives.below_shebang,
+        nodes,
+    }
 }
 
 /// Reads the documents that the node's line announces, up to behind the last one.

@@ -40,6 +40,17 @@ fn snippets_parse_to_their_trees() {
 }
 
 fn compare(mismatches: &mut Mismatches, name: &str, parsed: &Parsed, row: &Value) {
+    for (key, ours) in [("detect_syntax", "syntax"), ("check_directive", "check")] {
+        // How BuildKit lets other frontends know their files; here those are no Dockerfiles.
+        if row["dockerfile"].as_str().is_none_or(|text| !text.contains("//syntax") && !text.starts_with('{'))
+        {
+            let found = parsed.dockerfile.directive(ours);
+            let found = json!(found.map(|d| (d.span.first_line, d.value.clone())));
+            let expected = row[key]["ok"] == true;
+            let expected = expected.then(|| (row[key]["line"].clone(), row[key]["cmdline"].clone()));
+            mismatches.check(name, key, found, json!(expected));
+        }
+    }
     let line_errors: Vec<&Diagnostic> = parsed.diagnostics.iter().filter(|d| d.is_error()).collect();
     if let Some(error) = row["error"].as_str() {
         mismatches.check(name, "error", line_errors.first().map(|d| d.message.as_str()), Some(error));

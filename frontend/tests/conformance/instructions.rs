@@ -55,13 +55,22 @@ fn compare(mismatches: &mut Mismatches, name: &str, parsed: &Parsed, expected: &
         return;
     }
     mismatches.check(name, "error", first, None);
+    let globals: Vec<Value> = parsed.dockerfile.args.iter().map(|arg| fields(arg)["Args"].clone()).collect();
+    let wanted = expected["meta_args"].as_array().cloned().unwrap_or_default();
+    mismatches.check(name, "arguments before FROM", globals, wanted);
     let stages = expected["stages"].as_array().cloned().unwrap_or_default();
     mismatches.check(name, "number of stages", parsed.dockerfile.stages.len(), stages.len());
     for (ours, expected) in parsed.dockerfile.stages.iter().zip(&stages) {
         let text = |word: &Option<Word>| word.as_ref().map(|w| w.text.clone()).unwrap_or_default();
-        let head = (ours.from.base.text.clone(), text(&ours.from.name), text(&ours.from.platform));
+        let comment = ours.description().unwrap_or_default().to_owned();
+        let head = (ours.from.base.text.clone(), text(&ours.from.name), text(&ours.from.platform), comment);
         let field = |key: &str| expected[key].as_str().unwrap_or_default().to_owned();
-        mismatches.check(name, "stage", head, (field("base"), field("name"), field("platform")));
+        mismatches.check(
+            name,
+            "stage",
+            head,
+            (field("base"), field("name"), field("platform"), field("comment")),
+        );
         let commands = expected["commands"].as_array().cloned().unwrap_or_default();
         mismatches.check(name, "number of commands", ours.commands.len(), commands.len());
         for (ours, expected) in ours.commands.iter().zip(&commands) {
@@ -88,7 +97,7 @@ fn fields(ours: &Instruction) -> Value {
     match &ours.kind {
         Kind::Add(copy) => add(copy),
         Kind::Arg(args) => json!({"Args": args.iter().map(|arg| json!({
-            "Key": arg.name.text, "Value": arg.default.as_ref().map(|w| &w.text), "DocComment": doc_comment(ours, &arg.name.text),
+            "Key": arg.name.text, "Value": arg.default.as_ref().map(|w| &w.text), "DocComment": ours.description(&arg.name.text).unwrap_or_default(),
         })).collect::<Vec<_>>()}),
         Kind::Cmd(line) => {
             json!({"CmdLine": line.args, "Files": files(&line.files), "PrependShell": line.shell})
@@ -125,13 +134,6 @@ fn fields(ours: &Instruction) -> Value {
         Kind::Volume(words) => json!({"Volumes": texts(words)}),
         Kind::Workdir(word) => json!({"Path": word.text}),
     }
-}
-
-/// A comment that starts with the argument's name documents it.
-fn doc_comment(ours: &Instruction, name: &str) -> String {
-    let prefix = format!("{name} ");
-    let comment = ours.comments.iter().find_map(|comment| comment.strip_prefix(&prefix));
-    comment.unwrap_or_default().to_owned()
 }
 
 fn word(word: &Option<Word>) -> Value {

@@ -1,10 +1,11 @@
-//! `shell/expansion.json`, `parser/words.json`, `parser/heredoc_words.json`, `parser/json.json`,
+//! `shell/expansion.json`, `shell/glob_to_regex.json`, `parser/words.json`, `parser/heredoc_words.json`, `parser/json.json`,
 //! `dockerignore/readall.json`: the small tables of strings.
 
 use std::collections::{BTreeMap, BTreeSet};
 
 use boxwright_frontend::syntax::{Lexer, Mode, parse_heredoc_word, split_words};
-use boxwright_frontend::{ignore, parse};
+use boxwright_frontend::{Bases, Options, ignore, lower, parse};
+use boxwright_solver::ir::{FileAction, Op};
 use serde_json::Value;
 
 use super::tables::{Mismatches, rows, table};
@@ -66,6 +67,42 @@ fn words_expand() {
     mismatches.finish(&[]);
 }
 
+/// The table has the regular expressions that BuildKit makes of patterns; ours are matched as they are, so each is held
+/// to a text that its expression matches. Its `reverse_pattern` is how BuildKit looks for a suffix; here the pattern
+/// is not turned around as text, and those that can be patterns are held to the suffix that they mean.
+#[test]
+fn patterns_match() {
+    let Some(table) = table("shell/glob_to_regex.json") else { return };
+    let mut mismatches = Mismatches::default();
+    let expand = |operator: &str, pattern: &str, value: &str| {
+        let variables = BTreeMap::from([("x".to_owned(), value.to_owned())]);
+        Lexer::new('\\').word(
+            &format!("${{x{operator}{}}}", pattern.replace('}', "\\}").replace("\\\\}", "\\}")),
+            &variables,
+        )
+    };
+    for (pattern, regex) in table["to_regex"].as_object().expect("patterns") {
+        let regex =
+            text(regex).trim_start_matches('^').replace(".*", "").replace("\\.", "DOT").replace('.', "q");
+        let matched =
+            regex.replace("DOT", ".").replace('\\', "\u{0}").replace("\u{0}\u{0}", "\\").replace('\u{0}', "");
+        mismatches.check(
+            pattern,
+            "rest",
+            expand("##", pattern, &format!("{matched}\nrest")),
+            Ok("\nrest".into()),
+        );
+    }
+    for pattern in strings(&table["invalid"]) {
+        mismatches.check(&pattern, "refused", expand("#", &pattern, "y").is_err(), true);
+    }
+    for (pattern, suffix) in [("\\\\b", "\\b"), ("a\\*c", "a*c")] {
+        assert!(table["reverse_pattern"].get(pattern).is_some(), "{pattern}");
+        mismatches.check(pattern, "suffix", expand("%", pattern, &format!("y{suffix}")), Ok("y".into()));
+    }
+    mismatches.finish(&[]);
+}
+
 #[test]
 fn raw_words_are_split() {
     let Some(rows) = rows("parser/words.json") else { return };
@@ -92,6 +129,19 @@ fn documents_are_announced() {
         let name = row["name"].as_str().map(str::to_owned);
         mismatches.check(&word, "kind", ours, (row["kind"].as_str().unwrap_or_default(), name));
     }
+    // `<<-` cuts the tabs.
+    let text_in = text(&table["chomp"]["in"]);
+    let parsed = parse(format!("FROM scratch\nCOPY <<-F /x\n{text_in}F\n"));
+    let lowered =
+        lower(&parsed.dockerfile, &Options::default(), &Bases::default()).expect("it can be lowered");
+    let content = lowered.definition.iter().find_map(|(_, vertex)| match &vertex.op {
+        Op::File(file) => file.actions.iter().find_map(|action| match action {
+            FileAction::Mkfile(file) => Some(file.data.clone()),
+            _ => None,
+        }),
+        _ => None,
+    });
+    mismatches.check("chomp", "content", content, Some(text(&table["chomp"]["out"]).into_bytes()));
     for row in table["lines"].as_array().expect("lines") {
         let line = text(&row["line"]);
         let names = strings(&row["heredocNames"]);
