@@ -28,14 +28,6 @@ fn root_for(root: bool, data_home: Option<PathBuf>, home: Option<PathBuf>) -> Re
     Ok(data_home.ok_or_else(no_home)?.join("boxwright"))
 }
 
-/// The time that images say they were created at, instead of now, in seconds since 1970
-/// (reproducible-builds.org, `SOURCE_DATE_EPOCH`).
-pub(crate) fn source_date_epoch() -> Result<Option<i64>> {
-    let Some(text) = env::var("SOURCE_DATE_EPOCH").ok().filter(|t| !t.is_empty()) else { return Ok(None) };
-    let number = text.parse().map_err(|_| Error::invalid(format!("invalid SOURCE_DATE_EPOCH: {text}")))?;
-    Ok(Some(number))
-}
-
 /// Whether colours are unwelcome (no-color.org), or the terminal is one that has none.
 pub(crate) fn no_color() -> bool {
     let set = env::var_os("NO_COLOR").is_some_and(|v| !v.is_empty());

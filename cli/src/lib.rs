@@ -10,6 +10,7 @@ pub mod engine;
 pub mod error;
 mod exit;
 mod format;
+mod graph;
 mod interrupt;
 pub mod progress;
 mod report;

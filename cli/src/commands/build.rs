@@ -15,6 +15,8 @@ use crate::error::{Error, Result};
 use crate::progress::{Plain, Quiet, Watch};
 use crate::{config, report};
 
+const EPOCH: &str = "SOURCE_DATE_EPOCH";
+
 /// Build an image from a Dockerfile
 #[derive(Debug, clap::Args)]
 pub(crate) struct Build {
@@ -52,7 +54,7 @@ pub(crate) struct Build {
     #[arg(long, alias = "print", value_name = "METHOD[,format=json]", default_value = "build")]
     call: String,
     /// The same as --call=check: look for what is accepted but probably not meant
-    #[arg(long, default_value_t = false, action = clap::ArgAction::Set, num_args = 0..=1, require_equals = true, default_missing_value = "true")]
+    #[arg(long)]
     check: bool,
     /// Label of the result
     #[arg(long, value_name = "NAME[=VALUE]")]
@@ -163,7 +165,7 @@ impl Build {
         }
     }
 
-    fn request(&self) -> Result<BuildRequest> {
+    pub(super) fn request(&self) -> Result<BuildRequest> {
         let (context, dockerfile) = self.sources()?;
         Ok(BuildRequest {
             context,
@@ -174,7 +176,6 @@ impl Build {
             steps: self.steps.settings()?,
             tags: self.tag.iter().map(|t| reference(t)).collect::<Result<_>>()?,
             outputs: self.output.iter().map(|o| parse_output(o)).collect::<Result<_>>()?,
-            epoch: config::source_date_epoch()?,
         })
     }
 
@@ -241,7 +242,7 @@ impl Build {
     }
 }
 
-fn read_dockerfile() -> Result<Vec<u8>> {
+pub(super) fn read_dockerfile() -> Result<Vec<u8>> {
     let mut text = Vec::new();
     let mut input = std::io::stdin().lock().take(MAX_TEXT + 1);
     input.read_to_end(&mut text).map_err(Error::io("reading", "standard input"))?;
@@ -281,7 +282,12 @@ fn build_args(args: &[String]) -> BTreeMap<String, String> {
         Some((name, value)) => Some((name.to_owned(), value.to_owned())),
         None => Some((arg.clone(), config::variable(arg)?)),
     };
-    args.iter().filter_map(value).collect()
+    let mut all: BTreeMap<String, String> = args.iter().filter_map(value).collect();
+    // As buildx has it: reproducible-builds.org's variable is an argument of every build.
+    if let Some(value) = config::variable(EPOCH).filter(|value| !value.is_empty()) {
+        all.entry(EPOCH.to_owned()).or_insert(value);
+    }
+    all
 }
 
 fn labels(labels: &[String]) -> Result<BTreeMap<String, String>> {

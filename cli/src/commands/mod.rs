@@ -2,6 +2,7 @@
 //! flags, asks the [`Engine`], and prints the result.
 
 mod build;
+mod debug;
 mod history;
 mod images;
 mod info;
@@ -51,6 +52,8 @@ pub(crate) enum Command {
     Buildx(BuildxCommand),
     #[command(subcommand)]
     System(SystemCommand),
+    #[command(subcommand)]
+    Debug(debug::Debug),
     #[command(name = durability::COMMAND, hide = true)]
     Sync(sync::Sync),
 }
@@ -199,6 +202,7 @@ impl Command {
             Command::Version(c) => c.execute(session),
             Command::Info(c) => c.execute(session),
             Command::Sync(c) => c.execute(session),
+            Command::Debug(c) => c.execute(session),
             Command::Image(ImageCommand::Prune(c)) => c.execute(session),
             Command::Builder(BuilderCommand::Prune(c)) => c.execute(session),
             Command::System(SystemCommand::Prune(c)) => c.execute(session),
@@ -211,7 +215,6 @@ impl Command {
         }
     }
 
-    #[cfg(test)]
     pub(crate) fn build(self) -> Option<build::Build> {
         match self.flattened() {
             Command::Build(build) => Some(build),

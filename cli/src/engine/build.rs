@@ -15,6 +15,7 @@ use frontend::{Diagnostic, Lowered};
 use solver::Solved;
 
 use super::base::KnownBases;
+use super::context::Input;
 use super::failure::{BuildFailure, Logs, Source};
 use super::remote::Fetcher;
 use super::{Engine, check, context, created, output, settings};
@@ -47,8 +48,6 @@ pub struct BuildRequest {
     pub tags: Vec<Reference>,
     /// Where the result goes. The store when there is none.
     pub outputs: Vec<Output>,
-    /// The time of everything new, in seconds since 1970; when it was made, if none is given.
-    pub epoch: Option<i64>,
 }
 
 #[derive(Debug)]
@@ -72,23 +71,34 @@ impl Engine {
     /// [`Error::Build`] for whatever is about the Dockerfile.
     pub fn build(&self, request: &BuildRequest, watch: &dyn Watch) -> Result<Built> {
         let input = context::open(&self.store, request, watch)?;
-        let parsed = frontend::parse(&input.dockerfile);
-        let source = Source { name: input.name.clone(), text: parsed.text.clone() };
-        if parsed.has_errors() {
-            return Err(failed(BuildFailure::of_syntax(&parsed.diagnostics, &source)));
-        }
-        let options = check::with_ignored(&request.options, &input);
-        let known = self.resolve_bases(&parsed.dockerfile, request, &options, &source, watch)?;
-        let mut lowered = frontend::lower(&parsed.dockerfile, &options, &known.bases)
-            .map_err(|diagnostics| failed(BuildFailure::of_meaning(&diagnostics, &source)))?;
+        let (mut lowered, known, source) = self.lower(request, &input, watch)?;
         let warnings = distinct(std::mem::take(&mut lowered.diagnostics));
         let solved = self
             .solve(request, &lowered, known, input.locals, &source, watch)
             .map_err(|error| error.after_warnings(&warnings, &source))?;
         let result = snapshot_of(&lowered, &solved);
-        created::fill_in(&mut lowered.image, &result, lowered.new_layers.len(), request.epoch)?;
+        created::fill_in(&mut lowered.image, &result, lowered.new_layers.len(), lowered.epoch)?;
         let image = output::export(self, &lowered.image, &result, request, watch)?;
         Ok(Built { image, warnings, source })
+    }
+
+    /// As far as a build goes without doing anything.
+    pub(super) fn lower(
+        &self,
+        request: &BuildRequest,
+        input: &Input,
+        watch: &dyn Watch,
+    ) -> Result<(Lowered, KnownBases, Source)> {
+        let parsed = frontend::parse(&input.dockerfile);
+        let source = Source { name: input.name.clone(), text: parsed.text.clone() };
+        if parsed.has_errors() {
+            return Err(failed(BuildFailure::of_syntax(&parsed.diagnostics, &source)));
+        }
+        let options = check::with_ignored(&request.options, input);
+        let known = self.resolve_bases(&parsed.dockerfile, request, &options, &source, watch)?;
+        let lowered = frontend::lower(&parsed.dockerfile, &options, &known.bases)
+            .map_err(|diagnostics| failed(BuildFailure::of_meaning(&diagnostics, &source)))?;
+        Ok((lowered, known, source))
     }
 
     fn solve(

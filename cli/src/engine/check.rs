@@ -3,10 +3,10 @@
 use boxwright_cache::fs::pattern::Matcher;
 use boxwright_frontend as frontend;
 use frontend::lint::Ignored;
-use frontend::{Diagnostic, Dockerfile, Origin, Outline};
+use frontend::{Diagnostic, Dockerfile, Lowered, Origin, Outline};
 
 use super::Engine;
-use super::build::{BuildRequest, failed};
+use super::build::{BuildRequest, DockerfileSource, failed};
 use super::context::{self, Input};
 use super::failure::{BuildFailure, Source};
 use crate::error::Result;
@@ -82,6 +82,29 @@ impl Engine {
             return Err(failed(BuildFailure::of_syntax(&parsed.diagnostics, &source)));
         }
         Ok((parsed.dockerfile, source))
+    }
+
+    /// What a build would solve, with nothing of it done but the bases looked up.
+    ///
+    /// # Errors
+    /// As [`Engine::build`].
+    pub fn graph(&self, request: &BuildRequest, watch: &dyn Watch) -> Result<Lowered> {
+        let input = context::open(&self.store, request, watch)?;
+        Ok(self.lower(request, &input, watch)?.0)
+    }
+
+    /// Reads a Dockerfile without a context: what was understood, and what is wrong.
+    ///
+    /// # Errors
+    /// When it can't be read.
+    pub fn parse(&self, dockerfile: &DockerfileSource) -> Result<(Dockerfile, Option<BuildFailure>)> {
+        let (name, text) = context::dockerfile(dockerfile, None)?;
+        let parsed = frontend::parse(&text);
+        let failure = parsed.has_errors().then(|| {
+            let source = Source { name, text: parsed.text.clone() };
+            BuildFailure::of_syntax(&parsed.diagnostics, &source)
+        });
+        Ok((parsed.dockerfile, failure))
     }
 }
 

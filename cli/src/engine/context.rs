@@ -24,23 +24,10 @@ pub(super) struct Input {
 }
 
 pub(super) fn open(store: &Store, request: &BuildRequest, watch: &dyn Watch) -> Result<Input> {
-    let path = match &request.dockerfile {
-        DockerfileSource::Default => request.context.as_ref().map(|dir| default_dockerfile(dir)),
-        DockerfileSource::File(path) => Some(path.clone()),
-        DockerfileSource::Text(_) => None,
-    };
-    let name = path
-        .as_deref()
-        .and_then(Path::file_name)
-        .map_or_else(|| "Dockerfile".into(), |n| n.to_string_lossy().into_owned());
+    let path = path(&request.dockerfile, request.context.as_deref());
+    let name = name(path.as_deref());
     let dockerfile = step(watch, &format!("[internal] load build definition from {name}"), || {
-        let text = match (&request.dockerfile, &path) {
-            (DockerfileSource::Text(text), _) => text.clone(),
-            (_, Some(path)) => read_text("failed to read dockerfile: open", path)?,
-            (_, None) => {
-                return Err(Error::invalid("failed to read dockerfile: there is no context to find it in"));
-            }
-        };
+        let (_, text) = dockerfile(&request.dockerfile, request.context.as_deref())?;
         watch.note(Note::Line { text: &format!("transferring dockerfile: {}B done", text.len()) });
         Ok(text)
     })?;
@@ -50,6 +37,32 @@ pub(super) fn open(store: &Store, request: &BuildRequest, watch: &dyn Watch) -> 
     };
     let locals = HashMap::from([("context".to_owned(), local)]);
     Ok(Input { dockerfile, name, locals })
+}
+
+/// A Dockerfile's text, and what messages call it.
+pub(super) fn dockerfile(source: &DockerfileSource, context: Option<&Path>) -> Result<(String, Vec<u8>)> {
+    let path = path(source, context);
+    let text = match (source, &path) {
+        (DockerfileSource::Text(text), _) => text.clone(),
+        (_, Some(path)) => read_text("failed to read dockerfile: open", path)?,
+        (_, None) => {
+            return Err(Error::invalid("failed to read dockerfile: there is no context to find it in"));
+        }
+    };
+    Ok((name(path.as_deref()), text))
+}
+
+fn path(source: &DockerfileSource, context: Option<&Path>) -> Option<PathBuf> {
+    match source {
+        DockerfileSource::Default => context.map(default_dockerfile),
+        DockerfileSource::File(path) => Some(path.clone()),
+        DockerfileSource::Text(_) => None,
+    }
+}
+
+fn name(path: Option<&Path>) -> String {
+    let name = path.and_then(Path::file_name);
+    name.map_or_else(|| "Dockerfile".into(), |n| n.to_string_lossy().into_owned())
 }
 
 /// Docker falls back to the lower-case name.

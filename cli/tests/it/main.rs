@@ -8,6 +8,7 @@ mod caching;
 mod calls;
 mod checks;
 mod copying;
+mod debug;
 mod docker_equality;
 mod failures;
 mod hardship;

@@ -4,6 +4,7 @@
 mod add;
 mod config;
 mod copy;
+mod epoch;
 mod instructions;
 mod mounts;
 mod onbuild;
@@ -16,6 +17,8 @@ mod scope;
 mod signal;
 mod stages;
 mod state;
+#[cfg(test)]
+mod tests;
 
 use std::collections::{BTreeMap, HashMap};
 
@@ -140,6 +143,8 @@ pub struct Lowered {
     /// The vertices that make the layers above the base, in order: one for each new history entry that is not an
     /// empty layer.
     pub new_layers: Vec<VertexId>,
+    /// The time of everything new, in seconds since 1970, if one is asked for.
+    pub epoch: Option<i64>,
     /// Warnings.
     pub diagnostics: Vec<Diagnostic>,
 }
@@ -155,6 +160,7 @@ pub fn needed_images(
     bases: &Bases,
 ) -> Result<Vec<ImageRequest>, Diagnostics> {
     check_language(dockerfile, options)?;
+    let (options, _) = &epoch::settle(dockerfile, options)?;
     let graph = Graph::new(dockerfile, options, bases)?;
     let mut requests: Vec<ImageRequest> = Vec::new();
     let reachable = graph.reachable();
@@ -177,8 +183,10 @@ pub fn needed_images(
 /// All that is wrong with the stages that the target needs, and what the checks found until then.
 pub fn lower(dockerfile: &Dockerfile, options: &Options, bases: &Bases) -> Result<Lowered, Diagnostics> {
     check_language(dockerfile, options)?;
+    let (options, epoch) = &epoch::settle(dockerfile, options)?;
     let graph = Graph::new(dockerfile, options, bases)?;
-    instructions::lower(dockerfile, options, bases, &graph)
+    let lowered = instructions::lower(dockerfile, options, bases, &graph)?;
+    Ok(Lowered { epoch: *epoch, ..lowered })
 }
 
 /// What the checks say of a text that has errors, which they can't look behind: warnings alone.
