@@ -90,7 +90,7 @@ impl fmt::Display for Diagnostic {
 const MAX_DISTANCE: usize = 2;
 
 /// The name that differs least from `word`, whatever the case; none when one is equal to it.
-fn nearest<'a>(word: &str, names: impl IntoIterator<Item = &'a str>) -> Option<&'a str> {
+pub(crate) fn nearest<'a>(word: &str, names: impl IntoIterator<Item = &'a str>) -> Option<&'a str> {
     let word = word.to_lowercase();
     nearest_by(names, |name| edit_distance(&word, &name.to_lowercase()))
 }

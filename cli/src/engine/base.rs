@@ -12,7 +12,7 @@ use cache::image::{self, Policy, Pull, Resolved, Sources};
 use cache::import::Wanted;
 use cache::oci::Platform;
 use cache::snapshot::Snapshot;
-use frontend::{Bases, Dockerfile, ImageRequest, ResolvedBase};
+use frontend::{Bases, Diagnostic, Dockerfile, ImageRequest, ResolvedBase};
 
 use super::Engine;
 use super::build::{BuildRequest, failed, step};
@@ -157,5 +157,7 @@ fn not_found(wanted: &ImageRequest, source: &Source, error: Error) -> Error {
     }
     let name = super::reference(&wanted.name).map_or_else(|_| wanted.name.clone(), |r| r.to_string());
     let message = format!("{}: failed to resolve source metadata for {name}: {error}", wanted.name);
-    failed(BuildFailure::at(message, source, wanted.span))
+    let diagnostic = Diagnostic::error(message, wanted.span);
+    let diagnostic = Diagnostic { suggestion: wanted.similar.clone(), ..diagnostic };
+    failed(BuildFailure::of_meaning(&[diagnostic], source))
 }

@@ -195,3 +195,13 @@ fn assert_no_mount_of(boxwright: &Boxwright) {
     let store = boxwright.store();
     assert!(!mounts.contains(store.to_str().unwrap()), "{mounts}");
 }
+
+#[test]
+fn a_misspelt_stage_or_image_is_told_with_what_was_meant() {
+    let boxwright = Boxwright::new();
+    let context = Context::new("FROM scratch AS build\nFROM scratch\nCOPY --from=biuld /a /b\n");
+    let ran = boxwright.build(&context, &[]);
+    assert!(ran.status == 1 && ran.stderr.contains(" (did you mean build?)\n"), "{}", ran.stderr);
+    let ran = boxwright.build(&Context::new("FROM \\\n  bussybox:1.36\n"), &[]);
+    assert!(ran.stderr.contains(" (did you mean busybox:1.36?)\n --> Dockerfile:2:3\n"), "{}", ran.stderr);
+}

@@ -14,6 +14,9 @@ use crate::gitref::{GitRef, Mtime, unescape};
 /// What a file is called whose URL names none.
 const UNNAMED: &str = "__unnamed__";
 
+/// How what is wrong with a checksum is told.
+const SUMS: [&str; 2] = ["invalid checksum", "unsupported digest algorithm"];
+
 /// The place that a source of COPY or ADD names, if it is not one of this machine. `checksum` is that of the flag.
 pub(super) fn origin(
     keyword: &str,
@@ -23,6 +26,11 @@ pub(super) fn origin(
     span: Span,
 ) -> Result<Option<Origin>> {
     let fail = |message: String| Box::new(Diagnostic::error(message, span));
+    // The flag is what has to be put right.
+    let wrong_sum = |message: String| {
+        let flag = copy.checksum.as_ref().filter(|_| SUMS.iter().any(|words| message.starts_with(words)));
+        Box::new(Diagnostic::error(message.clone(), flag.map_or(span, |flag| flag.span)))
+    };
     let repository = GitRef::parse(text).map_err(fail)?.filter(|found| !found.looks_local);
     let is_url = text.starts_with("http://") || text.starts_with("https://");
     match (repository, keyword) {
@@ -30,12 +38,12 @@ pub(super) fn origin(
             Diagnostic::error("source can't be a git ref for COPY", span).hint("ADD takes repositories"),
         )),
         (Some(found), _) => {
-            git(found, copy.keep_git_dir, checksum).map(|git| Some(Origin::Git(git))).map_err(fail)
+            git(found, copy.keep_git_dir, checksum).map(|git| Some(Origin::Git(git))).map_err(wrong_sum)
         }
         (None, "COPY") if is_url => {
             Err(Box::new(Diagnostic::error("source can't be a URL for COPY", span).hint("ADD takes URLs")))
         }
-        (None, _) if is_url => http(text, checksum).map(|http| Some(Origin::Http(http))).map_err(fail),
+        (None, _) if is_url => http(text, checksum).map(|http| Some(Origin::Http(http))).map_err(wrong_sum),
         (None, _) => Ok(None),
     }
 }

@@ -132,7 +132,13 @@ fn expose(build: &Build<'_>, state: &mut State, words: &[Word]) -> Result<()> {
     for word in words {
         let fail = |message: String| Box::new(Diagnostic::error(message, word.span));
         for spec in build.lexer.words(&word.text, &state.env).map_err(fail)? {
-            exposed.extend(ports::parse(&spec).map_err(fail)?);
+            let meant = |message: String| match message.rsplit_once("invalid proto: ") {
+                Some((_, protocol)) => {
+                    Box::new(fail(message.clone()).did_you_mean(protocol, ports::PROTOCOLS))
+                }
+                None => fail(message),
+            };
+            exposed.extend(ports::parse(&spec).map_err(meant)?);
         }
     }
     state.note(format!("EXPOSE {}", list(&exposed)));
@@ -162,7 +168,9 @@ fn volume(build: &Build<'_>, state: &mut State, words: &[Word]) -> Result<()> {
 fn stop_signal(build: &Build<'_>, state: &mut State, word: &Word) -> Result<()> {
     let text = build.expand(state, word)?;
     if !signal::is_signal(&text) {
-        return Err(Box::new(Diagnostic::error(format!("invalid signal: {text}"), word.span)));
+        let names: Vec<String> = signal::names().collect();
+        let error = Diagnostic::error(format!("invalid signal: {text}"), word.span);
+        return Err(Box::new(error.did_you_mean(&text, names.iter().map(String::as_str))));
     }
     state.note(format!("STOPSIGNAL {text}"));
     state.image.config.stop_signal = text;

@@ -95,6 +95,8 @@ pub struct ImageRequest {
     pub platform: Platform,
     /// Where it is asked for.
     pub span: Span,
+    /// The stage or the well-known image that was probably meant, if there is no such image.
+    pub similar: Option<String>,
 }
 
 /// What an [`ImageRequest`] turned out to be.
@@ -164,14 +166,16 @@ pub fn needed_images(
     let graph = Graph::new(dockerfile, options, bases)?;
     let mut requests: Vec<ImageRequest> = Vec::new();
     let reachable = graph.reachable();
-    for node in graph.nodes.iter().zip(&reachable).filter(|(_, reachable)| **reachable).map(|(node, _)| node)
-    {
+    for index in (0..graph.nodes.len()).filter(|index| reachable[*index]) {
+        let node = &graph.nodes[index];
         let Base::Image(name) = &node.base else { continue };
         let platform = node.platform.as_ref().unwrap_or(options.target_platform()).clone();
         let known = bases.images.contains_key(&(name.clone(), platform.clone()))
             || requests.iter().any(|request| request.name == *name && request.platform == platform);
         if !known {
-            requests.push(ImageRequest { name: name.clone(), platform, span: node.span });
+            let span = dockerfile.stages.get(index).map_or(node.span, |stage| stage.from.base.span);
+            let similar = graph.similar_image(name);
+            requests.push(ImageRequest { name: name.clone(), platform, span, similar });
         }
     }
     Ok(requests)

@@ -4,6 +4,9 @@ use std::net::IpAddr;
 
 use crate::notation::quote;
 
+/// What may follow the slash.
+pub(super) const PROTOCOLS: [&str; 3] = ["tcp", "udp", "sctp"];
+
 /// The ports as the image config names them: `80/tcp`.
 ///
 /// # Errors

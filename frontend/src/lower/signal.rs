@@ -22,6 +22,11 @@ pub(super) fn is_signal(text: &str) -> bool {
     NAMES.contains(&name) || real_time("RTMIN+", FROM_MIN) || real_time("RTMAX-", FROM_MAX)
 }
 
+/// Those that may have been meant.
+pub(super) fn names() -> impl Iterator<Item = String> {
+    NAMES.iter().map(|name| format!("SIG{name}"))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -10,12 +10,14 @@ use super::onbuild;
 use super::scope::{self, Env};
 use super::{Bases, Options};
 use crate::ast::{Copy, Dockerfile, Instruction, Kind, MountFlag, Stage, Word};
-use crate::diagnostic::{Diagnostic, Diagnostics};
+use crate::diagnostic::{Diagnostic, Diagnostics, nearest};
 use crate::lint::{self, FromWord, Linter};
 use crate::notation::quote;
 use crate::syntax::{Expansion, Lexer};
 
 const SCRATCH: &str = "scratch";
+/// Images whose misspelt names are recognised.
+const WELL_KNOWN: [&str; 7] = ["alpine", "busybox", "centos", "debian", "golang", "ubuntu", "fedora"];
 
 /// What a stage starts from.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -180,9 +182,9 @@ impl<'a> Graph<'a> {
     fn base(&self, stage: &Stage, lexer: Lexer) -> Result<Base> {
         let word = &stage.from.base;
         let fail = |message: String| Box::new(Diagnostic::error(message, word.span));
-        let name = lexer.word(&word.text, &self.globals).map_err(fail)?;
+        let Expansion { text: name, unmatched: unset, .. } =
+            lexer.expand(&word.text, &self.globals).map_err(fail)?;
         if name.is_empty() {
-            let unset = lexer.expand(&word.text, &self.globals).map(|e| e.unmatched).unwrap_or_default();
             let blank = fail(format!("base name ({}) should not be blank", word.text));
             return Err(match unset.first() {
                 Some(unset) => Box::new(blank.did_you_mean(unset, self.globals.names())),
@@ -195,7 +197,14 @@ impl<'a> Graph<'a> {
         if name == SCRATCH {
             return Ok(Base::Scratch);
         }
-        check_image_name(&name, word.span)?;
+        check_image_name(&name, word.span).map_err(|error| match unset.first() {
+            Some(unset) => {
+                let meant = nearest(unset, self.globals.names());
+                let meant = meant.map_or(String::new(), |name| format!("; did you mean {name}?"));
+                Box::new(error.hint(format!("no ARG before the first FROM sets {unset}{meant}")))
+            }
+            None => error,
+        })?;
         Ok(Base::Image(name))
     }
 
@@ -339,6 +348,17 @@ impl<'a> Graph<'a> {
             }
         }
         self.nodes[index].commands.splice(0..0, commands);
+    }
+
+    /// The name of a stage, or of an image that everybody knows, that is almost `name`.
+    pub(super) fn similar_image(&self, name: &str) -> Option<String> {
+        let (repository, tag) = name.split_once(':').unwrap_or((name, ""));
+        let stages = self.nodes.iter().filter_map(|node| node.name);
+        if let Some(stage) = nearest(name, stages) {
+            return Some(stage.to_owned());
+        }
+        let image = nearest(repository, WELL_KNOWN)?;
+        Some(if tag.is_empty() { image.to_owned() } else { format!("{image}:{tag}") })
     }
 
     /// For each node, whether it is to be lowered: the target needs it, or all are wanted.

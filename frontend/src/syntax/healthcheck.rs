@@ -50,8 +50,9 @@ pub(super) fn parse(node: &Node) -> Result<Healthcheck, Box<Diagnostic>> {
 /// In nanoseconds; zero where it is not given.
 fn interval(flags: &Flags, name: &str) -> Result<i64, Box<Diagnostic>> {
     let Some(word) = flags.one(name).filter(|word| !word.text.is_empty()) else { return Ok(0) };
-    let nanos =
-        parse_duration(&word.text).map_err(|message| Box::new(Diagnostic::error(message, word.span)))?;
+    let nanos = parse_duration(&word.text).map_err(|message| {
+        Box::new(Diagnostic::error(message, word.span).hint("a duration has units, like 5s or 1m30s"))
+    })?;
     if nanos != 0 && nanos < SHORTEST {
         let message = format!("Interval {} cannot be less than 1ms", quote(name));
         return Err(Box::new(Diagnostic::error(message, word.span)));

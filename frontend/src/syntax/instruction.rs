@@ -229,7 +229,8 @@ fn run(node: &Node) -> Result<Run> {
     let mounts = flags.many("mount").iter().map(mount::split).collect::<Result<_>>()?;
     let one_of = |name: &str, what: &str, allowed: &[&str]| match flags.one(name) {
         Some(word) if !allowed.contains(&word.text.as_str()) => {
-            Err(error(format!("invalid {what} {}", quote(&word.text)), &word))
+            let error = error(format!("invalid {what} {}", quote(&word.text)), &word);
+            Err(Box::new(error.did_you_mean(&word.text, allowed.iter().copied())))
         }
         word => Ok(word),
     };

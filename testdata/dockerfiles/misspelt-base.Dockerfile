@@ -1,0 +1,2 @@
+ARG VERSON=1
+FROM busybox:${VERSION}
