@@ -15,8 +15,8 @@ pub struct Ignored {
     pub matches: fn(&[String], &str) -> bool,
 }
 
-/// What the ignore file leaves out is not in the build context: the build will say that it does not exist. Where the
-/// file has exceptions (`!`), nothing is said.
+/// What the ignore file leaves out is not in the build context: the build will say that it does not exist. Where an
+/// exception (`!`) may let something in at the path or below it, nothing is said.
 ///
 /// Bad, with `tmp` in `.dockerignore`: `COPY tmp/hello /`
 ///
@@ -28,7 +28,7 @@ pub(super) const RULE: Rule = Rule::new(
 );
 
 pub(super) fn check(keyword: &str, copy: &Copy, scene: &Scene<'_>) -> Vec<Diagnostic> {
-    let Some(ignored) = scene.ignored.filter(|ignored| !ignored.has_exceptions()) else { return Vec::new() };
+    let Some(ignored) = scene.ignored else { return Vec::new() };
     let found = copy.sources.iter().filter_map(|word| {
         let text = scene.text(word);
         let remote = ["http://", "https://", "git://", "git@", "ssh://"];
@@ -40,15 +40,25 @@ pub(super) fn check(keyword: &str, copy: &Copy, scene: &Scene<'_>) -> Vec<Diagno
             let path = quote(&path);
             format!("Attempting to {keyword} file {path} that is excluded by .dockerignore")
         };
-        ignored.leaves_out(&path).then(|| RULE.at(word.span, message()))
+        (ignored.leaves_out(&path) && !ignored.may_let_in(&path)).then(|| RULE.at(word.span, message()))
     });
     found.collect()
 }
 
 impl Ignored {
-    /// What they let in can't be told without looking at the files.
-    fn has_exceptions(&self) -> bool {
-        self.patterns.iter().any(|pattern| pattern.starts_with('!'))
+    /// Whether an exception matches the path or something below it. What wildcards let in can't be told without
+    /// looking at the files: they may match wherever the names before them lead.
+    fn may_let_in(&self, path: &str) -> bool {
+        let path = path.trim_start_matches('/');
+        let anything = path.is_empty() || path == "." || is_wild(path);
+        let mut exceptions = self.patterns.iter().filter_map(|pattern| pattern.strip_prefix('!'));
+        exceptions.any(|exception| {
+            let names = || exception.trim_start_matches('/').split('/');
+            let plain = names().take_while(|name| !is_wild(name));
+            let same = plain.zip(path.split('/')).all(|(name, part)| unescaped(name) == part);
+            let deep_enough = names().any(is_wild) || names().count() >= path.split('/').count();
+            anything || same && deep_enough
+        })
     }
 
     /// The root of the context is left out only by patterns that leave out all that is in it.
@@ -57,6 +67,28 @@ impl Ignored {
         let root = [".", "/"].contains(&path);
         (!root || everything()) && (self.matches)(&self.patterns, path)
     }
+}
+
+fn is_wild(name: &str) -> bool {
+    let mut chars = name.chars();
+    while let Some(c) = chars.next() {
+        match c {
+            '\\' => _ = chars.next(),
+            '*' | '?' | '[' => return true,
+            _ => {}
+        }
+    }
+    false
+}
+
+/// A name of a pattern without wildcards.
+fn unescaped(name: &str) -> String {
+    let mut text = String::with_capacity(name.len());
+    let mut chars = name.chars();
+    while let Some(c) = chars.next() {
+        text.extend(if c == '\\' { chars.next() } else { Some(c) });
+    }
+    text
 }
 
 #[cfg(test)]
@@ -87,5 +119,24 @@ mod tests {
         assert!(with(&["tmp"], "FROM a AS b\nFROM a\nCOPY --from=b tmp /\n").is_empty());
         assert!(with(&["."], "FROM a\nCOPY . /\n").is_empty());
         assert_eq!(with(&["*"], "FROM a\nCOPY . /\n").len(), 1);
+    }
+    #[test]
+    fn an_exception_elsewhere_lets_nothing_in() {
+        for exception in ["!sub/b.txt", "!other.txt", "!none/x", "!sub/a.txt.md", "!other/?.txt"] {
+            assert_eq!(with(&["sub", exception], "FROM a\nCOPY sub/a.txt /\n").len(), 1, "{exception}");
+        }
+        assert_eq!(with(&["!sub/b.txt", "sub"], "FROM a\nCOPY sub/a.txt /\n").len(), 1);
+        for (exception, source) in [
+            ("!sub/a.txt", "sub"),
+            ("!sub/a.txt", "sub/*.txt"),
+            ("!sub/a.txt", "/"),
+            ("!sub/*", "sub/a.txt"),
+            ("!**/a.txt", "sub/a.txt"),
+            ("!s\\\\ub/a", "sub"),
+        ] {
+            let text = format!("FROM a\nCOPY {source} /\n");
+            let exception = exception.replace("\\\\", "\\");
+            assert!(with(&["*", "sub", &exception], &text).is_empty(), "{exception} {source}");
+        }
     }
 }
