@@ -8,12 +8,15 @@ mod created;
 mod failure;
 mod inspect;
 mod name;
+mod named;
 mod names;
 mod output;
 mod prune;
+mod received;
 mod remote;
 mod run;
 mod settings;
+mod solving;
 mod transfer;
 mod volumes;
 
@@ -25,14 +28,16 @@ use boxwright_executor::git::Git;
 
 use crate::error::Result;
 
-pub use build::{BuildRequest, Built, DockerfileSource, Output};
+pub use build::{BuildRequest, Built, Output};
 pub use check::Checked;
-pub(crate) use context::MAX_TEXT;
+pub use context::{ContextSource, DockerfileSource};
+pub(crate) use context::{MAX_TEXT, no_context};
 pub(crate) use failure::failed_process;
 pub use failure::{BuildFailure, Cause, Source};
 pub use names::{Found, Listed, Removed, layer_size, reference, size_of};
 pub(crate) use output::write_file;
 pub use prune::Pruned;
+pub use received::Received;
 pub use run::{PullPolicy, RunRequest, Volume};
 pub(crate) use settings::clean;
 

@@ -14,6 +14,7 @@ mod graph;
 mod interrupt;
 pub mod progress;
 mod report;
+mod stdin;
 
 use std::ffi::OsString;
 use std::process::ExitCode;

@@ -137,7 +137,7 @@ fn agree(what: &str, slot: &mut Option<String>, value: String) -> Result<(), Str
 }
 
 /// What Go's `strconv.ParseBool` takes.
-fn parse_bool(text: &str) -> Option<bool> {
+pub fn parse_bool(text: &str) -> Option<bool> {
     match text {
         "1" | "t" | "T" | "true" | "TRUE" | "True" => Some(true),
         "0" | "f" | "F" | "false" | "FALSE" | "False" => Some(false),

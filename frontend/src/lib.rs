@@ -16,7 +16,7 @@ pub mod syntax;
 pub use ast::Dockerfile;
 pub use diagnostic::{Diagnostic, Diagnostics, Severity};
 pub use lower::{
-    Argument, Bases, CacheUse, Credential, ImageRequest, Lowered, Options, Origin, Outline, ResolvedBase,
-    check_syntax, lower, needed_images, outline,
+    Argument, Bases, CacheUse, Credential, ImageRequest, Lowered, NamedContext, NamedContexts, Options,
+    Origin, Outline, ResolvedBase, check_syntax, lower, needed_images, outline, parse_context_name,
 };
 pub use syntax::{Parsed, parse};

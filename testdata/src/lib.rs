@@ -10,4 +10,4 @@ pub mod ran;
 pub mod server;
 pub mod tar;
 
-pub use ran::{Ran, run};
+pub use ran::{Ran, run, run_with};

@@ -13,9 +13,14 @@ pub struct Ran {
 
 /// Runs a command with no input.
 pub fn run(command: &mut Command) -> Ran {
+    run_with(command, Stdio::null())
+}
+
+/// Runs a command with this standard input.
+pub fn run_with(command: &mut Command, input: Stdio) -> Ran {
     let text = format!("{command:?}");
     let output = command
-        .stdin(Stdio::null())
+        .stdin(input)
         .output()
         .unwrap_or_else(|e| panic!("{text}: {e} (scripts/test installs what the tests need)"));
     Ran::new(text, &output)

@@ -7,6 +7,7 @@ mod outline;
 mod targets;
 
 use boxwright_frontend::Diagnostic;
+use boxwright_frontend::gitref::parse_bool;
 use serde_json::{Value, json};
 
 use crate::engine::Source;
@@ -50,7 +51,7 @@ impl Call {
                     return Err(Error::invalid(format!("invalid call format {other:?}: json or text")));
                 }
                 Some(("ignorestatus", value)) => {
-                    call.ignore_status = boolean(value).ok_or_else(|| {
+                    call.ignore_status = parse_bool(value).ok_or_else(|| {
                         Error::invalid(format!("invalid ignorestatus print value: {value}"))
                     })?;
                 }
@@ -74,15 +75,6 @@ fn method(name: &str) -> Result<Method> {
         "targets" => Ok(Method::Targets),
         "subrequests.describe" => Ok(Method::Describe),
         other => Err(Error::invalid(format!("invalid call {other:?}: build, check, outline or targets"))),
-    }
-}
-
-/// What Go's `strconv.ParseBool` takes.
-fn boolean(text: &str) -> Option<bool> {
-    match text {
-        "1" | "t" | "T" | "true" | "TRUE" | "True" => Some(true),
-        "0" | "f" | "F" | "false" | "FALSE" | "False" => Some(false),
-        _ => None,
     }
 }
 

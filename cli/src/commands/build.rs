@@ -1,18 +1,23 @@
 //! `build`.
 
 use std::collections::BTreeMap;
-use std::io::Read as _;
-use std::path::PathBuf;
+use std::io::Read;
+use std::path::{Path, PathBuf};
 
+use boxwright_cache::layer::tar;
 use boxwright_cache::oci::Platform;
+use boxwright_frontend::gitref::GitRef;
 use boxwright_solver::ir::NetworkMode;
 
 use super::Session;
 use crate::args::StepFlags;
 use crate::call::{self, Call, Method};
-use crate::engine::{BuildRequest, Built, DockerfileSource, MAX_TEXT, Output, reference};
+use crate::engine::{
+    BuildRequest, Built, ContextSource, DockerfileSource, Engine, MAX_TEXT, Output, no_context, reference,
+};
 use crate::error::{Error, Result};
 use crate::progress::{Plain, Quiet, Watch};
+use crate::stdin::Stdin;
 use crate::{config, report};
 
 const EPOCH: &str = "SOURCE_DATE_EPOCH";
@@ -23,12 +28,16 @@ pub(crate) struct Build {
     /// Name of the result, and optionally a tag
     #[arg(short, long, value_name = "NAME[:TAG]")]
     pub(crate) tag: Vec<String>,
-    /// Where the Dockerfile is, `-` for standard input [default: CONTEXT/Dockerfile]
+    /// Where the Dockerfile is: a path, a URL, or `-` for standard input [default: Dockerfile in CONTEXT]
     #[arg(short, long, value_name = "FILE")]
     file: Option<PathBuf>,
     /// Value of an ARG; without `=`, that of the variable of the same name
     #[arg(long, value_name = "NAME[=VALUE]")]
     build_arg: Vec<String>,
+    /// What stands in for the stage or image of that name: a directory, `docker-image://REFERENCE`,
+    /// `oci-layout://DIR[:TAG|@DIGEST]`, or the URL of a git repository or file
+    #[arg(long, value_name = "NAME=VALUE")]
+    build_context: Vec<String>,
     /// Stage to build [default: the last one]
     #[arg(long, value_name = "STAGE")]
     target: Option<String>,
@@ -82,7 +91,8 @@ pub(crate) struct Build {
     /// Accepted for docker's sake: the result is in the store anyway
     #[arg(long, hide = true)]
     load: bool,
-    /// Directory with the files that COPY and ADD read, or `-` for a Dockerfile on standard input
+    /// Where COPY and ADD find files: a directory, the URL of a git repository (`URL#REF:DIR`) or of a tar archive, or
+    /// `-` for such an archive, or just a Dockerfile, on standard input
     #[arg(value_name = "CONTEXT")]
     context: String,
 }
@@ -103,7 +113,7 @@ impl Build {
             }
         }
         let watch = self.watch()?;
-        let request = self.request()?;
+        let request = self.request(&session.engine)?;
         let built = session.engine.build(&request, watch.as_ref());
         let built = if self.quiet { built.map_err(Error::without_warnings) } else { built };
         let built = self.worded(built)?;
@@ -116,12 +126,12 @@ impl Build {
             Method::Describe if call.json => call::describe_json(),
             Method::Describe => call::describe_text(),
             Method::Outline => {
-                let told = session.engine.outline(&self.request()?, self.watch()?.as_ref());
+                let told = session.engine.outline(&self.request(&session.engine)?, self.watch()?.as_ref());
                 let (outline, source) = self.worded(told)?;
                 if call.json { call::outline_json(&outline, &source) } else { call::outline_text(&outline) }
             }
             Method::Targets => {
-                let told = session.engine.read(&self.request()?, self.watch()?.as_ref());
+                let told = session.engine.read(&self.request(&session.engine)?, self.watch()?.as_ref());
                 let (dockerfile, source) = self.worded(told)?;
                 if call.json {
                     call::targets_json(&dockerfile, &source)
@@ -135,7 +145,7 @@ impl Build {
     }
 
     fn answer_check(&self, call: Call, session: &mut Session<'_>) -> Result<()> {
-        let checked = session.engine.check(&self.request()?, self.watch()?.as_ref())?;
+        let checked = session.engine.check(&self.request(&session.engine)?, self.watch()?.as_ref())?;
         let text =
             if call.json { call::check_json(&checked) } else { call::visible(&call::check_text(&checked)) };
         session.write(text)?;
@@ -165,10 +175,11 @@ impl Build {
         }
     }
 
-    pub(super) fn request(&self) -> Result<BuildRequest> {
-        let (context, dockerfile) = self.sources()?;
+    pub(super) fn request(&self, engine: &Engine) -> Result<BuildRequest> {
+        let (context, dockerfile) = self.sources(engine)?;
         Ok(BuildRequest {
             context,
+            contexts: contexts(&self.build_context)?,
             dockerfile,
             options: self.options()?,
             pull: self.pull,
@@ -179,30 +190,74 @@ impl Build {
         })
     }
 
-    fn sources(&self) -> Result<(Option<PathBuf>, DockerfileSource)> {
-        let from_stdin = self.file.as_ref().is_some_and(|f| f.as_os_str() == "-");
+    fn sources(&self, engine: &Engine) -> Result<(ContextSource, DockerfileSource)> {
+        let file = self.file.as_ref().map(|file| file.as_os_str());
         if self.context == "-" {
-            if self.file.is_some() {
-                return Err(if from_stdin {
-                    Error::invalid("invalid argument: can't use stdin for both build context and dockerfile")
-                } else {
-                    Error::Later("a tar on standard input as context".to_owned())
-                });
+            if file.is_some_and(|file| file == "-") {
+                return Err(Error::invalid(
+                    "invalid argument: can't use stdin for both build context and dockerfile",
+                ));
             }
-            return Ok((None, DockerfileSource::Text(read_dockerfile()?)));
+            return self.piped(engine);
         }
-        if ["http://", "https://", "git://", "git@", "github.com/", "ssh://"]
-            .iter()
-            .any(|p| self.context.starts_with(p))
-        {
-            return Err(Error::Later(format!("the remote context {}", self.context)));
-        }
-        let dockerfile = match &self.file {
-            None => DockerfileSource::Default,
-            Some(_) if from_stdin => DockerfileSource::Text(read_dockerfile()?),
-            Some(file) => DockerfileSource::File(file.clone()),
+        let path = Path::new(&self.context);
+        // What is here is meant, whatever else its name could stand for.
+        let context = if !path.is_dir() && is_remote(&self.context) {
+            ContextSource::Remote(self.context.clone())
+        } else {
+            ContextSource::Dir(path.to_owned())
         };
-        Ok((Some(PathBuf::from(&self.context)), dockerfile))
+        let dockerfile = match (&self.file, &context) {
+            (None, _) => DockerfileSource::Default,
+            (Some(file), _) if file.as_os_str() == "-" => {
+                let mut input = Stdin(engine.cancel());
+                let text = read_dockerfile(&mut input, engine)?;
+                if tar::is_archive(&text) {
+                    return Err(Error::invalid(
+                        "failed to read dockerfile: standard input is an archive; \
+                         to build from one, name it as the context: `build -`",
+                    ));
+                }
+                DockerfileSource::Text(text)
+            }
+            (Some(file), context) => match (file.to_str(), context) {
+                (Some(url), _) if is_url(url) => DockerfileSource::Url(url.to_owned()),
+                (Some(name), ContextSource::Remote(_)) if !file.is_absolute() => {
+                    DockerfileSource::Inside(name.to_owned())
+                }
+                _ => DockerfileSource::File(file.clone()),
+            },
+        };
+        Ok((context, dockerfile))
+    }
+
+    /// Standard input is an archive with the context, or the Dockerfile: its first bytes tell.
+    fn piped(&self, engine: &Engine) -> Result<(ContextSource, DockerfileSource)> {
+        let mut input = Stdin(engine.cancel());
+        let mut start = Vec::new();
+        read_to_end(&mut (&mut input).take(tar::BLOCK as u64), &mut start, engine)?;
+        if start.is_empty() {
+            return Err(Error::invalid(
+                "unable to prepare context: standard input is empty, \
+                 neither a Dockerfile nor an archive with one",
+            ));
+        }
+        let is_archive = tar::is_archive(&start);
+        let mut input = start.as_slice().chain(input);
+        if is_archive {
+            let inside = self.file.as_ref().map(|file| file.to_string_lossy().into_owned());
+            let dockerfile = inside.map_or(DockerfileSource::Default, DockerfileSource::Inside);
+            return Ok((ContextSource::Archive(engine.receive(&mut input)?), dockerfile));
+        }
+        if start.contains(&0) {
+            return Err(no_context("standard input"));
+        }
+        if self.file.is_some() {
+            return Err(Error::invalid(
+                "ambiguous Dockerfile source: both stdin and flag correspond to Dockerfiles",
+            ));
+        }
+        Ok((ContextSource::Empty, DockerfileSource::Text(read_dockerfile(&mut input, engine)?)))
     }
 
     fn options(&self) -> Result<boxwright_frontend::Options> {
@@ -242,16 +297,19 @@ impl Build {
     }
 }
 
-pub(super) fn read_dockerfile() -> Result<Vec<u8>> {
+fn is_url(text: &str) -> bool {
+    text.starts_with("http://") || text.starts_with("https://")
+}
+
+/// Whether a context is to be fetched; what is wrong with the name of a repository is told then.
+fn is_remote(text: &str) -> bool {
+    is_url(text) || !matches!(GitRef::parse(text), Ok(None))
+}
+
+/// A Dockerfile that comes in on standard input.
+pub(super) fn read_dockerfile(input: &mut dyn Read, engine: &Engine) -> Result<Vec<u8>> {
     let mut text = Vec::new();
-    let mut input = std::io::stdin().lock().take(MAX_TEXT + 1);
-    input.read_to_end(&mut text).map_err(Error::io("reading", "standard input"))?;
-    let compressed = [&b"\x1f\x8b"[..], b"BZh", b"\xfd7zXZ", b"\x28\xb5\x2f\xfd"]
-        .iter()
-        .any(|magic| text.starts_with(magic));
-    if compressed || text.get(257..262) == Some(b"ustar") {
-        return Err(Error::Later("a tar on standard input as context".to_owned()));
-    }
+    read_to_end(&mut input.take(MAX_TEXT + 1), &mut text, engine)?;
     if text.len() as u64 > MAX_TEXT {
         return Err(Error::invalid(format!("standard input is larger than {MAX_TEXT} bytes")));
     }
@@ -276,6 +334,12 @@ fn platform(flags: &[String]) -> Result<Option<Platform>> {
     Ok(asked.pop())
 }
 
+fn read_to_end(input: &mut dyn Read, into: &mut Vec<u8>, engine: &Engine) -> Result<()> {
+    let read = input.read_to_end(into);
+    engine.cancel().check()?;
+    read.map(drop).map_err(Error::io("reading", "standard input"))
+}
+
 /// A name without a value takes that of the variable; without one, it is as if the flag were not there.
 fn build_args(args: &[String]) -> BTreeMap<String, String> {
     let value = |arg: &String| match arg.split_once('=') {
@@ -288,6 +352,14 @@ fn build_args(args: &[String]) -> BTreeMap<String, String> {
         all.entry(EPOCH.to_owned()).or_insert(value);
     }
     all
+}
+
+fn contexts(contexts: &[String]) -> Result<Vec<(String, String)>> {
+    let parse = |text: &String| match text.split_once('=') {
+        Some((name, value)) => Ok((name.to_owned(), value.to_owned())),
+        None => Err(Error::invalid(format!("invalid context value: {text}, expected key=value"))),
+    };
+    contexts.iter().map(parse).collect()
 }
 
 fn labels(labels: &[String]) -> Result<BTreeMap<String, String>> {

@@ -10,6 +10,7 @@ use crate::call::visible;
 use crate::engine::DockerfileSource;
 use crate::error::{Error, Result};
 use crate::graph::{dot, graph, text, without_passwords};
+use crate::stdin::Stdin;
 
 /// Look into how a Dockerfile is understood
 #[derive(Debug, clap::Subcommand)]
@@ -41,6 +42,9 @@ pub(crate) struct Graph {
     /// Value of an ARG; without `=`, that of the variable of the same name
     #[arg(long, value_name = "NAME[=VALUE]")]
     build_arg: Vec<OsString>,
+    /// What stands in for a stage or image, as that of `build`
+    #[arg(long, value_name = "NAME=VALUE")]
+    build_context: Vec<OsString>,
     /// Platform of the result [default: this machine's]
     #[arg(long, value_name = "OS/ARCH")]
     platform: Vec<OsString>,
@@ -62,7 +66,8 @@ impl Ast {
     /// Where there are errors, what was understood comes first.
     fn execute(self, session: &mut Session<'_>) -> Result<()> {
         let source = if self.file.as_os_str() == "-" {
-            DockerfileSource::Text(super::build::read_dockerfile()?)
+            let mut input = Stdin(session.engine.cancel());
+            DockerfileSource::Text(super::build::read_dockerfile(&mut input, &session.engine)?)
         } else {
             DockerfileSource::File(self.file)
         };
@@ -78,7 +83,7 @@ impl Ast {
 impl Graph {
     fn execute(self, session: &mut Session<'_>) -> Result<()> {
         let format = self.format.clone();
-        let request = self.build()?.request()?;
+        let request = self.build()?.request(&session.engine)?;
         let lowered = session.engine.graph(&request, &crate::progress::Quiet)?;
         let graph = graph(&lowered.definition, lowered.output);
         match format.as_str() {
@@ -95,6 +100,8 @@ impl Graph {
         words.extend(self.file.into_iter().flat_map(|file| given("--file", file)));
         words.extend(self.target.into_iter().flat_map(|target| given("--target", target)));
         words.extend(self.build_arg.into_iter().flat_map(|arg| given("--build-arg", arg)));
+        let contexts = self.build_context.into_iter();
+        words.extend(contexts.flat_map(|context| given("--build-context", context)));
         words.extend(self.platform.into_iter().flat_map(|platform| given("--platform", platform)));
         words.extend(["--".into(), self.context]);
         let build = args::parse(words)?.command.build();

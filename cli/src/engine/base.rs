@@ -29,8 +29,8 @@ pub(super) struct KnownBases {
     pub(super) images: HashMap<Digest, Snapshot>,
 }
 
-const LAYOUT: &str = "oci-layout://";
-const IMAGE: &str = "docker-image://";
+pub(super) const LAYOUT: &str = "oci-layout://";
+pub(super) const IMAGE: &str = "docker-image://";
 
 impl Engine {
     /// In rounds: the ONBUILD triggers of a base may name further images.
@@ -113,17 +113,20 @@ impl Engine {
         Ok(self.store.image(&id)?.map(|image| Resolved { image, digest: None, remote: false }))
     }
 
-    /// `DIR`, `DIR:TAG` or `DIR@DIGEST`.
+    /// `DIR`, `DIR:TAG`, `DIR@DIGEST` or both, where the digest counts.
     fn resolve_layout(&self, text: &str, platform: &Platform) -> Result<Resolved> {
-        let digest;
-        let (dir, wanted) = if let Some((dir, text)) = text.split_once('@') {
-            digest = text.parse::<Digest>()?;
-            (dir, Wanted::Digest(&digest))
-        } else {
-            match text.rsplit_once(':') {
-                Some((dir, tag)) if !tag.contains('/') => (dir, Wanted::Tag(tag)),
-                _ => (text, Wanted::Default),
-            }
+        let (place, digest) = match text.split_once('@') {
+            Some((place, digest)) => (place, Some(digest.parse::<Digest>()?)),
+            None => (text, None),
+        };
+        let (dir, tag) = match place.rsplit_once(':') {
+            Some((dir, tag)) if !tag.contains('/') => (dir, Some(tag)),
+            _ => (place, None),
+        };
+        let wanted = match (&digest, tag) {
+            (Some(digest), _) => Wanted::Digest(digest),
+            (None, Some(tag)) => Wanted::Tag(tag),
+            (None, None) => Wanted::Default,
         };
         Ok(image::resolve_layout(&self.store, Path::new(dir), wanted, platform, &self.cancel)?)
     }

@@ -1,14 +1,13 @@
 //! What a build would do, told instead of done: the checks, what a target takes, which targets there are.
 
-use boxwright_cache::fs::pattern::Matcher;
 use boxwright_frontend as frontend;
-use frontend::lint::Ignored;
-use frontend::{Diagnostic, Dockerfile, Lowered, Origin, Outline};
+use frontend::{Diagnostic, Dockerfile, Lowered, Outline};
 
 use super::Engine;
-use super::build::{BuildRequest, DockerfileSource, failed};
-use super::context::{self, Input};
+use super::build::{BuildRequest, failed};
+use super::context::{self, DockerfileSource, Input};
 use super::failure::{BuildFailure, Source};
+use super::solving::Solving;
 use crate::error::Result;
 use crate::progress::Watch;
 
@@ -29,10 +28,10 @@ impl Engine {
     /// # Errors
     /// When the Dockerfile can't be read. What is wrong with it is part of the result.
     pub fn check(&self, request: &BuildRequest, watch: &dyn Watch) -> Result<Checked> {
-        let input = context::open(&self.store, request, watch)?;
+        let input = context::open(&Solving::new(self, request, watch))?;
         let parsed = frontend::parse(&input.dockerfile);
         let source = Source { name: input.name.clone(), text: parsed.text.clone() };
-        let mut options = with_ignored(&request.options, &input);
+        let mut options = input.options(&request.options);
         options.all_stages = options.target.is_none();
         if parsed.has_errors() {
             let warnings = frontend::check_syntax(&parsed, &options);
@@ -58,9 +57,10 @@ impl Engine {
     /// # Errors
     /// When the Dockerfile can't be read or built.
     pub fn outline(&self, request: &BuildRequest, watch: &dyn Watch) -> Result<(Outline, Source)> {
-        let (dockerfile, source) = self.read(request, watch)?;
-        let told = match self.find_bases(&dockerfile, request, &request.options, watch)? {
-            Ok(bases) => frontend::outline(&dockerfile, &request.options, &bases),
+        let (input, dockerfile, source) = self.opened(request, watch)?;
+        let options = input.options(&request.options);
+        let told = match self.find_bases(&dockerfile, request, &options, watch)? {
+            Ok(bases) => frontend::outline(&dockerfile, &options, &bases),
             Err(found) => Err(found),
         };
         let outline = told.map_err(|mut found| {
@@ -75,13 +75,17 @@ impl Engine {
     /// # Errors
     /// When it is not there or not understood.
     pub fn read(&self, request: &BuildRequest, watch: &dyn Watch) -> Result<(Dockerfile, Source)> {
-        let input = context::open(&self.store, request, watch)?;
+        self.opened(request, watch).map(|(_, dockerfile, source)| (dockerfile, source))
+    }
+
+    fn opened(&self, request: &BuildRequest, watch: &dyn Watch) -> Result<(Input, Dockerfile, Source)> {
+        let input = context::open(&Solving::new(self, request, watch))?;
         let parsed = frontend::parse(&input.dockerfile);
         let source = Source { name: input.name.clone(), text: parsed.text.clone() };
         if parsed.has_errors() {
             return Err(failed(BuildFailure::of_syntax(&parsed.diagnostics, &source)));
         }
-        Ok((parsed.dockerfile, source))
+        Ok((input, parsed.dockerfile, source))
     }
 
     /// What a build would solve, with nothing of it done but the bases looked up.
@@ -89,7 +93,7 @@ impl Engine {
     /// # Errors
     /// As [`Engine::build`].
     pub fn graph(&self, request: &BuildRequest, watch: &dyn Watch) -> Result<Lowered> {
-        let input = context::open(&self.store, request, watch)?;
+        let input = context::open(&Solving::new(self, request, watch))?;
         Ok(self.lower(request, &input, watch)?.0)
     }
 
@@ -98,7 +102,7 @@ impl Engine {
     /// # Errors
     /// When it can't be read.
     pub fn parse(&self, dockerfile: &DockerfileSource) -> Result<(Dockerfile, Option<BuildFailure>)> {
-        let (name, text) = context::dockerfile(dockerfile, None)?;
+        let (name, text) = context::lone_dockerfile(dockerfile)?;
         let parsed = frontend::parse(&text);
         let failure = parsed.has_errors().then(|| {
             let source = Source { name, text: parsed.text.clone() };
@@ -112,20 +116,4 @@ impl Engine {
 fn located(diagnostics: Vec<Diagnostic>, dockerfile: &Dockerfile) -> Vec<Diagnostic> {
     let node = |d: &Diagnostic| d.instruction.or_else(|| Some(dockerfile.node_at(d.span)?.span));
     diagnostics.into_iter().map(|d| Diagnostic { instruction: node(&d), ..d }).collect()
-}
-
-/// The options with what the check of ignored files needs.
-pub(super) fn with_ignored(options: &frontend::Options, input: &Input) -> frontend::Options {
-    let patterns = match &options.context {
-        Origin::Local(name) => input.locals.get(name).map(|local| local.ignore.clone()),
-        _ => None,
-    };
-    let ignored =
-        patterns.filter(|patterns| !patterns.is_empty()).map(|patterns| Ignored { patterns, matches });
-    frontend::Options { ignored, ..options.clone() }
-}
-
-/// Patterns that can't be read match nothing here; the build tells of them.
-fn matches(patterns: &[String], path: &str) -> bool {
-    Matcher::new(patterns).is_ok_and(|matcher| matcher.matches_or_parent(path.trim_start_matches('/')))
 }

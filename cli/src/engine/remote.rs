@@ -1,5 +1,8 @@
 //! How the solver reaches URLs and repositories: by the registry client's connections, and by the host's git.
 
+use std::collections::HashMap;
+use std::sync::{Mutex, MutexGuard};
+
 use boxwright_cache::registry::Client;
 use boxwright_cache::snapshot::Snapshot;
 use boxwright_cache::url::{self, UrlFile};
@@ -9,12 +12,28 @@ use boxwright_solver::ir::{GitSource, HttpSource, redacted};
 use boxwright_solver::{FetchError, HttpPin, Remote};
 
 pub(super) struct Fetcher<'a> {
-    pub(super) store: &'a Store,
-    pub(super) client: &'a Client,
-    pub(super) git: &'a Git,
+    store: &'a Store,
+    client: &'a Client,
+    git: &'a Git,
+    pins: Mutex<Pins>,
 }
 
-impl Fetcher<'_> {
+/// What sources were found to be, so that it is the same for as long as one build lasts.
+#[derive(Default)]
+struct Pins {
+    http: HashMap<HttpSource, HttpPin>,
+    git: HashMap<GitSource, String>,
+}
+
+impl<'a> Fetcher<'a> {
+    pub(super) fn new(store: &'a Store, client: &'a Client, git: &'a Git) -> Fetcher<'a> {
+        Fetcher { store, client, git, pins: Mutex::default() }
+    }
+
+    fn pins(&self) -> MutexGuard<'_, Pins> {
+        self.pins.lock().unwrap_or_else(|e| e.into_inner())
+    }
+
     fn download(&self, source: &HttpSource, cancel: &Cancel) -> Result<url::Downloaded, FetchError> {
         url::fetch(self.store, self.client, file(source), cancel).map_err(|error| match error {
             Error::Mismatch { expected, actual, .. } => FetchError::Refused(format!(
@@ -30,9 +49,14 @@ impl Remote for Fetcher<'_> {
     /// With a checksum the server's word for the file's time is not waited for, so it is in no key either.
     fn pin_http(&self, source: &HttpSource, cancel: &Cancel) -> Result<HttpPin, FetchError> {
         let Some(checksum) = source.checksum else {
+            if let Some(pin) = self.pins().http.get(source) {
+                return Ok(pin.clone());
+            }
             let found = self.download(source, cancel)?;
             let (digest, modified) = (found.digest, found.modified);
-            return Ok(HttpPin { digest, modified, snapshot: Some(found.snapshot) });
+            let pin = HttpPin { digest, modified, snapshot: Some(found.snapshot) };
+            self.pins().http.insert(source.clone(), pin.clone());
+            return Ok(pin);
         };
         let known = url::known(self.store, file(source))?.map(|(found, _)| found);
         let snapshot = known.filter(|found| found.digest == checksum).map(|found| found.snapshot);
@@ -44,7 +68,12 @@ impl Remote for Fetcher<'_> {
     }
 
     fn pin_git(&self, source: &GitSource, cancel: &Cancel) -> Result<String, FetchError> {
-        self.git.pin(source, cancel)
+        if let Some(commit) = self.pins().git.get(source) {
+            return Ok(commit.clone());
+        }
+        let commit = self.git.pin(source, cancel)?;
+        self.pins().git.insert(source.clone(), commit.clone());
+        Ok(commit)
     }
 
     fn fetch_git(&self, source: &GitSource, commit: &str, cancel: &Cancel) -> Result<Snapshot, FetchError> {

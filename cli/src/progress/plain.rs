@@ -73,7 +73,11 @@ impl<W: Write> Display<W> {
 
     fn event(&mut self, definition: &Definition, event: &Event) -> std::io::Result<()> {
         match event {
-            Event::Planned { .. } => Ok(()),
+            // A build solves several definitions, each with numbers of its own.
+            Event::Planned { .. } => {
+                self.vertices.clear();
+                Ok(())
+            }
             Event::Started { vertex, at } => {
                 let step = self.step(definition, *vertex);
                 self.steps[step].started = *at;

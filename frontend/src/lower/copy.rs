@@ -87,11 +87,7 @@ fn local(
         "" => ".".to_owned(),
         path => path.to_owned(),
     };
-    let shown = if build.options.context == Origin::Local(name.clone()) {
-        "[internal] load build context".to_owned()
-    } else {
-        format!("[context {name}] load from client")
-    };
+    let shown = build.options.context.loading(&name);
     let local = LocalSource {
         name,
         select: sources.iter().map(relative).collect(),

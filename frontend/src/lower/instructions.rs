@@ -1,9 +1,9 @@
 //! The walk over the stages that the target needs, and from each instruction to what lowers it.
 
 use boxwright_cache::oci::Platform;
-use boxwright_solver::ir::{About, Definition, ImageSource, NetworkMode, Op, SourceOp, VertexId};
+use boxwright_solver::ir::{About, Definition, ImageSource, NetworkMode, Op, SourceOp};
 
-use super::origin::Files;
+use super::origin::{Files, Origin};
 use super::outline::Notes;
 use super::stages::{Base, Command, Graph, Node};
 use super::state::{State, empty_image};
@@ -26,8 +26,8 @@ pub(super) struct Build<'a> {
     bases: &'a Bases,
     /// Of the stages and images lowered so far, while a stage may still start from them.
     states: Vec<Option<State>>,
-    /// The root file systems of all of them; an empty one where the stage is wrong, for its errors are told.
-    roots: Vec<Option<Option<VertexId>>>,
+    /// What is copied from each; nothing where the stage is wrong, for its errors are told.
+    roots: Vec<Option<Files>>,
     /// How many stages are still to start from each.
     heirs: Vec<usize>,
     graph: &'a Graph<'a>,
@@ -134,17 +134,17 @@ impl<'a> Build<'a> {
                 self.heirs[base] += 1;
             }
         }
-        // Images that are only copied from stand behind the stages, but are there before them.
+        // What nothing runs in is there before the stages, wherever it stands.
         let (images, stages): (Vec<usize>, Vec<usize>) =
-            (0..graph.nodes.len()).filter(wanted).partition(|index| graph.nodes[*index].image_only);
+            (0..graph.nodes.len()).filter(wanted).partition(|index| graph.nodes[*index].given);
         for index in images.into_iter().chain(stages) {
             match self.stage(index) {
                 Ok(state) => {
-                    self.roots[index] = Some(state.root);
+                    self.roots[index] = Some(self.files_of(&graph.nodes[index], &state));
                     self.states[index] = Some(state);
                 }
                 Err(found) => {
-                    self.roots[index] = Some(None);
+                    self.roots[index] = Some(Files::Root(None));
                     errors.extend(found);
                 }
             }
@@ -176,10 +176,11 @@ impl<'a> Build<'a> {
         match &node.base {
             Base::Scratch => {}
             Base::Image(name) => stage.state = self.image(name, &mut stage)?,
+            Base::Files(name, origin) => stage.state = self.files(name, origin, node),
             // What the base's errors make of this stage is not worth telling.
             Base::Stage(base) => stage.state = self.inherit(*base).ok_or(Vec::new())?,
         }
-        if node.image_only {
+        if node.given {
             return Ok(stage.state);
         }
         stage.state.begin_stage();
@@ -196,6 +197,23 @@ impl<'a> Build<'a> {
             }
         }
         if errors.is_empty() { Ok(stage.state) } else { Err(errors) }
+    }
+
+    /// A named context as base: one layer above nothing.
+    fn files(&mut self, name: &str, origin: &Origin, node: &Node<'_>) -> State {
+        let platform = node.platform.as_ref().unwrap_or(self.options.target_platform());
+        let mut state = State::over(None, empty_image(platform), platform.clone());
+        let vertex = origin.add(&mut self.definition, Some(node.span));
+        state.commit(vertex, format!("FROM {name} # context"));
+        state
+    }
+
+    /// What is copied from a node: of a named context that is a directory no more than is named.
+    fn files_of(&mut self, node: &Node<'_>, state: &State) -> Files {
+        match &node.base {
+            Base::Files(_, origin) if node.given => origin.files(&mut self.definition, node.span),
+            _ => Files::Root(state.root),
+        }
     }
 
     /// A copy of a stage's state, or the state itself if no other stage starts from it: a long chain of stages would
@@ -308,8 +326,8 @@ impl<'a> Build<'a> {
 
     /// The root file system of a stage that COPY reads.
     fn source_state(&self, stage: &StageRun<'_>, source: usize, from: &Word) -> Result<Files> {
-        if let Some(root) = self.roots[source] {
-            return Ok(Files::Root(root));
+        if let Some(files) = &self.roots[source] {
+            return Ok(files.clone());
         }
         let message = format!(
             "cannot copy from stage {:?}, it needs to be defined before current stage {:?}",
@@ -319,14 +337,9 @@ impl<'a> Build<'a> {
     }
 
     /// The same for a mount of RUN.
-    pub(super) fn mounted_state(
-        &self,
-        source: usize,
-        flag: &MountFlag,
-        target: &str,
-    ) -> Result<Option<VertexId>> {
-        if let Some(root) = self.roots[source] {
-            return Ok(root);
+    pub(super) fn mounted_state(&self, source: usize, flag: &MountFlag, target: &str) -> Result<Files> {
+        if let Some(files) = &self.roots[source] {
+            return Ok(files.clone());
         }
         let from = flag.from.as_deref().unwrap_or_default();
         let message = format!(
@@ -389,7 +402,7 @@ impl StageRun<'_> {
 
 /// FROM an image counts, and what makes a layer; every trigger does.
 fn count_steps(node: &Node<'_>) -> usize {
-    if node.image_only {
+    if node.given {
         return 0;
     }
     let counts = |command: &&Command<'_>| {

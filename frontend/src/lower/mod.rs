@@ -7,6 +7,7 @@ mod copy;
 mod epoch;
 mod instructions;
 mod mounts;
+mod named;
 mod onbuild;
 mod origin;
 mod outline;
@@ -30,6 +31,7 @@ use crate::ast::Dockerfile;
 use crate::diagnostic::{Diagnostic, Diagnostics};
 use crate::lint::{Ignored, Linter};
 use crate::syntax::{Parsed, syntax_image};
+pub use named::{NamedContext, NamedContexts, parse_name as parse_context_name};
 pub use origin::Origin;
 pub use outline::{Argument, CacheUse, Credential, Outline, outline};
 use stages::{Base, Graph};
@@ -55,6 +57,8 @@ pub struct Options {
     pub hosts: Vec<Host>,
     /// What COPY and ADD read.
     pub context: Origin,
+    /// What stands in for stages and images.
+    pub contexts: NamedContexts,
     /// What COPY and ADD do not find there, for the check that tells of it.
     pub ignored: Option<Ignored>,
     /// Lower every stage, whether the target needs it or not: for the checks.
@@ -81,6 +85,7 @@ impl Default for Options {
             network: NetworkMode::default(),
             hosts: Vec::new(),
             context: Origin::Local("context".to_owned()),
+            contexts: NamedContexts::default(),
             ignored: None,
             all_stages: false,
         }

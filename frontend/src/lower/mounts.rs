@@ -145,25 +145,30 @@ fn source(
         Some(stage) => Some(build.mounted_state(stage, flag, &mount.target)?),
         None => None,
     };
+    let files = match (mount.kind, from) {
+        (MountType::Bind, None) => Some(build.options.context.files(&mut build.definition, flag.span)),
+        (_, from) => from,
+    };
     let selector = clean_path(&format!("/{}", mount.source));
-    Ok(match (mount.kind, from) {
-        (MountType::Tmpfs, _) => MountSource::Tmpfs { size: mount.size.filter(|size| *size > 0) },
-        (MountType::Cache, from) => MountSource::Cache(CacheMount {
+    let bind = match files {
+        None => BindMount { from: None, selector },
+        Some(Files::Root(from)) => BindMount { from, selector },
+        Some(Files::Local(name)) => context_part(build, name, &selector, flag),
+    };
+    Ok(match mount.kind {
+        MountType::Tmpfs => MountSource::Tmpfs { size: mount.size.filter(|size| *size > 0) },
+        MountType::Cache => MountSource::Cache(CacheMount {
             id: cache_id(mount),
             sharing: match mount.sharing {
                 None | Some(Sharing::Shared) => ir::Sharing::Shared,
                 Some(Sharing::Private) => ir::Sharing::Private,
                 Some(Sharing::Locked) => ir::Sharing::Locked,
             },
-            from: from.flatten(),
-            selector,
+            from: bind.from,
+            selector: bind.selector,
             owner: owner(mount),
         }),
-        (_, Some(from)) => MountSource::Bind(BindMount { from, selector }),
-        (_, None) => MountSource::Bind(match build.options.context.files(&mut build.definition, flag.span) {
-            Files::Root(from) => BindMount { from, selector },
-            Files::Local(name) => context_part(build, name, &selector, flag),
-        }),
+        _ => MountSource::Bind(bind),
     })
 }
 
@@ -192,9 +197,10 @@ fn context_part(build: &mut Build<'_>, name: String, selector: &str, flag: &Moun
         path => paths::literal(path),
     };
     let local = LocalSource { name, select: vec![select], ..LocalSource::default() };
-    let about = |name: &str| About { name: name.to_owned(), span: Some(flag.span), no_cache: false };
+    let about = |name: String| About { name, span: Some(flag.span), no_cache: false };
+    let shown = build.options.context.loading(&local.name);
     let local = Op::Source(SourceOp::Local(local));
-    let from = build.definition.add(local, about("[internal] load build context"));
+    let from = build.definition.add(local, about(shown));
     let copy = CopyAction {
         from: Some(from),
         sources: vec![paths::literal(selector)],
@@ -202,9 +208,8 @@ fn context_part(build: &mut Build<'_>, name: String, selector: &str, flag: &Moun
         ..CopyAction::default()
     };
     let op = FileOp { base: None, actions: vec![FileAction::Copy(copy)] };
-    let part = build
-        .definition
-        .add(Op::File(op), about("[internal] take the part of the build context that RUN mounts"));
+    let text = "[internal] take the part of the build context that RUN mounts";
+    let part = build.definition.add(Op::File(op), about(text.to_owned()));
     BindMount { from: Some(part), selector: PART.to_owned() }
 }
 

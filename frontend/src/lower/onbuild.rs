@@ -33,7 +33,7 @@ pub(super) fn command<'a>(graph: &mut Graph<'a>, text: &str, span: Span) -> Resu
         graph.sources_of(&instruction, Lexer::new('\\')).map_err(|error| vec![placed(*error, text, span)])?;
     for source in sources.iter().flatten() {
         let node = &mut graph.nodes[*source];
-        if node.image_only {
+        if node.given {
             node.span = span;
         }
     }

@@ -59,6 +59,14 @@ impl Origin {
         }
     }
 
+    /// How progress names the loading of the directory `name`, this being the build context.
+    pub(super) fn loading(&self, name: &str) -> String {
+        match self {
+            Origin::Local(context) if context == name => "[internal] load build context".to_owned(),
+            _ => format!("[context {name}] load from client"),
+        }
+    }
+
     /// For people.
     fn describe(&self) -> String {
         match self {

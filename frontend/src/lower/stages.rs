@@ -8,7 +8,7 @@ use boxwright_solver::Span;
 
 use super::onbuild;
 use super::scope::{self, Env};
-use super::{Bases, Options};
+use super::{Bases, NamedContext, NamedContexts, Options, Origin};
 use crate::ast::{Copy, Dockerfile, Instruction, Kind, MountFlag, Stage, Word};
 use crate::diagnostic::{Diagnostic, Diagnostics, nearest};
 use crate::lint::{self, FromWord, Linter};
@@ -26,6 +26,8 @@ pub(super) enum Base {
     /// As in the Dockerfile, variables expanded.
     Image(String),
     Stage(usize),
+    /// The files of the named context of this name.
+    Files(String, Origin),
 }
 
 /// A stage, or an image that one copies from.
@@ -39,8 +41,8 @@ pub(super) struct Node<'a> {
     pub(super) platform: Option<Platform>,
     pub(super) commands: Vec<Command<'a>>,
     pub(super) span: Span,
-    /// Not a stage: only copied from.
-    pub(super) image_only: bool,
+    /// Nothing runs in it: an image that is only copied from, or what stands in for a stage.
+    pub(super) given: bool,
     triggered: bool,
 }
 
@@ -48,7 +50,8 @@ impl Node<'_> {
     /// What messages call it.
     pub(super) fn place(&self) -> String {
         match &self.base {
-            Base::Image(name) if self.image_only => format!("image {name:?}"),
+            Base::Image(name) if self.given && self.name.is_none() => format!("image {name:?}"),
+            Base::Files(name, _) if self.given => format!("context {name:?}"),
             _ => format!("stage {:?}", self.name.unwrap_or(&self.label)),
         }
     }
@@ -72,6 +75,9 @@ pub(super) struct Graph<'a> {
     pub(super) target: usize,
     pub(super) linter: Linter<'a>,
     names: HashMap<&'a str, usize>,
+    contexts: NamedContexts,
+    /// For those that say none.
+    platform: Platform,
     /// How many of the nodes are stages of the Dockerfile.
     stages: usize,
     /// Every stage is wanted, not only what the target needs.
@@ -104,6 +110,8 @@ impl<'a> Graph<'a> {
             target: 0,
             linter,
             names: HashMap::new(),
+            contexts: options.contexts.clone(),
+            platform: options.target_platform().clone(),
             stages: dockerfile.stages.len(),
             all: options.all_stages,
         };
@@ -141,24 +149,26 @@ impl<'a> Graph<'a> {
     ) {
         let found = self.checked(stage, lexer, declared);
         self.linter.report(&stage.comments, found);
-        let base = self.base(stage, lexer).unwrap_or_else(|error| {
-            errors.push(*error);
-            Base::Scratch
-        });
         let platform = self.platform(stage, lexer).unwrap_or_else(|error| {
             errors.push(*error);
             None
         });
+        let base = self.base(stage, lexer, platform.as_ref()).unwrap_or_else(|error| {
+            errors.push(*error);
+            Base::Scratch
+        });
         let name = stage.from.name.as_ref().map(|word| word.text.as_str());
+        let instead = name.and_then(|name| self.named(name, platform.as_ref()));
+        let given = instead.is_some();
         self.nodes.push(Node {
-            base,
+            base: instead.unwrap_or(base),
             label: name.map_or_else(|| format!("stage-{index}"), str::to_owned),
             name,
             platform,
             commands: Vec::new(),
             span: stage.span,
-            image_only: false,
-            triggered: false,
+            given,
+            triggered: given,
         });
         self.names.extend(name.map(|name| (name, index)));
     }
@@ -179,7 +189,17 @@ impl<'a> Graph<'a> {
         found
     }
 
-    fn base(&self, stage: &Stage, lexer: Lexer) -> Result<Base> {
+    /// What stands in for a stage or an image.
+    fn named(&self, name: &str, platform: Option<&Platform>) -> Option<Base> {
+        let (name, context) = self.contexts.find(name, platform.unwrap_or(&self.platform))?;
+        Some(match context {
+            NamedContext::Scratch => Base::Scratch,
+            NamedContext::Image(image) => Base::Image(image.clone()),
+            NamedContext::Files(origin) => Base::Files(name, origin.clone()),
+        })
+    }
+
+    fn base(&self, stage: &Stage, lexer: Lexer, platform: Option<&Platform>) -> Result<Base> {
         let word = &stage.from.base;
         let fail = |message: String| Box::new(Diagnostic::error(message, word.span));
         let Expansion { text: name, unmatched: unset, .. } =
@@ -205,7 +225,7 @@ impl<'a> Graph<'a> {
             }
             None => error,
         })?;
-        Ok(Base::Image(name))
+        Ok(self.named(&name, platform).unwrap_or(Base::Image(name)))
     }
 
     fn platform(&self, stage: &Stage, lexer: Lexer) -> Result<Option<Platform>> {
@@ -237,6 +257,9 @@ impl<'a> Graph<'a> {
     fn add_commands(&mut self, dockerfile: &'a Dockerfile, errors: &mut Vec<Diagnostic>) {
         let lexer = Lexer::new(dockerfile.escape);
         for (index, stage) in dockerfile.stages.iter().enumerate() {
+            if self.nodes[index].given {
+                continue;
+            }
             for instruction in &stage.commands {
                 match self.sources_of(instruction, lexer) {
                     Ok(sources) => {
@@ -291,12 +314,14 @@ impl<'a> Graph<'a> {
     }
 
     fn add_image(&mut self, from: &Word) -> Result<usize> {
-        let base = if from.text == SCRATCH { Base::Scratch } else { Base::Image(from.text.clone()) };
-        if base != Base::Scratch {
+        let base = if from.text == SCRATCH {
+            Base::Scratch
+        } else {
             let names = self.names.keys().copied();
             check_image_name(&from.text, from.span)
                 .map_err(|e| Box::new(e.did_you_mean(&from.text, names)))?;
-        }
+            self.named(&from.text, None).unwrap_or_else(|| Base::Image(from.text.clone()))
+        };
         self.nodes.push(Node {
             base,
             label: String::new(),
@@ -304,7 +329,7 @@ impl<'a> Graph<'a> {
             platform: None,
             commands: Vec::new(),
             span: from.span,
-            image_only: true,
+            given: true,
             triggered: true,
         });
         Ok(self.nodes.len() - 1)
@@ -332,7 +357,7 @@ impl<'a> Graph<'a> {
         self.nodes[index].triggered = true;
         let node = &self.nodes[index];
         let texts: Vec<String> = match &node.base {
-            Base::Scratch => Vec::new(),
+            Base::Scratch | Base::Files(..) => Vec::new(),
             Base::Image(name) => {
                 let platform = node.platform.as_ref().unwrap_or(options.target_platform());
                 bases.get(name, platform).map(|base| base.config.config.on_build.clone()).unwrap_or_default()

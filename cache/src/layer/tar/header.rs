@@ -3,7 +3,13 @@
 
 use crate::layer::sink::Timestamp;
 
-pub(super) const BLOCK: usize = 512;
+/// What headers and contents are padded to, in bytes.
+pub const BLOCK: usize = 512;
+
+/// Whether the block has the checksum of a header.
+pub fn is_header(block: &[u8; BLOCK]) -> bool {
+    block.iter().any(|b| *b != 0) && Header(block).check().is_ok()
+}
 
 /// Why a header is refused.
 pub(super) type Reason = String;

@@ -6,8 +6,17 @@ mod pax;
 mod reader;
 mod writer;
 
+pub use header::{BLOCK, is_header};
 pub use reader::{Entry, EntryKind, Limits, Reader, clean_path};
 pub use writer::Writer;
+
+use super::Compression;
+
+/// Whether a stream that starts so ([`BLOCK`] bytes of it, where there are so many) is to be read as an archive: it is
+/// compressed, or has a header.
+pub fn is_archive(start: &[u8]) -> bool {
+    Compression::detect(start) != Compression::None || start.first_chunk().is_some_and(is_header)
+}
 
 #[cfg(test)]
 pub(crate) mod fixture;

@@ -268,11 +268,14 @@ fn an_ignore_file_or_dockerfile_that_never_ends_is_refused() {
     fs::remove_file(context.join("Dockerfile")).unwrap();
     symlink("/dev/zero", context.join("Dockerfile")).unwrap();
     patient(&boxwright.command(&["build", context.path()])).fails_with(1).says("larger than");
-    for arguments in [&["build", "-f", "-", context.path()][..], &["build", "-"]] {
+    for (arguments, words) in [
+        (&["build", "-f", "-", context.path()][..], "larger than"),
+        (&["build", "-"], "neither a Dockerfile nor a tar archive"),
+    ] {
         let mut command = wrapped(&["prlimit", "--data=268435456"], &boxwright.command(arguments));
         let input = fs::File::open("/dev/zero").unwrap();
         let output = command.stdin(input).output().unwrap();
-        Ran::new("build < /dev/zero".into(), &output).fails_with(1).says("larger than");
+        Ran::new("build < /dev/zero".into(), &output).fails_with(1).says(words);
     }
 }
 

@@ -18,6 +18,7 @@
 
 mod archive;
 mod build;
+mod context;
 mod device;
 mod image;
 mod mount;

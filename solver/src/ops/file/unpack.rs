@@ -13,7 +13,7 @@ use std::sync::Arc;
 use boxwright_cache::Cancel;
 use boxwright_cache::Error as CacheError;
 use boxwright_cache::layer::compress::{MAGIC, decompressor};
-use boxwright_cache::layer::tar::{Entry as TarEntry, EntryKind, Limits, Reader};
+use boxwright_cache::layer::tar::{BLOCK, Entry as TarEntry, EntryKind, Limits, Reader, is_header};
 use boxwright_cache::layer::{Compression, Metadata};
 use boxwright_cache::snapshot::tree::Kind;
 use rustix::fs::{AtFlags, Mode, OFlags};
@@ -24,7 +24,6 @@ use super::resolve::{Seen, clean, resolve, shown};
 use super::source::{Item, What, of_node};
 use super::view::{Data, Entry, Owner, View};
 
-const BLOCK: usize = 512;
 const BUFFER: usize = 128 * 1024;
 
 /// Plans what the archive `item` holds, below `dest`. False, and nothing planned, if it is no archive. The content of
@@ -66,24 +65,6 @@ fn detect(file: File) -> Option<Compression> {
     let mut header = [0; BLOCK];
     decompressor(compression, start.chain(file)).ok()?.read_exact(&mut header).ok()?;
     is_header(&header).then_some(compression)
-}
-
-/// Whether the block's checksum is that of a tar header: the sum of its bytes, those of the checksum being spaces.
-fn is_header(block: &[u8; BLOCK]) -> bool {
-    const CHECKSUM: std::ops::Range<usize> = 148..156;
-    let text =
-        block[CHECKSUM].split(|b| *b == 0).next().and_then(|t| std::str::from_utf8(t).ok()).unwrap_or("");
-    let Ok(stated) = i64::from_str_radix(text.trim(), 8) else { return false };
-    let sum = |value: fn(u8) -> i64| -> i64 {
-        block
-            .iter()
-            .enumerate()
-            .map(|(i, b)| if CHECKSUM.contains(&i) { i64::from(b' ') } else { value(*b) })
-            .sum()
-    };
-    // Some old archivers summed signed bytes.
-    block.iter().any(|b| *b != 0)
-        && (stated == sum(i64::from) || stated == sum(|b| i64::from(b.cast_signed())))
 }
 
 struct Archive {
