@@ -5,6 +5,7 @@ mod build;
 mod check;
 mod context;
 mod created;
+mod epoch;
 mod failure;
 mod inspect;
 mod name;

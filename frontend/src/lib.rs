@@ -16,7 +16,8 @@ pub mod syntax;
 pub use ast::Dockerfile;
 pub use diagnostic::{Diagnostic, Diagnostics, Severity};
 pub use lower::{
-    Argument, Bases, CacheUse, Credential, ImageRequest, Lowered, NamedContext, NamedContexts, Options,
-    Origin, Outline, ResolvedBase, check_syntax, lower, needed_images, outline, parse_context_name,
+    Argument, Bases, CacheUse, Credential, Epoch, ImageRequest, Lowered, NamedContext, NamedContexts,
+    Options, Origin, Outline, ResolvedBase, check_syntax, epoch, lower, needed_images, outline,
+    parse_context_name,
 };
 pub use syntax::{Parsed, parse};

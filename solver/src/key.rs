@@ -141,10 +141,14 @@ fn file_fields(file: &FileOp, input: &dyn Fn(VertexId) -> InputKey) -> KeyFields
         };
         fields = match action {
             FileAction::Copy(copy) => owner(copy_fields(fields, copy, &name, input), &copy.owner),
-            FileAction::Mkdir(mkdir) => owner(
-                fields.with(&name("mkdir"), &mkdir.path).with(&name("mode"), format!("{:o}", mkdir.mode)),
-                &mkdir.owner,
-            ),
+            FileAction::Mkdir(mkdir) => {
+                fields =
+                    fields.with(&name("mkdir"), &mkdir.path).with(&name("mode"), format!("{:o}", mkdir.mode));
+                if let Some(time) = mkdir.time {
+                    fields = fields.with(&name("time"), time.to_string());
+                }
+                owner(fields, &mkdir.owner)
+            }
             FileAction::Mkfile(mkfile) => owner(
                 fields
                     .with(&name("mkfile"), &mkfile.dest)
@@ -192,7 +196,7 @@ fn merge_fields(merge: &MergeOp, input: &dyn Fn(VertexId) -> InputKey) -> KeyFie
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::ir::{About, Definition, LocalSource, MkfileAction, OwnerSpec, Unkeyed};
+    use crate::ir::{About, Definition, LocalSource, MkdirAction, MkfileAction, OwnerSpec, Unkeyed};
 
     fn key(op: &Op) -> CacheKey {
         KeyFields::of(op, &|id| InputKey::Definition(CacheKey([id.index() as u8; 32])))
@@ -248,6 +252,24 @@ mod tests {
         assert_eq!(keys.len(), all, "no two are the same");
         let named = CopyAction { place: Unkeyed("stage \"x\"".into()), ..plain.clone() };
         assert_eq!(key(&file(FileAction::Copy(named))), key(&file(FileAction::Copy(plain))));
+    }
+
+    #[test]
+    fn every_field_of_a_directory_is_in_its_key() {
+        let mkdir = |path: &str, mode, time, owner: Option<&str>| {
+            let (path, owner) = (path.to_owned(), owner.map(|owner| OwnerSpec(owner.to_owned())));
+            key(&file(FileAction::Mkdir(MkdirAction { path, mode, owner, time })))
+        };
+        let plain = mkdir("/a", 0o755, None, None);
+        for other in [
+            mkdir("/b", 0o755, None, None),
+            mkdir("/a", 0o700, None, None),
+            mkdir("/a", 0o755, Some(0), None),
+            mkdir("/a", 0o755, None, Some("1")),
+        ] {
+            assert_ne!(other, plain);
+        }
+        assert_ne!(mkdir("/a", 0o755, Some(0), None), mkdir("/a", 0o755, Some(1), None));
     }
 
     #[test]

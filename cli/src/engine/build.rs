@@ -9,14 +9,14 @@ use boxwright_solver as solver;
 use cache::oci::Reference;
 use cache::record::ImageRecord;
 use cache::snapshot::Snapshot;
-use frontend::{Diagnostic, Lowered};
+use frontend::{Diagnostic, Epoch, Lowered};
 use solver::Solved;
 
 use super::base::KnownBases;
 use super::context::{self, ContextSource, DockerfileSource, Input};
 use super::failure::{BuildFailure, Source};
 use super::solving::{Places, Solving};
-use super::{Engine, created, output};
+use super::{Engine, created, epoch, output};
 use crate::error::{Error, Result};
 use crate::progress::{Note, Watch};
 
@@ -56,7 +56,7 @@ impl Engine {
     pub fn build(&self, request: &BuildRequest, watch: &dyn Watch) -> Result<Built> {
         let solving = Solving::new(self, request, watch);
         let input = context::open(&solving)?;
-        let (mut lowered, known, source) = self.lower(request, &input, watch)?;
+        let (mut lowered, known, source) = self.lower(&solving, &input)?;
         let warnings = distinct(std::mem::take(&mut lowered.diagnostics));
         let outputs: Vec<solver::VertexId> = lowered.output.into_iter().collect();
         let places = Places { images: known.images, locals: input.locals };
@@ -72,20 +72,41 @@ impl Engine {
     /// As far as a build goes without doing anything.
     pub(super) fn lower(
         &self,
-        request: &BuildRequest,
+        solving: &Solving<'_>,
         input: &Input,
-        watch: &dyn Watch,
     ) -> Result<(Lowered, KnownBases, Source)> {
+        let (request, watch) = (solving.request, solving.watch);
         let parsed = frontend::parse(&input.dockerfile);
         let source = Source { name: input.name.clone(), text: parsed.text.clone() };
         if parsed.has_errors() {
             return Err(failed(BuildFailure::of_syntax(&parsed.diagnostics, &source)));
         }
         let options = input.options(&request.options);
+        let epoch = self.epoch(&parsed.dockerfile, &options, solving, &source)?;
+        let options = options.at(epoch);
         let known = self.resolve_bases(&parsed.dockerfile, request, &options, &source, watch)?;
         let lowered = frontend::lower(&parsed.dockerfile, &options, &known.bases)
             .map_err(|diagnostics| failed(BuildFailure::of_meaning(&diagnostics, &source)))?;
         Ok((lowered, known, source))
+    }
+
+    /// The time of everything new; none if it is to be when it was made.
+    fn epoch(
+        &self,
+        dockerfile: &frontend::Dockerfile,
+        options: &frontend::Options,
+        solving: &Solving<'_>,
+        source: &Source,
+    ) -> Result<Option<i64>> {
+        let epoch = frontend::epoch(dockerfile, options)
+            .map_err(|diagnostics| failed(BuildFailure::of_meaning(&diagnostics, source)))?;
+        match epoch {
+            Epoch::Unset => Ok(None),
+            Epoch::At(at) => Ok(Some(at)),
+            Epoch::Of(origin) => step(solving.watch, "[internal] resolve SOURCE_DATE_EPOCH", || {
+                epoch::time_of(&origin, &solving.remote, &self.cancel)
+            }),
+        }
     }
 }
 

@@ -40,13 +40,15 @@ impl Engine {
             return Ok(Checked { warnings, failure, source });
         }
         let dockerfile = &parsed.dockerfile;
-        let found = match self.find_bases(dockerfile, request, &options, watch)? {
+        let mut found = match self.find_bases(dockerfile, request, &options, watch)? {
             Err(found) => found,
             Ok(bases) => match frontend::lower(dockerfile, &options, &bases) {
                 Ok(lowered) => lowered.diagnostics,
                 Err(found) => found,
             },
         };
+        // Its time is not asked for, but what says it has to make sense.
+        found.extend(frontend::epoch(dockerfile, &options).err().unwrap_or_default());
         let (errors, warnings): (Vec<_>, Vec<_>) = found.into_iter().partition(Diagnostic::is_error);
         let errors = located(errors, dockerfile);
         let failure = (!errors.is_empty()).then(|| BuildFailure::of_meaning(&errors, &source));
@@ -93,8 +95,9 @@ impl Engine {
     /// # Errors
     /// As [`Engine::build`].
     pub fn graph(&self, request: &BuildRequest, watch: &dyn Watch) -> Result<Lowered> {
-        let input = context::open(&Solving::new(self, request, watch))?;
-        Ok(self.lower(request, &input, watch)?.0)
+        let solving = Solving::new(self, request, watch);
+        let input = context::open(&solving)?;
+        Ok(self.lower(&solving, &input)?.0)
     }
 
     /// Reads a Dockerfile without a context: what was understood, and what is wrong.

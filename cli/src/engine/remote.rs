@@ -34,7 +34,16 @@ impl<'a> Fetcher<'a> {
         self.pins.lock().unwrap_or_else(|e| e.into_inner())
     }
 
-    fn download(&self, source: &HttpSource, cancel: &Cancel) -> Result<url::Downloaded, FetchError> {
+    pub(super) fn time_of_commit(&self, source: &GitSource, cancel: &Cancel) -> Result<i64, FetchError> {
+        let commit = self.pin_git(source, cancel)?;
+        self.git.time_of(self.store, source, &commit, cancel)
+    }
+
+    pub(super) fn download(
+        &self,
+        source: &HttpSource,
+        cancel: &Cancel,
+    ) -> Result<url::Downloaded, FetchError> {
         url::fetch(self.store, self.client, file(source), cancel).map_err(|error| match error {
             Error::Mismatch { expected, actual, .. } => FetchError::Refused(format!(
                 "digest mismatch for {}: {actual} (expected: {expected})",

@@ -26,7 +26,7 @@ pub(super) struct Solving<'a> {
     pub(super) engine: &'a Engine,
     pub(super) request: &'a BuildRequest,
     pub(super) watch: &'a dyn Watch,
-    remote: Fetcher<'a>,
+    pub(super) remote: Fetcher<'a>,
 }
 
 /// What a definition's sources are in.

@@ -11,6 +11,7 @@ mod contexts;
 mod copying;
 mod debug;
 mod docker_equality;
+mod epoch;
 mod failures;
 mod hardship;
 mod images;

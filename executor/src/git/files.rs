@@ -74,6 +74,26 @@ pub(super) fn fetch(
     Ok(Snapshot::default().with(layer.commit(cancel)?))
 }
 
+/// As its commit says.
+pub(super) fn time_of(
+    git: &Git,
+    store: &Store,
+    source: &GitSource,
+    commit: &str,
+    cancel: &Cancel,
+) -> Result<i64> {
+    let place = Place::parse(&source.remote, source.by_user.0)?;
+    // For its lease, as above.
+    let _layer = store.new_layer()?;
+    let repository = Repository::with(git, store, &place, commit, source.reference.as_deref(), cancel)?;
+    let object = format!("{commit}^{{commit}}");
+    let text = repository.within(git, cancel).output(&["--git-dir=.", "cat-file", "commit", &object])?;
+    let committer =
+        text.lines().take_while(|line| !line.is_empty()).find(|line| line.starts_with("committer "));
+    let seconds = committer.and_then(|line| line.rsplit(' ').nth(1)?.parse().ok());
+    seconds.ok_or_else(|| refused(format!("commit {commit} does not say when it was made")))
+}
+
 fn now() -> Timestamp {
     let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
     Timestamp { secs: i64::try_from(since.as_secs()).unwrap_or(i64::MAX), nanos: 0 }

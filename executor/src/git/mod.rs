@@ -56,6 +56,16 @@ impl Git {
     }
 }
 
+impl Git {
+    /// When the commit was made, in seconds since 1970.
+    ///
+    /// # Errors
+    /// When it can't be fetched.
+    pub fn time_of(&self, store: &Store, source: &GitSource, commit: &str, cancel: &Cancel) -> Result<i64> {
+        files::time_of(self, store, source, commit, cancel)
+    }
+}
+
 fn refused(message: impl Into<String>) -> FetchError {
     FetchError::Refused(message.into())
 }

@@ -1,175 +1,226 @@
-//! `SOURCE_DATE_EPOCH`: the time of everything new, as a build argument or an ARG before the first FROM says it.
+//! `SOURCE_DATE_EPOCH`: the time that everything new in an image has. It is a number, or names what is as old as the
+//! image is to be: the build context, a named one, or a stage that does nothing but ADD one thing from elsewhere.
 
-use std::borrow::Cow;
+use std::collections::BTreeMap;
 
-use super::scope;
-use super::{Options, Origin};
-use crate::ast::{Copy, Dockerfile, Instruction, Kind, Stage};
+use boxwright_solver::Span;
+
+use super::instructions::Result;
+use super::{NamedContext, Options, Origin, add, scope};
+use crate::ast::{Copy, Dockerfile, Kind, Stage};
 use crate::diagnostic::{Diagnostic, Diagnostics};
-use crate::gitref::GitRef;
 use crate::syntax::Lexer;
 
-const NAME: &str = "SOURCE_DATE_EPOCH";
+pub(super) const NAME: &str = "SOURCE_DATE_EPOCH";
 
-/// The seconds since 1970 that are asked for, and the options with the argument as the Dockerfile is to see it: a
-/// number, or not given at all.
+/// What a build says of its time.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Epoch {
+    /// Nothing; or it names a directory of the host, which has no time.
+    Unset,
+    /// Seconds since 1970.
+    At(i64),
+    /// That of a commit, or of a file behind a URL.
+    Of(Origin),
+}
+
+/// Where the time of the build comes from: the build argument, or else the default of an ARG before the first FROM.
 ///
 /// # Errors
-/// A value that is no time, and a source of times that there is not yet.
-pub(super) fn settle<'a>(
-    dockerfile: &Dockerfile,
-    options: &'a Options,
-) -> Result<(Cow<'a, Options>, Option<i64>), Diagnostics> {
-    let value = match options.build_args.get(NAME) {
-        Some(given) => given.clone(),
-        None => {
-            scope::global(dockerfile, options, &mut Vec::new()).value(NAME).unwrap_or_default().to_owned()
-        }
+/// When it is neither a number nor the name of anything that has a time.
+pub fn epoch(dockerfile: &Dockerfile, options: &Options) -> std::result::Result<Epoch, Diagnostics> {
+    // What is wrong with the arguments is told when they are lowered.
+    let globals = scope::global(dockerfile, options, &mut Vec::new());
+    let Some(value) =
+        options.build_args.get(NAME).cloned().or_else(|| globals.value(NAME).map(str::to_owned))
+    else {
+        return Ok(Epoch::Unset);
     };
     if value.is_empty() {
-        return Ok((Cow::Borrowed(options), None));
+        return Ok(Epoch::Unset);
     }
-    let epoch = match value.parse::<i64>() {
-        Ok(seconds) => Some(seconds),
-        Err(_) => named(dockerfile, options, &value).map_err(|error| vec![*error])?,
-    };
-    let mut options = Cow::Borrowed(options);
-    match epoch.map(|seconds| seconds.to_string()) {
-        Some(text) if text == value => {}
-        Some(text) => _ = options.to_mut().build_args.insert(NAME.to_owned(), text),
-        None => _ = options.to_mut().build_args.remove(NAME),
+    if let Ok(at) = value.parse() {
+        return Ok(Epoch::At(at));
     }
-    Ok((options, epoch))
+    named(dockerfile, options, &value, globals.without(NAME)).map_err(|error| vec![*error])
 }
 
-type Result<T, E = Box<Diagnostic>> = std::result::Result<T, E>;
-
-/// What is no number names where the time comes from: the context, or a stage that is one remote source.
-fn named(dockerfile: &Dockerfile, options: &Options, value: &str) -> Result<Option<i64>> {
-    if value == "context" {
-        return match &options.context {
-            // A directory has no time.
-            Origin::Local(_) => Ok(None),
-            _ => Err(later("of a remote context", Default::default())),
-        };
+/// A default that names something else than a time stands for the time of that.
+pub(super) fn settle(globals: &mut scope::Env, options: &Options) {
+    if globals.value(NAME).is_some_and(|value| value.parse::<i64>().is_err()) {
+        globals.set(NAME, &written(options.epoch));
     }
-    let called =
+}
+
+/// As a variable has it.
+pub(super) fn written(epoch: Option<i64>) -> String {
+    epoch.map_or_else(String::new, |at| at.to_string())
+}
+
+fn named(dockerfile: &Dockerfile, options: &Options, value: &str, globals: scope::Env) -> Result<Epoch> {
+    if value == "context" {
+        return Ok(of_context(&options.context));
+    }
+    match options.contexts.find(value, options.target_platform()) {
+        Some((_, NamedContext::Files(origin))) => return Ok(of_context(origin)),
+        Some((_, NamedContext::Image(_) | NamedContext::Scratch)) => return Ok(Epoch::Unset),
+        None => {}
+    }
+    let is_meant =
         |stage: &&Stage| stage.from.name.as_ref().is_some_and(|name| name.text.eq_ignore_ascii_case(value));
-    match dockerfile.stages.iter().find(called) {
-        Some(stage) => Err(of_stage(dockerfile, options, stage)),
-        None => {
-            let error = Diagnostic::error(format!("invalid {NAME}: {value}"), Default::default());
-            let hint = "it is a number of seconds since 1970, context, or the name of a stage";
-            Err(Box::new(error.hint(hint)))
+    let Some(stage) = dockerfile.stages.iter().find(is_meant) else {
+        let message = format!("invalid SOURCE_DATE_EPOCH: {value}");
+        return Err(Box::new(Diagnostic::error(message, place(dockerfile)).hint(
+            "it is a number of seconds since 1970, or names the build context (`context`), a named context or a stage",
+        )));
+    };
+    let lexer = Lexer::new(dockerfile.escape);
+    of_stage(stage, &options.build_args, globals, lexer).map(Epoch::Of)
+}
+
+/// The ARG that has the default.
+fn place(dockerfile: &Dockerfile) -> Span {
+    let is_it = |kind: &Kind| matches!(kind, Kind::Arg(args) if args.iter().any(|arg| arg.name.text == NAME));
+    dockerfile.args.iter().find(|arg| is_it(&arg.kind)).map_or_else(Span::default, |arg| arg.span)
+}
+
+fn of_context(context: &Origin) -> Epoch {
+    match context {
+        Origin::Local(_) => Epoch::Unset,
+        Origin::Git(_) | Origin::Http(_) => Epoch::Of(context.clone()),
+        Origin::Archive(inner, _) => of_context(inner),
+    }
+}
+
+fn of_stage(
+    stage: &Stage,
+    build_args: &BTreeMap<String, String>,
+    mut env: scope::Env,
+    lexer: Lexer,
+) -> Result<Origin> {
+    let fail = |message: &str, span: Span| Err(Box::new(Diagnostic::error(message, span)));
+    let expand = |word: &crate::ast::Word, env: &scope::Env| {
+        lexer.word(&word.text, env).map_err(|message| Box::new(Diagnostic::error(message, word.span)))
+    };
+    if expand(&stage.from.base, &env)? != "scratch" {
+        return fail("SOURCE_DATE_EPOCH stage must use FROM scratch", stage.span);
+    }
+    let mut origin = None;
+    for instruction in &stage.commands {
+        match &instruction.kind {
+            Kind::Arg(args) => {
+                for arg in args {
+                    let value = match (build_args.get(&arg.name.text), &arg.default) {
+                        (Some(given), _) => given.clone(),
+                        (None, Some(default)) => expand(default, &env)?,
+                        (None, None) => continue,
+                    };
+                    env.set(&arg.name.text, &value);
+                }
+            }
+            Kind::Add(_) if origin.is_some() => {
+                return fail("SOURCE_DATE_EPOCH stage must contain exactly one remote ADD", instruction.span);
+            }
+            Kind::Add(copy) => origin = Some(of_add(copy, instruction.span, |word| expand(word, &env))?),
+            _ => {
+                let keyword = instruction.keyword.to_lowercase();
+                let message = format!(
+                    "SOURCE_DATE_EPOCH stage does not meet source-only requirements: unsupported {keyword} instruction"
+                );
+                return fail(&message, instruction.span);
+            }
         }
     }
+    origin.map_or_else(|| fail("SOURCE_DATE_EPOCH stage must contain exactly one remote ADD", stage.span), Ok)
 }
 
-fn later(what: &str, span: boxwright_solver::Span) -> Box<Diagnostic> {
-    Box::new(Diagnostic::error(format!("{NAME} from the time {what} is not supported yet"), span))
-}
-
-/// Why the time is not that of the source that a stage adds.
-fn of_stage(dockerfile: &Dockerfile, options: &Options, stage: &Stage) -> Box<Diagnostic> {
-    let fail = |message: String, span| Box::new(Diagnostic::error(message, span));
-    let lexer = Lexer::new(dockerfile.escape);
-    let env = scope::global(dockerfile, options, &mut Vec::new());
-    if lexer.word(&stage.from.base.text, &env).is_ok_and(|base| base != "scratch") {
-        return fail(format!("{NAME} stage must use FROM scratch"), stage.from.base.span);
-    }
-    let other = |instruction: &&Instruction| !matches!(instruction.kind, Kind::Arg(_) | Kind::Add(_));
-    if let Some(other) = stage.commands.iter().find(other) {
-        let keyword = other.keyword.to_lowercase();
-        let message =
-            format!("{NAME} stage does not meet source-only requirements: unsupported {keyword} instruction");
-        return fail(message, other.span);
-    }
-    let adds: Vec<(&Copy, &Instruction)> = stage
-        .commands
-        .iter()
-        .filter_map(|instruction| match &instruction.kind {
-            Kind::Add(add) => Some((add, instruction)),
-            _ => None,
-        })
-        .collect();
-    let [(add, instruction)] = adds[..] else {
-        let span = adds.get(1).map_or(stage.span, |(_, second)| second.span);
-        return fail(format!("{NAME} stage must contain exactly one remote ADD"), span);
+fn of_add(copy: &Copy, span: Span, expand: impl Fn(&crate::ast::Word) -> Result<String>) -> Result<Origin> {
+    let ([source], []) = (&copy.sources[..], &copy.contents[..]) else {
+        let message = "SOURCE_DATE_EPOCH stage must contain exactly one remote ADD source";
+        return Err(Box::new(Diagnostic::error(message, span)));
     };
-    let [source] = &add.sources[..] else {
-        return fail(format!("{NAME} stage must contain exactly one remote ADD source"), instruction.span);
-    };
-    let remote = source.text.starts_with("http://")
-        || source.text.starts_with("https://")
-        || source.text.contains('$')
-        || GitRef::parse(&source.text).is_ok_and(|found| found.is_some_and(|found| !found.looks_local));
-    if !remote {
-        return fail(format!("{NAME} stage source must be a single HTTP(S) or Git ADD"), source.span);
+    let checksum = copy.checksum.as_ref().map(&expand).transpose()?.filter(|checksum| !checksum.is_empty());
+    let text = expand(source)?;
+    match add::origin("ADD", copy, checksum.as_deref(), &text, source.span)? {
+        Some(origin) => Ok(origin),
+        None => Err(Box::new(Diagnostic::error(
+            "SOURCE_DATE_EPOCH stage source must be a single HTTP(S) or Git ADD",
+            source.span,
+        ))),
     }
-    later("of a source", source.span)
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::{Bases, lower, parse};
 
-    fn settled(text: &str, value: Option<&str>) -> Result<Option<i64>, String> {
+    fn of(dockerfile: &str, given: Option<&str>) -> std::result::Result<Epoch, String> {
+        let parsed = crate::parse(dockerfile);
+        assert!(!parsed.has_errors(), "{:?}", parsed.diagnostics);
         let mut options = Options::default();
-        options.build_args.extend(value.map(|value| (NAME.to_owned(), value.to_owned())));
-        let lowered = lower(&parse(text).dockerfile, &options, &Bases::default());
-        lowered.map(|lowered| lowered.epoch).map_err(|errors| errors[0].message.clone())
+        options.build_args.extend(given.map(|value| (NAME.to_owned(), value.to_owned())));
+        epoch(&parsed.dockerfile, &options)
+            .map_err(|errors| format!("{}: {}", errors[0].span.first_line, errors[0].message))
     }
 
     #[test]
-    fn a_number_is_taken_from_the_argument_or_its_default() {
-        let text = "ARG SOURCE_DATE_EPOCH=7\nFROM scratch\n";
-        assert_eq!(settled(text, None), Ok(Some(7)));
-        assert_eq!(settled(text, Some("1700000501")), Ok(Some(1_700_000_501)));
-        assert_eq!(settled(text, Some("")), Ok(None));
-        assert_eq!(settled("FROM scratch\n", None), Ok(None));
-        assert_eq!(settled("FROM scratch\n", Some("context")), Ok(None));
+    fn a_number_is_given_or_a_default() {
+        assert_eq!(of("FROM scratch\n", None), Ok(Epoch::Unset));
+        assert_eq!(of("ARG SOURCE_DATE_EPOCH=5\nFROM scratch\n", None), Ok(Epoch::At(5)));
+        assert_eq!(of("ARG SOURCE_DATE_EPOCH=5\nFROM scratch\n", Some("7")), Ok(Epoch::At(7)));
+        assert_eq!(of("ARG SOURCE_DATE_EPOCH=5\nFROM scratch\n", Some("")), Ok(Epoch::Unset));
+        assert_eq!(of("FROM scratch\n", Some("-3")), Ok(Epoch::At(-3)));
+        assert_eq!(
+            of("FROM scratch\nARG SOURCE_DATE_EPOCH=5\n", None),
+            Ok(Epoch::Unset),
+            "of one stage only"
+        );
+        assert_eq!(of("FROM scratch\n", Some("context")), Ok(Epoch::Unset), "a directory has no time");
     }
 
     #[test]
-    fn the_dockerfile_sees_a_number_or_nothing() {
-        let noted = |value: &str| {
-            let mut options = Options::default();
-            options.build_args.insert(NAME.to_owned(), value.to_owned());
-            let parsed = parse("FROM scratch\nARG SOURCE_DATE_EPOCH\n");
-            let lowered = lower(&parsed.dockerfile, &options, &Bases::default()).unwrap();
-            lowered.image.history.last().unwrap().created_by.clone()
+    fn a_stage_has_the_time_of_what_it_adds() {
+        let stage = |commands: &str| {
+            of(
+                &format!(
+                    "ARG SOURCE_DATE_EPOCH=Src U=http://h\nFROM scratch AS src\n{commands}\nFROM scratch\n"
+                ),
+                None,
+            )
         };
-        assert_eq!(noted("+5"), "ARG SOURCE_DATE_EPOCH=5");
-        assert_eq!(noted("context"), "ARG SOURCE_DATE_EPOCH");
+        let url = |epoch| match epoch {
+            Ok(Epoch::Of(Origin::Http(http))) => http.url,
+            Ok(Epoch::Of(Origin::Git(git))) => git.remote,
+            other => panic!("{other:?}"),
+        };
+        assert_eq!(url(stage("ARG V=1\nADD $U/v$V.tar /")), "http://h/v1.tar");
+        assert_eq!(url(stage("ADD https://h/r.git#main /")), "https://h/r.git");
+        for (commands, error) in [
+            (
+                "COPY a /",
+                "3: SOURCE_DATE_EPOCH stage does not meet source-only requirements: unsupported copy instruction",
+            ),
+            ("ADD a /", "3: SOURCE_DATE_EPOCH stage source must be a single HTTP(S) or Git ADD"),
+            (
+                "ADD http://h/a http://h/b /",
+                "3: SOURCE_DATE_EPOCH stage must contain exactly one remote ADD source",
+            ),
+            (
+                "ADD http://h/a /\nADD http://h/b /",
+                "4: SOURCE_DATE_EPOCH stage must contain exactly one remote ADD",
+            ),
+            ("ARG x", "2: SOURCE_DATE_EPOCH stage must contain exactly one remote ADD"),
+        ] {
+            assert_eq!(stage(commands), Err(error.to_owned()), "{commands}");
+        }
+        let based = of("ARG SOURCE_DATE_EPOCH=src\nFROM x AS src\nADD http://h/a /\nFROM scratch\n", None);
+        assert_eq!(based, Err("2: SOURCE_DATE_EPOCH stage must use FROM scratch".to_owned()));
     }
 
     #[test]
-    fn what_is_no_time_is_refused_in_buildkits_words() {
-        let stage =
-            |body: &str| settled(&format!("FROM scratch AS src\n{body}\nFROM scratch\n"), Some("SRC"));
-        for (found, words) in [
-            (
-                settled("FROM scratch\n", Some("not-a-timestamp")),
-                "invalid SOURCE_DATE_EPOCH: not-a-timestamp",
-            ),
-            (
-                settled("FROM busybox AS src\nADD https://x/y /\nFROM scratch\n", Some("src")),
-                "SOURCE_DATE_EPOCH stage must use FROM scratch",
-            ),
-            (
-                stage("ADD https://x/y /\nRUN true"),
-                "SOURCE_DATE_EPOCH stage does not meet source-only requirements: unsupported run instruction",
-            ),
-            (stage("ARG A"), "SOURCE_DATE_EPOCH stage must contain exactly one remote ADD"),
-            (
-                stage("ADD https://x/y https://x/z /"),
-                "SOURCE_DATE_EPOCH stage must contain exactly one remote ADD source",
-            ),
-            (stage("ADD y /"), "SOURCE_DATE_EPOCH stage source must be a single HTTP(S) or Git ADD"),
-            (stage("ADD https://x/y /"), "SOURCE_DATE_EPOCH from the time of a source is not supported yet"),
-        ] {
-            assert_eq!(found, Err(words.to_owned()));
-        }
+    fn what_names_nothing_is_refused_where_it_stands() {
+        let invalid = |line: u32| Err(format!("{line}: invalid SOURCE_DATE_EPOCH: noon"));
+        assert_eq!(of("ARG A=1\nARG SOURCE_DATE_EPOCH=noon\nFROM scratch\n", None), invalid(2));
+        assert_eq!(of("FROM scratch\n", Some("noon")), invalid(0));
     }
 }

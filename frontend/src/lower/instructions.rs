@@ -95,7 +95,7 @@ fn finish(mut state: State, definition: Definition, options: &Options) -> Lowere
         output: state.root,
         new_layers: state.layers.clone(),
         image: state.finished_image(),
-        epoch: None,
+        epoch: options.epoch,
         diagnostics: Vec::new(),
     }
 }

@@ -31,6 +31,7 @@ use crate::ast::Dockerfile;
 use crate::diagnostic::{Diagnostic, Diagnostics};
 use crate::lint::{Ignored, Linter};
 use crate::syntax::{Parsed, syntax_image};
+pub use epoch::{Epoch, epoch};
 pub use named::{NamedContext, NamedContexts, parse_name as parse_context_name};
 pub use origin::Origin;
 pub use outline::{Argument, CacheUse, Credential, Outline, outline};
@@ -59,6 +60,8 @@ pub struct Options {
     pub context: Origin,
     /// What stands in for stages and images.
     pub contexts: NamedContexts,
+    /// The time of everything new, in seconds since 1970: what [`epoch()`] was found to mean.
+    pub epoch: Option<i64>,
     /// What COPY and ADD do not find there, for the check that tells of it.
     pub ignored: Option<Ignored>,
     /// Lower every stage, whether the target needs it or not: for the checks.
@@ -66,6 +69,15 @@ pub struct Options {
 }
 
 impl Options {
+    /// The same, with a build argument for the time that says what it was found to mean.
+    #[must_use]
+    pub fn at(mut self, epoch: Option<i64>) -> Options {
+        if let Some(given) = self.build_args.get_mut(epoch::NAME) {
+            *given = epoch::written(epoch);
+        }
+        Options { epoch, ..self }
+    }
+
     /// The platform that images are looked for in.
     pub fn target_platform(&self) -> &Platform {
         self.platform.as_ref().unwrap_or(&self.build_platform)
@@ -86,6 +98,7 @@ impl Default for Options {
             hosts: Vec::new(),
             context: Origin::Local("context".to_owned()),
             contexts: NamedContexts::default(),
+            epoch: None,
             ignored: None,
             all_stages: false,
         }
@@ -150,7 +163,7 @@ pub struct Lowered {
     /// The vertices that make the layers above the base, in order: one for each new history entry that is not an
     /// empty layer.
     pub new_layers: Vec<VertexId>,
-    /// The time of everything new, in seconds since 1970, if one is asked for.
+    /// [`Options::epoch`].
     pub epoch: Option<i64>,
     /// Warnings.
     pub diagnostics: Vec<Diagnostic>,
@@ -167,7 +180,6 @@ pub fn needed_images(
     bases: &Bases,
 ) -> Result<Vec<ImageRequest>, Diagnostics> {
     check_language(dockerfile, options)?;
-    let (options, _) = &epoch::settle(dockerfile, options)?;
     let graph = Graph::new(dockerfile, options, bases)?;
     let mut requests: Vec<ImageRequest> = Vec::new();
     let reachable = graph.reachable();
@@ -192,10 +204,8 @@ pub fn needed_images(
 /// All that is wrong with the stages that the target needs, and what the checks found until then.
 pub fn lower(dockerfile: &Dockerfile, options: &Options, bases: &Bases) -> Result<Lowered, Diagnostics> {
     check_language(dockerfile, options)?;
-    let (options, epoch) = &epoch::settle(dockerfile, options)?;
     let graph = Graph::new(dockerfile, options, bases)?;
-    let lowered = instructions::lower(dockerfile, options, bases, &graph)?;
-    Ok(Lowered { epoch: *epoch, ..lowered })
+    instructions::lower(dockerfile, options, bases, &graph)
 }
 
 /// What the checks say of a text that has errors, which they can't look behind: warnings alone.

@@ -68,7 +68,6 @@ pub fn outline(
     bases: &Bases,
 ) -> std::result::Result<Outline, Diagnostics> {
     super::check_language(dockerfile, options)?;
-    let (options, _) = &super::epoch::settle(dockerfile, options)?;
     let graph = Graph::new(dockerfile, options, bases)?;
     let notes = instructions::outline(dockerfile, options, bases, &graph)?;
     let globals = globals(dockerfile, options);

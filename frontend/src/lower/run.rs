@@ -156,7 +156,7 @@ pub(super) fn workdir(
     about.no_cache = false;
     let user = &stage.state.image.config.user;
     let owner = (!user.is_empty()).then(|| OwnerSpec(user.clone()));
-    let mkdir = MkdirAction { path: dir, mode: 0o755, owner };
+    let mkdir = MkdirAction { path: dir, mode: 0o755, owner, time: build.options.epoch };
     let op = FileOp { base: stage.state.root, actions: vec![FileAction::Mkdir(mkdir)] };
     let vertex = build.definition.add(Op::File(op), about);
     stage.state.commit(vertex, created_by);

@@ -27,6 +27,12 @@ impl Env {
         }
     }
 
+    pub(super) fn without(&self, name: &str) -> Env {
+        let mut env = Env::default();
+        self.entries.iter().filter(|(other, _)| other != name).for_each(|(name, value)| env.set(name, value));
+        env
+    }
+
     /// A `NAME=value` of an image config.
     pub(super) fn set_entry(&mut self, entry: &str) {
         let (name, value) = entry.split_once('=').unwrap_or((entry, ""));

@@ -6,9 +6,8 @@ use std::collections::HashMap;
 use boxwright_cache::oci::{Platform, Reference};
 use boxwright_solver::Span;
 
-use super::onbuild;
 use super::scope::{self, Env};
-use super::{Bases, NamedContext, NamedContexts, Options, Origin};
+use super::{Bases, NamedContext, NamedContexts, Options, Origin, epoch, onbuild};
 use crate::ast::{Copy, Dockerfile, Instruction, Kind, MountFlag, Stage, Word};
 use crate::diagnostic::{Diagnostic, Diagnostics, nearest};
 use crate::lint::{self, FromWord, Linter};
@@ -103,7 +102,8 @@ impl<'a> Graph<'a> {
         if let Some(defaults) = scope::defaults(dockerfile, options) {
             linter.report(&[], lint::default_base(&dockerfile.stages, lexer, &defaults));
         }
-        let globals = scope::global(dockerfile, options, &mut errors);
+        let mut globals = scope::global(dockerfile, options, &mut errors);
+        epoch::settle(&mut globals, options);
         let mut graph = Graph {
             nodes: Vec::new(),
             globals,

@@ -242,6 +242,8 @@ pub struct MkdirAction {
     pub path: String,
     pub mode: u32,
     pub owner: Option<OwnerSpec>,
+    /// Of what is made, in seconds since 1970; if not given, when it is made.
+    pub time: Option<i64>,
 }
 
 /// Writes a file (COPY of a heredoc); `dest` as in [`CopyAction`], `name` used where it is a directory.

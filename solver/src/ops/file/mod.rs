@@ -120,7 +120,10 @@ fn missing(source: &Source, action: &CopyAction, path: &Path, cancel: &Cancel) -
 fn run_mkdir(view: &mut View, action: &MkdirAction) -> Result<(), FileError> {
     let owner = owner_of(action.owner.as_ref(), view)?.unwrap_or_default();
     let path = view.resolve(&resolve::clean(&action.path))?;
-    view.make_dirs(&path, action.mode & 0o777, owner)
+    let now = view.set_now(action.time.map_or(view.now(), |secs| Timestamp { secs, nanos: 0 }));
+    view.make_dirs(&path, action.mode & 0o777, owner)?;
+    view.set_now(now);
+    Ok(())
 }
 
 fn run_mkfile(view: &mut View, action: &MkfileAction) -> Result<(), FileError> {

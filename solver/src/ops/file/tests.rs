@@ -148,7 +148,7 @@ fn vertex() -> VertexId {
 }
 
 fn mkdir(path: &str) -> FileAction {
-    FileAction::Mkdir(MkdirAction { path: path.into(), mode: 0o755, owner: None })
+    FileAction::Mkdir(MkdirAction { path: path.into(), mode: 0o755, owner: None, time: None })
 }
 
 fn owner(text: &str) -> Option<OwnerSpec> {

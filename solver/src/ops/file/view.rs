@@ -72,6 +72,11 @@ impl View {
         &self.base
     }
 
+    /// Changes the time of what is planned from here on; gives the one before.
+    pub(super) fn set_now(&mut self, now: Timestamp) -> Timestamp {
+        std::mem::replace(&mut self.now, now)
+    }
+
     pub(super) fn now(&self) -> Timestamp {
         self.now
     }
