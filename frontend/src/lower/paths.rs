@@ -12,14 +12,13 @@ pub(super) fn absolute(dir: &str, path: &str) -> String {
 }
 
 /// What WORKDIR sets in the image config: an absolute path stays as it is written, a relative one is joined and
-/// cleaned; `.` is no directory mark.
+/// cleaned, so that no slash stays at its end.
 pub(super) fn workdir(current: &str, path: &str) -> String {
     match path {
         "" if current.is_empty() => "/".to_owned(),
         "" => current.to_owned(),
         path if path.starts_with('/') => path.to_owned(),
-        "." => absolute(current, ""),
-        path => absolute(current, path),
+        path => clean_path(&format!("/{current}/{path}")),
     }
 }
 
@@ -93,6 +92,10 @@ mod tests {
             ("/c/../d", "e", "/d/e"),
             ("", "x", "/x"),
             ("/a", ".", "/a"),
+            ("/a", "b/", "/a/b"),
+            ("/a/", "b//c/.", "/a/b/c"),
+            ("/a/", "", "/a/"),
+            ("", "", "/"),
         ] {
             assert_eq!(workdir(current, path), result);
         }
