@@ -193,6 +193,7 @@ fn an_image_for_another_machine_runs_steps_of_this_one_alone() {
         ("arm64", ["linux", "arm64", ""]),
         ("linux/arm/v7", ["linux", "arm", "v7"]),
         ("linux/riscv64", ["linux", "riscv64", ""]),
+        ("darwin/ppc64le", ["darwin", "ppc64le", ""]),
     ] {
         let tar = boxwright.scratch("out.tar");
         let output = format!("type=tar,dest={}", tar.display());
@@ -207,6 +208,8 @@ fn an_image_for_another_machine_runs_steps_of_this_one_alone() {
     }
     let several = boxwright.build(&context, &["--platform", "linux/arm64,linux/amd64"]);
     assert!(several.status == 1 && several.stderr.contains("several platforms"), "{several}");
+    let windows = boxwright.build(&context, &["--platform", "windows/amd64"]);
+    assert!(windows.status == 1 && windows.stderr.contains("windows is not supported yet"), "{windows}");
 }
 
 #[test]
