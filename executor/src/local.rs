@@ -60,7 +60,8 @@ impl LocalExecutor {
         spec.cwd.clone_from(&exec.cwd);
         spec.user.clone_from(&exec.user);
         spec.missing_cwd = MissingCwd::CreateAsUser;
-        spec.hostname = Some(HOSTNAME.to_owned());
+        let hostname = exec.hostname.as_deref().unwrap_or(HOSTNAME).to_owned();
+        spec.hostname = Some(hostname.clone());
         spec.limits.clone_from(&self.settings.limits);
         spec.shm_size = self.settings.shm_size.unwrap_or(spec.shm_size);
         spec.network = match exec.network {
@@ -72,7 +73,7 @@ impl LocalExecutor {
         }
         let hosts = exec.hosts.iter().map(|host| (host.address.0.clone(), host.name.clone())).collect();
         let resolv_conf = self.settings.resolv_conf.clone();
-        let names = Names { hostname: HOSTNAME.to_owned(), hosts, resolv_conf };
+        let names = Names { hostname, hosts, resolv_conf };
         spec.mounts = files(&names, spec.network, true);
         // A step sees the image's own.
         spec.mounts.retain(|mount| mount.target != "/etc/hostname");

@@ -44,6 +44,7 @@ pub struct ExecSpec {
     pub network: NetworkMode,
     pub security: SecurityMode,
     pub devices: Vec<Device>,
+    pub hostname: Option<String>,
     pub hosts: Vec<Host>,
     pub platform: Platform,
 }

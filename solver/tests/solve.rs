@@ -124,6 +124,7 @@ fn exec_with(
         network: NetworkMode::Default,
         security: SecurityMode::Sandbox,
         devices: Vec::new(),
+        hostname: None,
         hosts: Vec::new(),
         platform: Platform::host(),
     });

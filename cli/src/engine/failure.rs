@@ -251,6 +251,7 @@ mod tests {
             network: NetworkMode::Default,
             security: SecurityMode::Sandbox,
             devices: vec![],
+            hostname: None,
             hosts: vec![],
             platform: boxwright_cache::oci::Platform::host(),
         };

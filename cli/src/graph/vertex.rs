@@ -108,6 +108,7 @@ fn of_exec(exec: &ExecOp) -> Fields {
         ("network", json!(network)),
         ("security", json!(if insecure { "insecure" } else { "" })),
         ("devices", exec.devices.iter().map(device).collect()),
+        ("hostname", json!(exec.hostname.as_deref().unwrap_or_default())),
         ("hosts", exec.hosts.iter().map(|host| host.name.as_str()).collect()),
         ("platform", json!(exec.platform.to_string())),
     ])

@@ -246,3 +246,27 @@ fn hosts_limits_and_shared_memory_are_as_asked_for() {
     let again = built(&boxwright, &context, &other);
     assert_eq!(again.matches(" CACHED").count(), 3, "limits and addresses are in no key: {again}");
 }
+
+#[test]
+fn a_build_argument_names_the_machine_that_steps_run_on() {
+    let boxwright = Boxwright::with_busybox();
+    let context = Context::new(
+        "FROM busybox\n\
+         RUN hostname > /seen && grep -c box.test /etc/hosts >> /seen || true\n",
+    );
+    built(&boxwright, &context, &["--build-arg", "BUILDKIT_SANDBOX_HOSTNAME=box.test"]);
+    assert_eq!(boxwright.output_of("x", &["cat", "/seen"]), "box.test\n1\n");
+    // Steps that could tell are other steps, and an empty name is none.
+    built(&boxwright, &context, &["--build-arg", "BUILDKIT_SANDBOX_HOSTNAME="]);
+    assert_eq!(boxwright.output_of("x", &["cat", "/seen"]), "buildkitsandbox\n0\n");
+}
+
+#[test]
+fn what_is_no_host_name_is_refused() {
+    let boxwright = Boxwright::with_busybox();
+    let long = "a".repeat(65);
+    for name in ["a b", "a\n10.0.0.1 registry.test", "\u{1b}[31m", &long] {
+        let argument = format!("BUILDKIT_SANDBOX_HOSTNAME={name}");
+        refused(&boxwright, "FROM busybox\nRUN true\n", &["--build-arg", &argument], &["is no host name"]);
+    }
+}

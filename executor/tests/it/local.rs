@@ -57,6 +57,7 @@ impl Steps {
             network: NetworkMode::None,
             security: SecurityMode::Sandbox,
             devices: Vec::new(),
+            hostname: None,
             hosts: Vec::new(),
             platform: boxwright_cache::oci::Platform::host(),
         }
@@ -87,6 +88,16 @@ fn a_step_sees_what_the_one_before_it_did() {
     let (_, text) =
         steps.run(&steps.step(&first, "cat /file; ls /etc; hostname; cat /etc/resolv.conf")).unwrap();
     assert_eq!(text, "made\nhosts\npasswd\nresolv.conf\nbuildkitsandbox\nnameserver 9.9.9.9\n");
+}
+
+#[test]
+fn a_step_may_have_a_name_of_its_own_for_the_machine() {
+    let steps = Steps::new();
+    let mut step = steps.step(&steps.base, "hostname; grep -c box.test /etc/hosts; ls /etc");
+    step.hostname = Some("box.test".to_owned());
+    step.network = NetworkMode::Default;
+    let (_, text) = steps.run(&step).unwrap();
+    assert_eq!(text, "box.test\n1\ngroup\nhosts\npasswd\nresolv.conf\n");
 }
 
 #[test]

@@ -37,6 +37,12 @@ pub use origin::Origin;
 pub use outline::{Argument, CacheUse, Credential, Outline, outline};
 use stages::{Base, Graph};
 
+/// The build argument that names the machine that steps run on.
+const HOSTNAME: &str = "BUILDKIT_SANDBOX_HOSTNAME";
+
+/// As long as Linux lets it be.
+const HOSTNAME_MAX: usize = 64;
+
 /// What the command line adds to a Dockerfile.
 #[derive(Clone, Debug)]
 pub struct Options {
@@ -76,6 +82,11 @@ impl Options {
             *given = epoch::written(epoch);
         }
         Options { epoch, ..self }
+    }
+
+    /// What RUN finds the machine to be called, if the build says so.
+    pub(crate) fn hostname(&self) -> Option<&str> {
+        self.build_args.get(HOSTNAME).map(String::as_str).filter(|name| !name.is_empty())
     }
 
     /// The platform that images are looked for in.
@@ -180,6 +191,7 @@ pub fn needed_images(
     bases: &Bases,
 ) -> Result<Vec<ImageRequest>, Diagnostics> {
     check_language(dockerfile, options)?;
+    check_hostname(options)?;
     let graph = Graph::new(dockerfile, options, bases)?;
     let mut requests: Vec<ImageRequest> = Vec::new();
     let reachable = graph.reachable();
@@ -204,6 +216,7 @@ pub fn needed_images(
 /// All that is wrong with the stages that the target needs, and what the checks found until then.
 pub fn lower(dockerfile: &Dockerfile, options: &Options, bases: &Bases) -> Result<Lowered, Diagnostics> {
     check_language(dockerfile, options)?;
+    check_hostname(options)?;
     let graph = Graph::new(dockerfile, options, bases)?;
     instructions::lower(dockerfile, options, bases, &graph)
 }
@@ -214,6 +227,17 @@ pub fn check_syntax(parsed: &Parsed, options: &Options) -> Vec<Diagnostic> {
     let first = parsed.diagnostics.iter().find(|diagnostic| diagnostic.is_error());
     linter.syntax(first.map_or(usize::MAX, |error| error.span.start));
     linter.found()
+}
+
+/// It becomes a line of the hosts file, and the kernel has to take it.
+fn check_hostname(options: &Options) -> Result<(), Diagnostics> {
+    let Some(name) = options.hostname() else { return Ok(()) };
+    if name.len() <= HOSTNAME_MAX && !name.contains(|c: char| c.is_whitespace() || c.is_control()) {
+        return Ok(());
+    }
+    let message = format!("the build argument {HOSTNAME} is no host name: {name:?}");
+    let hint = format!("a host name has up to {HOSTNAME_MAX} characters and no spaces");
+    Err(vec![Diagnostic::error(message, Span::default()).hint(hint)])
 }
 
 /// Another frontend than ours would be a program of its own (rule R8).

@@ -49,6 +49,7 @@ pub(super) fn lower(
         network: build.network(run.network.as_ref()),
         security: security(run),
         devices: devices(run),
+        hostname: build.options.hostname().map(str::to_owned),
         hosts: build.options.hosts.clone(),
         platform: state.platform.clone(),
     };

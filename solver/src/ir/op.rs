@@ -70,6 +70,8 @@ pub struct ExecOp {
     pub security: SecurityMode,
     /// By CDI name.
     pub devices: Vec<Device>,
+    /// What the machine is called, if not what the executor calls it.
+    pub hostname: Option<String>,
     /// Further names of the hosts file.
     pub hosts: Vec<Host>,
     pub platform: Platform,

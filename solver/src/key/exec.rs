@@ -24,6 +24,9 @@ pub(super) fn fields(exec: &ExecOp, input: &dyn Fn(VertexId) -> InputKey) -> Key
     for device in &exec.devices {
         fields = fields.with(&format!("device.{}", device.name), device.required.to_string());
     }
+    if let Some(hostname) = &exec.hostname {
+        fields = fields.with("hostname", hostname);
+    }
     let hosts: Vec<String> = exec.hosts.iter().map(|host| host.name.clone()).collect();
     if hosts.is_empty() { fields } else { fields.with_list("hosts", &hosts) }
 }
@@ -120,6 +123,7 @@ mod tests {
             network: NetworkMode::Default,
             security: SecurityMode::Sandbox,
             devices: vec![Device { name: "d".into(), required: false }],
+            hostname: None,
             hosts: vec![Host { name: "h".into(), address: Unkeyed("10.0.0.1".into()) }],
             platform: Platform::host(),
         }
@@ -147,7 +151,7 @@ mod tests {
 
     #[test]
     fn each_field_makes_another_key() {
-        let changes: [(&str, Change); 32] = [
+        let changes: [(&str, Change); 33] = [
             ("args", |e| e.args.push("x".into())),
             ("env", |e| e.env.push("B=2".into())),
             ("cwd", |e| e.cwd = "/w".into()),
@@ -158,6 +162,7 @@ mod tests {
             ("device", |e| e.devices[0].name = "e".into()),
             ("device required", |e| e.devices[0].required = true),
             ("no device", |e| e.devices.clear()),
+            ("hostname", |e| e.hostname = Some("i".into())),
             ("host", |e| e.hosts[0].name = "i".into()),
             ("no host", |e| e.hosts.clear()),
             ("secret variable", |e| e.secret_env[0].name = "T".into()),

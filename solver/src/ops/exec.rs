@@ -40,6 +40,7 @@ pub(crate) fn run(
         network: exec.network,
         security: exec.security,
         devices: exec.devices.clone(),
+        hostname: exec.hostname.clone(),
         hosts: exec.hosts.clone(),
         platform: exec.platform.clone(),
     };
