@@ -78,10 +78,12 @@ impl Engine {
         let (request, watch) = (solving.request, solving.watch);
         let parsed = frontend::parse(&input.dockerfile);
         let source = Source { name: input.name.clone(), text: parsed.text.clone() };
-        if parsed.has_errors() {
-            return Err(failed(BuildFailure::of_syntax(&parsed.diagnostics, &source)));
-        }
         let options = input.options(&request.options);
+        if parsed.has_errors() {
+            let warnings = frontend::check_syntax(&parsed, &options);
+            let failure = failed(BuildFailure::of_syntax(&parsed.diagnostics, &source));
+            return Err(failure.after_warnings(&warnings, &source));
+        }
         let epoch = self.epoch(&parsed.dockerfile, &options, solving, &source)?;
         let options = options.at(epoch);
         let known = self.resolve_bases(&parsed.dockerfile, request, &options, &source, watch)?;

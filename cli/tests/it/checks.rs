@@ -102,3 +102,15 @@ fn what_the_ignore_file_leaves_out_is_told_before_the_build_fails() {
         (ran.stderr.find("warning[CopyIgnoredFile]"), ran.stderr.find("ERROR: failed to solve"));
     assert!(warned.is_some() && warned < failed, "{}", ran.stderr);
 }
+
+#[test]
+fn what_is_found_before_the_first_error_is_told_with_it() {
+    let boxwright = Boxwright::new();
+    let context = Context::new("FROM scratch AS Bad\nMAINTAINER me\nBADCMD\nMAINTAINER you\n");
+    let ran = boxwright.build(&context, &[]);
+    let at = |words: &str| ran.stderr.find(words).unwrap_or_else(|| panic!("{words:?} in {ran}"));
+    assert!(at("warning[StageNameCasing]") < at("warning[MaintainerDeprecated]"), "{ran}");
+    assert!(at("(line 2)") < at("unknown instruction: BADCMD"), "{ran}");
+    assert!(ran.status == 1 && !ran.stderr.contains("(line 4)"), "{ran}");
+    assert!(!boxwright.build(&context, &["-q"]).stderr.contains("warning"));
+}

@@ -74,6 +74,23 @@ fn a_cache_outlives_builds_and_is_in_no_image() {
 }
 
 #[test]
+fn builds_of_another_namespace_have_caches_of_their_own() {
+    let boxwright = Boxwright::with_busybox();
+    let context = Context::new(
+        "FROM busybox\n\
+         ARG N\n\
+         RUN --mount=type=cache,target=/c echo $N >> /c/log && cp /c/log /seen\n",
+    );
+    for (namespace, number, seen) in
+        [("", "1", "1\n"), ("a", "2", "2\n"), ("a", "3", "2\n3\n"), ("", "4", "1\n4\n")]
+    {
+        let namespace = format!("BUILDKIT_CACHE_MOUNT_NS={namespace}");
+        built(&boxwright, &context, &["--build-arg", &namespace, "--build-arg", &format!("N={number}")]);
+        assert_eq!(boxwright.output_of("x", &["cat", "/seen"]), seen, "{namespace}");
+    }
+}
+
+#[test]
 fn a_new_cache_starts_as_a_part_of_a_stage() {
     let boxwright = Boxwright::with_busybox();
     let context = Context::new(

@@ -21,6 +21,8 @@ use crate::syntax::mount::{self, Mount, MountType, Sharing};
 
 /// Where a part of the build context is in the vertex that holds it.
 const PART: &str = "/part";
+/// The build argument that keeps the caches of some builds apart from those of others.
+const NAMESPACE: &str = "BUILDKIT_CACHE_MOUNT_NS";
 const SECRETS: &str = "/run/secrets/";
 const AGENT: &str = "/run/buildkit/ssh_agent.";
 const AGENT_VARIABLE: &str = "SSH_AUTH_SOCK";
@@ -158,7 +160,7 @@ fn source(
     Ok(match mount.kind {
         MountType::Tmpfs => MountSource::Tmpfs { size: mount.size.filter(|size| *size > 0) },
         MountType::Cache => MountSource::Cache(CacheMount {
-            id: cache_id(mount),
+            id: own_cache_id(build, mount),
             sharing: match mount.sharing {
                 None | Some(Sharing::Shared) => ir::Sharing::Shared,
                 Some(Sharing::Private) => ir::Sharing::Private,
@@ -175,6 +177,15 @@ fn source(
 /// The cache that is meant.
 pub(super) fn cache_id(mount: &Mount) -> String {
     if mount.id.is_empty() { clean(&mount.target) } else { mount.id.clone() }
+}
+
+/// The same among the caches that the build has for itself, if it asks for that.
+fn own_cache_id(build: &Build<'_>, mount: &Mount) -> String {
+    let id = cache_id(mount);
+    match build.options.build_args.get(NAMESPACE).map(String::as_str) {
+        None | Some("") => id,
+        Some(namespace) => format!("{namespace}/{id}"),
+    }
 }
 
 /// Go's `path.Clean`: what is relative stays relative.
