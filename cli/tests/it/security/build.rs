@@ -196,7 +196,7 @@ fn a_frontend_of_others_is_refused_and_not_even_fetched() {
         "evil/frontend".into(),
         "busybox".into(),
     ] {
-        for directive in ["# syntax=", "#syntax = ", "# check=skip=all\n# SYNTAX="] {
+        for directive in ["# syntax=", "#syntax = ", "# check=skip=all\n# SYNTAX=", "#!/bin/x\n# syntax="] {
             let context = Context::new(&format!("{directive}{name}\nFROM busybox\nRUN touch /ran\n"));
             let ran = patient(&boxwright.command(&["build", "--progress", "plain", context.path()]));
             ran.fails_with(1).says(&name).says("is a builder of Dockerfiles alone").says_nothing_of("[2/2]");
@@ -205,7 +205,7 @@ fn a_frontend_of_others_is_refused_and_not_even_fetched() {
         let argument = format!("BUILDKIT_SYNTAX={name}");
         boxwright.build(&context, &["--build-arg", &argument]).fails_with(1).says(&name);
         // No directive any more, but a comment of the language that we speak.
-        let context = Context::new(&format!("#!/bin/x\n# syntax={name}\nFROM busybox\nRUN true\n"));
+        let context = Context::new(&format!("# comment\n# syntax={name}\nFROM busybox\nRUN true\n"));
         boxwright.build(&context, &[]).ok();
     }
     assert!(registry.accept().is_err(), "somebody has asked for the frontend");
