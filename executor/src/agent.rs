@@ -137,8 +137,17 @@ mod tests {
     use std::io::{Read, Write};
     use std::os::unix::net::UnixListener;
 
+    /// Stops the proxy when a test fails, too: its thread is waited for.
+    struct Raise<'a>(&'a Cancel);
+
+    impl Drop for Raise<'_> {
+        fn drop(&mut self) {
+            self.0.raise();
+        }
+    }
+
     /// An agent that answers one request with itself.
-    fn echo(listener: UnixListener) -> Vec<u8> {
+    fn echo(listener: &UnixListener) -> Vec<u8> {
         let mut stream = listener.accept().unwrap().0;
         let mut request = [0; 5];
         stream.read_exact(&mut request).unwrap();
@@ -156,8 +165,9 @@ mod tests {
         rustix::net::listen(&bound, 8).unwrap();
         let stop = Cancel::new().unwrap();
         std::thread::scope(|scope| {
+            let _raise = Raise(&stop);
             scope.spawn(|| proxy.serve(scope, &stop));
-            let seen = scope.spawn(|| echo(real));
+            let seen = scope.spawn(|| echo(&real));
             let mut client = UnixStream::connect(&socket).unwrap();
             let mut answer = [0; 5];
             for kind in [17, 18, 19, 22, 25, 27] {
@@ -171,7 +181,6 @@ mod tests {
             let mut huge = UnixStream::connect(&socket).unwrap();
             huge.write_all(&[0xff; 5]).unwrap();
             assert_eq!(huge.read(&mut answer).unwrap_or_default(), 0, "the connection is closed");
-            stop.raise();
         });
     }
 }
