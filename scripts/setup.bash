@@ -3,6 +3,8 @@
 
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 PATH=$PATH:/usr/sbin:/sbin
+# What is built once needs no records for the next time.
+[ -z "${CI:-}" ] || export CARGO_INCREMENTAL=0
 
 # apt_install PACKAGE...
 apt_install() {
@@ -59,4 +61,6 @@ rust() {
     TARGET_DIR=${CARGO_TARGET_DIR:-$PWD/target}
     RELEASE=$TARGET_DIR/$host/release
     DEBUG=$TARGET_DIR/$host/debug
+    # Where cargo lets the tests keep files, which use the same bases.
+    BASES=$TARGET_DIR/$host/tmp
 }
