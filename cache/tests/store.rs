@@ -39,7 +39,7 @@ fn image(store: &Store, layers: &[Layer]) -> Digest {
     let config = ImageConfig::default().to_bytes();
     let manifest = b"{}".to_vec();
     let (id, manifest_digest) = (Digest::of(&config), Digest::of(&manifest));
-    store.put_image((&id, &config), (&manifest_digest, &manifest), layers).unwrap();
+    store.put_image((&id, &config), (&manifest_digest, &manifest), layers, &[]).unwrap();
     id
 }
 
@@ -75,7 +75,7 @@ fn after_a_power_cut_only_what_was_synced_is_believed() {
     let torn = durable.with(layer(&first, "torn"));
     record(&first, 2, &torn);
     let id = image(&first, torn.layers());
-    first.set_name(&"torn".parse().unwrap(), &id, None).unwrap();
+    first.set_name(&"torn".parse().unwrap(), &id).unwrap();
     drop((durable, torn, first));
 
     let second = Store::open_in_boot(dir.path(), "boot-2").unwrap();
@@ -111,7 +111,7 @@ fn records_and_images_keep_their_layers() {
     assert_eq!(store.collect(Forget::None).unwrap().layers, 0);
     let freed = store.collect(Forget::Unused).unwrap();
     assert_eq!((freed.records, freed.layers), (1, 1));
-    store.remove_image(&id).unwrap();
+    assert!(store.remove_names(&id, &[]).unwrap());
     assert_eq!(store.collect(Forget::None).unwrap().layers, 1);
 }
 
@@ -161,13 +161,39 @@ fn names_move_and_ids_are_found_by_prefix() {
     let store = Store::open(dir.path()).unwrap();
     let id = image(&store, &[]);
     let (a, b): (Reference, Reference) = ("a".parse().unwrap(), "b:1".parse().unwrap());
-    store.set_name(&a, &id, None).unwrap();
-    store.set_name(&b, &id, Some(&id)).unwrap();
+    assert!(store.set_name(&a, &id).unwrap() && store.set_name(&b, &id).unwrap());
+    assert!(!store.set_name(&a, &Digest::of(b"absent")).unwrap(), "a name always stands for an image");
     assert_eq!(store.names(Some(&id)).unwrap().len(), 2);
     assert_eq!(store.image_ids_with_prefix(&id.hex()[..12]).unwrap(), [id]);
     assert!(store.image_ids_with_prefix("%").unwrap().is_empty());
-    assert!(store.remove_name(&a).unwrap() && !store.remove_name(&a).unwrap());
+    assert!(!store.remove_names(&id, &[&a]).unwrap(), "it has another name");
+    assert!(store.image_named(&a).unwrap().is_none());
     assert_eq!(store.image_named(&b).unwrap().unwrap().id, id);
+    assert!(store.remove_names(&id, &[&a, &b]).unwrap());
+    assert!(store.image(&id).unwrap().is_none() && store.names(None).unwrap().is_empty());
+}
+
+/// Two builds whose images are equal, one of which is removed again: the other's stays.
+#[test]
+fn who_names_an_image_has_it_until_that_name_goes() {
+    let dir = tempfile::tempdir().unwrap();
+    let config = ImageConfig::default().to_bytes();
+    let (id, manifest) = (Digest::of(&config), Digest::of(b"{}"));
+    let rounds = |name: &str| {
+        let store = Store::open(dir.path()).unwrap();
+        let name: Reference = name.parse().unwrap();
+        for _ in 0..200 {
+            store.put_image((&id, &config), (&manifest, b"{}"), &[], &[(name.clone(), None)]).unwrap();
+            assert_eq!(store.image_named(&name).unwrap().expect("it was just named").id, id);
+            store.remove_names(&id, &[&name]).unwrap();
+        }
+    };
+    std::thread::scope(|scope| {
+        scope.spawn(|| rounds("one"));
+        scope.spawn(|| rounds("other"));
+    });
+    let store = Store::open(dir.path()).unwrap();
+    assert!(store.image(&id).unwrap().is_none() && store.names(None).unwrap().is_empty());
 }
 
 #[test]

@@ -6,16 +6,22 @@ use crate::error::{Error, Result};
 use crate::oci::descriptor::{
     MediaType, OCI_CONFIG, OCI_LAYER, OCI_LAYER_GZIP, OCI_LAYER_ZSTD, OCI_MANIFEST,
 };
-use crate::oci::{Descriptor, ImageConfig, Manifest};
+use crate::oci::{Descriptor, ImageConfig, Manifest, Reference};
 use crate::record::ImageRecord;
 use crate::snapshot::{Layer, LayerBlob};
 use crate::store::Store;
 
-/// Records the image that `config` and `layers` (bottom first) make. The config's diff ids become those of the layers.
+/// Records the image that `config` and `layers` (bottom first) make, under `names`. The config's diff ids become those
+/// of the layers.
 ///
 /// # Errors
 /// When the store can't be read or written, or a layer's size is not known.
-pub fn assemble(store: &Store, mut config: ImageConfig, layers: &[Layer]) -> Result<ImageRecord> {
+pub fn assemble(
+    store: &Store,
+    mut config: ImageConfig,
+    layers: &[Layer],
+    names: &[Reference],
+) -> Result<ImageRecord> {
     config.rootfs.diff_ids = layers.iter().map(Layer::diff_id).collect();
     let descriptors =
         layers.iter().map(|l| stored_form(l).map(|form| form.descriptor)).collect::<Result<_>>()?;
@@ -23,8 +29,8 @@ pub fn assemble(store: &Store, mut config: ImageConfig, layers: &[Layer]) -> Res
     let id = Digest::of(&config_bytes);
     let manifest = manifest_bytes(&id, config_bytes.len() as u64, descriptors);
     let manifest_digest = Digest::of(&manifest);
-    store.put_image((&id, &config_bytes), (&manifest_digest, &manifest), layers)?;
-    store.image(&id)?.ok_or_else(|| Error::NotFound { what: "image", name: id.to_string() })
+    let names: Vec<_> = names.iter().map(|name| (name.clone(), None)).collect();
+    store.put_image((&id, &config_bytes), (&manifest_digest, &manifest), layers, &names)
 }
 
 /// An OCI manifest, the same bytes for the same parts.

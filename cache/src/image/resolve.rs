@@ -152,10 +152,8 @@ impl Found {
     /// Records it under its name.
     pub(super) fn keep(self, store: &Store, reference: &Reference) -> Result<Resolved> {
         let manifest = (&self.manifest.digest, self.manifest.bytes.as_slice());
-        store.put_image((&self.id, &self.config), manifest, &self.layers)?;
-        store.set_name(&kept_name(reference), &self.id, Some(&self.digest))?;
-        let missing = || Error::NotFound { what: "image", name: reference.familiar() };
-        let image = store.image(&self.id)?.ok_or_else(missing)?;
+        let name = (kept_name(reference), Some(self.digest));
+        let image = store.put_image((&self.id, &self.config), manifest, &self.layers, &[name])?;
         Ok(Resolved { image, digest: Some(self.digest), remote: true })
     }
 }

@@ -143,10 +143,8 @@ fn record(store: &Store, part: Part, stack: &[DiffId], known: &HashMap<DiffId, L
             manifest_bytes(&part.id, part.config.len() as u64, forms.collect::<Result<_>>()?)
         }
     };
-    store.put_image((&part.id, &part.config), (&Digest::of(&manifest), &manifest), &layers)?;
-    for name in &part.names {
-        store.set_name(&name.without_digest(), &part.id, None)?;
-    }
+    let names: Vec<_> = part.names.iter().map(|name| (name.without_digest(), None)).collect();
+    store.put_image((&part.id, &part.config), (&Digest::of(&manifest), &manifest), &layers, &names)?;
     Ok(Loaded { id: part.id, names: part.names })
 }
 

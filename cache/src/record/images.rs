@@ -60,27 +60,32 @@ impl Store {
             .map_err(Error::db("reading a document"))
     }
 
-    /// Records an image: its config and manifest (bytes with their verified digests) and its layers, bottom first.
+    /// Records an image with its names: its config and manifest (bytes with their verified digests) and its layers,
+    /// bottom first. Nobody ever sees it without its names, and nobody can take it for one that has none.
     ///
     /// # Errors
-    /// When the store can't be written.
+    /// When the config is none, or the store can't be written.
     pub fn put_image(
         &self,
         config: (&Digest, &[u8]),
         manifest: (&Digest, &[u8]),
         layers: &[Layer],
-    ) -> Result<()> {
+        names: &[(Reference, Option<Digest>)],
+    ) -> Result<ImageRecord> {
+        let parsed = ImageConfig::parse(config.1)?;
         let (id, manifest_digest) = (config.0.to_string(), manifest.0.to_string());
-        self.write("recording an image", |tx| {
+        let created = self.write("recording an image", |tx| {
             let mut keep =
                 tx.prepare_cached("INSERT OR IGNORE INTO documents (digest, bytes) VALUES (?1, ?2)")?;
             keep.execute(params![id, config.1])?;
             keep.execute(params![manifest_digest, manifest.1])?;
             // The same config may come with another manifest (other compression): the newest one is used.
-            tx.execute(
+            let created = tx.query_row(
                 "INSERT INTO images (id, manifest, created, boot) VALUES (?1, ?2, ?3, ?4)
-                 ON CONFLICT DO UPDATE SET manifest = excluded.manifest, boot = excluded.boot",
+                 ON CONFLICT DO UPDATE SET manifest = excluded.manifest, boot = excluded.boot
+                 RETURNING created",
                 params![id, manifest_digest, now(), self.boot()],
+                |row| row.get(0),
             )?;
             tx.execute("DELETE FROM image_layers WHERE image = ?1", [&id])?;
             let mut insert =
@@ -88,49 +93,68 @@ impl Store {
             for (position, layer) in layers.iter().enumerate() {
                 insert.execute(params![id, position, layer.id().0])?;
             }
-            Ok(())
+            for (name, digest) in names {
+                self.name(tx, name, &id, digest.as_ref())?;
+            }
+            Ok(created)
+        })?;
+        Ok(ImageRecord {
+            id: *config.0,
+            manifest: *manifest.0,
+            config: parsed,
+            layers: layers.to_vec(),
+            created,
         })
     }
 
-    /// Gives an image a name, which another image may lose by it.
+    /// Gives an image one more name, which another image may lose by it. False if there is no such image.
     ///
     /// # Errors
     /// When the store can't be written.
-    pub fn set_name(&self, name: &Reference, image: &Digest, digest: Option<&Digest>) -> Result<()> {
-        self.write("naming an image", |tx| {
-            tx.execute(
-                "INSERT OR REPLACE INTO names (name, image, digest, boot) VALUES (?1, ?2, ?3, ?4)",
-                params![name.to_string(), image.to_string(), digest.map(Digest::to_string), self.boot()],
-            )
-            .map(drop)
-        })
+    pub fn set_name(&self, name: &Reference, image: &Digest) -> Result<bool> {
+        self.write("naming an image", |tx| self.name(tx, name, &image.to_string(), None))
     }
 
-    /// Takes a name away; the image stays. False if there was no such name.
-    ///
-    /// # Errors
-    /// When the store can't be written.
-    pub fn remove_name(&self, name: &Reference) -> Result<bool> {
-        self.write("removing a name", |tx| {
-            Ok(tx.execute("DELETE FROM names WHERE name = ?1", [name.to_string()])? > 0)
-        })
+    fn name(
+        &self,
+        tx: &rusqlite::Transaction<'_>,
+        name: &Reference,
+        image: &str,
+        digest: Option<&Digest>,
+    ) -> rusqlite::Result<bool> {
+        let values = params![name.to_string(), image, digest.map(Digest::to_string), self.boot()];
+        let named = tx
+            .prepare_cached(
+                "INSERT OR REPLACE INTO names (name, image, digest, boot)
+                 SELECT ?1, id, ?3, ?4 FROM images WHERE id = ?2",
+            )?
+            .execute(values)?;
+        Ok(named > 0)
     }
 
-    /// Forgets an image and all its names. Its layers stay until they are collected.
+    /// Takes names of an image away and, with the last that it has, the image: true if that is what happened. Its
+    /// layers stay until they are collected.
     ///
     /// # Errors
     /// When the store can't be written.
-    pub fn remove_image(&self, id: &Digest) -> Result<()> {
+    pub fn remove_names(&self, image: &Digest, names: &[&Reference]) -> Result<bool> {
+        let id = image.to_string();
         self.write("removing an image", |tx| {
-            tx.execute("DELETE FROM names WHERE image = ?1", [id.to_string()])?;
-            tx.execute("DELETE FROM images WHERE id = ?1", [id.to_string()])?;
-            // A document may be shared with an image of another name.
-            tx.execute(
-                "DELETE FROM documents WHERE digest NOT IN (SELECT id FROM images)
-                 AND digest NOT IN (SELECT manifest FROM images)",
-                [],
-            )
-            .map(drop)
+            for name in names {
+                tx.execute("DELETE FROM names WHERE name = ?1 AND image = ?2", [&name.to_string(), &id])?;
+            }
+            let gone = tx
+                .execute("DELETE FROM images WHERE id = ?1 AND id NOT IN (SELECT image FROM names)", [&id])?
+                > 0;
+            if gone {
+                // A document may be shared with another image.
+                tx.execute(
+                    "DELETE FROM documents WHERE digest NOT IN (SELECT id FROM images)
+                     AND digest NOT IN (SELECT manifest FROM images)",
+                    [],
+                )?;
+            }
+            Ok(gone)
         })
     }
 
@@ -139,12 +163,7 @@ impl Store {
     /// # Errors
     /// When the store can't be read.
     pub fn image_named(&self, name: &Reference) -> Result<Option<ImageRecord>> {
-        let id: Option<String> = self
-            .db()
-            .prepare_cached("SELECT image FROM names WHERE name = ?1")
-            .and_then(|mut s| s.query_row([name.to_string()], |r| r.get(0)).optional())
-            .map_err(Error::db("looking up a name"))?;
-        id.map_or(Ok(None), |id| self.image(&id.parse()?))
+        self.image_where("id = (SELECT image FROM names WHERE name = ?1)", &name.to_string())
     }
 
     /// The image with this id.
@@ -152,24 +171,29 @@ impl Store {
     /// # Errors
     /// When the store can't be read.
     pub fn image(&self, id: &Digest) -> Result<Option<ImageRecord>> {
-        let doing = "looking up an image";
+        self.image_where("id = ?1", &id.to_string())
+    }
+
+    /// All of it at one moment: names move and images go at any time.
+    fn image_where(&self, condition: &str, value: &str) -> Result<Option<ImageRecord>> {
         let lease = self.lease()?;
-        let text = id.to_string();
-        let found = self.write(doing, |tx| {
-            let image: Option<(String, i64)> = tx
-                .prepare_cached("SELECT manifest, created FROM images WHERE id = ?1")?
-                .query_row([&text], |r| Ok((r.get(0)?, r.get(1)?)))
+        let found = self.write("looking up an image", |tx| {
+            let image: Option<(String, String, i64, Vec<u8>)> = tx
+                .prepare_cached(&format!(
+                    "SELECT id, manifest, created, bytes FROM images JOIN documents ON digest = id WHERE {condition}"
+                ))?
+                .query_row([value], |r| Ok((r.get(0)?, r.get(1)?, r.get(2)?, r.get(3)?)))
                 .optional()?;
+            let Some(image) = image else { return Ok(None) };
             let mut select =
                 tx.prepare_cached("SELECT layer FROM image_layers WHERE image = ?1 ORDER BY position")?;
             let ids: Vec<LayerId> =
-                select.query_map([&text], |r| r.get(0).map(LayerId))?.collect::<Result<_, _>>()?;
-            Ok(image.zip(self.leased(tx, &lease, &ids)?))
+                select.query_map([&image.0], |r| r.get(0).map(LayerId))?.collect::<Result<_, _>>()?;
+            Ok(self.leased(tx, &lease, &ids)?.map(|layers| (image, layers)))
         })?;
-        let Some(((manifest, created), layers)) = found else { return Ok(None) };
-        let missing = || Error::NotFound { what: "image config", name: text.clone() };
-        let config = ImageConfig::parse(&self.document(id)?.ok_or_else(missing)?)?;
-        Ok(Some(ImageRecord { id: *id, manifest: manifest.parse()?, config, layers, created }))
+        let Some(((id, manifest, created, config), layers)) = found else { return Ok(None) };
+        let (id, manifest, config) = (id.parse()?, manifest.parse()?, ImageConfig::parse(&config)?);
+        Ok(Some(ImageRecord { id, manifest, config, layers, created }))
     }
 
     /// The ids of all images, newest first.

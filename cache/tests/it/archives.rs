@@ -194,7 +194,7 @@ pub(crate) fn built(place: &Place) -> Saved {
     let mut layers = base.layers.clone();
     layers.push(active.commit(&place.cancel).unwrap());
     let config = ImageConfig { created: None, ..base.config };
-    let image = boxwright_cache::image::assemble(&place.store, config, &layers).unwrap();
+    let image = boxwright_cache::image::assemble(&place.store, config, &layers, &[]).unwrap();
     Saved { image, names: vec!["mine/app:1".parse().unwrap(), "mine/app:2".parse().unwrap()] }
 }
 

@@ -151,7 +151,7 @@ fn built(place: &Place, base: &ImageRecord) -> ImageRecord {
     let mut layers = base.layers.clone();
     layers.push(active.commit(&place.cancel).unwrap());
     let config = ImageConfig { os: "linux".into(), architecture: "amd64".into(), ..base.config.clone() };
-    assemble(&place.store, config, &layers).unwrap()
+    assemble(&place.store, config, &layers, &[]).unwrap()
 }
 
 #[test]

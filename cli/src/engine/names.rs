@@ -159,7 +159,8 @@ impl Engine {
             return Err(Error::invalid("refusing to create a tag with a digest reference"));
         }
         let image = self.find(source)?.image;
-        Ok(self.store.set_name(&target, &image.id, None)?)
+        let named = self.store.set_name(&target, &image.id)?;
+        if named { Ok(()) } else { Err(Error::NoSuchImage(source.to_owned())) }
     }
 
     /// Takes a name away, and the image if it was the last one. By id: all names of the image, when they are of one
@@ -181,26 +182,20 @@ impl Engine {
                 "conflict: unable to delete {id} (must be forced) - image is referenced in multiple repositories"
             )));
         }
-        let last = named.len() == names.len();
-        self.forget(&image.id, &named, last)
+        self.forget(&image.id, &named)
     }
 
-    /// Removes names, and the image with the last of them.
-    pub(super) fn forget(&self, id: &Digest, names: &[&NameRecord], and_image: bool) -> Result<Vec<Removed>> {
+    /// Removes names, and the image with the last one that it has.
+    pub(super) fn forget(&self, id: &Digest, names: &[&NameRecord]) -> Result<Vec<Removed>> {
+        let gone = self.store.remove_names(id, &names.iter().map(|n| &n.name).collect::<Vec<_>>())?;
         let mut removed = Vec::new();
         for record in names {
-            if !and_image {
-                self.store.remove_name(&record.name)?;
-            }
             removed.push(Removed::Name(record.name.familiar()));
-            if let Some(digest) = record.digest.filter(|_| and_image) {
+            if let Some(digest) = record.digest.filter(|_| gone) {
                 removed.push(Removed::Name(format!("{}@{digest}", record.name.familiar_name())));
             }
         }
-        if and_image {
-            self.store.remove_image(id)?;
-            removed.push(Removed::Image(*id));
-        }
+        removed.extend(gone.then_some(Removed::Image(*id)));
         Ok(removed)
     }
 }

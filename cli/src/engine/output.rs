@@ -46,10 +46,9 @@ fn into_store(
     watch: &dyn Watch,
 ) -> Result<ImageRecord> {
     step(watch, "exporting to image", || {
-        let image = cache::image::assemble(&engine.store, config.clone(), result.layers())?;
+        let image = cache::image::assemble(&engine.store, config.clone(), result.layers(), &request.tags)?;
         watch.note(Note::Line { text: &format!("writing image {} done", image.id) });
         for tag in &request.tags {
-            engine.store.set_name(tag, &image.id, None)?;
             watch.note(Note::Line { text: &format!("naming to {tag} done") });
         }
         Ok(image)

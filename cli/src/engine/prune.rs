@@ -44,7 +44,7 @@ impl Engine {
         for id in self.store.image_ids()? {
             let own: Vec<&NameRecord> = names.iter().filter(|n| n.image == id).collect();
             if all || own.is_empty() {
-                removed.extend(self.forget(&id, &own, true)?);
+                removed.extend(self.forget(&id, &own)?);
             }
         }
         Ok(Pruned { removed, ..self.collect_garbage()? })
