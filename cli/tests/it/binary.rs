@@ -5,12 +5,12 @@ use std::process::Command;
 
 use boxwright_testdata::run;
 
-use crate::tool::Boxwright;
+use crate::tool::{Boxwright, binary};
 
 #[test]
 fn the_binary_runs_in_an_empty_root() {
     let root = tempfile::tempdir().unwrap();
-    fs::copy(env!("CARGO_BIN_EXE_boxwright"), root.path().join("boxwright")).unwrap();
+    fs::copy(binary(), root.path().join("boxwright")).unwrap();
     run(Command::new("chroot").arg(root.path()).args(["/boxwright", "version"])).says("Version").ok();
     run(Command::new("chroot").arg(root.path()).args(["/boxwright", "--root", "/store", "images"]))
         .says("REPOSITORY")
@@ -21,7 +21,7 @@ fn the_binary_runs_in_an_empty_root() {
 fn the_store_is_named_by_flag_or_environment() {
     let boxwright = Boxwright::with_busybox();
     let list = |command: &mut Command| run(command).ok();
-    let plain = || Command::new(env!("CARGO_BIN_EXE_boxwright"));
+    let plain = || Command::new(binary());
     assert!(list(plain().env("BOXWRIGHT_ROOT", boxwright.store()).arg("images")).contains("busybox"));
     let empty = boxwright.scratch("empty");
     let both = list(plain().env("BOXWRIGHT_ROOT", boxwright.store()).arg("--root").arg(&empty).arg("images"));

@@ -6,7 +6,7 @@ use std::process::Stdio;
 use boxwright_testdata::Ran;
 use rustix::process::Signal;
 
-use crate::tool::{Boxwright, Context, Running};
+use crate::tool::{Boxwright, Context, Running, binary};
 
 #[test]
 fn the_exit_code_is_the_one_of_the_process() {
@@ -170,8 +170,8 @@ fn a_terminal_is_one_to_the_process() {
     let boxwright = Boxwright::with_busybox();
     // script(1) gives us a terminal to stand on.
     let line = format!("{:?}", boxwright.command(&["run", "--rm", "-it", "busybox", "tty"])).replace('"', "");
-    let line = line.split_once(env!("CARGO_BIN_EXE_boxwright")).unwrap().1;
-    let line = format!("{}{line}", env!("CARGO_BIN_EXE_boxwright"));
+    let binary = binary().display().to_string();
+    let line = binary.clone() + line.split_once(&binary).unwrap().1;
     let ran =
         boxwright_testdata::run(std::process::Command::new("script").args(["-qec", &line, "/dev/null"]));
     assert!(ran.stdout.contains("/dev/pts/") || ran.stdout.contains("/dev/console"), "{ran}");

@@ -13,6 +13,12 @@ pub(crate) fn cache() -> &'static Path {
     Path::new(env!("CARGO_TARGET_TMPDIR"))
 }
 
+/// What is tested: the binary that cargo built beside this test, or the one that BOXWRIGHT_BINARY names.
+pub(crate) fn binary() -> PathBuf {
+    std::env::var_os("BOXWRIGHT_BINARY")
+        .map_or_else(|| PathBuf::from(env!("CARGO_BIN_EXE_boxwright")), PathBuf::from)
+}
+
 /// `boxwright --root DIR`, where DIR is empty at first and goes with this value.
 pub(crate) struct Boxwright {
     dir: TempDir,
@@ -47,7 +53,7 @@ impl Boxwright {
     }
 
     pub(crate) fn command(&self, args: &[&str]) -> Command {
-        let mut command = Command::new(env!("CARGO_BIN_EXE_boxwright"));
+        let mut command = Command::new(binary());
         command.arg("--root").arg(self.store()).args(args).env_remove("BOXWRIGHT_ROOT").stdin(Stdio::null());
         command
     }

@@ -16,7 +16,7 @@ pub(crate) struct Scene<'a> {
     pub(crate) lexer: Lexer,
     pub(crate) variables: &'a dyn Variables,
     /// The names of `variables`, to find the one that was meant: [`MOST_NAMES`] are enough.
-    pub(crate) names: Vec<&'a str>,
+    pub(crate) names: &'a dyn Fn() -> Vec<&'a str>,
     /// Whether an ARG of that name, with or without a value, came before.
     pub(crate) declared: &'a dyn Fn(&str) -> bool,
     /// Nobody could look at the base image: what it sets is not known.

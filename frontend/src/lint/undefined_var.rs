@@ -93,7 +93,7 @@ fn undefined(
 ) -> Vec<Diagnostic> {
     let known = |name: &str| (scene.declared)(name) || declared(name) || NEVER_SET.contains(&name);
     let found = expansion.unmatched.iter().filter(|name| !known(name)).filter_map(|name| {
-        let meant = nearest_variable(name, scene.names.iter().copied());
+        let meant = nearest_variable(name, (scene.names)());
         let of_the_base = scene.unknown_base && meant.is_none() && !name.contains(char::is_lowercase);
         let suggestion = meant.map(|meant| format!("${meant}"));
         let message = format!("Usage of undefined variable '${name}'");

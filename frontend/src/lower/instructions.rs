@@ -304,10 +304,11 @@ impl<'a> Build<'a> {
     /// Lets the checks look at an instruction that is about to be lowered.
     fn check(&mut self, stage: &mut StageRun<'_>, instruction: &Instruction) {
         let state = &stage.state;
+        let names = || state.env.names().take(lint::MOST_NAMES).collect();
         let scene = lint::Scene {
             lexer: self.lexer,
             variables: &state.env,
-            names: state.env.names().take(lint::MOST_NAMES).collect(),
+            names: &names,
             declared: &|name| state.args.value(name).is_some(),
             unknown_base: state.unknown_base,
             shell: state.image.config.shell.as_ref().is_some_and(|shell| !shell.is_empty()),

@@ -29,7 +29,6 @@ mod user;
 
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
-use std::path::PathBuf;
 use std::process::Command;
 
 use boxwright_testdata::listing::Listing;
@@ -129,8 +128,4 @@ fn wrapped(by: &[&str], command: &Command) -> Command {
         };
     }
     outer
-}
-
-fn binary() -> PathBuf {
-    PathBuf::from(env!("CARGO_BIN_EXE_boxwright"))
 }

@@ -9,8 +9,8 @@ use std::process::{Command, Stdio};
 use boxwright_testdata::tar::Tar;
 use boxwright_testdata::{Ran, archive as image_archive, run};
 
-use super::{Canary, binary, load, patient, wrapped};
-use crate::tool::{Boxwright, Context, Running};
+use super::{Canary, load, patient, wrapped};
+use crate::tool::{Boxwright, Context, Running, binary};
 
 const LEAKED: std::ops::RangeInclusive<u32> = 3..=20;
 
