@@ -3,6 +3,7 @@
 
 pub mod blob;
 pub mod cancel;
+pub mod check;
 pub mod digest;
 pub mod error;
 pub mod export;
@@ -20,6 +21,7 @@ pub mod registry;
 pub mod snapshot;
 pub mod store;
 pub mod url;
+pub mod usage;
 
 pub use cancel::Cancel;
 pub use digest::{ChainId, ContentDigest, DiffId, Digest};

@@ -6,7 +6,9 @@ use std::ffi::OsStr;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};
 
-use rustix::fs::{AtFlags, FlockOperation, Mode, OFlags, fstat, mkdirat, openat, statat};
+use rustix::fs::{
+    AtFlags, FlockOperation, Mode, OFlags, Timespec, Timestamps, fstat, mkdirat, openat, statat,
+};
 use rustix::io::Errno;
 
 use crate::cancel::Cancel;
@@ -18,6 +20,7 @@ use crate::snapshot::owner::OwnerView;
 use crate::snapshot::tree::{Kind, Tree};
 use crate::snapshot::{ActiveLayer, Snapshot};
 use crate::store::{Store, unique_name};
+use crate::usage::{allocated, seconds};
 
 /// Who may use a cache at the same time.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -64,6 +67,10 @@ const DATA: &str = "data";
 /// The id, for people.
 const ABOUT: &str = "id";
 const DEFAULT_MODE: u32 = 0o755;
+const NOW: Timestamps = {
+    let now = Timespec { tv_sec: 0, tv_nsec: rustix::fs::UTIME_NOW };
+    Timestamps { last_access: now, last_modification: now }
+};
 
 impl Wanted<'_> {
     /// What its directories are called, but for a number: no id becomes a path.
@@ -94,24 +101,60 @@ impl Store {
         }
     }
 
-    /// Removes every cache that nobody uses. Gives the bytes of their files, as their sizes say.
+    /// All caches, those that were used last first.
     ///
     /// # Errors
-    /// When they can't be removed.
-    pub fn remove_unused_caches(&self) -> Result<u64> {
+    /// When they can't be listed.
+    pub fn cache_mounts(&self) -> Result<Vec<CacheMountUsage>> {
         let caches = open_caches(self)?;
         let path = self.path().join(CACHES);
-        let mut freed = 0;
+        let mut found = Vec::new();
         for entry in std::fs::read_dir(&path).map_err(Error::io("listing", &path))? {
             let name = entry.map_err(Error::io("listing", &path))?.file_name();
             let Some(name) = name.to_str() else { continue };
-            if let Held::Here(_lock) = hold(&caches, name, FlockOperation::NonBlockingLockExclusive)? {
-                freed += size_below(&path.join(name));
-                discard(self, name)?;
-            }
+            let read =
+                |file: &str| std::fs::metadata(path.join(name).join(file)).and_then(|meta| meta.modified());
+            // It may be going at this moment.
+            let (Ok(created), Ok(used)) = (read(ABOUT), read(LOCK)) else { continue };
+            found.push(CacheMountUsage {
+                id: String::from_utf8_lossy(&std::fs::read(path.join(name).join(ABOUT)).unwrap_or_default())
+                    .into_owned(),
+                bytes: allocated(&path.join(name)),
+                created: seconds(created),
+                used: seconds(used),
+                in_use: matches!(hold(&caches, name, FlockOperation::NonBlockingLockExclusive)?, Held::InUse),
+                name: name.to_owned(),
+            });
         }
-        Ok(freed)
+        found.sort_by_key(|cache| std::cmp::Reverse(cache.used));
+        Ok(found)
     }
+
+    /// Removes a cache, unless somebody uses it. Says whether it did.
+    ///
+    /// # Errors
+    /// When it can't be removed.
+    pub fn remove_cache_mount(&self, cache: &CacheMountUsage) -> Result<bool> {
+        let Held::Here(_lock) =
+            hold(&open_caches(self)?, &cache.name, FlockOperation::NonBlockingLockExclusive)?
+        else {
+            return Ok(false);
+        };
+        discard(self, &cache.name).map(|()| true)
+    }
+}
+
+/// A cache as it lies there. Times are seconds since 1970.
+#[derive(Clone, Debug)]
+pub struct CacheMountUsage {
+    name: String,
+    pub id: String,
+    /// What it takes on the disk.
+    pub bytes: u64,
+    pub created: i64,
+    pub used: i64,
+    /// Right now.
+    pub in_use: bool,
 }
 
 struct Search<'a> {
@@ -147,6 +190,8 @@ impl Search<'_> {
                     self.fresh = false;
                 }
                 Held::Here(lock) => {
+                    // The lock's time says when the cache was used last. That it can't be set harms nobody.
+                    let _ = rustix::fs::futimens(&lock, &NOW);
                     let data = open_at(&self.caches, &format!("{name}/{DATA}"), OFlags::PATH)
                         .map_err(Error::io("opening cache", self.store.path().join(CACHES).join(&name)))?;
                     return Ok(Some(CacheDir { _lock: lock, data }));
@@ -294,16 +339,6 @@ fn open_at(dir: impl AsFd, path: &str, flags: OFlags) -> Result<OwnedFd, Errno> 
     openat(dir, path, flags | OFlags::NOFOLLOW | OFlags::CLOEXEC, Mode::empty())
 }
 
-/// What can't be read counts nothing: the number is for people.
-fn size_below(path: &Path) -> u64 {
-    let Ok(meta) = std::fs::symlink_metadata(path) else { return 0 };
-    if !meta.is_dir() {
-        return meta.len();
-    }
-    let entries = std::fs::read_dir(path).into_iter().flatten().flatten();
-    entries.map(|entry| size_below(&entry.path())).sum()
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -366,10 +401,23 @@ mod tests {
         drop(take(&store, "unused", Sharing::Locked));
         let count = || std::fs::read_dir(dir.path().join("store/caches")).unwrap().count();
         assert_eq!(count(), 2);
-        assert_eq!(store.remove_unused_caches().unwrap(), "unused".len() as u64);
+        let remove = || {
+            store
+                .cache_mounts()
+                .unwrap()
+                .iter()
+                .map(|cache| store.remove_cache_mount(cache).unwrap())
+                .collect::<Vec<_>>()
+        };
+        let listed = store.cache_mounts().unwrap();
+        let mut known: Vec<_> = listed.iter().map(|cache| (cache.id.as_str(), cache.in_use)).collect();
+        known.sort_unstable();
+        assert_eq!(known, [("unused", false), ("used", true)]);
+        assert!(listed.iter().all(|cache| cache.bytes > 0 && cache.created <= cache.used));
+        remove();
         assert_eq!(count(), 1);
         drop(used);
-        store.remove_unused_caches().unwrap();
+        assert_eq!(remove(), [true]);
         assert_eq!(count(), 0);
     }
 

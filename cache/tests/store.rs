@@ -82,7 +82,7 @@ fn after_a_power_cut_only_what_was_synced_is_believed() {
     assert!(second.record(Lookup::Definition(CacheKey([1; 32]))).unwrap().is_some(), "it was synced");
     assert!(second.record(Lookup::Definition(CacheKey([2; 32]))).unwrap().is_none(), "it was not");
     assert!(second.image_named(&"torn".parse().unwrap()).unwrap().is_none());
-    second.collect(Forget::None).unwrap();
+    second.collect(Forget::NONE).unwrap();
     assert_eq!(entries(&dir.path().join("layers")), 1, "the torn layer's directory is collected");
 }
 
@@ -91,11 +91,11 @@ fn what_another_process_holds_is_not_collected() {
     let dir = tempfile::tempdir().unwrap();
     let (one, two) = (Store::open(dir.path()).unwrap(), Store::open(dir.path()).unwrap());
     let held = layer(&one, "held");
-    assert_eq!(two.collect(Forget::All).unwrap().layers, 0);
+    assert_eq!(two.collect(Forget::ALL).unwrap().layers, 0);
     let cancel = Cancel::new().unwrap();
     assert!(held.dir(&cancel).is_ok());
     drop(held);
-    let freed = two.collect(Forget::All).unwrap();
+    let freed = two.collect(Forget::ALL).unwrap();
     assert_eq!((freed.layers, entries(&dir.path().join("layers"))), (1, 0));
     assert!(freed.bytes > 0);
 }
@@ -108,11 +108,11 @@ fn records_and_images_keep_their_layers() {
         record(&store, 1, &Snapshot::default().with(layer(&store, "recorded")));
         image(&store, &[layer(&store, "in the image")])
     };
-    assert_eq!(store.collect(Forget::None).unwrap().layers, 0);
-    let freed = store.collect(Forget::Unused).unwrap();
+    assert_eq!(store.collect(Forget::NONE).unwrap().layers, 0);
+    let freed = store.collect(Forget::UNUSED).unwrap();
     assert_eq!((freed.records, freed.layers), (1, 1));
     assert!(store.remove_names(&id, &[]).unwrap());
-    assert_eq!(store.collect(Forget::None).unwrap().layers, 1);
+    assert_eq!(store.collect(Forget::NONE).unwrap().layers, 1);
 }
 
 #[test]
@@ -260,7 +260,7 @@ fn who_begins_while_another_cleans_up_is_not_taken_for_dead() {
             // Its own directory must be there until it is given up, whoever cleans up meanwhile.
             let kept = layer(&store, "x");
             assert!(store.layers(&[kept.id()]).unwrap().is_some());
-            store.collect(Forget::Unused).unwrap();
+            store.collect(Forget::UNUSED).unwrap();
             assert!(kept.unpacked().unwrap().is_some(), "its directory is still there");
         }
     };

@@ -28,6 +28,14 @@ fn root_for(root: bool, data_home: Option<PathBuf>, home: Option<PathBuf>) -> Re
     Ok(data_home.ok_or_else(no_home)?.join("boxwright"))
 }
 
+/// How many bytes the build cache may keep, if `BOXWRIGHT_KEEP_STORAGE` says so.
+pub(crate) fn keep_storage() -> Result<Option<u64>> {
+    let name = "BOXWRIGHT_KEEP_STORAGE";
+    let Some(text) = variable(name).filter(|text| !text.is_empty()) else { return Ok(None) };
+    let size = boxwright_frontend::size::parse(&text);
+    size.map(Some).ok_or_else(|| Error::invalid(format!("invalid size: {text:?} in {name}")))
+}
+
 /// Whether colours are unwelcome (no-color.org), or the terminal is one that has none.
 pub(crate) fn no_color() -> bool {
     let set = env::var_os("NO_COLOR").is_some_and(|v| !v.is_empty());

@@ -9,6 +9,7 @@ mod durability;
 pub mod engine;
 pub mod error;
 mod exit;
+mod explain;
 mod format;
 mod graph;
 mod interrupt;

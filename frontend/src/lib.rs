@@ -20,4 +20,5 @@ pub use lower::{
     Options, Origin, Outline, ResolvedBase, check_syntax, epoch, lower, needed_images, outline,
     parse_context_name,
 };
+pub use notation::parse_duration;
 pub use syntax::{Parsed, parse};

@@ -2,7 +2,11 @@
 
 use std::time::{Duration, SystemTime};
 
+use boxwright_cache::record::{CacheKey, FileChanges};
+
+use crate::How;
 use crate::ir::VertexId;
+use crate::key::KeyFields;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum LogStream {
@@ -16,13 +20,22 @@ pub enum Event {
     Planned {
         vertices: Vec<VertexId>,
     },
+    /// All sources are pinned: this is the key of one of the vertices that were planned.
+    Keyed {
+        vertex: VertexId,
+        key: CacheKey,
+        fields: KeyFields,
+        /// Of a directory of the host: what differs from the build before.
+        files: Option<FileChanges>,
+    },
     Started {
         vertex: VertexId,
         at: SystemTime,
     },
-    /// Found in the cache; nothing ran.
+    /// Found in the cache, or here anyway; nothing ran.
     Cached {
         vertex: VertexId,
+        how: How,
     },
     /// Output of the step's process; whole, in order, not split at line ends.
     Log {
@@ -33,6 +46,7 @@ pub enum Event {
     Finished {
         vertex: VertexId,
         took: Duration,
+        how: How,
     },
     /// The step failed; `message` is the error's own text.
     Failed {

@@ -3,9 +3,11 @@
 
 mod exec;
 
+use std::borrow::Cow;
+
 use boxwright_cache::digest::{ContentDigest, Digest};
 use boxwright_cache::record::CacheKey;
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 use crate::ir::{
     Chmod, CopyAction, FileAction, FileOp, GitSource, HttpSource, ImageSource, MergeOp, Op, SourceOp,
@@ -13,11 +15,11 @@ use crate::ir::{
 };
 
 /// The fields of one vertex' key, in a fixed order.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct KeyFields {
     /// Kind of the op and version of its list: `exec/1`.
-    kind: &'static str,
-    fields: Vec<(String, String)>,
+    pub kind: Cow<'static, str>,
+    pub fields: Vec<(String, String)>,
 }
 
 /// How the result of an input enters a key.
@@ -73,7 +75,7 @@ impl KeyFields {
     }
 
     fn new(kind: &'static str) -> KeyFields {
-        KeyFields { kind, fields: Vec::new() }
+        KeyFields { kind: kind.into(), fields: Vec::new() }
     }
 
     fn with(mut self, name: &str, value: impl Into<String>) -> KeyFields {
@@ -105,7 +107,7 @@ impl KeyFields {
             hasher.update(&(s.len() as u64).to_le_bytes());
             hasher.update(s.as_bytes());
         };
-        text(self.kind);
+        text(&self.kind);
         for (name, value) in &self.fields {
             text(name);
             text(value);

@@ -15,6 +15,7 @@ mod plan;
 pub mod remote;
 mod schedule;
 pub mod span;
+pub mod why;
 
 use std::collections::HashMap;
 use std::os::fd::OwnedFd;
@@ -102,6 +103,8 @@ pub enum How {
     /// Found by the contents of its inputs, after one of them ran.
     CachedByContents,
     Ran,
+    /// It ran because that was asked for, whatever was known of it.
+    Forced,
     /// It ran, and an older result of equal content stands for the new one.
     Substituted,
 }

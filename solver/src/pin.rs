@@ -6,6 +6,7 @@ use std::thread::scope;
 use std::time::{Instant, SystemTime};
 
 use boxwright_cache::digest::ContentDigest;
+use boxwright_cache::record::FileChanges;
 use boxwright_cache::snapshot::Snapshot;
 
 use crate::error::{SolveError, VertexError};
@@ -14,13 +15,13 @@ use crate::ir::{
     Definition, GitSource, HttpSource, ImageSource, LocalSource, Op, SourceOp, VertexId, redacted,
 };
 use crate::key::KeyFields;
-use crate::{Env, Material};
+use crate::{Env, How, Material};
 
 /// A source whose identity is settled.
 #[derive(Clone, Debug)]
 pub(crate) enum Pin {
     Image(Snapshot),
-    Local(ContentDigest),
+    Local(ContentDigest, Option<FileChanges>),
     /// Without a snapshot it is still to be fetched.
     Http {
         fields: KeyFields,
@@ -102,8 +103,8 @@ fn pin_image(image: &ImageSource, env: &Env<'_>) -> Pinned {
 }
 
 fn pin_local(local: &LocalSource, env: &Env<'_>) -> Pinned {
-    let content = crate::ops::file::digest_local(local, env)?;
-    Ok((Pin::Local(content), Material::Local { name: local.name.clone(), content }))
+    let (content, changes) = crate::ops::file::digest_local(local, env)?;
+    Ok((Pin::Local(content, changes), Material::Local { name: local.name.clone(), content }))
 }
 
 /// With a checksum nobody is asked, and there is nothing to be seen until it is fetched.
@@ -135,7 +136,7 @@ fn observed(id: VertexId, env: &Env<'_>, pin: impl FnOnce() -> Pinned) -> Pinned
     let pinned = pin();
     let took = started.elapsed();
     let _ = env.events.send(match &pinned {
-        Ok(_) => Event::Finished { vertex: id, took },
+        Ok(_) => Event::Finished { vertex: id, took, how: How::Free },
         Err(error) if error.is_cancelled() => Event::Canceled { vertex: id },
         Err(error) => Event::Failed { vertex: id, took, message: error.to_string() },
     });

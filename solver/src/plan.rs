@@ -112,7 +112,7 @@ fn definition_keys(
     let mut keys: HashMap<VertexId, (KeyFields, CacheKey)> = HashMap::new();
     for &id in needed {
         let fields = match pins.of.get(&id) {
-            Some(Pin::Local(content)) => KeyFields::of_selection(*content),
+            Some(Pin::Local(content, _)) => KeyFields::of_selection(*content),
             Some(Pin::Http { fields, .. } | Pin::Git { fields, .. }) => fields.clone(),
             _ => KeyFields::of(&definition.vertex(id).op, &|input| InputKey::Definition(keys[&input].1)),
         };

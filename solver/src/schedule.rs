@@ -81,6 +81,7 @@ pub(crate) fn run(
         running: 0,
         failed: None,
     };
+    this.tell_keys();
     this.settle_known();
     this.look_for_sources()?;
     let (sender, receiver) = channel();
@@ -90,6 +91,18 @@ pub(crate) fn run(
 }
 
 impl<'a> Loop<'a, '_> {
+    fn tell_keys(&self) {
+        for &vertex in &self.plan.needed {
+            let (fields, key) = &self.plan.keys[&vertex];
+            let files = match self.pins.of.get(&vertex) {
+                Some(Pin::Local(_, changes)) => changes.clone(),
+                _ => None,
+            };
+            let event = Event::Keyed { vertex, key: *key, fields: fields.clone(), files };
+            let _ = self.env.events.send(event);
+        }
+    }
+
     /// Everything that needs no run.
     fn settle_known(&mut self) {
         let (plan, pins) = (self.plan, self.pins);
@@ -104,7 +117,7 @@ impl<'a> Loop<'a, '_> {
                 }
                 Fate::Given => {
                     let input = match &pins.of[&id] {
-                        Pin::Local(content) => Input::Local(*content),
+                        Pin::Local(content, _) => Input::Local(*content),
                         Pin::Image(snapshot) | Pin::Http { snapshot: Some(snapshot), .. } => {
                             Input::Snapshot(snapshot.clone())
                         }
@@ -120,7 +133,7 @@ impl<'a> Loop<'a, '_> {
                 Fate::Cached { snapshot, took } => {
                     self.results.insert(id, Input::Snapshot(snapshot.clone()));
                     self.solved.results.insert(id, result(Some(snapshot.clone()), How::Cached, *took));
-                    let _ = self.env.events.send(Event::Cached { vertex: id });
+                    let _ = self.env.events.send(Event::Cached { vertex: id, how: How::Cached });
                 }
                 Fate::Unneeded => {
                     self.solved.results.insert(id, result(None, How::Free, Duration::ZERO));
@@ -156,7 +169,7 @@ impl<'a> Loop<'a, '_> {
             op => matches!(op, Op::Source(SourceOp::Local(_))),
         };
         if !told {
-            let _ = self.env.events.send(Event::Cached { vertex: id });
+            let _ = self.env.events.send(Event::Cached { vertex: id, how: How::Free });
         }
     }
 
@@ -233,8 +246,8 @@ impl<'a> Loop<'a, '_> {
 
     fn finish(&mut self, vertex: VertexId, outcome: Outcome) {
         let event = match outcome.how {
-            How::Cached | How::CachedByContents => Event::Cached { vertex },
-            _ => Event::Finished { vertex, took: outcome.took },
+            how @ (How::Cached | How::CachedByContents) => Event::Cached { vertex, how },
+            how => Event::Finished { vertex, took: outcome.took, how },
         };
         let _ = self.env.events.send(event);
         self.results.insert(vertex, Input::Snapshot(outcome.snapshot.clone()));
@@ -348,7 +361,7 @@ impl Task<'_> {
             Op::Source(source) => self.fetch(source)?,
         };
         let took = started.elapsed();
-        let mut how = How::Ran;
+        let mut how = if self.no_cache { How::Forced } else { How::Ran };
         if let (true, false, Some(content)) = (self.env.cutoff, self.no_cache, snapshot.content()) {
             // The older snapshot keeps the digests that images and registries know already.
             if let Some(older) = self.env.store.record(Lookup::Result(content))? {

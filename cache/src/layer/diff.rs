@@ -31,8 +31,6 @@ pub struct LayerSummary {
     /// Of paths, types, modes, owners, kept attributes, links, hard-link groups, deletions and bytes; not of times.
     pub content: ContentDigest,
     pub entries: u64,
-    /// Of regular files, each counted once.
-    pub bytes: u64,
 }
 
 /// What [`write_tar`] would write, without writing it.
@@ -65,7 +63,6 @@ pub(super) struct Sum<W> {
     tar: Writer<Hashed<W>>,
     content: blake3::Hasher,
     entries: u64,
-    bytes: u64,
 }
 
 impl<W: Write> Sum<W> {
@@ -74,7 +71,6 @@ impl<W: Write> Sum<W> {
             tar: Writer::new(Hashed { out, hasher: Algorithm::Sha256.hasher(), size: 0 }),
             content: blake3::Hasher::new_derive_key("boxwright layer content v1"),
             entries: 0,
-            bytes: 0,
         }
     }
 
@@ -86,7 +82,6 @@ impl<W: Write> Sum<W> {
     }
 
     pub(super) fn data(&mut self, bytes: &[u8]) -> Result<()> {
-        self.bytes += bytes.len() as u64;
         self.content.update(bytes);
         self.tar.content(bytes).map_err(writing)
     }
@@ -104,7 +99,6 @@ impl<W: Write> Sum<W> {
             tar_size: hashed.size,
             content: ContentDigest(*self.content.finalize().as_bytes()),
             entries: self.entries,
-            bytes: self.bytes,
         })
     }
 }

@@ -10,6 +10,9 @@ use crate::error::{Error, Result};
 use crate::snapshot::{LayerId, Snapshot};
 use crate::store::{Store, now};
 
+/// How exactly it is known when a record was used, in seconds: more often would be a write for each look.
+const USED_STEP: i64 = 60;
+
 /// The hash of a key's field list.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct CacheKey(pub [u8; 32]);
@@ -85,7 +88,12 @@ impl Store {
             // A record that lost a layer to another process' collection is as good as none.
             let count: i64 =
                 tx.query_row("SELECT count(*) FROM records WHERE id = ?1", [id], |r| r.get(0))?;
-            if count == 0 { Ok(None) } else { self.leased(tx, &lease, &ids) }
+            if count == 0 {
+                return Ok(None);
+            }
+            tx.prepare_cached("UPDATE records SET used = ?2 WHERE id = ?1 AND used < ?2 - ?3")?
+                .execute(params![id, now(), USED_STEP])?;
+            self.leased(tx, &lease, &ids)
         })?;
         Ok(layers.map(|layers| Record {
             snapshot: Snapshot::recorded(layers, content.map(ContentDigest)),
@@ -101,15 +109,16 @@ impl Store {
         let took = i64::try_from(record.took.as_micros()).unwrap_or(i64::MAX);
         self.write("recording a result", |tx| {
             tx.prepare_cached("DELETE FROM records WHERE definition = ?1")?.execute([record.definition.0])?;
+            tx.prepare_cached("INSERT OR REPLACE INTO keys (key, fields) VALUES (?1, ?2)")?
+                .execute(params![record.definition.0, record.fields])?;
             tx.prepare_cached(
-                "INSERT INTO records (definition, content_key, content, fields, took_us, created, boot)
-                 VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7)",
+                "INSERT INTO records (definition, content_key, content, took_us, created, used, boot)
+                 VALUES (?1, ?2, ?3, ?4, ?5, ?5, ?6)",
             )?
             .execute(params![
                 record.definition.0,
                 record.content_key.map(|k| k.0),
                 record.snapshot.content().map(|c| c.0),
-                record.fields,
                 took,
                 now(),
                 self.boot()
@@ -124,15 +133,15 @@ impl Store {
         })
     }
 
-    /// The field list of the newest record of a definition.
+    /// The field list of a key that a result or a step of a recorded build has.
     ///
     /// # Errors
     /// When the store can't be read.
-    pub fn fields_of(&self, definition: CacheKey) -> Result<Option<String>> {
+    pub fn fields_of(&self, key: CacheKey) -> Result<Option<String>> {
         self.db()
-            .prepare_cached("SELECT fields FROM records WHERE definition = ?1")
-            .and_then(|mut s| s.query_row([definition.0], |r| r.get(0)).optional())
-            .map_err(Error::db("looking up a build record"))
+            .prepare_cached("SELECT fields FROM keys WHERE key = ?1")
+            .and_then(|mut s| s.query_row([key.0], |r| r.get(0)).optional())
+            .map_err(Error::db("looking up a key"))
     }
 
     /// The field lists of all records, newest first.
@@ -142,8 +151,9 @@ impl Store {
     pub fn record_fields(&self) -> Result<Vec<String>> {
         let doing = "listing build records";
         let db = self.db();
-        let mut select =
-            db.prepare("SELECT fields FROM records ORDER BY id DESC").map_err(Error::db(doing))?;
+        let mut select = db
+            .prepare("SELECT fields FROM records JOIN keys ON key = definition ORDER BY id DESC")
+            .map_err(Error::db(doing))?;
         let rows = select.query_map([], |r| r.get(0)).map_err(Error::db(doing))?;
         rows.collect::<Result<_, _>>().map_err(Error::db(doing))
     }

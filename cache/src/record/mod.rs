@@ -1,8 +1,12 @@
 //! What the store remembers besides files: the results of vertices, images and their names.
 
+pub mod builds;
 pub mod files;
 pub mod images;
 pub mod local;
+pub mod selections;
 
+pub use builds::{BuildLog, BuildRecord, BuildStep, NewBuild, Outcome};
 pub use images::{ImageRecord, NameRecord};
 pub use local::{CacheKey, NewRecord, Record};
+pub use selections::FileChanges;

@@ -76,13 +76,8 @@ impl ActiveLayer {
     /// When it can't be named or recorded.
     pub fn commit_as(self, summary: &LayerSummary) -> Result<Layer> {
         let dir = self.place()?;
-        Unpacked {
-            dir: &dir,
-            tar_size: summary.tar_size,
-            bytes: summary.bytes,
-            content: Some(summary.content),
-        }
-        .insert(&self.store, summary)
+        Unpacked { dir: &dir, tar_size: summary.tar_size, content: Some(summary.content) }
+            .insert(&self.store, summary)
     }
 
     /// Moves the directory to its final place. Without a row that names it, it is litter that a collection removes.

@@ -172,7 +172,7 @@ fn record(layer: &Layer, active: &ActiveLayer, applied: Applied) -> Result<Owned
     let dir = active.place()?;
     store.write("recording an unpacked layer", |tx| {
         tx.execute(
-            "UPDATE layers SET dir = ?2, tar_size = ?3, bytes = ?3, unsettled = ?4, dir_boot = ?5 WHERE id = ?1",
+            "UPDATE layers SET dir = ?2, tar_size = ?3, bytes = NULL, unsettled = ?4, dir_boot = ?5 WHERE id = ?1",
             rusqlite::params![layer.id().0, dir, applied.size, unsettled, store.boot()],
         )
     })?;

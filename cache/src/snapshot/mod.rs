@@ -381,7 +381,6 @@ impl Snapshot {
 pub(crate) struct Unpacked<'a> {
     pub(crate) dir: &'a str,
     pub(crate) tar_size: u64,
-    pub(crate) bytes: u64,
     pub(crate) content: Option<ContentDigest>,
 }
 
@@ -391,8 +390,8 @@ impl Unpacked<'_> {
         let lease = store.lease()?;
         let layers = store.write("recording a layer", |tx| {
             tx.prepare_cached(
-                "INSERT INTO layers (diff_id, encoding, tar_size, content, dir, bytes, created, boot, dir_boot)
-                 VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?8)",
+                "INSERT INTO layers (diff_id, encoding, tar_size, content, dir, created, boot, dir_boot)
+                 VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?7)",
             )?
             .execute(rusqlite::params![
                 summary.diff_id.to_string(),
@@ -400,7 +399,6 @@ impl Unpacked<'_> {
                 self.tar_size,
                 self.content.map(|c| c.0),
                 self.dir,
-                self.bytes,
                 now(),
                 store.boot()
             ])?;

@@ -6,7 +6,7 @@
 //! ROOT/blobs/        compressed layers     ROOT/locks/    one file per key being made
 //! ROOT/layers/       unpacked layers       ROOT/tmp/      what is being made; renamed away when whole
 //! ROOT/stubs/        mount points          ROOT/containers/
-//! ROOT/caches/       cache mounts
+//! ROOT/caches/       cache mounts          ROOT/builds/   what each build printed
 //! ```
 
 mod schema;
@@ -24,6 +24,7 @@ use crate::error::{Error, Result};
 use crate::lease::Lease;
 
 pub use crate::snapshot::ActiveLayer;
+pub(crate) use schema::forget_lost;
 
 /// How long a statement waits for another process' transaction.
 const BUSY: Duration = Duration::from_secs(30);
@@ -42,7 +43,8 @@ struct Inner {
     remote: OnceLock<Arc<dyn BlobFetch>>,
 }
 
-const SUBDIRECTORIES: [&str; 7] = ["blobs", "layers", "leases", "locks", "tmp", "stubs", "containers"];
+const SUBDIRECTORIES: [&str; 8] =
+    ["blobs", "layers", "leases", "locks", "tmp", "stubs", "containers", "builds"];
 
 impl Store {
     /// Opens the store at `path`, making it (mode 0700) if there is none.

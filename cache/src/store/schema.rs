@@ -6,7 +6,7 @@ use rusqlite::Connection;
 use crate::error::{Error, Result};
 
 /// Raised with each change of the tables; a store of another version is not touched.
-const VERSION: i64 = 1;
+const VERSION: i64 = 2;
 
 /// The marks that a sync takes off.
 pub(super) const MARKS: [(&str, &str); 7] = [
@@ -23,7 +23,8 @@ const TABLES: &str = "
 CREATE TABLE meta (key TEXT PRIMARY KEY, value TEXT NOT NULL) WITHOUT ROWID;
 
 -- A layer. `dir` (below layers/) is null while it is not unpacked. `diff_id` and `encoding` tell which tar it stands for.
--- `implied` and `links`: what the stack below has to settle (see snapshot::stack).
+-- `unsettled`: what the stack below has to settle (see snapshot::stack). `bytes`: what its files take on the disk, null
+-- until that is measured.
 CREATE TABLE layers (
     id INTEGER PRIMARY KEY AUTOINCREMENT,
     diff_id TEXT NOT NULL,
@@ -32,7 +33,7 @@ CREATE TABLE layers (
     content BLOB,
     dir TEXT,
     dir_boot TEXT,
-    bytes INTEGER NOT NULL DEFAULT 0,
+    bytes INTEGER,
     unsettled TEXT,
     created INTEGER NOT NULL,
     boot TEXT
@@ -85,15 +86,18 @@ CREATE TABLE names (
 );
 CREATE INDEX names_by_image ON names (image);
 
--- What each vertex key gave. `fields` is the key's own list (JSON).
+-- What a key was made of (JSON), for as long as a result or a step of a build has that key.
+CREATE TABLE keys (key BLOB PRIMARY KEY, fields TEXT NOT NULL) WITHOUT ROWID;
+
+-- What each vertex key gave, and when a build found that last (or made it), in seconds since 1970.
 CREATE TABLE records (
     id INTEGER PRIMARY KEY,
     definition BLOB NOT NULL UNIQUE,
     content_key BLOB,
     content BLOB,
-    fields TEXT NOT NULL,
     took_us INTEGER NOT NULL,
     created INTEGER NOT NULL,
+    used INTEGER NOT NULL,
     boot TEXT
 );
 CREATE INDEX records_by_content_key ON records (content_key);
@@ -112,6 +116,37 @@ CREATE TABLE files (
     hash BLOB NOT NULL,
     PRIMARY KEY (dev, ino)
 ) WITHOUT ROWID;
+
+-- Builds, oldest first; times are milliseconds since 1970 and microseconds. `outcome` is null until it ended.
+CREATE TABLE builds (
+    id INTEGER PRIMARY KEY AUTOINCREMENT,
+    name TEXT NOT NULL UNIQUE,
+    about TEXT NOT NULL,
+    started INTEGER NOT NULL,
+    took_us INTEGER,
+    outcome TEXT,
+    error TEXT
+);
+CREATE TABLE build_steps (
+    build INTEGER NOT NULL REFERENCES builds (id) ON DELETE CASCADE,
+    position INTEGER NOT NULL,
+    key BLOB NOT NULL,
+    title TEXT NOT NULL,
+    line INTEGER,
+    how TEXT NOT NULL,
+    took_us INTEGER NOT NULL,
+    files TEXT,
+    PRIMARY KEY (build, position)
+) WITHOUT ROWID;
+CREATE INDEX build_steps_by_key ON build_steps (key);
+
+-- What the part of a host directory that an instruction reads held last.
+CREATE TABLE selections (
+    id INTEGER PRIMARY KEY AUTOINCREMENT,
+    place BLOB NOT NULL UNIQUE,
+    content BLOB NOT NULL,
+    files BLOB NOT NULL
+);
 
 -- What live processes hold; `holder` is a file in leases/ that its process keeps locked.
 CREATE TABLE leases (holder TEXT NOT NULL, layer INTEGER NOT NULL, PRIMARY KEY (holder, layer)) WITHOUT ROWID;
@@ -165,6 +200,7 @@ fn drop_undurable(db: &mut Connection, boot: &str) -> Result<()> {
     // A mark may carry the name of a sync after the boot's.
     let old = |column: &str| format!("{column} IS NOT NULL AND substr({column}, 1, length(?1)) <> ?1");
     let drop_rows = || -> rusqlite::Result<()> {
+        tx.execute("DELETE FROM leases", [])?;
         tx.execute(
             &format!("UPDATE layers SET dir = NULL, dir_boot = NULL WHERE {}", old("dir_boot")),
             [boot],
@@ -173,27 +209,33 @@ fn drop_undurable(db: &mut Connection, boot: &str) -> Result<()> {
             &format!("UPDATE layer_blobs SET present = 0, boot = NULL WHERE {}", old("boot")),
             [boot],
         )?;
-        // What cannot be had again goes, and with it what stands on it.
-        let torn = format!(
-            "SELECT id FROM layers WHERE ({}) OR dir IS NULL AND NOT EXISTS
-             (SELECT 1 FROM layer_blobs WHERE layer = id AND (present OR repository IS NOT NULL))",
-            old("boot")
-        );
         for table in ["names", "images", "records", "settlements"] {
             tx.execute(&format!("DELETE FROM {table} WHERE {}", old("boot")), [boot])?;
         }
-        for (table, member) in [("images", "image"), ("records", "record")] {
-            let sql = format!(
-                "DELETE FROM {table} WHERE id IN (SELECT {member} FROM {member}_layers WHERE layer IN ({torn}))"
-            );
-            tx.execute(&sql, [boot])?;
-        }
-        tx.execute(&format!("DELETE FROM layers WHERE id IN ({torn})"), [boot])?;
-        tx.execute("DELETE FROM names WHERE image NOT IN (SELECT id FROM images)", [])?;
-        tx.execute("DELETE FROM leases", [])?;
+        let torn = format!("SELECT id FROM layers WHERE {}", old("boot"));
+        tx.execute(&format!("DELETE FROM layer_blobs WHERE layer IN ({torn})"), [boot])?;
+        tx.execute(&format!("UPDATE layers SET dir = NULL, dir_boot = NULL WHERE {}", old("boot")), [boot])?;
+        forget_lost(&tx, "")?;
         tx.execute("INSERT OR REPLACE INTO meta (key, value) VALUES ('boot', ?1)", [boot])?;
         Ok(())
     };
     drop_rows().map_err(Error::db(doing))?;
     tx.commit().map_err(Error::db(doing))
+}
+
+/// Forgets layers that can't be had again, but for those that a process other than `holder` holds, and with them the
+/// records, images and names that stand on them.
+pub(crate) fn forget_lost(tx: &rusqlite::Transaction<'_>, holder: &str) -> rusqlite::Result<()> {
+    let lost = "SELECT id FROM layers WHERE dir IS NULL
+                AND NOT EXISTS (SELECT 1 FROM layer_blobs WHERE layer = id AND (present OR repository IS NOT NULL))
+                AND id NOT IN (SELECT layer FROM leases WHERE holder <> ?1)";
+    for (table, member) in [("images", "image"), ("records", "record")] {
+        let members = format!("SELECT {member} FROM {member}_layers WHERE layer IN ({lost})");
+        if table == "images" {
+            tx.execute(&format!("DELETE FROM names WHERE image IN ({members})"), [holder])?;
+        }
+        tx.execute(&format!("DELETE FROM {table} WHERE id IN ({members})"), [holder])?;
+    }
+    tx.execute(&format!("DELETE FROM layers WHERE id IN ({lost})"), [holder])?;
+    tx.execute("DELETE FROM names WHERE image NOT IN (SELECT id FROM images)", []).map(drop)
 }

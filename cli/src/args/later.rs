@@ -25,7 +25,7 @@ pub(super) fn is_command(path: &str, word: &str) -> bool {
         Some("boxwright") => TOP,
         Some("image") => &["import"][..],
         Some("buildx") => BUILDX,
-        Some("system") => &["df", "events", "dial-stdio"],
+        Some("system") => &["events", "dial-stdio"],
         Some("container") => CONTAINER,
         _ => &[],
     };
@@ -47,7 +47,7 @@ const CONTAINER: &[&str] = &[
 
 #[rustfmt::skip]
 const BUILDX: &[&str] = &[
-    "bake", "create", "debug", "dial-stdio", "du", "history", "imagetools", "inspect", "ls", "prune", "rm", "stop", "use",
+    "bake", "create", "debug", "dial-stdio", "du", "imagetools", "inspect", "ls", "prune", "rm", "stop", "use",
     "version",
 ];
 
@@ -80,8 +80,7 @@ const RUN: &[&str] = &[
 const PULL: &[&str] = &["--all-tags", "-a", "--disable-content-trust", "--platform"];
 const PUSH: &[&str] = &["--all-tags", "-a", "--disable-content-trust", "--platform"];
 const IMAGES: &[&str] = &["--filter", "-f", "--format", "--tree"];
-const PRUNE: &[&str] =
-    &["--filter", "--volumes", "--keep-storage", "--max-used-space", "--min-free-space", "--verbose"];
+const PRUNE: &[&str] = &["--filter", "--volumes", "--min-free-space", "--verbose"];
 const HISTORY: &[&str] = &["--format", "--platform"];
 const INSPECT: &[&str] = &["--size", "-s", "--platform"];
 const SAVE: &[&str] = &["--platform"];

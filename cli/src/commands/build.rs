@@ -59,6 +59,9 @@ pub(crate) struct Build {
     /// How to show errors and warnings of the Dockerfile: human, or json for one object a line
     #[arg(long, value_name = "FORMAT", default_value = "human", value_parser = ["human", "json"])]
     diagnostics: String,
+    /// Tell of each step why it runs or does not
+    #[arg(long)]
+    explain: bool,
     /// Answer instead of building: check, outline or targets; `,format=json` for a program to read
     #[arg(long, alias = "print", value_name = "METHOD[,format=json]", default_value = "build")]
     call: String,
@@ -187,6 +190,7 @@ impl Build {
             steps: self.steps.settings()?,
             tags: self.tag.iter().map(|t| reference(t)).collect::<Result<_>>()?,
             outputs: self.output.iter().map(|o| parse_output(o)).collect::<Result<_>>()?,
+            explain: self.explain,
         })
     }
 

@@ -1,9 +1,10 @@
-//! `history`.
+//! `history`: of an image; of builds, if the next word says so.
 
 use boxwright_cache::oci::History as Step;
 use boxwright_cache::record::ImageRecord;
 
 use super::Session;
+use super::builds::Builds;
 use super::images::{ago, short_id};
 use crate::error::Result;
 use crate::format::{self, Table};
@@ -11,9 +12,19 @@ use crate::format::{self, Table};
 /// How long a shortened instruction is.
 const WIDTH: usize = 45;
 
+/// Show how an image was made, or builds of before
+#[derive(Debug, clap::Args)]
+#[command(args_conflicts_with_subcommands = true, subcommand_negates_reqs = true)]
+pub(crate) struct History {
+    #[command(subcommand)]
+    pub(super) builds: Option<Builds>,
+    #[command(flatten)]
+    image: ImageHistory,
+}
+
 /// Show how an image was made
 #[derive(Debug, clap::Args)]
-pub(crate) struct History {
+pub(crate) struct ImageHistory {
     /// Sizes and dates for people
     #[arg(short = 'H', long, default_value_t = true, action = clap::ArgAction::Set, num_args = 0..=1, require_equals = true, default_missing_value = "true")]
     human: bool,
@@ -23,13 +34,22 @@ pub(crate) struct History {
     /// Only show ids
     #[arg(short, long)]
     quiet: bool,
-    #[arg(value_name = "IMAGE")]
-    image: String,
+    #[arg(value_name = "IMAGE", required = true)]
+    image: Option<String>,
 }
 
 impl History {
     pub(crate) fn execute(self, session: &mut Session<'_>) -> Result<()> {
-        let image = session.engine.find(&self.image)?.image;
+        match self.builds {
+            Some(builds) => builds.execute(session),
+            None => self.image.execute(session),
+        }
+    }
+}
+
+impl ImageHistory {
+    pub(crate) fn execute(self, session: &mut Session<'_>) -> Result<()> {
+        let image = session.engine.find(self.image.as_deref().unwrap_or_default())?.image;
         let id = if self.no_trunc { image.id.to_string() } else { short_id(&image.id) };
         let ids = std::iter::once(id).chain(std::iter::repeat("<missing>".to_owned()));
         let steps = with_sizes(&image);
@@ -71,7 +91,7 @@ fn with_sizes(image: &ImageRecord) -> Vec<(&Step, u64)> {
 }
 
 /// At most `width` characters, the last one an ellipsis if there were more.
-fn shortened(text: &str, width: usize) -> String {
+pub(super) fn shortened(text: &str, width: usize) -> String {
     if text.chars().count() <= width {
         return text.to_owned();
     }

@@ -2,7 +2,10 @@
 //! flags, asks the [`Engine`], and prints the result.
 
 mod build;
+mod builds;
+mod check;
 mod debug;
+mod df;
 mod history;
 mod images;
 mod info;
@@ -17,6 +20,7 @@ mod save;
 mod sync;
 mod tag;
 mod version;
+mod why;
 
 use std::io::Write;
 
@@ -40,6 +44,7 @@ pub(crate) enum Command {
     Load(load::Load),
     Inspect(inspect::Inspect),
     History(history::History),
+    Why(why::Why),
     Version(version::Version),
     Info(info::Info),
     #[command(subcommand)]
@@ -62,7 +67,7 @@ pub(crate) enum Command {
 #[derive(Debug, clap::Subcommand)]
 pub(crate) enum ImageCommand {
     Build(build::Build),
-    History(history::History),
+    History(history::ImageHistory),
     Inspect(inspect::ImageInspect),
     Load(load::Load),
     #[command(visible_alias = "list")]
@@ -94,12 +99,16 @@ pub(crate) enum BuilderCommand {
 pub(crate) enum BuildxCommand {
     #[command(visible_alias = "b")]
     Build(build::Build),
+    #[command(subcommand)]
+    History(builds::Builds),
     Prune(prune::BuilderPrune),
 }
 
 /// Manage Boxwright
 #[derive(Debug, clap::Subcommand)]
 pub(crate) enum SystemCommand {
+    Check(check::Check),
+    Df(df::Df),
     Info(info::Info),
     Prune(prune::SystemPrune),
 }
@@ -118,6 +127,8 @@ pub(crate) struct Session<'a> {
 /// Whatever the command ends with other than success.
 pub(crate) fn run(args: Args) -> Result<u8> {
     let root = args.root.map_or_else(config::default_root, Ok)?;
+    // Nobody hears what the command that uses it says.
+    config::keep_storage()?;
     let command = args.command.flattened();
     let long = command.needs_snapshots();
     if long {
@@ -139,7 +150,6 @@ impl Command {
     fn flattened(self) -> Command {
         match self {
             Command::Image(ImageCommand::Build(c)) => Command::Build(c),
-            Command::Image(ImageCommand::History(c)) => Command::History(c),
             Command::Image(ImageCommand::Load(c)) => Command::Load(c),
             Command::Image(ImageCommand::Ls(c)) => Command::Images(c),
             Command::Image(ImageCommand::Pull(c)) => Command::Pull(c),
@@ -166,6 +176,9 @@ impl Command {
                 | Command::Tag(_)
                 | Command::Inspect(_)
                 | Command::History(_)
+                | Command::Image(ImageCommand::History(_))
+                | Command::Buildx(BuildxCommand::History(_))
+                | Command::Why(_)
                 | Command::Version(_)
                 | Command::Info(_)
                 | Command::Sync(_)
@@ -199,6 +212,9 @@ impl Command {
             Command::Load(c) => c.execute(session),
             Command::Inspect(c) => c.execute(session),
             Command::History(c) => c.execute(session),
+            Command::Image(ImageCommand::History(c)) => c.execute(session),
+            Command::Buildx(BuildxCommand::History(c)) => c.execute(session),
+            Command::Why(c) => c.execute(session),
             Command::Version(c) => c.execute(session),
             Command::Info(c) => c.execute(session),
             Command::Sync(c) => c.execute(session),
@@ -206,6 +222,8 @@ impl Command {
             Command::Image(ImageCommand::Prune(c)) => c.execute(session),
             Command::Builder(BuilderCommand::Prune(c)) => c.execute(session),
             Command::System(SystemCommand::Prune(c)) => c.execute(session),
+            Command::System(SystemCommand::Df(c)) => c.execute(session),
+            Command::System(SystemCommand::Check(c)) => c.execute(session),
             Command::Run(_)
             | Command::Image(_)
             | Command::Container(_)

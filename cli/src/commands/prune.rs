@@ -2,6 +2,11 @@
 
 use std::io::BufRead as _;
 
+use std::time::Duration;
+
+use boxwright_cache::gc::Forget;
+use boxwright_frontend::{parse_duration, size};
+
 use super::Session;
 use crate::engine::{Pruned, Removed};
 use crate::error::{Error, Result};
@@ -16,6 +21,12 @@ pub(crate) struct BuilderPrune {
     /// Don't ask
     #[arg(short, long)]
     force: bool,
+    /// `until=24h` (or `unused-for=24h`): only what no build used for that long
+    #[arg(long, value_name = "FILTER")]
+    filter: Vec<String>,
+    /// How much may stay: what was used last does
+    #[arg(long, visible_aliases = ["reserved-space", "max-used-space"], value_name = "SIZE")]
+    keep_storage: Option<String>,
 }
 
 /// Remove images that have no name
@@ -42,13 +53,51 @@ pub(crate) struct SystemPrune {
 
 impl BuilderPrune {
     pub(crate) fn execute(self, session: &mut Session<'_>) -> Result<()> {
-        let what = if self.all { "all build cache" } else { "all build cache that no image uses" };
+        let forget = self.forget()?;
+        let what = match (self.all, forget) {
+            (_, Forget { unused_for: Some(_), .. } | Forget { keep: Some(_), .. }) => {
+                "build cache by these limits"
+            }
+            (true, _) => "all build cache",
+            (false, _) => "all build cache that no image uses",
+        };
         if !self.force && !agreed(session, what)? {
             return Ok(());
         }
-        let pruned = session.engine.prune_builds(self.all)?;
+        let pruned = session.engine.prune_builds(forget)?;
         session.print(format_args!("Total:\t{}", format::size(pruned.freed)))
     }
+}
+
+impl BuilderPrune {
+    fn forget(&self) -> Result<Forget> {
+        let unused_for = self.filter.iter().map(|filter| unused_for(filter)).collect::<Result<Vec<_>>>()?;
+        let keep = self.keep_storage.as_ref().map(|text| {
+            size::parse(text)
+                .ok_or_else(|| Error::invalid(format!("invalid size: {text:?} for --keep-storage")))
+        });
+        Ok(Forget {
+            unused_for: unused_for.into_iter().max(),
+            keep: keep.transpose()?,
+            ..everything(self.all)
+        })
+    }
+}
+
+fn everything(all: bool) -> Forget {
+    if all { Forget::ALL } else { Forget::UNUSED }
+}
+
+fn unused_for(filter: &str) -> Result<Duration> {
+    let (name, value) = filter.split_once('=').unwrap_or((filter, ""));
+    if !matches!(name, "until" | "unused-for") {
+        return Err(Error::invalid(format!("invalid filter {filter:?}: only until=DURATION is known")));
+    }
+    let nanos = parse_duration(value)
+        .map_err(|reason| Error::invalid(format!("invalid filter {filter:?}: {reason}")))?;
+    u64::try_from(nanos)
+        .map(Duration::from_nanos)
+        .map_err(|_| Error::invalid(format!("invalid filter {filter:?}: negative")))
 }
 
 impl ImagePrune {
@@ -73,7 +122,7 @@ impl SystemPrune {
             return Ok(());
         }
         let mut pruned = session.engine.prune_images(self.all)?;
-        pruned.freed += session.engine.prune_builds(self.all)?.freed;
+        pruned.freed += session.engine.prune_builds(everything(self.all))?.freed;
         report(session, &pruned)
     }
 }

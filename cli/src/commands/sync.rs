@@ -1,4 +1,5 @@
-//! The hidden command that makes rows durable after the command that wrote them has ended.
+//! The hidden command that tidies up after the command that wrote something has ended: it makes rows durable, and keeps
+//! the build cache within its limits.
 
 use super::Session;
 use crate::error::Result;
@@ -11,6 +12,10 @@ impl Sync {
     pub(crate) fn execute(self, session: &mut Session<'_>) -> Result<()> {
         crate::durability::detach();
         session.engine.store().sync()?;
-        Ok(())
+        // Layers of an ordinary user can only be removed from inside their user namespace, where builds are.
+        if !rustix::process::geteuid().is_root() {
+            return Ok(());
+        }
+        session.engine.make_room(crate::config::keep_storage()?)
     }
 }

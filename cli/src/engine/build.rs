@@ -7,17 +7,20 @@ use boxwright_executor as executor;
 use boxwright_frontend as frontend;
 use boxwright_solver as solver;
 use cache::oci::Reference;
-use cache::record::ImageRecord;
+use cache::record::{ImageRecord, Outcome};
 use cache::snapshot::Snapshot;
 use frontend::{Diagnostic, Epoch, Lowered};
+use serde_json::{Value, json};
 use solver::Solved;
 
 use super::base::KnownBases;
 use super::context::{self, ContextSource, DockerfileSource, Input};
 use super::failure::{BuildFailure, Source};
+use super::recorder::Recorder;
 use super::solving::{Places, Solving};
 use super::{Engine, created, epoch, output};
 use crate::error::{Error, Result};
+use crate::exit;
 use crate::progress::{Note, Watch};
 
 pub use super::output::Output;
@@ -37,6 +40,8 @@ pub struct BuildRequest {
     pub tags: Vec<Reference>,
     /// Where the result goes. The store when there is none.
     pub outputs: Vec<Output>,
+    /// Tell of each step why it runs or does not.
+    pub explain: bool,
 }
 
 #[derive(Debug)]
@@ -54,6 +59,19 @@ impl Engine {
     /// # Errors
     /// [`Error::Build`] for whatever is about the Dockerfile.
     pub fn build(&self, request: &BuildRequest, watch: &dyn Watch) -> Result<Built> {
+        let recorder = Recorder::new(&self.store, about(request), request.explain, watch)?;
+        let built = self.build_watched(request, &recorder);
+        let recorded = match &built {
+            Ok(built) => {
+                recorder.end(Outcome::Completed, None, built.image.as_ref().map(|i| i.id.to_string()))
+            }
+            Err(error) if exit::is_cancelled(error) => recorder.end(Outcome::Canceled, None, None),
+            Err(error) => recorder.end(Outcome::Failed, Some(&error.to_string()), None),
+        };
+        built.and_then(|built| recorded.map(|()| built))
+    }
+
+    fn build_watched(&self, request: &BuildRequest, watch: &dyn Watch) -> Result<Built> {
         let solving = Solving::new(self, request, watch);
         let input = context::open(&solving)?;
         let (mut lowered, known, source) = self.lower(&solving, &input)?;
@@ -110,6 +128,32 @@ impl Engine {
             }),
         }
     }
+}
+
+/// What a record tells of a build besides its steps.
+fn about(request: &BuildRequest) -> Value {
+    let context = match &request.context {
+        ContextSource::Empty => String::new(),
+        ContextSource::Dir(path) => {
+            std::path::absolute(path).unwrap_or_else(|_| path.clone()).display().to_string()
+        }
+        ContextSource::Archive(_) => "-".to_owned(),
+        ContextSource::Remote(url) => solver::ir::redacted(url),
+    };
+    let dockerfile = match &request.dockerfile {
+        DockerfileSource::Default => "Dockerfile".to_owned(),
+        DockerfileSource::File(path) => path.display().to_string(),
+        DockerfileSource::Inside(name) => name.clone(),
+        DockerfileSource::Url(url) => solver::ir::redacted(url),
+        DockerfileSource::Text(_) => "-".to_owned(),
+    };
+    json!({
+        "context": context,
+        "dockerfile": dockerfile,
+        "target": request.options.target,
+        "platform": request.options.platform.as_ref().map(ToString::to_string),
+        "tags": request.tags.iter().map(ToString::to_string).collect::<Vec<_>>(),
+    })
 }
 
 /// A variable that is misspelt twice in one instruction is told once.

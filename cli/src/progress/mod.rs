@@ -4,12 +4,13 @@ mod plain;
 
 use std::time::Duration;
 
-use boxwright_solver::{Definition, Event};
+use boxwright_solver::why::Why;
+use boxwright_solver::{Definition, Event, VertexId};
 
 pub(crate) use plain::Plain;
 
 /// What a build tells while it runs.
-#[derive(Debug)]
+#[derive(Clone, Copy, Debug)]
 pub enum Note<'a> {
     /// Work that is no vertex begins (`exporting to image`); the next three are about the latest of these.
     Began {
@@ -27,6 +28,12 @@ pub enum Note<'a> {
     Vertex {
         definition: &'a Definition,
         event: &'a Event,
+    },
+    /// Why a vertex is about to run, or is not.
+    Why {
+        definition: &'a Definition,
+        vertex: VertexId,
+        why: &'a Why,
     },
 }
 

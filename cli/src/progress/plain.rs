@@ -8,6 +8,7 @@ use std::time::{Duration, SystemTime};
 use boxwright_solver::{Definition, Event, VertexId};
 
 use super::{Note, Watch};
+use crate::explain;
 
 /// A line of a step's output that is longer is shown in parts.
 const LONGEST_LINE: usize = 16 << 10;
@@ -41,6 +42,12 @@ impl<W: Write + Send> Plain<W> {
         Plain(Mutex::new(display))
     }
 
+    /// Shows a line that is about no step.
+    pub(crate) fn say(&self, text: &str) {
+        let mut display = self.0.lock().unwrap_or_else(|e| e.into_inner());
+        let _ = writeln!(display.out, "{text}").and_then(|()| display.out.flush());
+    }
+
     #[cfg(test)]
     fn into_inner(self) -> W {
         self.0.into_inner().unwrap().out
@@ -63,6 +70,10 @@ impl<W: Write> Display<W> {
                 self.turn_to(step)
             }
             Note::Vertex { definition, event } => self.event(definition, event),
+            Note::Why { definition, vertex, why } => {
+                let step = self.step(definition, vertex);
+                explain::lines(why).iter().try_for_each(|line| self.line(step, line))
+            }
             Note::Line { text } => self.own.map_or(Ok(()), |step| self.line(step, text)),
             Note::Ended { took } => self.own.map_or(Ok(()), |step| self.end(step, &done(took))),
             Note::Broke { message } => {
@@ -73,6 +84,7 @@ impl<W: Write> Display<W> {
 
     fn event(&mut self, definition: &Definition, event: &Event) -> std::io::Result<()> {
         match event {
+            Event::Keyed { .. } => Ok(()),
             // A build solves several definitions, each with numbers of its own.
             Event::Planned { .. } => {
                 self.vertices.clear();
@@ -83,7 +95,7 @@ impl<W: Write> Display<W> {
                 self.steps[step].started = *at;
                 self.turn_to(step)
             }
-            Event::Cached { vertex } => {
+            Event::Cached { vertex, .. } => {
                 let step = self.step(definition, *vertex);
                 self.end(step, "CACHED")
             }
@@ -91,7 +103,7 @@ impl<W: Write> Display<W> {
                 let step = self.step(definition, *vertex);
                 self.output(step, bytes)
             }
-            Event::Finished { vertex, took } => {
+            Event::Finished { vertex, took, .. } => {
                 let step = self.step(definition, *vertex);
                 self.end(step, &done(*took))
             }
@@ -177,8 +189,8 @@ fn done(took: Duration) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use boxwright_solver::LogStream;
     use boxwright_solver::ir::{About, LocalSource, Op, SourceOp};
+    use boxwright_solver::{How, LogStream};
 
     fn definition(names: &[&str]) -> (Definition, Vec<VertexId>) {
         let mut definition = Definition::default();
@@ -219,11 +231,11 @@ mod tests {
             &definition,
             &[
                 Event::Planned { vertices: ids.clone() },
-                Event::Cached { vertex: ids[0] },
+                Event::Cached { vertex: ids[0], how: How::Cached },
                 Event::Started { vertex: ids[1], at },
                 log(ids[1], b"one\r\ntw"),
                 log(ids[1], b"o\nthree"),
-                Event::Finished { vertex: ids[1], took: Duration::from_millis(340) },
+                Event::Finished { vertex: ids[1], took: Duration::from_millis(340), how: How::Ran },
             ],
         );
         assert_eq!(

@@ -4,6 +4,7 @@
 use std::fs::File;
 use std::io::Read;
 use std::os::unix::ffi::OsStrExt;
+use std::path::Path;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use rayon::prelude::*;
@@ -39,6 +40,26 @@ impl FileHashCache for NoCache {
     fn put(&self, _: &StatKey, _: [u8; 32]) {}
 }
 
+/// A selection's digest, and what of it tells one file from another.
+#[derive(Debug)]
+pub struct Digested {
+    pub content: ContentDigest,
+    hashes: Vec<Option<[u8; 32]>>,
+}
+
+impl Digested {
+    /// For each entry everything that the digest tells of it, as the beginning of a hash.
+    pub fn marks<'a>(&'a self, entries: &'a [Entry]) -> impl Iterator<Item = (&'a Path, [u8; 8])> {
+        let mut text = Vec::new();
+        entries.iter().zip(&self.hashes).map(move |(entry, hash)| {
+            text.clear();
+            describe(&mut text, entry, hash.as_ref());
+            let hash = blake3::hash(&text);
+            (entry.path.as_path(), *hash.as_bytes().first_chunk().expect("a hash is longer"))
+        })
+    }
+}
+
 impl Context {
     /// The digest of `entries`, as [`Context::select`] gave them.
     ///
@@ -49,7 +70,7 @@ impl Context {
         entries: &[Entry],
         cache: &dyn FileHashCache,
         cancel: &Cancel,
-    ) -> Result<ContentDigest> {
+    ) -> Result<Digested> {
         let now = SystemTime::now();
         let hash = |entry: &Entry| match entry.kind {
             Kind::File => self.file_hash(entry, cache, now, cancel).map(Some),
@@ -62,12 +83,12 @@ impl Context {
         };
         let mut digest = blake3::Hasher::new_derive_key("boxwright selection v1");
         let mut text = Vec::new();
-        for (entry, hash) in entries.iter().zip(hashes) {
+        for (entry, hash) in entries.iter().zip(&hashes) {
             text.clear();
             describe(&mut text, entry, hash.as_ref());
             digest.update(&text);
         }
-        Ok(ContentDigest(*digest.finalize().as_bytes()))
+        Ok(Digested { content: ContentDigest(*digest.finalize().as_bytes()), hashes })
     }
 
     fn file_hash(

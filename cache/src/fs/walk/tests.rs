@@ -35,7 +35,7 @@ fn entries(context: &Context, patterns: &[&str]) -> Vec<Entry> {
 }
 
 fn digest(context: &Context, patterns: &[&str], cache: &dyn FileHashCache) -> crate::ContentDigest {
-    context.digest_selection(&entries(context, patterns), cache, &Cancel::new().unwrap()).unwrap()
+    context.digest_selection(&entries(context, patterns), cache, &Cancel::new().unwrap()).unwrap().content
 }
 
 fn resolved(context: &Context, pattern: &str) -> Vec<(String, String)> {
@@ -241,7 +241,7 @@ fn digest_of(context: &Context, exclude: &[&str]) -> crate::ContentDigest {
     let filter = Filter::new(None, &exclude).unwrap();
     let cancel = Cancel::new().unwrap();
     let entries = context.select(&[".".to_owned()], &filter, &cancel).unwrap();
-    context.digest_selection(&entries, &NoCache, &cancel).unwrap()
+    context.digest_selection(&entries, &NoCache, &cancel).unwrap().content
 }
 
 #[test]

@@ -7,6 +7,7 @@ use boxwright_cache::digest::ContentDigest;
 use boxwright_cache::fs::pattern::Filter;
 use boxwright_cache::fs::walk::Context as HostContext;
 use boxwright_cache::layer::{DirSink, Summing};
+use boxwright_cache::record::FileChanges;
 use boxwright_cache::snapshot::Snapshot;
 use boxwright_cache::snapshot::owner::OwnerView;
 use boxwright_cache::{Cancel, Error as CacheError};
@@ -77,18 +78,24 @@ pub(crate) fn look_for_sources(
     Ok(())
 }
 
-/// The digest that stands for a local source: of what a copy of its selection would read.
+/// The digest that stands for a local source: of what a copy of its selection would read; and how that differs from
+/// what the build before read there.
 ///
 /// # Errors
 /// When the environment has no such directory, a pattern is malformed, or a file can't be read.
-pub(crate) fn digest_local(local: &LocalSource, env: &Env<'_>) -> Result<ContentDigest, VertexError> {
-    let (context, _) = host(local, env)?;
+pub(crate) fn digest_local(
+    local: &LocalSource,
+    env: &Env<'_>,
+) -> Result<(ContentDigest, Option<FileChanges>), VertexError> {
+    let (context, dir) = host(local, env)?;
     let filter = Filter::new(local.below.as_deref(), &local.exclude)?;
     let entries = context.select(&local.select, &filter, &env.cancel)?;
     let known = env.store.file_hashes();
-    let digest = context.digest_selection(&entries, &known, &env.cancel)?;
+    let digested = context.digest_selection(&entries, &known, &env.cancel)?;
     known.save()?;
-    Ok(digest)
+    let place = format!("{:?} {local:?}", dir.path);
+    let changes = env.store.remember_selection(&place, &entries, &digested)?;
+    Ok((digested.content, changes))
 }
 
 fn source(

@@ -1,0 +1,167 @@
+//! What builds read of host directories: which files differ from those that the build before read in the same place.
+
+use std::cmp::Ordering;
+use std::ffi::OsStr;
+use std::os::unix::ffi::OsStrExt as _;
+use std::path::Path;
+
+use rusqlite::{OptionalExtension as _, params};
+use serde::{Deserialize, Serialize};
+
+use crate::error::{Error, Result};
+use crate::fs::walk::{Digested, Entry};
+use crate::store::Store;
+
+/// How many places are remembered.
+const KEPT: usize = 500;
+/// How many names of each kind are given.
+const NAMED: usize = 10;
+/// The fastest that is worth it: names repeat each other.
+const LEVEL: i32 = 1;
+const MARK: usize = 8;
+
+/// How what is read differs from what was read before.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct FileChanges {
+    pub changed: Paths,
+    pub added: Paths,
+    pub removed: Paths,
+}
+
+/// Some of the paths that changed in one way, in order, and how many there are in all.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Paths {
+    pub count: usize,
+    pub first: Vec<String>,
+}
+
+impl Paths {
+    fn add(&mut self, path: &[u8]) {
+        self.count += 1;
+        if self.first.len() < NAMED {
+            self.first.push(Path::new(OsStr::from_bytes(path)).display().to_string());
+        }
+    }
+}
+
+impl Store {
+    /// Remembers what was read in `place`, which may be any text. Gives what differs from the last time; none if there
+    /// was no last time, or nothing differs.
+    ///
+    /// # Errors
+    /// When the store can't be read or written.
+    pub fn remember_selection(
+        &self,
+        place: &str,
+        entries: &[Entry],
+        digested: &Digested,
+    ) -> Result<Option<FileChanges>> {
+        let doing = "remembering what a build reads";
+        let place = blake3::hash(place.as_bytes());
+        let known: Option<[u8; 32]> = self
+            .db()
+            .prepare_cached("SELECT content FROM selections WHERE place = ?1")
+            .and_then(|mut select| select.query_row([place.as_bytes()], |row| row.get(0)).optional())
+            .map_err(Error::db(doing))?;
+        if known == Some(digested.content.0) {
+            return Ok(None);
+        }
+        let mut list = Vec::new();
+        for (path, mark) in digested.marks(entries) {
+            list.extend_from_slice(&mark);
+            list.extend_from_slice(path.as_os_str().as_bytes());
+            list.push(0);
+        }
+        let files =
+            zstd::bulk::compress(&list, LEVEL).map_err(Error::io("compressing", "a list of files"))?;
+        let before: Option<Vec<u8>> = self.write(doing, |tx| {
+            let before = tx
+                .prepare_cached("SELECT files FROM selections WHERE place = ?1")?
+                .query_row([place.as_bytes()], |row| row.get(0))
+                .optional()?;
+            tx.prepare_cached(
+                "INSERT OR REPLACE INTO selections (place, content, files) VALUES (?1, ?2, ?3)",
+            )?
+            .execute(params![place.as_bytes(), digested.content.0, files])?;
+            tx.prepare_cached("DELETE FROM selections WHERE id <= (SELECT max(id) FROM selections) - ?1")?
+                .execute([KEPT])?;
+            Ok(before)
+        })?;
+        // A list that can't be read any more is none.
+        let before = before.and_then(|files| zstd::stream::decode_all(&files[..]).ok());
+        Ok(before.map(|before| compare(&before, &list)))
+    }
+}
+
+/// Both lists are in order.
+fn compare(before: &[u8], after: &[u8]) -> FileChanges {
+    let mut changes = FileChanges::default();
+    let (mut old, mut new) = (lines(before).peekable(), lines(after).peekable());
+    loop {
+        let order = match (old.peek(), new.peek()) {
+            (None, None) => return changes,
+            (Some(_), None) => Ordering::Less,
+            (None, Some(_)) => Ordering::Greater,
+            (Some((_, old)), Some((_, new))) => {
+                Path::new(OsStr::from_bytes(old)).cmp(Path::new(OsStr::from_bytes(new)))
+            }
+        };
+        let was = if order.is_le() { old.next() } else { None };
+        let is = if order.is_ge() { new.next() } else { None };
+        match (was, is) {
+            (Some((_, path)), None) => changes.removed.add(path),
+            (None, Some((_, path))) => changes.added.add(path),
+            (Some((was, path)), Some((is, _))) if was != is => changes.changed.add(path),
+            _ => {}
+        }
+    }
+}
+
+/// The mark and the path of each entry.
+fn lines(list: &[u8]) -> impl Iterator<Item = (&[u8], &[u8])> {
+    let mut rest = list;
+    std::iter::from_fn(move || {
+        let (mark, after) = rest.split_at_checked(MARK)?;
+        let end = after.iter().position(|byte| *byte == 0)?;
+        rest = &after[end + 1..];
+        Some((mark, &after[..end]))
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::Cancel;
+    use crate::fs::pattern::Filter;
+    use crate::fs::walk::{Context, NoCache};
+
+    #[test]
+    fn what_differs_is_told_by_name() {
+        let dir = tempfile::tempdir().unwrap();
+        let store = Store::open(&dir.path().join("store")).unwrap();
+        let top = dir.path().join("context");
+        std::fs::create_dir_all(top.join("a")).unwrap();
+        let write = |path: &str, text: &str| std::fs::write(top.join(path), text).unwrap();
+        let look = |place: &str| {
+            let (cancel, root) = (Cancel::new().unwrap(), std::fs::File::open(&top).unwrap().into());
+            let context = Context::new(root, &[]).unwrap();
+            let entries = context.select(&[], &Filter::default(), &cancel).unwrap();
+            let digested = context.digest_selection(&entries, &NoCache, &cancel).unwrap();
+            store.remember_selection(place, &entries, &digested).unwrap()
+        };
+        write("a-b", "1");
+        write("a/x", "1");
+        write("gone", "1");
+        assert_eq!(look("one"), None, "there was nothing before");
+        assert_eq!(look("one"), None, "it is what it was");
+        write("a/x", "2");
+        (0..12).for_each(|i| write(&format!("a/new{i:02}"), ""));
+        std::fs::remove_file(top.join("gone")).unwrap();
+        let changes = look("one").unwrap();
+        let paths =
+            |count, first: &[&str]| Paths { count, first: first.iter().map(|p| (*p).to_owned()).collect() };
+        assert_eq!((changes.changed, changes.removed), (paths(1, &["a/x"]), paths(1, &["gone"])));
+        assert_eq!((changes.added.count, changes.added.first.len()), (12, NAMED));
+        assert_eq!(look("other"), None, "another place");
+    }
+}

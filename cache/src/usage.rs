@@ -1,0 +1,236 @@
+//! What takes how much of the disk, in bytes that are really allocated there.
+
+use std::collections::{HashMap, HashSet};
+use std::os::unix::fs::MetadataExt as _;
+use std::path::Path;
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use rusqlite::params;
+
+use crate::digest::Digest;
+use crate::error::{Error, Result};
+use crate::lease::living;
+use crate::mount::CacheMountUsage;
+use crate::record::CacheKey;
+use crate::store::Store;
+
+/// What a block of `st_blocks` is.
+const BLOCK: u64 = 512;
+
+/// Everything that is kept, with its size.
+#[derive(Clone, Debug, Default)]
+pub struct Usage {
+    pub layers: HashMap<i64, LayerUsage>,
+    pub images: Vec<ImageUsage>,
+    pub records: Vec<RecordUsage>,
+    pub mounts: Vec<CacheMountUsage>,
+}
+
+#[derive(Clone, Copy, Debug, Default)]
+pub struct LayerUsage {
+    /// Unpacked files, archives, and what the stacks below it needed.
+    pub bytes: u64,
+    pub in_image: bool,
+    pub in_record: bool,
+    /// A living process holds it.
+    pub leased: bool,
+}
+
+#[derive(Clone, Debug)]
+pub struct ImageUsage {
+    pub id: Digest,
+    /// By id, as in [`Usage::layers`].
+    pub layers: Vec<i64>,
+}
+
+/// The result of a step. Times are seconds since 1970.
+#[derive(Clone, Debug)]
+pub struct RecordUsage {
+    pub(crate) id: i64,
+    pub key: CacheKey,
+    pub layers: Vec<i64>,
+    pub created: i64,
+    pub used: i64,
+}
+
+impl Usage {
+    /// Of what images need.
+    pub fn image_bytes(&self) -> u64 {
+        self.sum(|layer| layer.in_image)
+    }
+
+    /// Of what only results of steps need, cache mounts included.
+    pub fn cache_bytes(&self) -> u64 {
+        self.sum(|layer| layer.in_record && !layer.in_image)
+            + self.mounts.iter().map(|mount| mount.bytes).sum::<u64>()
+    }
+
+    /// Bytes of the layers that `counts` is true for.
+    pub fn sum(&self, counts: impl Fn(&LayerUsage) -> bool) -> u64 {
+        self.layers.values().filter(|layer| counts(layer)).map(|layer| layer.bytes).sum()
+    }
+}
+
+impl Store {
+    /// # Errors
+    /// When the store can't be read.
+    pub fn usage(&self) -> Result<Usage> {
+        self.measure_layers()?;
+        let mut usage = Usage { mounts: self.cache_mounts()?, ..Usage::default() };
+        let living = living(self)?;
+        let db = self.db();
+        let read = || -> rusqlite::Result<()> {
+            let mut select = db.prepare("SELECT id, coalesce(bytes, 0) FROM layers")?;
+            let mut rows = select.query([])?;
+            while let Some(row) = rows.next()? {
+                let layer = LayerUsage { bytes: row.get(1)?, ..LayerUsage::default() };
+                usage.layers.insert(row.get(0)?, layer);
+            }
+            add_blobs(&db, &mut usage)?;
+            let mut select = db.prepare("SELECT holder, layer FROM leases")?;
+            let mut rows = select.query([])?;
+            while let Some(row) = rows.next()? {
+                let holder: String = row.get(0)?;
+                if let (true, Some(layer)) = (living.contains(&holder), usage.layers.get_mut(&row.get(1)?)) {
+                    layer.leased = true;
+                }
+            }
+            add_images(&db, &mut usage)?;
+            add_records(&db, &mut usage)
+        };
+        let mut read = read;
+        read().map_err(Error::db("reading what is kept"))?;
+        Ok(usage)
+    }
+
+    /// Measures the layers that nobody has measured yet: they do not change.
+    ///
+    /// # Errors
+    /// When the store can't be read or written.
+    pub fn measure_layers(&self) -> Result<()> {
+        let doing = "measuring layers";
+        let pending: Vec<(i64, String)> = {
+            let db = self.db();
+            let mut select = db
+                .prepare_cached("SELECT id, dir FROM layers WHERE dir IS NOT NULL AND bytes IS NULL")
+                .map_err(Error::db(doing))?;
+            let rows =
+                select.query_map([], |row| Ok((row.get(0)?, row.get(1)?))).map_err(Error::db(doing))?;
+            rows.collect::<Result<_, _>>().map_err(Error::db(doing))?
+        };
+        if pending.is_empty() {
+            return Ok(());
+        }
+        let measured: Vec<(i64, String, u64)> = pending
+            .into_iter()
+            .map(|(id, dir)| {
+                let bytes = allocated(&self.path().join("layers").join(&dir));
+                (id, dir, bytes)
+            })
+            .collect();
+        self.write(doing, |tx| {
+            let mut update = tx.prepare_cached("UPDATE layers SET bytes = ?3 WHERE id = ?1 AND dir = ?2")?;
+            measured.iter().try_for_each(|(id, dir, bytes)| update.execute(params![id, dir, bytes]).map(drop))
+        })
+    }
+}
+
+/// A blob that several layers have is counted once.
+fn add_blobs(db: &rusqlite::Connection, usage: &mut Usage) -> rusqlite::Result<()> {
+    let mut select = db.prepare("SELECT min(layer), size FROM layer_blobs WHERE present GROUP BY digest")?;
+    let mut rows = select.query([])?;
+    while let Some(row) = rows.next()? {
+        if let Some(layer) = usage.layers.get_mut(&row.get(0)?) {
+            layer.bytes += row.get::<_, u64>(1)?;
+        }
+    }
+    Ok(())
+}
+
+fn add_images(db: &rusqlite::Connection, usage: &mut Usage) -> rusqlite::Result<()> {
+    let mut select = db
+        .prepare("SELECT id, layer FROM images LEFT JOIN image_layers ON image = id ORDER BY id, position")?;
+    let mut rows = select.query([])?;
+    while let Some(row) = rows.next()? {
+        let id: String = row.get(0)?;
+        let Ok(id) = id.parse::<Digest>() else { continue };
+        if usage.images.last().is_none_or(|image| image.id != id) {
+            usage.images.push(ImageUsage { id, layers: Vec::new() });
+        }
+        let (Some(layer), Some(image)) = (row.get::<_, Option<i64>>(1)?, usage.images.last_mut()) else {
+            continue;
+        };
+        image.layers.push(layer);
+        if let Some(layer) = usage.layers.get_mut(&layer) {
+            layer.in_image = true;
+        }
+    }
+    Ok(())
+}
+
+fn add_records(db: &rusqlite::Connection, usage: &mut Usage) -> rusqlite::Result<()> {
+    let sql = "SELECT id, definition, created, used, layer FROM records
+               LEFT JOIN record_layers ON record = id ORDER BY used DESC, id DESC, position";
+    let mut select = db.prepare(sql)?;
+    let mut rows = select.query([])?;
+    while let Some(row) = rows.next()? {
+        let id: i64 = row.get(0)?;
+        if usage.records.last().is_none_or(|record| record.id != id) {
+            let (key, created, used) = (CacheKey(row.get(1)?), row.get(2)?, row.get(3)?);
+            usage.records.push(RecordUsage { id, key, layers: Vec::new(), created, used });
+        }
+        let (Some(layer), Some(record)) = (row.get::<_, Option<i64>>(4)?, usage.records.last_mut()) else {
+            continue;
+        };
+        record.layers.push(layer);
+        if let Some(layer) = usage.layers.get_mut(&layer) {
+            layer.in_record = true;
+        }
+    }
+    Ok(())
+}
+
+/// What a file, or a directory with all in it, takes on the disk; a file with several names once. What can't be read
+/// counts nothing.
+pub(crate) fn allocated(path: &Path) -> u64 {
+    let mut linked = HashSet::new();
+    let mut pending = vec![path.to_owned()];
+    let mut bytes = 0;
+    while let Some(path) = pending.pop() {
+        let Ok(meta) = std::fs::symlink_metadata(&path) else { continue };
+        if meta.nlink() > 1 && !meta.is_dir() && !linked.insert((meta.dev(), meta.ino())) {
+            continue;
+        }
+        bytes += meta.blocks() * BLOCK;
+        if meta.is_dir() {
+            pending
+                .extend(std::fs::read_dir(&path).into_iter().flatten().flatten().map(|entry| entry.path()));
+        }
+    }
+    bytes
+}
+
+/// Since 1970.
+pub(crate) fn seconds(at: SystemTime) -> i64 {
+    at.duration_since(UNIX_EPOCH).map_or(0, |since| i64::try_from(since.as_secs()).unwrap_or(i64::MAX))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_allocated_counts_not_what_sizes_say() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = |name: &str| dir.path().join(name);
+        std::fs::create_dir(path("d")).unwrap();
+        let empty = allocated(dir.path());
+        let sparse = std::fs::File::create(path("d/sparse")).unwrap();
+        sparse.set_len(1 << 30).unwrap();
+        std::fs::write(path("d/file"), vec![1; 100_000]).unwrap();
+        let one = allocated(dir.path()) - empty;
+        assert!((100_000..200_000).contains(&one), "{one}");
+        std::fs::hard_link(path("d/file"), path("again")).unwrap();
+        assert_eq!(allocated(dir.path()) - empty, one, "two names of one file");
+    }
+}

@@ -1,0 +1,165 @@
+//! Records of builds: `why`, `build --explain` and `history ls|inspect|logs|rm`.
+
+use std::process::Stdio;
+
+use boxwright_testdata::Ran;
+use rustix::process::Signal;
+use serde_json::Value;
+
+use crate::tool::{Boxwright, Context, Running, eventually};
+
+const DOCKERFILE: &str = "FROM busybox\nARG WHO=you\nCOPY a.txt b.txt /\nRUN echo \"hello $WHO\" > /greeting\nRUN cat /a.txt > /c\n";
+
+/// What `why` says of the first step whose title has `part` in it.
+#[track_caller]
+fn because(boxwright: &Boxwright, part: &str) -> String {
+    let told = boxwright.ok(&["why", "^", part, "--format", "json"]);
+    let step: Value = serde_json::from_str(told.lines().next().unwrap()).unwrap();
+    step["because"].as_str().unwrap().to_owned()
+}
+
+/// The progress of a build that went well.
+#[track_caller]
+fn printed(build: Ran) -> String {
+    let text = build.stderr.clone();
+    build.ok();
+    text
+}
+
+fn context() -> Context {
+    Context::new(DOCKERFILE).file("a.txt", "a").file("b.txt", "b")
+}
+
+#[test]
+fn why_names_the_file_the_variable_and_the_line_that_changed() {
+    let (boxwright, context) = (Boxwright::with_busybox(), context());
+    boxwright.build(&context, &[]).ok();
+    assert_eq!(because(&boxwright, "RUN echo"), "runs: never built before");
+    let first: Value =
+        serde_json::from_str(&boxwright.ok(&["history", "inspect", "--format", "json"])).unwrap();
+    let first = first["Ref"].as_str().unwrap();
+
+    boxwright.build(&context, &[]).ok();
+    assert_eq!(because(&boxwright, "RUN cat"), format!("cached: nothing changed since build {first}"));
+
+    boxwright.build(&context, &["--build-arg", "WHO=me"]).ok();
+    assert_eq!(because(&boxwright, "RUN echo"), "runs: variable WHO was \"you\", is \"me\"");
+
+    context.write("b.txt", "other");
+    boxwright.build(&context, &[]).ok();
+    assert_eq!(because(&boxwright, "COPY"), "runs: b.txt changed");
+    assert_eq!(because(&boxwright, "RUN echo"), "runs: [2/4] COPY a.txt b.txt / changed");
+
+    context.write("Dockerfile", DOCKERFILE.replace("cat /a.txt", "cat /b.txt"));
+    boxwright.build(&context, &[]).ok();
+    assert_eq!(
+        because(&boxwright, "RUN cat"),
+        "runs: the command was \"cat /a.txt > /c\", is \"cat /b.txt > /c\""
+    );
+    assert!(because(&boxwright, "RUN echo").starts_with("cached: "));
+}
+
+#[test]
+fn why_tells_results_that_are_gone_from_those_that_were_not_wanted() {
+    let (boxwright, context) = (Boxwright::with_busybox(), context());
+    boxwright.build(&context, &[]).ok();
+    boxwright.ok(&["builder", "prune", "-af"]);
+    boxwright.build(&context, &[]).ok();
+    assert!(
+        because(&boxwright, "RUN echo").ends_with("was removed since"),
+        "{}",
+        because(&boxwright, "RUN echo")
+    );
+    boxwright.build(&context, &["--no-cache"]).ok();
+    assert_eq!(because(&boxwright, "RUN echo"), "runs: --no-cache");
+    boxwright.run(&["why", "^", "RUN nothing like it"]).says("has no step").fails_with(1);
+    boxwright.run(&["why", "0000"]).says("no record found").fails_with(1);
+}
+
+#[test]
+fn a_build_explains_each_step_as_it_comes() {
+    let (boxwright, context) = (Boxwright::with_busybox(), context());
+    boxwright.build(&context, &[]).ok();
+    context.write("a.txt", "other");
+    let told = printed(boxwright.build(&context, &["--explain"]));
+    let after = |step: &str| {
+        let number = told.lines().find(|line| line.contains(step)).unwrap().split(' ').next().unwrap();
+        told.lines().filter(|line| line.starts_with(&format!("{number} "))).nth(1).unwrap().to_owned()
+    };
+    assert!(after("COPY a.txt").ends_with(" runs: a.txt changed"), "{told}");
+    assert!(after("RUN echo").ends_with(" COPY a.txt b.txt / changed"), "{told}");
+    let again = printed(boxwright.build(&context, &["--explain"]));
+    assert!(again.contains("cached: nothing changed since build"), "{again}");
+}
+
+#[test]
+fn every_build_leaves_a_record_with_all_that_it_printed() {
+    let (boxwright, context) = (Boxwright::with_busybox(), context());
+    let printed = printed(boxwright.build(&context, &["-t", "named"]));
+    let image = boxwright.inspect("named")["Id"].as_str().unwrap().to_owned();
+    context.write("Dockerfile", "FROM busybox\nRUN echo about to fail && exit 3\n");
+    boxwright.build(&context, &["-q"]).fails_with(1);
+    context.write("Dockerfile", "FROM busybox\nNONSENSE\n");
+    boxwright.build(&context, &[]).fails_with(1);
+
+    let logs = |build: &str| boxwright.ok(&["history", "logs", build]);
+    assert_eq!(logs("^2"), printed);
+    assert!(logs("^1").contains("about to fail") && logs("^1").contains("ERROR: "), "{}", logs("^1"));
+    let inspect = |build: &str| -> Value {
+        serde_json::from_str(&boxwright.ok(&["history", "inspect", build, "--format", "json"])).unwrap()
+    };
+    let good = inspect("^2");
+    assert_eq!((&good["Status"], &good["Image"]), (&"completed".into(), &image.into()));
+    assert_eq!(good["Tags"][0], "docker.io/library/named:latest");
+    assert_eq!(good["NumTotalSteps"], 5);
+    for failed in [inspect("^1"), inspect("^")] {
+        assert_eq!(failed["Status"], "error");
+        assert!(!failed["Error"].as_str().unwrap().is_empty());
+    }
+    let listed = boxwright.ok(&["history", "ls"]);
+    assert_eq!(listed.lines().count(), 4, "{listed}");
+    assert!(
+        listed.starts_with("BUILD ID") && listed.contains("Completed") && listed.contains("Error"),
+        "{listed}"
+    );
+
+    boxwright.ok(&["history", "rm", good["Ref"].as_str().unwrap()]);
+    assert_eq!(boxwright.ok(&["buildx", "history", "ls"]).lines().count(), 3);
+    boxwright.ok(&["history", "rm", "--all"]);
+    assert_eq!(boxwright.ok(&["history", "ls"]).lines().count(), 1);
+    boxwright.run(&["why"]).says("no build is recorded").fails_with(1);
+    boxwright.run(&["history", "named"]).says("RUN").ok();
+}
+
+#[test]
+fn a_build_that_is_killed_is_told_as_such() {
+    let (boxwright, context) =
+        (Boxwright::with_busybox(), Context::new("FROM busybox\nRUN echo it runs && sleep 1000\n"));
+    let mut command = boxwright.command(&["build", context.path()]);
+    let mut build = Running::start(command.stderr(Stdio::null()));
+    let status = || boxwright.ok(&["history", "ls", "--format", "{{.Status}}"]);
+    eventually("the build is listed", || status() == "running\n");
+    eventually("its output is there", || boxwright.ok(&["history", "logs"]).contains("it runs"));
+    build.signal(Signal::KILL);
+    build.wait();
+    eventually("it is told as killed", || status() == "killed\n");
+}
+
+#[test]
+fn secrets_are_in_no_record() {
+    let (boxwright, context) = (
+        Boxwright::with_busybox(),
+        Context::new(
+            "FROM busybox\nRUN --mount=type=secret,id=s,env=TOKEN --mount=type=secret,id=s test -n \"$TOKEN\"\n",
+        ),
+    );
+    context.write("secret", "hunter2hunter2");
+    let secret = format!("id=s,src={}", context.join("secret").display());
+    boxwright.build(&context, &["--secret", &secret]).ok();
+    let db = std::fs::read(boxwright.store().join("db")).unwrap();
+    let wal = std::fs::read(boxwright.store().join("db-wal")).unwrap_or_default();
+    for bytes in [db, wal] {
+        assert!(!bytes.windows(14).any(|window| window == b"hunter2hunter2"));
+    }
+    boxwright.run(&["why", "--format", "json"]).says("TOKEN").ok();
+}
