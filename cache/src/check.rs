@@ -5,7 +5,7 @@ use std::fmt;
 use std::io::Read;
 
 use rayon::prelude::*;
-use rusqlite::params;
+use rusqlite::OptionalExtension as _;
 
 use crate::cancel::Cancel;
 use crate::digest::{DiffId, Digest};
@@ -198,9 +198,11 @@ impl Store {
         let dirs = self.write("repairing the store", |tx| {
             let mut dirs = Vec::new();
             for id in &broken.layers {
-                let dir: Option<String> =
-                    tx.query_row("SELECT dir FROM layers WHERE id = ?1", [id.0], |row| row.get(0))?;
-                dirs.extend(dir);
+                // One that was collected meanwhile is gone already.
+                let dir: Option<Option<String>> = tx
+                    .query_row("SELECT dir FROM layers WHERE id = ?1", [id.0], |row| row.get(0))
+                    .optional()?;
+                dirs.extend(dir.flatten());
                 tx.execute(
                     "UPDATE layers SET dir = NULL, dir_boot = NULL, bytes = NULL WHERE id = ?1",
                     [id.0],
@@ -211,7 +213,7 @@ impl Store {
             }
             for image in &broken.images {
                 tx.execute("DELETE FROM names WHERE image = ?1", [image.to_string()])?;
-                tx.execute("DELETE FROM images WHERE id = ?1", params![image.to_string()])?;
+                tx.execute("DELETE FROM images WHERE id = ?1", [image.to_string()])?;
             }
             forget_lost(tx, lease.name())?;
             Ok(dirs)

@@ -79,7 +79,7 @@ impl Store {
         let mut usage = Usage { mounts: self.cache_mounts()?, ..Usage::default() };
         let living = living(self)?;
         let db = self.db();
-        let read = || -> rusqlite::Result<()> {
+        let mut read = || -> rusqlite::Result<()> {
             let mut select = db.prepare("SELECT id, coalesce(bytes, 0) FROM layers")?;
             let mut rows = select.query([])?;
             while let Some(row) = rows.next()? {
@@ -98,7 +98,6 @@ impl Store {
             add_images(&db, &mut usage)?;
             add_records(&db, &mut usage)
         };
-        let mut read = read;
         read().map_err(Error::db("reading what is kept"))?;
         Ok(usage)
     }

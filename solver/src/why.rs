@@ -1,6 +1,8 @@
 //! Why a step ran, or did not: its key's field list beside that of the nearest step of earlier builds. Pure: the
 //! records come from whoever asks, and words for people are theirs.
 
+use std::collections::HashMap;
+
 use boxwright_cache::record::{CacheKey, FileChanges};
 use serde::Serialize;
 
@@ -113,10 +115,7 @@ pub fn explain(step: &PastStep, own: &[PastStep], earlier: &[PastStep]) -> Why {
         return Why::Cached { build: made.map(|past| past.build.clone()) };
     }
     if let Some(past) = same().find(|past| matches!(past.became, Became::Done(_))) {
-        let remade: Vec<String> = inputs(step, own)
-            .filter(|(_, input)| is_forced(input, own))
-            .map(|(_, input)| input.title.clone())
-            .collect();
+        let remade = remade_inputs(step, own);
         return match remade.is_empty() {
             true => Why::Evicted { build: past.build.clone() },
             false => Why::Inputs { steps: remade },
@@ -132,19 +131,36 @@ pub fn explain(step: &PastStep, own: &[PastStep], earlier: &[PastStep]) -> Why {
     }
 }
 
-/// The steps of its own build that a step reads, each with the field that names it.
-fn inputs<'a>(step: &'a PastStep, own: &'a [PastStep]) -> impl Iterator<Item = (&'a str, &'a PastStep)> {
-    let fields = step.fields.fields.iter();
-    fields.filter_map(|(name, value)| Some((name.as_str(), read(value, own)?)))
+/// The steps that a step reads and whose own keys say nothing of their results: they, or what they stand on, had to run.
+fn remade_inputs(step: &PastStep, own: &[PastStep]) -> Vec<String> {
+    let places: HashMap<CacheKey, usize> = own.iter().enumerate().map(|(i, step)| (step.key, i)).collect();
+    let inputs = |step: &PastStep| -> Vec<usize> {
+        step.fields.fields.iter().filter_map(|(_, value)| places.get(&as_key(value)?).copied()).collect()
+    };
+    // A build's steps stand behind those that they read.
+    let mut forced = vec![false; own.len()];
+    for (i, step) in own.iter().enumerate() {
+        forced[i] =
+            step.became == Became::Done(How::Forced) || inputs(step).into_iter().any(|input| forced[input]);
+    }
+    inputs(step).into_iter().filter(|input| forced[*input]).map(|input| own[input].title.clone()).collect()
 }
 
-/// Whether its own key says nothing of a step's result: it, or what it stands on, had to run.
-fn is_forced(step: &PastStep, own: &[PastStep]) -> bool {
-    step.became == Became::Done(How::Forced) || inputs(step, own).any(|(_, input)| is_forced(input, own))
+/// A field's value as the key of an input, if it can be one.
+fn as_key(value: &str) -> Option<CacheKey> {
+    if value.len() != 64 {
+        return None;
+    }
+    let mut key = [0; 32];
+    for (byte, digits) in key.iter_mut().zip(value.as_bytes().chunks(2)) {
+        *byte = u8::from_str_radix(std::str::from_utf8(digits).ok()?, 16).ok()?;
+    }
+    Some(CacheKey(key))
 }
 
 fn read<'a>(value: &str, own: &'a [PastStep]) -> Option<&'a PastStep> {
-    own.iter().find(|input| input.key.to_string() == value)
+    let key = as_key(value)?;
+    own.iter().find(|input| input.key == key)
 }
 
 /// The one of which most is equal, the newest of several: the same instruction, or another one in the same place.
@@ -312,7 +328,12 @@ mod tests {
         );
         let forced = PastStep { became: Became::Done(How::Forced), ..root.clone() };
         let steps = vec![forced.title.clone()];
-        assert_eq!(explain(&again, &[forced], &earlier), Why::Inputs { steps });
+        assert_eq!(explain(&again, std::slice::from_ref(&forced), &earlier), Why::Inputs { steps });
+        // Forced through a step that was not.
+        let next = run("new", RAN, "next", "[]", &again);
+        let steps = vec![again.title.clone()];
+        let old = [PastStep { build: "old".into(), ..next.clone() }];
+        assert_eq!(explain(&next, &[forced, again.clone()], &old), Why::Inputs { steps });
         let cached = PastStep { became: Became::Done(How::Cached), ..again.clone() };
         assert_eq!(
             explain(&cached, std::slice::from_ref(&root), &earlier),

@@ -12,8 +12,9 @@ use crate::error::{Error, Result};
 use crate::fs::walk::{Digested, Entry};
 use crate::store::Store;
 
-/// How many places are remembered.
+/// How many places are remembered, and how many bytes of lists: the latest.
 const KEPT: usize = 500;
+const KEPT_BYTES: usize = 64 << 20;
 /// How many names of each kind are given.
 const NAMED: usize = 10;
 /// The fastest that is worth it: names repeat each other.
@@ -83,8 +84,10 @@ impl Store {
                 "INSERT OR REPLACE INTO selections (place, content, files) VALUES (?1, ?2, ?3)",
             )?
             .execute(params![place.as_bytes(), digested.content.0, files])?;
-            tx.prepare_cached("DELETE FROM selections WHERE id <= (SELECT max(id) FROM selections) - ?1")?
-                .execute([KEPT])?;
+            let old = "DELETE FROM selections WHERE id IN (SELECT id FROM
+                       (SELECT id, row_number() OVER latest AS place, sum(length(files)) OVER latest AS bytes
+                        FROM selections WINDOW latest AS (ORDER BY id DESC)) WHERE place > ?1 OR bytes > ?2)";
+            tx.prepare_cached(old)?.execute([KEPT, KEPT_BYTES])?;
             Ok(before)
         })?;
         // A list that can't be read any more is none.

@@ -1,6 +1,7 @@
 //! `history ls`, `inspect`, `logs` and `rm`: builds of before.
 
 use boxwright_cache::record::{BuildRecord, Outcome};
+use boxwright_solver::why::Became;
 use serde_json::{Value, json};
 
 use super::Session;
@@ -167,8 +168,10 @@ fn name(build: &BuildRecord) -> String {
     context + &dockerfile + &target
 }
 
+/// Steps that a build did not get to are none of them.
 fn cached(steps: &[Explained]) -> usize {
-    steps.iter().filter(|step| step.became.is_some_and(|became| !became.ran())).count()
+    let spared = |became: Became| matches!(became, Became::Done(_)) && !became.ran();
+    steps.iter().filter(|step| step.became.is_some_and(spared)).count()
 }
 
 /// Docker's names where it has one.

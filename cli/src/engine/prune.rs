@@ -49,13 +49,15 @@ impl Engine {
         if !self.store.collection_is_due(LOOK_EVERY)? {
             return Ok(());
         }
+        self.store.collect(Forget { unused_for: Some(OLD), ..Forget::ALL })?;
         let disk =
             rustix::fs::fstatvfs(self.store.dir()).map_err(Error::io("looking at", self.store.path()))?;
         let (size, free) = (disk.f_blocks * disk.f_frsize, disk.f_bavail * disk.f_frsize);
         let used = self.store.usage()?.cache_bytes();
         let keep = limit(keep.unwrap_or(size / CACHE_PART), used, size, free);
-        self.store.collect(Forget { unused_for: Some(OLD), ..Forget::ALL })?;
-        self.store.collect(Forget { keep: Some(keep), ..Forget::ALL })?;
+        if used > keep {
+            self.store.collect(Forget { keep: Some(keep), ..Forget::ALL })?;
+        }
         Ok(())
     }
 

@@ -97,7 +97,7 @@ fn every_build_leaves_a_record_with_all_that_it_printed() {
     let (boxwright, context) = (Boxwright::with_busybox(), context());
     let printed = printed(boxwright.build(&context, &["-t", "named"]));
     let image = boxwright.inspect("named")["Id"].as_str().unwrap().to_owned();
-    context.write("Dockerfile", "FROM busybox\nRUN echo about to fail && exit 3\n");
+    context.write("Dockerfile", "FROM busybox\nRUN echo about to fail && exit 3\nRUN true\n");
     boxwright.build(&context, &["-q"]).fails_with(1);
     context.write("Dockerfile", "FROM busybox\nNONSENSE\n");
     boxwright.build(&context, &[]).fails_with(1);
@@ -112,6 +112,7 @@ fn every_build_leaves_a_record_with_all_that_it_printed() {
     assert_eq!((&good["Status"], &good["Image"]), (&"completed".into(), &image.into()));
     assert_eq!(good["Tags"][0], "docker.io/library/named:latest");
     assert_eq!(good["NumTotalSteps"], 5);
+    assert_eq!(inspect("^1")["NumCachedSteps"], 1, "the base; the last step was not reached");
     for failed in [inspect("^1"), inspect("^")] {
         assert_eq!(failed["Status"], "error");
         assert!(!failed["Error"].as_str().unwrap().is_empty());
