@@ -90,6 +90,10 @@ impl Lexer {
     /// # Errors
     /// As [`Lexer::word`].
     pub fn expand(&self, word: &str, variables: &(impl Variables + ?Sized)) -> Result<Expansion, String> {
+        let is_plain = |b: u8| !matches!(b, b'$' | b'\'' | b'"') && char::from(b) != self.escape;
+        if word.bytes().all(is_plain) {
+            return Ok(Expansion { text: word.to_owned(), ..Expansion::default() });
+        }
         self.run(word, variables).map(|(expansion, _)| expansion)
     }
 
