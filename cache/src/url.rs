@@ -139,6 +139,7 @@ fn download(store: &Store, file: UrlFile<'_>, mut reader: FileReader, cancel: &C
         snapshot: &snapshot,
         fields: &memory,
         took: std::time::Duration::ZERO,
+        origin: None,
     })?;
     Ok(Downloaded { digest, modified, snapshot })
 }

@@ -27,6 +27,7 @@ fn record(store: &Store, key: u8, snapshot: &Snapshot) {
         snapshot,
         fields: "{}",
         took: Duration::from_millis(5),
+        origin: None,
     };
     store.put_record(&record).unwrap();
 }

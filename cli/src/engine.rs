@@ -2,6 +2,7 @@
 
 mod base;
 mod build;
+mod caches;
 mod check;
 mod context;
 mod created;
@@ -32,6 +33,7 @@ use boxwright_executor::git::Git;
 use crate::error::Result;
 
 pub use build::{BuildRequest, Built, Output};
+pub use caches::{CacheFrom, CacheMode, CacheTo};
 pub use check::Checked;
 pub use context::{ContextSource, DockerfileSource};
 pub(crate) use context::{MAX_TEXT, no_context};

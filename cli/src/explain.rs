@@ -16,6 +16,7 @@ pub(crate) fn lines(why: &Why) -> Vec<String> {
         Why::CachedByContents => {
             vec!["cached: what it stands on was made again, and is what it was".to_owned()]
         }
+        Why::Imported { from } => vec![format!("cached: imported from {from}")],
         Why::Forced => vec!["runs: --no-cache".to_owned()],
         Why::Evicted { build } => vec![format!("runs: the result of build {build} was removed since")],
         Why::Inputs { steps } => vec![format!("runs: {} gave something else", listed(steps))],

@@ -35,9 +35,18 @@ pub enum VertexError {
     /// The definition names something that the environment does not have.
     #[error("{what} {name:?} is not part of this build")]
     Unknown { what: &'static str, name: String },
+    /// What another machine promised can't be had; such promises are forgotten by now.
+    #[error("{0}")]
+    Lost(CacheError),
 }
 
 impl SolveError {
+    /// Whether it is worth a second attempt, without other machines.
+    pub(crate) fn is_lost(&self) -> bool {
+        let lost = |error: &VertexError| matches!(error, VertexError::Lost(_));
+        matches!(self, SolveError::Vertices(failed) if failed.iter().any(|(_, error)| lost(error)))
+    }
+
     pub(crate) fn of(vertex: VertexId, error: VertexError) -> SolveError {
         SolveError::Vertices(vec![(vertex, error)])
     }

@@ -36,6 +36,12 @@ pub enum Event {
     Cached {
         vertex: VertexId,
         how: How,
+        /// The cache of another machine that had it.
+        origin: Option<String>,
+    },
+    /// What another machine promised can't be had: the build goes on without that.
+    Lost {
+        message: String,
     },
     /// Output of the step's process; whole, in order, not split at line ends.
     Log {

@@ -14,6 +14,7 @@ mod pin;
 mod plan;
 pub mod remote;
 mod schedule;
+mod slots;
 pub mod span;
 pub mod why;
 
@@ -25,6 +26,7 @@ use std::time::Duration;
 use boxwright_cache::digest::{ContentDigest, Digest};
 use boxwright_cache::oci::Platform;
 use boxwright_cache::record::CacheKey;
+use boxwright_cache::record::imported::Import;
 use boxwright_cache::snapshot::Snapshot;
 use boxwright_cache::{Cancel, Store};
 
@@ -44,13 +46,25 @@ pub struct Env<'a> {
     pub images: HashMap<Digest, Snapshot>,
     /// The directories behind local sources, by name.
     pub locals: HashMap<String, LocalContext>,
+    /// What other machines have of results.
+    pub imports: &'a [Import],
     /// How many vertices run at the same time, at least 1.
     pub jobs: usize,
     /// Look up by contents, and let an equal older result stand for a new one.
     pub cutoff: bool,
     pub allowed: Allowed,
     pub events: Events,
+    /// Who wants to have results as soon as they are there.
+    pub results: Option<std::sync::mpsc::Sender<SolvedVertex>>,
     pub cancel: Cancel,
+}
+
+/// A vertex that has its result.
+#[derive(Clone, Debug)]
+pub struct SolvedVertex {
+    pub vertex: VertexId,
+    pub snapshot: Snapshot,
+    pub took: Duration,
 }
 
 /// What a build may do beyond what every build may. Checked for whatever is solved, wherever it came from.
@@ -100,6 +114,8 @@ pub enum How {
     Free,
     /// Found by its definition.
     Cached,
+    /// Found by its definition or by the contents of its inputs, in the cache of another machine.
+    Imported,
     /// Found by the contents of its inputs, after one of them ran.
     CachedByContents,
     Ran,
@@ -141,8 +157,49 @@ pub fn solve(definition: &Definition, outputs: &[VertexId], env: &Env<'_>) -> Re
     let _ = env.events.send(Event::Planned { vertices: needed.clone() });
     check_allowed(definition, &needed, env.allowed)?;
     let pins = pin::pin(definition, &needed, env)?;
-    let plan = plan::plan(definition, &needed, outputs, &pins, env)?;
-    schedule::run(definition, outputs, pins, plan, env)
+    let plan = plan::plan(definition, &needed, outputs, &pins, env.imports, env)?;
+    let solved = schedule::run(definition, outputs, &pins, plan, env).and_then(|solved| {
+        hold(outputs, &solved, env)?;
+        Ok(solved)
+    });
+    match solved {
+        // Then this machine does without others.
+        Err(error) if error.is_lost() => {
+            let _ = env.events.send(Event::Planned { vertices: needed.clone() });
+            let plan = plan::plan(definition, &needed, outputs, &pins, &[], env)?;
+            schedule::run(definition, outputs, &pins, plan, env)
+        }
+        solved => solved,
+    }
+}
+
+/// Brings the layers of outputs here that only a cache of another machine has: it may be gone tomorrow.
+fn hold(outputs: &[VertexId], solved: &Solved, env: &Env<'_>) -> Result<(), SolveError> {
+    for output in outputs {
+        let Some(snapshot) = &solved.results[output].snapshot else { continue };
+        for layer in snapshot.layers() {
+            if env.imports.iter().any(|import| import.alone_has(layer).unwrap_or(false))
+                && let Err(error) = layer.dir(&env.cancel)
+            {
+                let error = lost(error, env);
+                let _ = env.events.send(Event::Lost { message: error.to_string() });
+                return Err(SolveError::of(*output, error));
+            }
+        }
+    }
+    Ok(())
+}
+
+/// What it means that a layer could not be had: if other machines promised results, these are forgotten.
+fn lost(error: boxwright_cache::Error, env: &Env<'_>) -> VertexError {
+    if matches!(error, boxwright_cache::Error::Cancelled) {
+        return error.into();
+    }
+    match env.store.forget_imports() {
+        Ok(0) => error.into(),
+        Ok(_) => VertexError::Lost(error),
+        Err(error) => error.into(),
+    }
 }
 
 fn check_allowed(definition: &Definition, needed: &[VertexId], allowed: Allowed) -> Result<(), SolveError> {

@@ -5,6 +5,7 @@ use std::collections::HashMap;
 use std::time::Duration;
 
 use boxwright_cache::Store;
+use boxwright_cache::record::imported::Import;
 use boxwright_cache::record::{CacheKey, local::Lookup};
 use boxwright_cache::snapshot::Snapshot;
 
@@ -24,6 +25,8 @@ pub(crate) struct Plan {
     /// For each vertex, whether it stands on one that must run whatever is recorded: then its own definition says
     /// nothing of its result, only the contents of its inputs do.
     pub(crate) unsure: Vec<bool>,
+    /// Whether other machines are asked.
+    pub(crate) imports: bool,
 }
 
 #[derive(Clone, Debug)]
@@ -33,6 +36,8 @@ pub(crate) enum Fate {
     Cached {
         snapshot: Snapshot,
         took: Duration,
+        /// The cache of another machine that has it, if this one had not.
+        origin: Option<String>,
     },
     Run,
     /// Only cached vertices need it.
@@ -60,6 +65,7 @@ pub(crate) fn plan(
     needed: &[VertexId],
     outputs: &[VertexId],
     pins: &Pins,
+    imports: &[Import],
     env: &Env<'_>,
 ) -> Result<Plan, SolveError> {
     let keys = definition_keys(definition, needed, pins);
@@ -79,7 +85,7 @@ pub(crate) fn plan(
             fate.insert(id, Fate::Given);
             continue;
         }
-        let found = if unsure[id.index()] { None } else { look_up(env.store, keys[&id].1)? };
+        let found = if unsure[id.index()] { None } else { look_up(env.store, imports, &keys[&id])? };
         if found.is_none() {
             for input in vertex.op.inputs() {
                 wanted[input.index()] = true;
@@ -87,7 +93,7 @@ pub(crate) fn plan(
         }
         fate.insert(id, found.unwrap_or(Fate::Run));
     }
-    Ok(Plan { needed: needed.to_vec(), keys, fate, unsure })
+    Ok(Plan { needed: needed.to_vec(), keys, fate, unsure, imports: !imports.is_empty() })
 }
 
 fn unsure(definition: &Definition) -> Vec<bool> {
@@ -99,9 +105,20 @@ fn unsure(definition: &Definition) -> Vec<bool> {
     unsure
 }
 
-pub(crate) fn look_up(store: &Store, key: CacheKey) -> Result<Option<Fate>, boxwright_cache::Error> {
-    let record = store.record(Lookup::Definition(key))?;
-    Ok(record.map(|r| Fate::Cached { snapshot: r.snapshot, took: r.took }))
+fn look_up(
+    store: &Store,
+    imports: &[Import],
+    (fields, key): &(KeyFields, CacheKey),
+) -> Result<Option<Fate>, boxwright_cache::Error> {
+    let lookup = Lookup::Definition(*key);
+    if let Some(found) = store.record(lookup)? {
+        return Ok(Some(Fate::Cached { snapshot: found.snapshot, took: found.took, origin: None }));
+    }
+    if imports.is_empty() {
+        return Ok(None);
+    }
+    let found = store.import_record(imports, lookup, *key, &fields.to_json())?;
+    Ok(found.map(|found| Fate::Cached { snapshot: found.snapshot, took: found.took, origin: found.origin }))
 }
 
 fn definition_keys(

@@ -3,15 +3,15 @@
 
 use std::collections::HashMap;
 use std::sync::mpsc::{Receiver, Sender, channel};
-use std::sync::{Condvar, Mutex};
 use std::thread::{Scope, scope};
 use std::time::{Duration, Instant, SystemTime};
 
 use boxwright_cache::Cancel;
 use boxwright_cache::digest::ContentDigest;
+use boxwright_cache::image::fetch_layers;
 use boxwright_cache::record::local::Lookup;
 use boxwright_cache::record::{CacheKey, NewRecord};
-use boxwright_cache::snapshot::Snapshot;
+use boxwright_cache::snapshot::{Layer, Snapshot};
 
 use crate::error::{SolveError, VertexError};
 use crate::event::Event;
@@ -20,7 +20,8 @@ use crate::key::{InputKey, KeyFields, Purpose};
 use crate::ops;
 use crate::pin::{Pin, Pins};
 use crate::plan::{Fate, Plan};
-use crate::{Env, How, Solved, VertexResult};
+use crate::slots::Slots;
+use crate::{Env, How, Solved, SolvedVertex, VertexResult};
 
 /// All that a thread ever tells the loop.
 #[derive(Debug)]
@@ -33,6 +34,8 @@ struct Outcome {
     snapshot: Snapshot,
     how: How,
     took: Duration,
+    /// The cache of another machine that had it.
+    origin: Option<String>,
 }
 
 /// What an op may read: the result of each of its inputs.
@@ -62,17 +65,19 @@ struct Loop<'a, 'env> {
 pub(crate) fn run(
     definition: &Definition,
     outputs: &[VertexId],
-    pins: Pins,
+    pins: &Pins,
     plan: Plan,
     env: &Env<'_>,
 ) -> Result<Solved, SolveError> {
     let cancel = env.cancel.child()?;
-    let slots = Slots::new(env.jobs.max(1));
+    let running: Vec<VertexId> =
+        plan.needed.iter().copied().filter(|id| matches!(plan.fate[id], Fate::Run)).collect();
+    let slots = Slots::new(env.jobs.max(1), definition, &running, env.store)?;
     let mut this = Loop {
         definition,
         env,
         plan: &plan,
-        pins: &pins,
+        pins,
         cancel: &cancel,
         slots: &slots,
         results: HashMap::new(),
@@ -130,10 +135,11 @@ impl<'a> Loop<'a, '_> {
                     self.solved.results.insert(id, result(snapshot, How::Free, Duration::ZERO));
                     self.announce_free(id);
                 }
-                Fate::Cached { snapshot, took } => {
+                Fate::Cached { snapshot, took, origin } => {
+                    let how = if origin.is_some() { How::Imported } else { How::Cached };
                     self.results.insert(id, Input::Snapshot(snapshot.clone()));
-                    self.solved.results.insert(id, result(Some(snapshot.clone()), How::Cached, *took));
-                    let _ = self.env.events.send(Event::Cached { vertex: id, how: How::Cached });
+                    self.solved.results.insert(id, result(Some(snapshot.clone()), how, *took));
+                    let _ = self.env.events.send(Event::Cached { vertex: id, how, origin: origin.clone() });
                 }
                 Fate::Unneeded => {
                     self.solved.results.insert(id, result(None, How::Free, Duration::ZERO));
@@ -169,7 +175,7 @@ impl<'a> Loop<'a, '_> {
             op => matches!(op, Op::Source(SourceOp::Local(_))),
         };
         if !told {
-            let _ = self.env.events.send(Event::Cached { vertex: id, how: How::Free });
+            let _ = self.env.events.send(Event::Cached { vertex: id, how: How::Free, origin: None });
         }
     }
 
@@ -207,10 +213,10 @@ impl<'a> Loop<'a, '_> {
     where
         'a: 'scope,
     {
-        for &id in &self.plan.needed {
-            if self.missing.get(&id) != Some(&0) {
-                continue;
-            }
+        let mut ready: Vec<VertexId> =
+            self.missing.iter().filter(|(_, missing)| **missing == 0).map(|(id, _)| *id).collect();
+        ready.sort_unstable_by_key(|id| (std::cmp::Reverse(self.slots.way(*id)), *id));
+        for id in ready {
             self.missing.remove(&id);
             self.running += 1;
             let task = self.task(id);
@@ -234,6 +240,7 @@ impl<'a> Loop<'a, '_> {
             pin: self.pins.of.get(&id),
             no_cache: self.definition.vertex(id).about.no_cache,
             unsure: self.plan.unsure[id.index()],
+            imports: self.plan.imports,
             definition: self.definition,
             fields: &self.plan.keys[&id].0,
             key: self.plan.keys[&id].1,
@@ -246,10 +253,16 @@ impl<'a> Loop<'a, '_> {
 
     fn finish(&mut self, vertex: VertexId, outcome: Outcome) {
         let event = match outcome.how {
-            how @ (How::Cached | How::CachedByContents) => Event::Cached { vertex, how },
+            how @ (How::Cached | How::CachedByContents | How::Imported) => {
+                Event::Cached { vertex, how, origin: outcome.origin }
+            }
             how => Event::Finished { vertex, took: outcome.took, how },
         };
         let _ = self.env.events.send(event);
+        if let Some(results) = &self.env.results {
+            let (snapshot, took) = (outcome.snapshot.clone(), outcome.took);
+            let _ = results.send(SolvedVertex { vertex, snapshot, took });
+        }
         self.results.insert(vertex, Input::Snapshot(outcome.snapshot.clone()));
         let result = VertexResult {
             snapshot: Some(outcome.snapshot),
@@ -273,7 +286,9 @@ impl<'a> Loop<'a, '_> {
         }
         self.cancel.raise();
         let message = error.to_string();
-        let _ = self.env.events.send(Event::Failed { vertex, took, message });
+        let lost = matches!(error, VertexError::Lost(_));
+        let event = if lost { Event::Lost { message } } else { Event::Failed { vertex, took, message } };
+        let _ = self.env.events.send(event);
         self.failed.get_or_insert(SolveError::of(vertex, error));
     }
 }
@@ -287,6 +302,8 @@ struct Task<'a> {
     no_cache: bool,
     /// See [`Plan::unsure`].
     unsure: bool,
+    /// Whether other machines are asked.
+    imports: bool,
     definition: &'a Definition,
     fields: &'a KeyFields,
     key: CacheKey,
@@ -307,13 +324,27 @@ impl Task<'_> {
         if !self.unsure
             && let Some(found) = self.env.store.record(Lookup::Definition(self.key))?
         {
-            return Ok(Outcome { snapshot: found.snapshot, how: How::Cached, took: found.took });
+            return Ok(Outcome {
+                snapshot: found.snapshot,
+                how: How::Cached,
+                took: found.took,
+                origin: None,
+            });
         }
         if let (true, Some(key)) = (self.env.cutoff, content_key)
             && let Some(found) = self.env.store.record(Lookup::Contents(key))?
         {
             self.record(content_key, &found.snapshot, found.took)?;
-            return Ok(Outcome { snapshot: found.snapshot, how: How::CachedByContents, took: found.took });
+            let how = How::CachedByContents;
+            return Ok(Outcome { snapshot: found.snapshot, how, took: found.took, origin: None });
+        }
+        if let (true, true, Some(key)) = (self.imports, self.env.cutoff, content_key) {
+            let fields = self.fields.to_json();
+            let lookup = Lookup::Contents(key);
+            if let Some(found) = self.env.store.import_record(self.env.imports, lookup, self.key, &fields)? {
+                let (snapshot, how) = (found.snapshot, How::Imported);
+                return Ok(Outcome { snapshot, how, took: found.took, origin: found.origin });
+            }
         }
         self.execute(content_key)
     }
@@ -347,8 +378,9 @@ impl Task<'_> {
             Op::Exec(exec) => ops::exec::caches(exec, &self.inputs, self.no_cache, self.env, self.cancel)?,
             _ => ops::exec::Caches::default(),
         };
-        let _slot = self.slots.take();
+        let _slot = self.slots.take(self.id);
         self.cancel.check()?;
+        self.bring_inputs()?;
         let (at, started) = (SystemTime::now(), Instant::now());
         let _ = self.env.events.send(Event::Started { vertex: self.id, at });
         let mut snapshot = match self.op {
@@ -370,7 +402,27 @@ impl Task<'_> {
             }
         }
         self.record(content_key, &snapshot, took)?;
-        Ok(Outcome { snapshot, how, took })
+        Ok(Outcome { snapshot, how, took, origin: None })
+    }
+
+    /// Fetches and unpacks the layers that the op reads. A merge reads none.
+    fn bring_inputs(&self) -> Result<(), VertexError> {
+        if matches!(self.op, Op::Merge(_)) {
+            return Ok(());
+        }
+        let mut absent: Vec<Layer> = Vec::new();
+        for input in self.inputs.values() {
+            let Input::Snapshot(snapshot) = input else { continue };
+            for layer in snapshot.layers() {
+                if !layer.is_here()? {
+                    absent.push(layer.clone());
+                }
+            }
+        }
+        match fetch_layers(&absent, &|_| {}, self.cancel) {
+            Ok(()) => Ok(()),
+            Err(error) => Err(crate::lost(error, self.env)),
+        }
     }
 
     fn fetch(&self, source: &SourceOp) -> Result<Snapshot, VertexError> {
@@ -390,35 +442,8 @@ impl Task<'_> {
         took: Duration,
     ) -> Result<(), VertexError> {
         let fields = self.fields.to_json();
-        let record = NewRecord { definition: self.key, content_key, snapshot, fields: &fields, took };
+        let record =
+            NewRecord { definition: self.key, content_key, snapshot, fields: &fields, took, origin: None };
         Ok(self.env.store.put_record(&record)?)
-    }
-}
-
-/// How many vertices run at once.
-struct Slots {
-    free: Mutex<usize>,
-    freed: Condvar,
-}
-
-struct Slot<'a>(&'a Slots);
-
-impl Slots {
-    fn new(count: usize) -> Slots {
-        Slots { free: Mutex::new(count), freed: Condvar::new() }
-    }
-
-    fn take(&self) -> Slot<'_> {
-        let free = self.free.lock().unwrap_or_else(|e| e.into_inner());
-        let mut free = self.freed.wait_while(free, |free| *free == 0).unwrap_or_else(|e| e.into_inner());
-        *free -= 1;
-        Slot(self)
-    }
-}
-
-impl Drop for Slot<'_> {
-    fn drop(&mut self) {
-        *self.0.free.lock().unwrap_or_else(|e| e.into_inner()) += 1;
-        self.0.freed.notify_one();
     }
 }

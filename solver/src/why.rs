@@ -21,6 +21,8 @@ pub struct PastStep {
     pub became: Became,
     /// Of a directory of the host: what differed from the build before.
     pub files: Option<FileChanges>,
+    /// The cache of another machine that had it.
+    pub origin: Option<String>,
 }
 
 /// What became of a step.
@@ -34,9 +36,10 @@ pub enum Became {
 }
 
 impl Became {
-    const ALL: [(Became, &str); 9] = [
+    const ALL: [(Became, &str); 10] = [
         (Became::Done(How::Free), "given"),
         (Became::Done(How::Cached), "cached"),
+        (Became::Done(How::Imported), "imported"),
         (Became::Done(How::CachedByContents), "cached by contents"),
         (Became::Done(How::Ran), "ran"),
         (Became::Done(How::Forced), "forced"),
@@ -72,6 +75,8 @@ pub enum Why {
     Given,
     /// Everything was as in this build, if that is still known.
     Cached { build: Option<String> },
+    /// It was in this cache of another machine.
+    Imported { from: String },
     /// Steps before it ran, and what it reads of them is what it was.
     CachedByContents,
     /// Its instruction may not be cached in this build: `--no-cache`.
@@ -107,6 +112,9 @@ pub fn explain(step: &PastStep, own: &[PastStep], earlier: &[PastStep]) -> Why {
         Became::Done(How::Free) => return Why::Given,
         Became::Done(How::CachedByContents) => return Why::CachedByContents,
         Became::Done(How::Forced) => return Why::Forced,
+        Became::Done(How::Imported) => {
+            return Why::Imported { from: step.origin.clone().unwrap_or_default() };
+        }
         _ => {}
     }
     let same = || earlier.iter().filter(|past| past.key == step.key);
@@ -183,7 +191,7 @@ fn nearest<'a>(step: &PastStep, earlier: &'a [PastStep]) -> Option<&'a PastStep>
 }
 
 /// A title without the stage and number before it.
-fn text(title: &str) -> &str {
+pub(crate) fn text(title: &str) -> &str {
     title.strip_prefix('[').and_then(|rest| rest.split_once("] ")).map_or(title, |(_, text)| text)
 }
 
@@ -246,7 +254,7 @@ mod tests {
             fields.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect();
         let fields = KeyFields { kind: kind.into(), fields };
         let key = fields.key(crate::key::Purpose::Definition);
-        PastStep { build: build.into(), title: title.into(), key, fields, became, files: None }
+        PastStep { build: build.into(), title: title.into(), key, fields, became, files: None, origin: None }
     }
 
     fn run(build: &str, became: Became, args: &str, env: &str, root: &PastStep) -> PastStep {

@@ -162,6 +162,8 @@ impl Bench {
             remote: &Elsewhere { store: &store, now: &self.now, asked: &self.asked },
             images: HashMap::new(),
             locals: HashMap::new(),
+            imports: &[],
+            results: None,
             jobs: 2,
             cutoff: true,
             allowed: boxwright_solver::Allowed::default(),

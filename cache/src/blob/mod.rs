@@ -5,10 +5,14 @@ pub mod layout;
 pub mod local;
 
 use std::io::Read;
+use std::path::Path;
 
 use crate::cancel::Cancel;
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::oci::Descriptor;
+
+/// What the name of a repository begins with that is an OCI layout directory of this machine.
+pub(crate) const LAYOUT: &str = "oci-layout://";
 
 /// Fetches blobs from repositories (`docker.io/library/busybox`).
 pub trait BlobFetch: Send + Sync + std::fmt::Debug {
@@ -18,4 +22,24 @@ pub trait BlobFetch: Send + Sync + std::fmt::Debug {
     /// # Errors
     /// When the repository can't be reached or does not have it.
     fn fetch(&self, repository: &str, blob: &Descriptor, cancel: &Cancel) -> Result<Box<dyn Read + Send>>;
+}
+
+/// The blob of a repository in a registry, or of a layout directory: the latter's bytes are for the reader to verify.
+///
+/// # Errors
+/// When the repository can't be reached or does not have it.
+pub(crate) fn fetch(
+    remote: Option<&dyn BlobFetch>,
+    repository: &str,
+    blob: &Descriptor,
+    cancel: &Cancel,
+) -> Result<Box<dyn Read + Send>> {
+    let missing = || Error::NotFound { what: "blob", name: format!("{} in {repository}", blob.digest) };
+    match repository.strip_prefix(LAYOUT) {
+        Some(dir) => {
+            let file = layout::Layout::open(Path::new(dir))?.open_blob(&blob.digest)?.ok_or_else(missing)?;
+            Ok(Box::new(file.take(blob.size)))
+        }
+        None => remote.ok_or_else(missing)?.fetch(repository, blob, cancel),
+    }
 }

@@ -9,7 +9,6 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 
 use super::assemble::{as_oci, manifest_bytes};
 use super::resolve::Sources;
-use crate::blob::BlobFetch as _;
 use crate::cancel::Cancel;
 use crate::digest::{Algorithm, Digest};
 use crate::error::{Error, Result};
@@ -146,29 +145,33 @@ fn push_layer(
     let diff_id = layer.diff_id().0;
     tell(PushEvent::Preparing { layer: diff_id });
     let form = pushable(store, layer, wanted, cancel)?;
-    let blob = &form.descriptor;
-    let mut open = || -> Result<Box<dyn Read + Send>> {
-        if let Some(file) = store.open_blob(&blob.digest)? {
-            return Ok(Box::new(file));
-        }
-        // Only in another repository so far: it passes through without being kept.
-        let repository = form
-            .repository
-            .as_ref()
-            .ok_or_else(|| Error::NotFound { what: "blob in the store", name: blob.digest.to_string() })?;
-        client.fetch(repository, blob, cancel)
-    };
-    let sent = client.push_blob(reference, blob, &mut open, cancel)?;
+    let sent = client.push_blob(reference, &form.descriptor, &mut || open(sources, &form, cancel), cancel)?;
     tell(if sent {
-        PushEvent::Done { layer: diff_id, size: blob.size }
+        PushEvent::Done { layer: diff_id, size: form.descriptor.size }
     } else {
         PushEvent::Present { layer: diff_id }
     });
     Ok(form)
 }
 
+/// The bytes of a blob. One that is only in another repository so far passes through without being kept.
+pub(crate) fn open(sources: Sources<'_>, form: &LayerBlob, cancel: &Cancel) -> Result<Box<dyn Read + Send>> {
+    let Sources { store, client } = sources;
+    let blob = &form.descriptor;
+    if let Some(file) = store.open_blob(&blob.digest)? {
+        return Ok(Box::new(file));
+    }
+    let missing = || Error::NotFound { what: "blob in the store", name: blob.digest.to_string() };
+    crate::blob::fetch(Some(client), form.repository.as_ref().ok_or_else(missing)?, blob, cancel)
+}
+
 /// A compressed form of the layer: the one that the manifest names if there is one, else any, else a new one.
-fn pushable(store: &Store, layer: &Layer, wanted: &BTreeSet<Digest>, cancel: &Cancel) -> Result<LayerBlob> {
+pub(crate) fn pushable(
+    store: &Store,
+    layer: &Layer,
+    wanted: &BTreeSet<Digest>,
+    cancel: &Cancel,
+) -> Result<LayerBlob> {
     let mut blobs = layer.blobs()?;
     blobs.sort_by_key(|b| !wanted.contains(&b.descriptor.digest));
     for blob in blobs {

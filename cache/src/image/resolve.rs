@@ -164,7 +164,7 @@ fn kept_name(reference: &Reference) -> Reference {
 }
 
 /// The manifest for the platform, through as many indexes as there may be.
-fn manifest_for(
+pub(crate) fn manifest_for(
     client: &Client,
     reference: &Reference,
     mut fetched: Fetched,

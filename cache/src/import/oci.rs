@@ -7,7 +7,7 @@ use std::sync::Arc;
 use super::Wanted;
 use super::adopt::Part;
 use super::archive::{Archive, read_document, spool};
-use crate::blob::layout::Layout;
+use crate::blob::layout::{Layout, REF_NAME};
 use crate::blob::local::SealedBlob;
 use crate::cancel::Cancel;
 use crate::digest::Digest;
@@ -18,8 +18,6 @@ use crate::oci::manifest::MAX_DOCUMENT;
 use crate::oci::{Descriptor, Document, Index, Manifest, Platform, Reference};
 use crate::store::Store;
 
-/// The tag alone, or a whole name (OCI image-spec, "Pre-Defined Annotation Keys").
-const REF_NAME: &str = "org.opencontainers.image.ref.name";
 /// The whole name, as containerd and docker write it.
 const IMAGE_NAME: &str = "io.containerd.image.name";
 /// Marks what is about an image and no image itself.

@@ -87,6 +87,8 @@ pub struct BuildStep {
     pub took: Duration,
     /// Which files of the host differ from what was there before (JSON).
     pub files: Option<String>,
+    /// The cache of another machine that its result came from.
+    pub origin: Option<String>,
 }
 
 impl BuildLog {
@@ -149,14 +151,23 @@ impl Store {
                 .execute(params![id, outcome.as_str(), error, micros(took)])?;
             let mut key = tx.prepare_cached("INSERT OR IGNORE INTO keys (key, fields) VALUES (?1, ?2)")?;
             let mut insert = tx.prepare_cached(
-                "INSERT INTO build_steps (build, position, key, title, line, how, took_us, files)
-                 VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8)",
+                "INSERT INTO build_steps (build, position, key, title, line, how, took_us, files, origin)
+                 VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9)",
             )?;
             for (position, step) in steps.iter().enumerate() {
                 key.execute(params![step.key.0, step.fields])?;
                 let (line, took) = (step.line, micros(step.took));
-                let values = params![id, position, step.key.0, step.title, line, step.how, took, step.files];
-                insert.execute(values)?;
+                insert.execute(params![
+                    id,
+                    position,
+                    step.key.0,
+                    step.title,
+                    line,
+                    step.how,
+                    took,
+                    step.files,
+                    step.origin
+                ])?;
             }
             forget_oldest(tx)
         })?;
@@ -216,7 +227,7 @@ impl Store {
         let before = build.map_or(i64::MAX, |build| build.id);
         let mut select = db.prepare_cached(&sql).map_err(Error::db(doing))?;
         let rows = select
-            .query_map(params![before, builds], |row| Ok((row.get(7)?, step(row)?)))
+            .query_map(params![before, builds], |row| Ok((row.get(8)?, step(row)?)))
             .map_err(Error::db(doing))?;
         rows.collect::<Result<_, _>>().map_err(Error::db(doing))
     }
@@ -233,6 +244,21 @@ impl Store {
             .map_err(Error::db(doing))?;
         let rows =
             select.query_map([], |row| Ok((CacheKey(row.get(0)?), row.get(1)?))).map_err(Error::db(doing))?;
+        rows.collect::<Result<_, _>>().map_err(Error::db(doing))
+    }
+
+    /// How long steps took when they ran last, by title.
+    ///
+    /// # Errors
+    /// When the store can't be read.
+    pub fn step_times(&self) -> Result<HashMap<String, Duration>> {
+        let doing = "reading the times of steps";
+        let db = self.db();
+        let sql = "SELECT title, took_us FROM build_steps WHERE took_us > 0 ORDER BY build";
+        let mut select = db.prepare_cached(sql).map_err(Error::db(doing))?;
+        let rows = select
+            .query_map([], |row| Ok((row.get(0)?, Duration::from_micros(row.get(1)?))))
+            .map_err(Error::db(doing))?;
         rows.collect::<Result<_, _>>().map_err(Error::db(doing))
     }
 
@@ -350,7 +376,7 @@ fn record(row: &Row<'_>) -> rusqlite::Result<BuildRecord> {
     })
 }
 
-const STEP: &str = "key, fields, title, line, how, took_us, files";
+const STEP: &str = "key, fields, title, line, how, took_us, files, origin";
 
 fn step(row: &Row<'_>) -> rusqlite::Result<BuildStep> {
     Ok(BuildStep {
@@ -361,6 +387,7 @@ fn step(row: &Row<'_>) -> rusqlite::Result<BuildStep> {
         how: row.get(4)?,
         took: Duration::from_micros(row.get(5)?),
         files: row.get(6)?,
+        origin: row.get(7)?,
     })
 }
 
@@ -377,7 +404,7 @@ mod tests {
     fn step(key: u8, title: &str) -> BuildStep {
         let (how, took) = ("ran".to_owned(), Duration::from_micros(7));
         let (key, fields, title) = (CacheKey([key; 32]), format!("[{key}]"), title.to_owned());
-        BuildStep { key, fields, title, line: Some(3), how, took, files: None }
+        BuildStep { key, fields, title, line: Some(3), how, took, files: None, origin: None }
     }
 
     fn done(store: &Store, steps: &[BuildStep]) -> String {

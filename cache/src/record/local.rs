@@ -32,9 +32,15 @@ impl fmt::Debug for CacheKey {
 /// A vertex' earlier result; its layers are leased.
 #[derive(Clone, Debug)]
 pub struct Record {
+    pub content_key: Option<CacheKey>,
     pub snapshot: Snapshot,
     pub took: Duration,
+    /// The cache of another machine that it came from.
+    pub origin: Option<String>,
 }
+
+/// Its id, content, time, origin and content key.
+type Row = (i64, Option<[u8; 32]>, u64, Option<String>, Option<[u8; 32]>);
 
 /// What to remember of a vertex that ran.
 #[derive(Debug)]
@@ -45,6 +51,8 @@ pub struct NewRecord<'a> {
     /// The key's field list as JSON. Secrets never enter it.
     pub fields: &'a str,
     pub took: Duration,
+    /// The cache of another machine that it comes from.
+    pub origin: Option<&'a str>,
 }
 
 /// By what a record is looked up.
@@ -70,15 +78,17 @@ impl Store {
             Lookup::Result(content) => ("content", "ASC", content.0),
         };
         let sql = format!(
-            "SELECT id, content, took_us FROM records WHERE {column} = ?1 ORDER BY id {order} LIMIT 1"
+            "SELECT id, content, took_us, origin, content_key FROM records WHERE {column} = ?1 ORDER BY id {order} LIMIT 1"
         );
         let doing = "looking up a build record";
-        let found: Option<(i64, Option<[u8; 32]>, u64)> = self
+        let found: Option<Row> = self
             .db()
             .prepare_cached(&sql)
-            .and_then(|mut s| s.query_row([key], |r| Ok((r.get(0)?, r.get(1)?, r.get(2)?))).optional())
+            .and_then(|mut s| {
+                s.query_row([key], |r| Ok((r.get(0)?, r.get(1)?, r.get(2)?, r.get(3)?, r.get(4)?))).optional()
+            })
             .map_err(Error::db(doing))?;
-        let Some((id, content, took)) = found else { return Ok(None) };
+        let Some((id, content, took, origin, content_key)) = found else { return Ok(None) };
         let lease = self.lease()?;
         let layers = self.write(doing, |tx| {
             let mut select =
@@ -96,8 +106,10 @@ impl Store {
             self.leased(tx, &lease, &ids)
         })?;
         Ok(layers.map(|layers| Record {
+            content_key: content_key.map(CacheKey),
             snapshot: Snapshot::recorded(layers, content.map(ContentDigest)),
             took: Duration::from_micros(took),
+            origin,
         }))
     }
 
@@ -112,8 +124,8 @@ impl Store {
             tx.prepare_cached("INSERT OR REPLACE INTO keys (key, fields) VALUES (?1, ?2)")?
                 .execute(params![record.definition.0, record.fields])?;
             tx.prepare_cached(
-                "INSERT INTO records (definition, content_key, content, took_us, created, used, boot)
-                 VALUES (?1, ?2, ?3, ?4, ?5, ?5, ?6)",
+                "INSERT INTO records (definition, content_key, content, took_us, created, used, origin, boot)
+                 VALUES (?1, ?2, ?3, ?4, ?5, ?5, ?6, ?7)",
             )?
             .execute(params![
                 record.definition.0,
@@ -121,6 +133,7 @@ impl Store {
                 record.snapshot.content().map(|c| c.0),
                 took,
                 now(),
+                record.origin,
                 self.boot()
             ])?;
             let id = tx.last_insert_rowid();
@@ -130,6 +143,20 @@ impl Store {
                 insert.execute(params![id, position, layer.id().0])?;
             }
             Ok(())
+        })
+    }
+
+    /// Forgets results that came from other machines and whose layers are not all here. Says how many.
+    ///
+    /// # Errors
+    /// When the store can't be written.
+    pub fn forget_imports(&self) -> Result<usize> {
+        self.write("forgetting results of other machines", |tx| {
+            tx.execute(
+                "DELETE FROM records WHERE origin IS NOT NULL AND id IN
+                 (SELECT record FROM record_layers JOIN layers ON layer = layers.id WHERE dir IS NULL)",
+                [],
+            )
         })
     }
 

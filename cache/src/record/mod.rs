@@ -1,9 +1,12 @@
 //! What the store remembers besides files: the results of vertices, images and their names.
 
 pub mod builds;
+pub mod exported;
 pub mod files;
 pub mod images;
+pub mod imported;
 pub mod local;
+pub mod remote;
 pub mod selections;
 
 pub use builds::{BuildLog, BuildRecord, BuildStep, NewBuild, Outcome};

@@ -109,9 +109,9 @@ fn from_repository(
 ) -> Result<Applied> {
     let store = layer.store();
     let missing = || Error::NotFound { what: "layer", name: layer.diff_id().to_string() };
-    let remote = store.remote().ok_or_else(missing)?;
     let repository = blob.repository.as_ref().ok_or_else(missing)?;
-    let reader = remote.fetch(repository, &blob.descriptor, cancel)?;
+    let remote = store.remote().map(|remote| &**remote);
+    let reader = crate::blob::fetch(remote, repository, &blob.descriptor, cancel)?;
     let writer = store.new_blob(blob.descriptor.digest.algorithm())?;
     let shared = std::sync::Arc::new(std::sync::Mutex::new(Some(writer)));
     let tee = Tee { reader, copy: shared.clone() };

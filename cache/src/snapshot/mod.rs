@@ -132,6 +132,14 @@ impl Layer {
         self.on_disk()?.map(|on_disk| open_layer(&self.0.store, &on_disk.dir)).transpose()
     }
 
+    /// Whether the layer is unpacked already.
+    ///
+    /// # Errors
+    /// When the store can't be read.
+    pub fn is_here(&self) -> Result<bool> {
+        Ok(self.on_disk()?.is_some())
+    }
+
     fn on_disk(&self) -> Result<Option<&OnDisk>> {
         if self.0.unpacked.get().is_none() {
             let db = self.0.store.db();

@@ -6,7 +6,7 @@ use rusqlite::Connection;
 use crate::error::{Error, Result};
 
 /// Raised with each change of the tables; a store of another version is not touched.
-const VERSION: i64 = 2;
+const VERSION: i64 = 3;
 
 /// The marks that a sync takes off.
 pub(super) const MARKS: [(&str, &str); 7] = [
@@ -89,7 +89,8 @@ CREATE INDEX names_by_image ON names (image);
 -- What a key was made of (JSON), for as long as a result or a step of a build has that key.
 CREATE TABLE keys (key BLOB PRIMARY KEY, fields TEXT NOT NULL) WITHOUT ROWID;
 
--- What each vertex key gave, and when a build found that last (or made it), in seconds since 1970.
+-- What each vertex key gave, when a build found that last (or made it), in seconds since 1970, and the cache of another
+-- machine that it came from.
 CREATE TABLE records (
     id INTEGER PRIMARY KEY,
     definition BLOB NOT NULL UNIQUE,
@@ -98,6 +99,7 @@ CREATE TABLE records (
     took_us INTEGER NOT NULL,
     created INTEGER NOT NULL,
     used INTEGER NOT NULL,
+    origin TEXT,
     boot TEXT
 );
 CREATE INDEX records_by_content_key ON records (content_key);
@@ -136,6 +138,7 @@ CREATE TABLE build_steps (
     how TEXT NOT NULL,
     took_us INTEGER NOT NULL,
     files TEXT,
+    origin TEXT,
     PRIMARY KEY (build, position)
 ) WITHOUT ROWID;
 CREATE INDEX build_steps_by_key ON build_steps (key);

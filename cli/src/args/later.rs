@@ -53,7 +53,7 @@ const BUILDX: &[&str] = &[
 
 #[rustfmt::skip]
 const BUILD: &[&str] = &[
-    "--annotation", "--attest", "--builder", "--cache-from", "--cache-to",
+    "--annotation", "--attest", "--builder",
     "--cgroup-parent", "--compress", "--cpu-period", "--cpu-quota", "--cpu-shares", "-c",
     "--cpuset-cpus", "--cpuset-mems", "--debug", "--isolation", "--memory", "-m", "--memory-swap", "--metadata-file",
     "--provenance", "--push", "--sbom", "--security-opt", "--squash",

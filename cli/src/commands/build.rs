@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::io::Read;
+use std::num::NonZero;
 use std::path::{Path, PathBuf};
 
 use boxwright_cache::layer::tar;
@@ -10,7 +11,7 @@ use boxwright_frontend::gitref::GitRef;
 use boxwright_solver::ir::NetworkMode;
 
 use super::Session;
-use crate::args::StepFlags;
+use crate::args::{StepFlags, caches};
 use crate::call::{self, Call, Method};
 use crate::engine::{
     BuildRequest, Built, ContextSource, DockerfileSource, Engine, MAX_TEXT, Output, no_context, reference,
@@ -47,6 +48,9 @@ pub(crate) struct Build {
     /// Run every step of these stages
     #[arg(long, value_name = "STAGE", value_delimiter = ',')]
     no_cache_filter: Vec<String>,
+    /// Run what follows a step that ran, even if that gave what it had given before
+    #[arg(long)]
+    no_cutoff: bool,
     /// Ask registries for newer base images
     #[arg(long)]
     pull: bool,
@@ -59,6 +63,17 @@ pub(crate) struct Build {
     /// How to show errors and warnings of the Dockerfile: human, or json for one object a line
     #[arg(long, value_name = "FORMAT", default_value = "human", value_parser = ["human", "json"])]
     diagnostics: String,
+    /// Take results from a cache that another machine wrote: `type=registry,ref=NAME`, `type=local,src=DIR`, or the name
+    /// of an image that was built with one
+    #[arg(long, value_name = "CACHE")]
+    cache_from: Vec<String>,
+    /// Write results for other machines: `type=registry,ref=NAME`, `type=local,dest=DIR`, both with `mode=min|max|auto`,
+    /// or `type=inline` into the image
+    #[arg(long, value_name = "CACHE")]
+    cache_to: Vec<String>,
+    /// How many steps run at once [default: four for each processor, at least eight]
+    #[arg(long, value_name = "N")]
+    jobs: Option<NonZero<usize>>,
     /// Tell of each step why it runs or does not
     #[arg(long)]
     explain: bool,
@@ -190,6 +205,10 @@ impl Build {
             steps: self.steps.settings()?,
             tags: self.tag.iter().map(|t| reference(t)).collect::<Result<_>>()?,
             outputs: self.output.iter().map(|o| parse_output(o)).collect::<Result<_>>()?,
+            cache_from: self.cache_from.iter().map(|text| caches::from(text)).collect::<Result<_>>()?,
+            cache_to: self.cache_to.iter().map(|text| caches::to(text)).collect::<Result<_>>()?,
+            cutoff: !self.no_cutoff,
+            jobs: self.jobs,
             explain: self.explain,
         })
     }

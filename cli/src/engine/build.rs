@@ -1,5 +1,7 @@
 //! The straight line of a build: text, syntax tree, definition, layers, image.
 
+use std::num::NonZero;
+use std::sync::mpsc::channel;
 use std::time::Instant;
 
 use boxwright_cache as cache;
@@ -14,6 +16,7 @@ use serde_json::{Value, json};
 use solver::Solved;
 
 use super::base::KnownBases;
+use super::caches::{CacheFrom, CacheTo, Uploads};
 use super::context::{self, ContextSource, DockerfileSource, Input};
 use super::failure::{BuildFailure, Source};
 use super::recorder::Recorder;
@@ -40,6 +43,13 @@ pub struct BuildRequest {
     pub tags: Vec<Reference>,
     /// Where the result goes. The store when there is none.
     pub outputs: Vec<Output>,
+    /// What other machines have of results, and who gets those of this build.
+    pub cache_from: Vec<CacheFrom>,
+    pub cache_to: Vec<CacheTo>,
+    /// Look up by contents, and let an equal older result stand for a new one.
+    pub cutoff: bool,
+    /// How many steps run at once; none: as many as are good for this machine.
+    pub jobs: Option<NonZero<usize>>,
     /// Tell of each step why it runs or does not.
     pub explain: bool,
 }
@@ -77,13 +87,26 @@ impl Engine {
         let (mut lowered, known, source) = self.lower(&solving, &input)?;
         let warnings = distinct(std::mem::take(&mut lowered.diagnostics));
         let outputs: Vec<solver::VertexId> = lowered.output.into_iter().collect();
-        let places = Places { images: known.images, locals: input.locals };
-        let solved = solving
-            .solve(&lowered.definition, &outputs, places, &source)
-            .map_err(|error| error.after_warnings(&warnings, &source))?;
+        let imports = self.imports(&request.cache_from, request.options.target_platform(), watch)?;
+        let (results, finished) = channel();
+        let uploads = Uploads::new(self, &lowered.definition, lowered.output, &request.cache_to);
+        let results = (!uploads.is_empty()).then_some(results);
+        let places = Places { images: known.images, locals: input.locals, imports, results };
+        let solved = std::thread::scope(|scope| {
+            let uploads = &uploads;
+            scope.spawn(move || uploads.run(&finished));
+            solving.solve(&lowered.definition, &outputs, places, &source)
+        });
+        let solved = solved.map_err(|error| error.after_warnings(&warnings, &source))?;
         let result = snapshot_of(&lowered, &solved);
         created::fill_in(&mut lowered.image, &result, lowered.new_layers.len(), lowered.epoch)?;
+        let keys: Vec<_> =
+            solved.results.iter().map(|(vertex, result)| (*vertex, result.definition)).collect();
+        if request.cache_to.contains(&CacheTo::Inline) {
+            uploads.add_inline(&mut lowered.image, result.layers(), &keys)?;
+        }
         let image = output::export(self, &lowered.image, &result, request, watch)?;
+        uploads.finish(&keys, watch)?;
         Ok(Built { image, warnings, source })
     }
 

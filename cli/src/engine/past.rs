@@ -84,5 +84,6 @@ fn past(build: String, step: &BuildStep) -> Result<PastStep> {
     let fields = serde_json::from_str(&step.fields).map_err(|_| unreadable())?;
     let files = step.files.as_deref().map(serde_json::from_str).transpose().map_err(|_| unreadable())?;
     let became = Became::parse(&step.how).ok_or_else(unreadable)?;
-    Ok(PastStep { build: build.clone(), title: step.title.clone(), key: step.key, fields, became, files })
+    let (title, origin) = (step.title.clone(), step.origin.clone());
+    Ok(PastStep { build, title, key: step.key, fields, became, files, origin })
 }

@@ -103,7 +103,14 @@ mod tests {
             rustix::fs::openat(layer.fs(), "file", OFlags::CREATE, Mode::RUSR).unwrap();
             let snapshot = Snapshot::default().with(layer.commit(&engine.cancel).unwrap());
             let (definition, took) = (CacheKey([key; 32]), Duration::ZERO);
-            let new = NewRecord { definition, content_key: None, snapshot: &snapshot, fields: "", took };
+            let new = NewRecord {
+                definition,
+                content_key: None,
+                snapshot: &snapshot,
+                fields: "",
+                took,
+                origin: None,
+            };
             store.put_record(&new).unwrap();
         };
         let records = || store.usage().unwrap().records.len();

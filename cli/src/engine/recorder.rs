@@ -91,14 +91,17 @@ impl<'a> Recorder<'a> {
                 }
                 self.explain(&steps, definition, *vertex, None);
             }
-            Event::Cached { vertex, how } => {
+            Event::Cached { vertex, how, origin } => {
+                if let Some(&at) = steps.vertices.get(vertex) {
+                    steps.all[at].origin.clone_from(origin);
+                }
                 self.explain(&steps, definition, *vertex, Some(Became::Done(*how)));
                 steps.ended(*vertex, Became::Done(*how), Duration::ZERO);
             }
             Event::Finished { vertex, took, how } => steps.ended(*vertex, Became::Done(*how), *took),
             Event::Failed { vertex, took, .. } => steps.ended(*vertex, Became::Failed, *took),
             Event::Canceled { vertex } => steps.ended(*vertex, Became::Canceled, Duration::ZERO),
-            Event::Started { .. } | Event::Log { .. } => {}
+            Event::Started { .. } | Event::Log { .. } | Event::Lost { .. } => {}
         }
     }
 
@@ -147,7 +150,15 @@ impl Steps {
         let became = if pinned { Became::Done(How::Free) } else { Became::Unreached };
         let build = String::new();
         self.vertices.insert(vertex, self.all.len());
-        self.all.push(PastStep { build, title: about.name.clone(), key, fields, became, files });
+        self.all.push(PastStep {
+            build,
+            title: about.name.clone(),
+            key,
+            fields,
+            became,
+            files,
+            origin: None,
+        });
         self.facts.push((about.span.map(|span| span.first_line), Duration::ZERO));
     }
 
@@ -167,7 +178,7 @@ impl Steps {
 fn row(step: PastStep, line: Option<usize>, took: Duration) -> BuildStep {
     let files = step.files.map(|files| serde_json::to_string(&files).expect("names serialise"));
     let (how, fields) = (step.became.as_str().to_owned(), step.fields.to_json());
-    BuildStep { key: step.key, fields, title: step.title, line, how, took, files }
+    BuildStep { key: step.key, fields, title: step.title, line, how, took, files, origin: step.origin }
 }
 
 fn milliseconds(at: SystemTime) -> i64 {

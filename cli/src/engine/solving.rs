@@ -2,13 +2,16 @@
 //! the Dockerfile is in there. What was pinned for the first is not asked for again.
 
 use std::collections::HashMap;
+use std::num::NonZero;
+use std::sync::mpsc::Sender;
 
 use boxwright_cache::digest::Digest;
+use boxwright_cache::record::imported::Import;
 use boxwright_cache::snapshot::Snapshot;
 use boxwright_executor as executor;
 use boxwright_frontend::Origin;
 use boxwright_solver as solver;
-use solver::{Definition, LocalContext, Solved, VertexId};
+use solver::{Definition, LocalContext, Solved, SolvedVertex, VertexId};
 
 use super::build::{BuildRequest, failed};
 use super::failure::{BuildFailure, Logs, Source};
@@ -35,6 +38,10 @@ pub(super) struct Places {
     /// The layers of each image, by manifest.
     pub(super) images: HashMap<Digest, Snapshot>,
     pub(super) locals: HashMap<String, LocalContext>,
+    /// What other machines have.
+    pub(super) imports: Vec<Import>,
+    /// Who wants results as soon as they are there.
+    pub(super) results: Option<Sender<SolvedVertex>>,
 }
 
 impl<'a> Solving<'a> {
@@ -71,8 +78,10 @@ impl<'a> Solving<'a> {
             remote: &self.remote,
             images: places.images,
             locals: places.locals,
-            jobs: steps_at_once(),
-            cutoff: true,
+            imports: &places.imports,
+            results: places.results,
+            jobs: request.jobs.map_or_else(steps_at_once, NonZero::get),
+            cutoff: request.cutoff,
             allowed: request.allowed,
             events,
             cancel: engine.cancel.clone(),
@@ -96,6 +105,6 @@ impl<'a> Solving<'a> {
 }
 
 fn steps_at_once() -> usize {
-    let processors = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
+    let processors = std::thread::available_parallelism().map_or(1, NonZero::get);
     (processors * STEPS_PER_CPU).max(LEAST_STEPS)
 }

@@ -85,6 +85,11 @@ impl<W: Write> Display<W> {
     fn event(&mut self, definition: &Definition, event: &Event) -> std::io::Result<()> {
         match event {
             Event::Keyed { .. } => Ok(()),
+            Event::Lost { message } => {
+                let step = self.begin("importing cache", SystemTime::now());
+                let text = format!("ERROR: {message}; what it had is built instead");
+                self.end(step, &text)
+            }
             // A build solves several definitions, each with numbers of its own.
             Event::Planned { .. } => {
                 self.vertices.clear();
@@ -231,7 +236,7 @@ mod tests {
             &definition,
             &[
                 Event::Planned { vertices: ids.clone() },
-                Event::Cached { vertex: ids[0], how: How::Cached },
+                Event::Cached { vertex: ids[0], how: How::Cached, origin: None },
                 Event::Started { vertex: ids[1], at },
                 log(ids[1], b"one\r\ntw"),
                 log(ids[1], b"o\nthree"),

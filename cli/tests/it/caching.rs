@@ -134,6 +134,41 @@ fn another_base_rebuilds_what_stands_on_it() {
 }
 
 #[test]
+fn what_a_step_can_not_see_rebuilds_nothing() {
+    let fixture = Fixture::built();
+    std::os::unix::fs::chown(fixture.context.join("a.txt"), Some(1000), Some(1000)).unwrap();
+    assert_eq!(fixture.rebuild(&[]), [""; 0], "the owner of a source");
+    assert_eq!(fixture.rebuild(&["--ulimit", "nofile=99"]), [""; 0], "a limit");
+    assert_eq!(
+        fixture.rebuild(&["--build-arg", "HTTP_PROXY=http://p"]),
+        [""; 0],
+        "a proxy that nobody declared"
+    );
+    assert_eq!(fixture.rebuild(&["--shm-size", "1m"]), [""; 0], "the size of /dev/shm");
+}
+
+#[test]
+fn a_base_of_which_only_the_config_changed_rebuilds_nothing() {
+    let (boxwright, base) = (Boxwright::with_busybox(), Context::new("FROM busybox\nLABEL version=1\n"));
+    let context = Context::new("FROM base\nRUN echo ran-\"$((1))\"-step\n");
+    boxwright.build(&base, &["-t", "base"]).ok();
+    boxwright.build(&context, &[]).says("ran-1-step").ok();
+    base.write("Dockerfile", "FROM busybox\nLABEL version=2\n");
+    boxwright.build(&base, &["-t", "base"]).ok();
+    boxwright.build(&context, &["-t", "x"]).says_nothing_of("ran-1-step").ok();
+    assert_eq!(boxwright.inspect("x")["Config"]["Labels"]["version"], "2");
+}
+
+#[test]
+fn without_cutoff_what_follows_a_step_that_ran_runs_too() {
+    let fixture = Fixture::built();
+    fixture.context.write("Dockerfile", DOCKERFILE.replace("cat /a.txt", "cat  /a.txt"));
+    assert_eq!(fixture.rebuild(&["--no-cutoff"]), ["a", "last"]);
+    fixture.context.write("Dockerfile", DOCKERFILE.replace("cat /a.txt", "cat   /a.txt"));
+    assert_eq!(fixture.rebuild(&[]), ["a"]);
+}
+
+#[test]
 fn no_cache_runs_everything() {
     let fixture = Fixture::built();
     assert_eq!(fixture.rebuild(&["--no-cache"]), ["a", "b", "last"]);

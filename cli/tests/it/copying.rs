@@ -8,16 +8,6 @@ use boxwright_testdata::peer::Registry;
 
 use crate::tool::{Boxwright, Context, cache};
 
-/// The output of a build, plain.
-#[track_caller]
-fn built(boxwright: &Boxwright, context: &Context, args: &[&str]) -> String {
-    let mut all = vec!["-t", "x"];
-    all.extend(args);
-    let ran = boxwright.build(context, &all);
-    assert_eq!(ran.status, 0, "{ran}");
-    ran.stderr
-}
-
 /// Whether the step whose name ends with `step` was taken from the cache.
 #[track_caller]
 fn was_cached(output: &str, step: &str) -> bool {
@@ -41,18 +31,18 @@ fn a_change_of_what_is_excluded_builds_nothing_again() {
     .file("cache/x", "1")
     .file("sub/two.c", "2")
     .file("sub/two.log", "2");
-    let output = built(&boxwright, &context, &[]);
+    let output = boxwright.built(&context, &[]);
     let found: Vec<&str> = output.lines().filter_map(|line| line.split_once(" /")).map(|(_, p)| p).collect();
     assert!(found.contains(&"b/sub/two.c") && found.contains(&"a/one.txt"), "{output}");
     assert!(found.iter().all(|path| !path.ends_with(".log") && !path.starts_with("a/cache/")), "{output}");
     for path in ["one.log", "cache/x", "cache/new", "sub/two.log"] {
         context.write(path, "changed");
-        let output = built(&boxwright, &context, &[]);
+        let output = boxwright.built(&context, &[]);
         assert!(was_cached(&output, "COPY --exclude=**/*.log --exclude=cache . /a"), "{path}: {output}");
         assert!(!output.contains("ran-1"), "{path}: {output}");
     }
     context.write("three.txt", "3");
-    let output = built(&boxwright, &context, &[]);
+    let output = boxwright.built(&context, &[]);
     assert!(output.contains("ran-1"), "{output}");
 }
 
@@ -71,7 +61,7 @@ fn a_linked_copy_is_not_made_again_over_another_base() {
     let show = "cat /salt /deep/er/a && stat -c %u:%g /b";
     let steps = ["COPY --link a /deep/er/a", "ADD --link --chown=7:8 b /b"];
     for (salt, cached) in [("one", false), ("two", true)] {
-        let output = built(&boxwright, &context, &["--build-arg", &format!("SALT={salt}")]);
+        let output = boxwright.built(&context, &["--build-arg", &format!("SALT={salt}")]);
         for step in steps {
             assert_eq!(was_cached(&output, &format!("] {step}")), cached, "{output}");
         }
@@ -80,11 +70,11 @@ fn a_linked_copy_is_not_made_again_over_another_base() {
     let layers = |name: &str| boxwright.inspect(name)["RootFS"]["Layers"].as_array().unwrap().clone();
     let (all, base) = (layers("x"), layers("busybox"));
     assert_eq!(all.len(), base.len() + 3, "each is one layer");
-    let output = built(&boxwright, &context, &["--build-arg", "SALT=two"]);
+    let output = boxwright.built(&context, &["--build-arg", "SALT=two"]);
     assert!(was_cached(&output, "LINK ADD --link --chown=7:8 b /b"), "{output}");
     assert_eq!(layers("x"), all);
     context.write("a", "changed");
-    let output = built(&boxwright, &context, &["--build-arg", "SALT=two"]);
+    let output = boxwright.built(&context, &["--build-arg", "SALT=two"]);
     assert!(
         !was_cached(&output, "4] COPY --link a /deep/er/a")
             && was_cached(&output, "4] ADD --link --chown=7:8 b /b"),
@@ -121,7 +111,7 @@ fn a_linked_copy_lies_over_what_is_there() {
     )
     .file("f", "f")
     .file("d/link", "file");
-    built(&boxwright, &context, &[]);
+    boxwright.built(&context, &[]);
     let show = "stat -c '%n %F %a %u' /link /open /open/before /open/f /dir /kept /kept/link /real /real/mode; ls /real";
     let expected = "/link directory 755 0\n\
                     /open directory 755 0\n\
@@ -151,7 +141,7 @@ fn parents_come_with_their_own_modes_from_contexts_and_stages() {
     .file("src/a/one.h", "h")
     .file("src/b/two.h", "h");
     fs::set_permissions(context.join("src/a"), fs::Permissions::from_mode(0o750)).unwrap();
-    let output = built(&boxwright, &context, &[]);
+    let output = boxwright.built(&context, &[]);
     let shown: Vec<&str> = output
         .lines()
         .filter_map(|line| Some(&line[line.find(" /out")? + 1..]))

@@ -93,6 +93,38 @@ fn wherever_a_build_is_killed_the_next_one_is_right() {
     assert_prunes_to_nothing(&boxwright);
 }
 
+/// As if the machine had lost power before anything reached the disk: the rows are of another boot, and what the files
+/// held is torn.
+fn cut_power(boxwright: &Boxwright) {
+    let script = "
+import os, sqlite3, sys
+db = sqlite3.connect(sys.argv[1] + '/db')
+for table, column in [('names', 'boot'), ('images', 'boot'), ('records', 'boot'), ('settlements', 'boot'),
+                      ('layer_blobs', 'boot'), ('layers', 'boot'), ('layers', 'dir_boot')]:
+    db.execute(f\"UPDATE {table} SET {column} = 'another boot'\")
+db.execute(\"UPDATE meta SET value = 'another boot' WHERE key = 'boot'\")
+db.commit()
+for top in ['layers', 'blobs']:
+    for dir, _, names in os.walk(sys.argv[1] + '/' + top):
+        for path in (os.path.join(dir, name) for name in names):
+            if os.path.isfile(path) and not os.path.islink(path):
+                os.truncate(path, os.path.getsize(path) // 2)
+";
+    run(Command::new("python3").args(["-c", script]).arg(boxwright.store())).ok();
+}
+
+#[test]
+fn after_a_power_cut_what_was_torn_is_made_again() {
+    let (boxwright, context) = (Boxwright::with_busybox(), context());
+    let sum = sum_of(&boxwright, &context, "ROUND=1");
+    cut_power(&boxwright);
+    assert_sound(&boxwright);
+    boxwright.run(&["run", "--rm", "--pull", "never", "built"]).fails_with(125);
+    boxwright.ok(&["load", "-q", "-i", base::busybox(cache()).to_str().unwrap()]);
+    assert_eq!(sum_of(&boxwright, &context, "ROUND=1"), sum);
+    assert_prunes_to_nothing(&boxwright);
+}
+
 #[test]
 fn builds_loads_and_prunes_at_once_do_not_disturb_each_other() {
     let boxwright = Boxwright::with_busybox();
@@ -115,6 +147,7 @@ fn builds_loads_and_prunes_at_once_do_not_disturb_each_other() {
             running.push(start(&["build", "--progress", "plain", "-t", &format!("own{n}"), context.path()]));
         }
         running.push(start(&["builder", "prune", "-a", "-f"]));
+        running.push(start(&["builder", "prune", "-a", "-f", "--keep-storage", "100kB"]));
         running.push(start(&["load", "-i", archive.to_str().unwrap()]));
         running.push(start(&["system", "prune", "-f"]));
         running.push(start(&["run", "--rm", "busybox", "true"]));

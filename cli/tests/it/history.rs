@@ -2,7 +2,6 @@
 
 use std::process::Stdio;
 
-use boxwright_testdata::Ran;
 use rustix::process::Signal;
 use serde_json::Value;
 
@@ -16,14 +15,6 @@ fn because(boxwright: &Boxwright, part: &str) -> String {
     let told = boxwright.ok(&["why", "^", part, "--format", "json"]);
     let step: Value = serde_json::from_str(told.lines().next().unwrap()).unwrap();
     step["because"].as_str().unwrap().to_owned()
-}
-
-/// The progress of a build that went well.
-#[track_caller]
-fn printed(build: Ran) -> String {
-    let text = build.stderr.clone();
-    build.ok();
-    text
 }
 
 fn context() -> Context {
@@ -81,21 +72,21 @@ fn a_build_explains_each_step_as_it_comes() {
     let (boxwright, context) = (Boxwright::with_busybox(), context());
     boxwright.build(&context, &[]).ok();
     context.write("a.txt", "other");
-    let told = printed(boxwright.build(&context, &["--explain"]));
+    let told = boxwright.built(&context, &["--explain"]);
     let after = |step: &str| {
         let number = told.lines().find(|line| line.contains(step)).unwrap().split(' ').next().unwrap();
         told.lines().filter(|line| line.starts_with(&format!("{number} "))).nth(1).unwrap().to_owned()
     };
     assert!(after("COPY a.txt").ends_with(" runs: a.txt changed"), "{told}");
     assert!(after("RUN echo").ends_with(" COPY a.txt b.txt / changed"), "{told}");
-    let again = printed(boxwright.build(&context, &["--explain"]));
+    let again = boxwright.built(&context, &["--explain"]);
     assert!(again.contains("cached: nothing changed since build"), "{again}");
 }
 
 #[test]
 fn every_build_leaves_a_record_with_all_that_it_printed() {
     let (boxwright, context) = (Boxwright::with_busybox(), context());
-    let printed = printed(boxwright.build(&context, &["-t", "named"]));
+    let printed = boxwright.built(&context, &["-t", "named"]);
     let image = boxwright.inspect("named")["Id"].as_str().unwrap().to_owned();
     context.write("Dockerfile", "FROM busybox\nRUN echo about to fail && exit 3\nRUN true\n");
     boxwright.build(&context, &["-q"]).fails_with(1);

@@ -22,6 +22,7 @@ mod mounts;
 mod named_contexts;
 mod programs;
 mod registry;
+mod remote_cache;
 mod run;
 mod security;
 mod sources;

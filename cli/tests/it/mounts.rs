@@ -8,16 +8,6 @@ use boxwright_testdata::Ran;
 
 use crate::tool::{Boxwright, Context, Running, eventually};
 
-/// A build that must succeed; what it printed.
-#[track_caller]
-fn built(boxwright: &Boxwright, context: &Context, args: &[&str]) -> String {
-    let mut all = vec!["-t", "x"];
-    all.extend(args);
-    let ran = boxwright.build(context, &all);
-    assert_eq!(ran.status, 0, "{ran}");
-    ran.stderr
-}
-
 /// A build that must fail and say this.
 #[track_caller]
 fn refused(boxwright: &Boxwright, dockerfile: &str, args: &[&str], says: &[&str]) -> Ran {
@@ -46,12 +36,12 @@ fn a_bind_mount_shows_contexts_stages_and_images_and_forgets_what_is_written() {
     .file("sub/f", "context\n")
     .file("ignored", "x")
     .file(".dockerignore", "ignored\n");
-    built(&boxwright, &context, &[]);
+    boxwright.built(&context, &[]);
     assert_eq!(boxwright.output_of("x", &["cat", "/seen"]), "context\nstage\nDockerfile\nsub\n");
-    let again = built(&boxwright, &context, &[]);
+    let again = boxwright.built(&context, &[]);
     assert_eq!(again.matches(" CACHED").count(), 6, "{again}");
     context.write("ignored", "y");
-    assert_eq!(built(&boxwright, &context, &[]).matches(" CACHED").count(), 6, "what is ignored is no input");
+    assert_eq!(boxwright.built(&context, &[]).matches(" CACHED").count(), 6, "what is ignored is no input");
 }
 
 #[test]
@@ -64,12 +54,12 @@ fn a_cache_outlives_builds_and_is_in_no_image() {
              stat -c '%a %u:%g' /c > /top && cat /c/log 2>/dev/null; echo $N >> /c/log && cp /c/log /seen\n",
     );
     for (n, seen) in [("1", "1\n"), ("2", "1\n2\n")] {
-        built(&boxwright, &context, &["--build-arg", &format!("N={n}")]);
+        boxwright.built(&context, &["--build-arg", &format!("N={n}")]);
         assert_eq!(boxwright.output_of("x", &["cat", "/top", "/seen"]), format!("1777 5:6\n{seen}"));
         boxwright.output_of("x", &["test", "!", "-e", "/c"]);
     }
     boxwright.ok(&["builder", "prune", "-f"]);
-    built(&boxwright, &context, &["--build-arg", "N=3"]);
+    boxwright.built(&context, &["--build-arg", "N=3"]);
     assert_eq!(boxwright.output_of("x", &["cat", "/seen"]), "3\n", "pruned");
 }
 
@@ -85,7 +75,7 @@ fn builds_of_another_namespace_have_caches_of_their_own() {
         [("", "1", "1\n"), ("a", "2", "2\n"), ("a", "3", "2\n3\n"), ("", "4", "1\n4\n")]
     {
         let namespace = format!("BUILDKIT_CACHE_MOUNT_NS={namespace}");
-        built(&boxwright, &context, &["--build-arg", &namespace, "--build-arg", &format!("N={number}")]);
+        boxwright.built(&context, &["--build-arg", &namespace, "--build-arg", &format!("N={number}")]);
         assert_eq!(boxwright.output_of("x", &["cat", "/seen"]), seen, "{namespace}");
     }
 }
@@ -101,9 +91,9 @@ fn a_new_cache_starts_as_a_part_of_a_stage() {
          RUN --mount=type=cache,id=x,from=seed,source=/a,target=/c \
              stat -c '%u:%g %h' /c/b/g > /seen && cat /c/b/f >> /seen && echo $N > /c/b/f\n",
     );
-    built(&boxwright, &context, &["--build-arg", "N=1"]);
+    boxwright.built(&context, &["--build-arg", "N=1"]);
     assert_eq!(boxwright.output_of("x", &["cat", "/seen"]), "7:8 2\nseed\n");
-    built(&boxwright, &context, &["--build-arg", "N=2"]);
+    boxwright.built(&context, &["--build-arg", "N=2"]);
     assert_eq!(boxwright.output_of("x", &["cat", "/seen"]), "7:8 2\n1\n");
 }
 
@@ -206,7 +196,7 @@ fn an_ssh_agent_answers_behind_its_mount_but_takes_no_keys() {
          RUN [ -z \"$SSH_AUTH_SOCK\" ] && [ ! -S /run/buildkit/ssh_agent.0 ]\n",
     )
     .file("ask", ask);
-    built(&boxwright, &context, &["--ssh", &format!("default={}", socket.display())]);
+    boxwright.built(&context, &["--ssh", &format!("default={}", socket.display())]);
     assert_eq!(
         boxwright.output_of("x", &["cat", "/answers"]),
         "12\n5\n5\n/run/buildkit/ssh_agent.0\n600 0\n"
@@ -234,12 +224,12 @@ fn what_goes_beyond_the_sandbox_has_to_be_allowed() {
             &[&format!("{entitlement} is not allowed"), "Dockerfile:3"],
         );
         assert!(!ran.stderr.contains("ran-1"), "{ran}");
-        built(&boxwright, &Context::new(&dockerfile), &["--allow", entitlement]);
+        boxwright.built(&Context::new(&dockerfile), &["--allow", entitlement]);
         let caps = boxwright.output_of("x", &["cat", "/caps"]);
         assert_eq!(caps.contains("a80425fb"), entitlement == "network.host", "{caps}");
     }
     let dockerfile = "FROM busybox\nRUN --network=none ls /sys/class/net > /net\n";
-    built(&boxwright, &Context::new(dockerfile), &[]);
+    boxwright.built(&Context::new(dockerfile), &[]);
     assert_eq!(boxwright.output_of("x", &["cat", "/net"]), "lo\n");
     let ran = boxwright.build(&Context::new(dockerfile), &["--allow", "everything"]);
     assert!(ran.status == 1 && ran.stderr.contains("everything"), "{ran}");
@@ -257,10 +247,10 @@ fn hosts_limits_and_shared_memory_are_as_asked_for() {
          RUN [ -z \"$(ls /t)\" ] && ! grep build.test /etc/hostname\n",
     );
     let flags = ["--add-host", "build.test:10.1.2.3", "--ulimit", "nofile=321:321", "--shm-size", "2m"];
-    built(&boxwright, &context, &flags);
+    boxwright.built(&context, &flags);
     assert_eq!(boxwright.output_of("x", &["cat", "/seen"]), "10.1.2.3\tbuild.test\n321\n2048\n1024\n");
     let other = ["--add-host", "build.test:10.9.9.9", "--ulimit", "nofile=300:300", "--shm-size", "3m"];
-    let again = built(&boxwright, &context, &other);
+    let again = boxwright.built(&context, &other);
     assert_eq!(again.matches(" CACHED").count(), 3, "limits and addresses are in no key: {again}");
 }
 
@@ -271,10 +261,10 @@ fn a_build_argument_names_the_machine_that_steps_run_on() {
         "FROM busybox\n\
          RUN hostname > /seen && grep -c box.test /etc/hosts >> /seen || true\n",
     );
-    built(&boxwright, &context, &["--build-arg", "BUILDKIT_SANDBOX_HOSTNAME=box.test"]);
+    boxwright.built(&context, &["--build-arg", "BUILDKIT_SANDBOX_HOSTNAME=box.test"]);
     assert_eq!(boxwright.output_of("x", &["cat", "/seen"]), "box.test\n1\n");
     // Steps that could tell are other steps, and an empty name is none.
-    built(&boxwright, &context, &["--build-arg", "BUILDKIT_SANDBOX_HOSTNAME="]);
+    boxwright.built(&context, &["--build-arg", "BUILDKIT_SANDBOX_HOSTNAME="]);
     assert_eq!(boxwright.output_of("x", &["cat", "/seen"]), "buildkitsandbox\n0\n");
 }
 

@@ -76,6 +76,16 @@ impl Boxwright {
         self.run(&all)
     }
 
+    /// A build of `x` that must succeed; what it printed.
+    #[track_caller]
+    pub(crate) fn built(&self, context: &Context, args: &[&str]) -> String {
+        let mut all = vec!["-t", "x"];
+        all.extend(args);
+        let ran = self.build(context, &all);
+        assert_eq!(ran.status, 0, "{ran}");
+        ran.stderr
+    }
+
     /// `run --rm IMAGE COMMAND…`: what it printed.
     #[track_caller]
     pub(crate) fn output_of(&self, image: &str, command: &[&str]) -> String {

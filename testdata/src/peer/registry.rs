@@ -1,6 +1,6 @@
 //! A registry (distribution) on 127.0.0.1, plain HTTP, with its files where a test can damage them.
 
-use std::fs;
+use std::fs::{self, File};
 use std::net::TcpStream;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
@@ -26,7 +26,7 @@ impl Registry {
         fs::write(
             &config,
             format!(
-                "version: 0.1\nlog: {{level: error, accesslog: {{disabled: true}}}}\n\
+                "version: 0.1\nlog: {{level: error}}\n\
                  storage: {{filesystem: {{rootdirectory: {}}}, delete: {{enabled: true}}}}\n\
                  http: {{addr: 127.0.0.1:{port}, secret: test}}\n",
                 dir.path().join("data").display()
@@ -34,7 +34,8 @@ impl Registry {
         )
         .unwrap();
         let mut command = Command::new("docker-registry");
-        command.arg("serve").arg(&config).stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
+        command.arg("serve").arg(&config).stdin(Stdio::null());
+        command.stdout(File::create(dir.path().join("log")).unwrap()).stderr(Stdio::null());
         let daemon = Daemon::start(&mut command, || TcpStream::connect(("127.0.0.1", port)).is_ok());
         Registry { _daemon: daemon, dir, port }
     }
@@ -56,6 +57,13 @@ impl Registry {
         ])
         .ok();
         full
+    }
+
+    /// What it was asked so far, as `GET /v2/name/blobs/sha256:…`.
+    pub fn requests(&self) -> Vec<String> {
+        let log = fs::read_to_string(self.dir.path().join("log")).unwrap();
+        let asked = log.lines().filter_map(|line| line.split('"').nth(1));
+        asked.filter_map(|asked| asked.strip_suffix(" HTTP/1.1")).map(str::to_owned).collect()
     }
 
     /// Where a blob's bytes lie.

@@ -24,6 +24,8 @@ const RACY: Duration = Duration::from_secs(2);
 
 /// Remembers the BLAKE3 digests of files' bytes and attributes. It is asked from several threads.
 pub trait FileHashCache: Sync {
+    /// These are the files that it will be asked for.
+    fn prepare(&self, _keys: &mut dyn Iterator<Item = StatKey>) {}
     fn get(&self, key: &StatKey) -> Option<[u8; 32]>;
     fn put(&self, key: &StatKey, hash: [u8; 32]);
 }
@@ -72,6 +74,8 @@ impl Context {
         cancel: &Cancel,
     ) -> Result<Digested> {
         let now = SystemTime::now();
+        let files = entries.iter().filter(|entry| entry.kind == Kind::File);
+        cache.prepare(&mut files.map(|entry| entry.key));
         let hash = |entry: &Entry| match entry.kind {
             Kind::File => self.file_hash(entry, cache, now, cancel).map(Some),
             _ => Ok(None),

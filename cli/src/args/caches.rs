@@ -1,0 +1,164 @@
+//! `--cache-from` and `--cache-to`, in the forms of buildx.
+
+use std::path::PathBuf;
+
+use boxwright_cache::record::exported::Target;
+use boxwright_frontend::{csv, gitref::parse_bool};
+
+use crate::engine::{CacheFrom, CacheMode, CacheTo, reference};
+use crate::error::{Error, Result};
+
+const LATEST: &str = "latest";
+
+/// A cache to take results from: `type=registry,ref=…`, `type=local,src=…`, or just the name of an image.
+pub(crate) fn from(text: &str) -> Result<CacheFrom> {
+    let Some(mut fields) = Fields::read(text, "--cache-from")? else {
+        return Ok(CacheFrom::Registry(reference(text)?));
+    };
+    let cache = match fields.kind()?.as_str() {
+        "registry" => CacheFrom::Registry(reference(&fields.required("ref")?)?),
+        "local" => {
+            let dir = PathBuf::from(fields.required("src")?);
+            let tag = fields.take("tag").unwrap_or_else(|| LATEST.to_owned());
+            let digest = fields.take("digest").map(|digest| digest.parse()).transpose()?;
+            CacheFrom::Layout { dir, tag, digest }
+        }
+        kind => return Err(Error::Later(format!("a cache of type {kind:?}"))),
+    };
+    fields.finish().map(|()| cache)
+}
+
+/// A cache that gets results: `type=registry,ref=…`, `type=local,dest=…`, `type=inline`, or just the name of an image.
+pub(crate) fn to(text: &str) -> Result<CacheTo> {
+    let Some(mut fields) = Fields::read(text, "--cache-to")? else {
+        let target = Target::Registry(reference(text)?);
+        return Ok(CacheTo::To { target, mode: CacheMode::Min, image_manifest: true });
+    };
+    let kind = fields.kind()?;
+    let target = match kind.as_str() {
+        "inline" => None,
+        "registry" => Some(Target::Registry(reference(&fields.required("ref")?)?)),
+        "local" => {
+            let dir = PathBuf::from(fields.required("dest")?);
+            Some(Target::Layout { dir, tag: fields.take("tag").unwrap_or_else(|| LATEST.to_owned()) })
+        }
+        kind => return Err(Error::Later(format!("a cache of type {kind:?}"))),
+    };
+    let mode = match fields.take("mode").as_deref() {
+        None | Some("min") => CacheMode::Min,
+        Some("max") if target.is_some() => CacheMode::Max,
+        Some("auto") if target.is_some() => CacheMode::Auto,
+        Some(mode) => return Err(fields.invalid(&format!("mode {mode:?}"))),
+    };
+    let image_manifest = fields.boolean("image-manifest")?.unwrap_or(true);
+    // What all of ours are: a cache with another media type than OCI's is not written.
+    if fields.boolean("oci-mediatypes")? == Some(false) {
+        return Err(Error::Later("oci-mediatypes=false".to_owned()));
+    }
+    // A cache that can't be written never fails a build.
+    fields.boolean("ignore-error")?;
+    fields.finish()?;
+    Ok(target.map_or(CacheTo::Inline, |target| CacheTo::To { target, mode, image_manifest }))
+}
+
+/// `name=value,name=value`.
+struct Fields<'a> {
+    flag: &'a str,
+    text: &'a str,
+    fields: Vec<(String, String)>,
+}
+
+impl<'a> Fields<'a> {
+    /// None for a text that is no list of fields.
+    fn read(text: &'a str, flag: &'a str) -> Result<Option<Fields<'a>>> {
+        if !text.contains('=') {
+            return Ok(None);
+        }
+        let invalid = |reason: &str| Error::invalid(format!("invalid {flag} {text:?}: {reason}"));
+        let mut fields = Vec::new();
+        for field in csv::fields(text).map_err(|reason| invalid(&reason))? {
+            let (name, value) =
+                field.split_once('=').ok_or_else(|| invalid(&format!("{field:?} has no value")))?;
+            fields.push((name.to_lowercase(), value.to_owned()));
+        }
+        Ok(Some(Fields { flag, text, fields }))
+    }
+
+    fn invalid(&self, reason: &str) -> Error {
+        Error::invalid(format!("invalid {} {:?}: {reason}", self.flag, self.text))
+    }
+
+    fn take(&mut self, name: &str) -> Option<String> {
+        let at = self.fields.iter().rposition(|(field, _)| field == name)?;
+        Some(self.fields.remove(at).1)
+    }
+
+    fn kind(&mut self) -> Result<String> {
+        self.take("type").ok_or_else(|| self.invalid("type is required"))
+    }
+
+    fn required(&mut self, name: &str) -> Result<String> {
+        let value = self.take(name).filter(|value| !value.is_empty());
+        value.ok_or_else(|| self.invalid(&format!("{name} is required")))
+    }
+
+    fn boolean(&mut self, name: &str) -> Result<Option<bool>> {
+        let value = self.take(name);
+        value
+            .map(|value| parse_bool(&value).ok_or_else(|| self.invalid(&format!("{name} is a truth value"))))
+            .transpose()
+    }
+
+    /// What is not known is refused.
+    fn finish(self) -> Result<()> {
+        match self.fields.first() {
+            None => Ok(()),
+            Some((name, _)) => Err(Error::Later(format!("the option {name:?} of {}", self.flag))),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn caches_are_read_or_refused_by_name() {
+        let name = |text: &str| reference(text).unwrap();
+        assert_eq!(from("host/a:b").unwrap(), CacheFrom::Registry(name("host/a:b")));
+        assert_eq!(from("type=registry,ref=host/a").unwrap(), CacheFrom::Registry(name("host/a")));
+        let local = CacheFrom::Layout { dir: "/x".into(), tag: "t".into(), digest: None };
+        assert_eq!(from("type=local,src=/x,tag=t").unwrap(), local);
+        let registry = |mode, image_manifest| CacheTo::To {
+            target: Target::Registry(name("h/a")),
+            mode,
+            image_manifest,
+        };
+        assert_eq!(to("h/a").unwrap(), registry(CacheMode::Min, true));
+        assert_eq!(
+            to("type=registry,ref=h/a,mode=max,image-manifest=false").unwrap(),
+            registry(CacheMode::Max, false)
+        );
+        assert_eq!(
+            to("type=registry,ref=h/a,mode=auto,ignore-error=true").unwrap(),
+            registry(CacheMode::Auto, true)
+        );
+        assert_eq!(to("type=inline").unwrap(), CacheTo::Inline);
+        for (text, words) in [
+            ("type=gha", "a cache of type \"gha\" is not supported yet"),
+            ("ref=a", "type is required"),
+            ("type=registry", "ref is required"),
+            ("type=local,dest=", "dest is required"),
+            ("type=inline,mode=max", "mode \"max\""),
+            ("type=registry,ref=a,mode=x", "mode \"x\""),
+            (
+                "type=registry,ref=a,compression=zstd",
+                "option \"compression\" of --cache-to is not supported yet",
+            ),
+            ("type=registry,ref=a,image-manifest=perhaps", "truth value"),
+        ] {
+            let error = to(text).unwrap_err().to_string();
+            assert!(error.contains(words), "{text}: {error}");
+        }
+    }
+}
