@@ -8,6 +8,7 @@ mod context;
 mod created;
 mod epoch;
 mod failure;
+mod fetcher;
 mod inspect;
 mod name;
 mod named;
@@ -25,12 +26,14 @@ mod transfer;
 mod volumes;
 
 use std::path::Path;
+use std::sync::Arc;
 
 use boxwright_cache::registry::{Client, Options, Proxies};
 use boxwright_cache::{Cancel, Store};
 use boxwright_executor::git::Git;
 
 use crate::error::Result;
+use fetcher::Fetcher;
 
 pub use build::{BuildRequest, Built, Output};
 pub use caches::{CacheFrom, CacheMode, CacheTo};
@@ -52,6 +55,7 @@ pub(crate) use settings::clean;
 pub struct Engine {
     store: Store,
     client: Client,
+    fetcher: Arc<Fetcher>,
     git: Git,
     cancel: Cancel,
 }
@@ -66,8 +70,9 @@ impl Engine {
         let store = Store::open(root)?;
         let client = Client::new(Options { proxies, ..Options::default() });
         // A layer that was only named so far is fetched by whoever needs it first.
-        store.set_remote(std::sync::Arc::new(client.clone()));
-        Ok(Engine { store, client, git, cancel: Cancel::new()? })
+        let fetcher = Arc::new(Fetcher::new(client.clone()));
+        store.set_remote(fetcher.clone());
+        Ok(Engine { store, client, fetcher, git, cancel: Cancel::new()? })
     }
 
     pub fn store(&self) -> &Store {

@@ -190,13 +190,13 @@ fn hold(outputs: &[VertexId], solved: &Solved, env: &Env<'_>) -> Result<(), Solv
     Ok(())
 }
 
-/// What it means that a layer could not be had: if other machines promised results, these are forgotten.
+/// What it means that a layer could not be had: if other machines promised results, now or earlier, these are forgotten.
 fn lost(error: boxwright_cache::Error, env: &Env<'_>) -> VertexError {
     if matches!(error, boxwright_cache::Error::Cancelled) {
         return error.into();
     }
     match env.store.forget_imports() {
-        Ok(0) => error.into(),
+        Ok(0) if env.imports.is_empty() => error.into(),
         Ok(_) => VertexError::Lost(error),
         Err(error) => error.into(),
     }

@@ -3,6 +3,7 @@
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
 use std::sync::{Arc, Mutex};
+use std::time::Duration;
 
 /// One request as it arrived; header names are in lower case.
 #[derive(Clone, Debug)]
@@ -19,19 +20,20 @@ impl Request {
     }
 }
 
-/// An answer. `sent` bytes of the body are sent, whatever the announced length says.
+/// An answer. `sent` bytes of the body are sent, whatever the announced length says, each after `pause`.
 #[derive(Clone, Debug)]
 pub struct Reply {
     status: u16,
     headers: Vec<(String, String)>,
     body: Vec<u8>,
     sent: usize,
+    pause: Option<Duration>,
 }
 
 impl Reply {
     pub fn new(status: u16, body: impl Into<Vec<u8>>) -> Reply {
         let body = body.into();
-        Reply { status, headers: Vec::new(), sent: body.len(), body }
+        Reply { status, headers: Vec::new(), sent: body.len(), body, pause: None }
     }
 
     pub fn header(mut self, name: &str, value: impl Into<String>) -> Reply {
@@ -42,6 +44,12 @@ impl Reply {
     /// The connection breaks after `bytes` of the body.
     pub fn cut(mut self, bytes: usize) -> Reply {
         self.sent = bytes;
+        self
+    }
+
+    /// Each byte of the body comes after a pause.
+    pub fn trickling(mut self, pause: Duration) -> Reply {
+        self.pause = Some(pause);
         self
     }
 }
@@ -101,7 +109,14 @@ fn answer(
     let mut connection = connection;
     connection.write_all(format!("{head}\r\n").as_bytes()).ok()?;
     if request.method != "HEAD" {
-        connection.write_all(&reply.body[..reply.sent]).ok()?;
+        let body = &reply.body[..reply.sent];
+        match reply.pause {
+            None => connection.write_all(body).ok()?,
+            Some(pause) => body.chunks(1).try_for_each(|byte| {
+                std::thread::sleep(pause);
+                connection.write_all(byte).ok()
+            })?,
+        }
     }
     connection.shutdown(Shutdown::Both).ok()
 }

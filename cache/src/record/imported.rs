@@ -28,7 +28,6 @@ const MAX_CACHE_CONFIG: u64 = 64 << 20;
 pub struct Import {
     /// For people, without credentials: `registry.example/app:cache`, `/tmp/cache`.
     name: String,
-    /// Where its blobs are, as [`crate::blob::BlobFetch`] takes it.
     repository: String,
     records: Vec<RemoteRecord>,
     definitions: HashMap<CacheKey, usize>,
@@ -106,6 +105,11 @@ impl Import {
 
     pub fn name(&self) -> &str {
         &self.name
+    }
+
+    /// Where its layers are fetched from, as [`crate::blob::BlobFetch`] names it.
+    pub fn repository(&self) -> &str {
+        &self.repository
     }
 
     /// How many results are there.

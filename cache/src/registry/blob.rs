@@ -3,7 +3,7 @@
 
 use std::io::{self, Read};
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use reqwest::header::{CONTENT_RANGE, RANGE};
 use reqwest::{Method, Response, StatusCode};
@@ -20,7 +20,8 @@ use crate::oci::{Descriptor, Reference};
 
 /// Chunks that wait between the network and the reader, each of at most a few hundred KiB.
 const QUEUE: usize = 8;
-/// How often in a row a transfer may break without having moved on by `PROGRESS` bytes.
+/// How often in a row a transfer may break without having moved on by `PROGRESS` bytes. One that brings less in the
+/// time that a server may be silent counts as broken.
 const MAX_BREAKS: u32 = 5;
 const PROGRESS: u64 = 64 << 10;
 
@@ -137,13 +138,22 @@ impl Fetch {
 
     async fn copy(&mut self, mut response: Response, mut skip: u64) -> Result<()> {
         let idle = self.transport.idle_timeout();
+        // Since it last moved on: how long the server was waited for, and what it brought.
+        let (mut waited, mut brought) = (Duration::ZERO, 0);
         loop {
+            let asked = Instant::now();
             let chunk = match tokio::time::timeout(idle, response.chunk()).await {
                 Ok(Ok(Some(chunk))) => chunk,
                 Ok(Ok(None)) => return Ok(()),
                 Ok(Err(e)) => return Err(self.ask.error(reason_of(e))),
                 Err(_) => return Err(self.ask.error("the transfer stopped in the middle")),
             };
+            (waited, brought) = (waited + asked.elapsed(), brought + chunk.len() as u64);
+            if brought >= PROGRESS {
+                (waited, brought) = (Duration::ZERO, 0);
+            } else if waited > idle {
+                return Err(self.ask.error("the transfer has all but stopped"));
+            }
             let known = skip.min(chunk.len() as u64);
             skip -= known;
             let fresh = chunk.slice(usize::try_from(known).unwrap_or(chunk.len())..);

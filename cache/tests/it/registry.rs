@@ -167,6 +167,20 @@ fn a_transfer_without_progress_is_given_up() {
 }
 
 #[test]
+fn a_transfer_that_only_trickles_is_given_up() {
+    let bytes = pattern(100_000);
+    let (descriptor, served) = (layer(&bytes), bytes.clone());
+    let server =
+        Server::start(move |_, _| Reply::new(200, served.clone()).trickling(Duration::from_millis(20)));
+    let strict = Client::new(Options { idle_timeout: Duration::from_millis(100), ..Options::default() });
+    let (mut read, reference) = (Vec::new(), reference(&server, "a/b"));
+    let mut reader = strict.open_blob(&reference, &descriptor, &Cancel::new().unwrap()).unwrap();
+    let error = reader.read_to_end(&mut read).unwrap_err();
+    assert!(error.to_string().contains("all but stopped"), "{error}");
+    assert!(read.len() < 1000, "{} bytes", read.len());
+}
+
+#[test]
 fn a_cancelled_transfer_ends_at_once_however_silent_the_server() {
     let (asked, is_asked) = std::sync::mpsc::sync_channel(1);
     let server = Server::start(move |_, _| {

@@ -3,7 +3,7 @@
 
 use std::path::PathBuf;
 use std::sync::Mutex;
-use std::sync::mpsc::{Receiver, RecvTimeoutError};
+use std::sync::mpsc::Receiver;
 use std::time::Duration;
 
 use boxwright_cache::Cancel;
@@ -21,6 +21,7 @@ use boxwright_solver::{Definition, SolvedVertex, VertexId};
 
 use super::Engine;
 use super::build::step;
+use super::fetcher::Deadline;
 use crate::error::{Error, Result};
 use crate::progress::Watch;
 
@@ -37,6 +38,16 @@ const PATIENCE: Duration = Duration::from_secs(20);
 pub enum CacheFrom {
     Registry(Reference),
     Layout { dir: PathBuf, tag: String, digest: Option<Digest> },
+}
+
+impl CacheFrom {
+    /// For people.
+    fn name(&self) -> String {
+        match self {
+            CacheFrom::Registry(reference) => reference.to_string(),
+            CacheFrom::Layout { dir, .. } => dir.display().to_string(),
+        }
+    }
 }
 
 /// A cache that gets results.
@@ -89,25 +100,28 @@ impl Engine {
         platform: &Platform,
         watch: &dyn Watch,
     ) -> Result<Vec<Import>> {
-        let mut imports = Vec::new();
-        for cache in caches {
-            let name = match cache {
-                CacheFrom::Registry(reference) => reference.to_string(),
-                CacheFrom::Layout { dir, .. } => dir.display().to_string(),
-            };
-            let import = step(watch, &format!("importing cache manifest from {name}"), || {
-                let import = |cancel: &Cancel| match cache {
-                    CacheFrom::Registry(reference) => {
-                        Import::from_registry(&self.client, reference, platform, cancel)
-                    }
-                    CacheFrom::Layout { dir, tag, digest } => Import::from_layout(dir, tag, digest.as_ref()),
-                };
-                within(PATIENCE, &self.cancel, import)
-            });
-            self.cancel.check()?;
-            imports.extend(import);
-        }
-        Ok(imports)
+        let imports: Vec<Result<Import>> = std::thread::scope(|scope| {
+            let read = |cache| move || self.import(cache, platform, watch);
+            let reading: Vec<_> = caches.iter().map(|cache| scope.spawn(read(cache))).collect();
+            let joined = reading.into_iter().map(|import| import.join());
+            joined.map(|import| import.unwrap_or_else(|panic| std::panic::resume_unwind(panic))).collect()
+        });
+        self.cancel.check()?;
+        // What went wrong was told.
+        Ok(imports.into_iter().flatten().collect())
+    }
+
+    fn import(&self, cache: &CacheFrom, platform: &Platform, watch: &dyn Watch) -> Result<Import> {
+        step(watch, &format!("importing cache manifest from {}", cache.name()), || {
+            let import = within(PATIENCE, &self.cancel, |cancel| match cache {
+                CacheFrom::Registry(reference) => {
+                    Import::from_registry(&self.client, reference, platform, cancel)
+                }
+                CacheFrom::Layout { dir, tag, digest } => Import::from_layout(dir, tag, digest.as_ref()),
+            })?;
+            self.fetcher.hurry(import.repository());
+            Ok(import)
+        })
     }
 }
 
@@ -229,21 +243,9 @@ fn within<T>(
     cancel: &Cancel,
     work: impl FnOnce(&Cancel) -> boxwright_cache::Result<T>,
 ) -> Result<T> {
-    let own = cancel.child()?;
-    let (done, waiting) = std::sync::mpsc::channel::<()>();
-    let result = std::thread::scope(|scope| {
-        let timer = &own;
-        scope.spawn(move || {
-            if waiting.recv_timeout(limit) == Err(RecvTimeoutError::Timeout) {
-                timer.raise();
-            }
-        });
-        let result = work(&own);
-        drop(done);
-        result
-    });
-    match result {
-        Err(boxwright_cache::Error::Cancelled) if !cancel.is_raised() => {
+    let deadline = Deadline::new(limit, cancel)?;
+    match work(deadline.cancel()) {
+        Err(boxwright_cache::Error::Cancelled) if deadline.has_passed() => {
             Err(Error::invalid(format!("no answer within {} seconds", limit.as_secs())))
         }
         result => Ok(result?),
