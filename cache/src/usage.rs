@@ -1,6 +1,6 @@
 //! What takes how much of the disk, in bytes that are really allocated there.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::HashMap;
 use std::os::unix::fs::MetadataExt as _;
 use std::path::Path;
 use std::time::{SystemTime, UNIX_EPOCH};
@@ -189,22 +189,19 @@ fn add_records(db: &rusqlite::Connection, usage: &mut Usage) -> rusqlite::Result
     Ok(())
 }
 
-/// What a file, or a directory with all in it, takes on the disk; a file with several names once. What can't be read
-/// counts nothing.
+/// What a file, or a directory with all in it, takes on the disk; of a file with several names each is an equal part,
+/// as layers share files. What can't be read counts nothing.
 pub(crate) fn allocated(path: &Path) -> u64 {
-    let mut linked = HashSet::new();
     let mut pending = vec![path.to_owned()];
     let mut bytes = 0;
     while let Some(path) = pending.pop() {
         let Ok(meta) = std::fs::symlink_metadata(&path) else { continue };
-        if meta.nlink() > 1 && !meta.is_dir() && !linked.insert((meta.dev(), meta.ino())) {
-            continue;
-        }
-        bytes += meta.blocks() * BLOCK;
         if meta.is_dir() {
             pending
                 .extend(std::fs::read_dir(&path).into_iter().flatten().flatten().map(|entry| entry.path()));
         }
+        let names = if meta.is_dir() { 1 } else { meta.nlink().max(1) };
+        bytes += meta.blocks() * BLOCK / names;
     }
     bytes
 }
@@ -231,5 +228,9 @@ mod tests {
         assert!((100_000..200_000).contains(&one), "{one}");
         std::fs::hard_link(path("d/file"), path("again")).unwrap();
         assert_eq!(allocated(dir.path()) - empty, one, "two names of one file");
+        std::fs::rename(path("again"), dir.path().with_extension("elsewhere")).unwrap();
+        let half = allocated(dir.path()) - empty;
+        std::fs::remove_file(dir.path().with_extension("elsewhere")).unwrap();
+        assert_eq!(half, one / 2, "the other name is of another layer");
     }
 }

@@ -23,6 +23,8 @@ use crate::layer::sink::{NodeKind, Timestamp, Xattrs};
 use crate::snapshot::owner::{OwnerView, mtime_of};
 pub use crate::snapshot::tree::Kind;
 
+const XATTRS: &str = "reading the attributes of";
+
 /// A directory and what is ignored in it.
 #[derive(Debug)]
 pub struct Context {
@@ -94,16 +96,21 @@ impl Context {
         Ok(fd.into())
     }
 
-    /// The attributes that an image keeps of the file or directory at the real path `path`, sorted by name.
+    /// The attributes that an image keeps of the directory at the real path `path`, sorted by name.
     ///
     /// # Errors
     /// When there is none, or it can't be read.
     pub fn xattrs(&self, path: &Path) -> Result<Xattrs> {
-        let read = || {
-            let fd = self.open_at(path, OFlags::RDONLY | OFlags::NONBLOCK)?;
-            OwnerView::Real.xattrs(&fd)
-        };
-        read().map_err(Error::io("reading the attributes of", path))
+        let dir = self.open_at(path, OFlags::RDONLY | OFlags::DIRECTORY);
+        self.xattrs_of(dir.map_err(Error::io(XATTRS, path))?, path)
+    }
+
+    /// The same of what is open.
+    ///
+    /// # Errors
+    /// When they can't be read.
+    pub fn xattrs_of(&self, open: impl AsFd, path: &Path) -> Result<Xattrs> {
+        OwnerView::Real.xattrs(open).map_err(Error::io(XATTRS, path))
     }
 
     /// What is at the real path `path`, ignored or not; none if there is nothing.

@@ -2,6 +2,7 @@
 //! writes them into a directory that overlayfs can use as it is.
 
 mod dir;
+mod like;
 mod parents;
 
 use std::ffi::OsStr;

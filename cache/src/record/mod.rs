@@ -6,6 +6,7 @@ pub mod files;
 pub mod images;
 pub mod imported;
 pub mod local;
+mod places;
 pub mod remote;
 pub mod selections;
 

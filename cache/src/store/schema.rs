@@ -61,6 +61,13 @@ CREATE TABLE layer_blobs (
 );
 CREATE INDEX layer_blobs_by_digest ON layer_blobs (digest);
 
+-- The layer that was written last in a place (of a Dockerfile and its context): the next may be much like it.
+CREATE TABLE places (
+    place BLOB PRIMARY KEY,
+    layer INTEGER NOT NULL REFERENCES layers (id) ON DELETE CASCADE
+) WITHOUT ROWID;
+CREATE INDEX places_by_layer ON places (layer);
+
 -- Manifests and configs: small, so the bytes are here.
 CREATE TABLE documents (digest TEXT PRIMARY KEY, bytes BLOB NOT NULL) WITHOUT ROWID;
 

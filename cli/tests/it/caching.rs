@@ -1,12 +1,13 @@
 //! What is built again after a change, and what is not. A step's own output tells whether it ran: it prints a
 //! word that stands nowhere else.
 
+use std::collections::BTreeSet;
 use std::fs;
-use std::process::Stdio;
+use std::process::{Command, Stdio};
 use std::time::Instant;
 
-use boxwright_testdata::Ran;
 use boxwright_testdata::peer::free_port;
+use boxwright_testdata::{Ran, run};
 
 use crate::tool::{Boxwright, Context};
 
@@ -230,4 +231,44 @@ fn stores_do_not_know_of_each_other() {
     let (one, two) = (Boxwright::with_busybox(), Boxwright::new());
     assert!(one.ok(&["images"]).contains("busybox"));
     assert!(!two.ok(&["images"]).contains("busybox"));
+}
+
+#[test]
+fn a_copy_of_which_little_changed_costs_little_and_is_what_a_first_build_makes() {
+    let (boxwright, fresh) = (Boxwright::new(), Boxwright::new());
+    let mut context = Context::new("FROM scratch\nCOPY . /\n");
+    for i in 0..300 {
+        context = context.file(&format!("d{}/f{i}", i % 3), vec![b'x'; 1500 + i]);
+    }
+    let layers = |boxwright: &Boxwright, name: &str| {
+        boxwright.build(&context, &["-t", name]).ok();
+        boxwright.inspect(name)["RootFS"]["Layers"].clone()
+    };
+    let first = layers(&boxwright, "first");
+    context.write("d1/f1", "changed");
+    fs::remove_file(context.join("d2/f2")).unwrap();
+    let second = layers(&boxwright, "second");
+    assert_ne!(first, second);
+    assert_eq!(second, layers(&fresh, "second"), "no trace of the layer before");
+    let shared = run(Command::new("find").arg(boxwright.store().join("layers")).args([
+        "-mindepth",
+        "2",
+        "-type",
+        "f",
+        "-links",
+        "2",
+        "-printf",
+        "%i\n",
+    ]));
+    let inodes: BTreeSet<&str> = shared.stdout.lines().collect();
+    assert_eq!(inodes.len(), 299, "all files but two, and the Dockerfile");
+    // What is shared stays with whoever is left.
+    boxwright.ok(&["rmi", "first"]);
+    boxwright.ok(&["builder", "prune", "-af"]);
+    boxwright.ok(&["system", "check"]);
+    let tar = boxwright.scratch("second.tar");
+    boxwright.ok(&["save", "-o", tar.to_str().unwrap(), "second"]);
+    fresh.ok(&["rmi", "second"]);
+    fresh.ok(&["load", "-i", tar.to_str().unwrap()]);
+    assert_eq!(fresh.inspect("second")["RootFS"]["Layers"], second);
 }

@@ -101,7 +101,7 @@ fn every_build_leaves_a_record_with_all_that_it_printed() {
     };
     let good = inspect("^2");
     assert_eq!((&good["Status"], &good["Image"]), (&"completed".into(), &image.into()));
-    assert_eq!(good["Tags"][0], "docker.io/library/named:latest");
+    assert_eq!(good["Tags"][0], "docker.io/library/x:latest");
     assert_eq!(good["NumTotalSteps"], 5);
     assert_eq!(inspect("^1")["NumCachedSteps"], 1, "the base; the last step was not reached");
     for failed in [inspect("^1"), inspect("^")] {

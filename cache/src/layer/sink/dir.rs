@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 use std::ffi::OsStr;
 use std::fs::File;
-use std::io::{ErrorKind, Read, Write};
+use std::io::{ErrorKind, Read, Seek as _, Write};
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
@@ -11,6 +11,7 @@ use std::path::{Path, PathBuf};
 use rustix::fs::{AtFlags, Dir, FileType, Mode, OFlags, ResolveFlags, makedev};
 use rustix::io::Errno;
 
+use super::like::{Like, Twin};
 use super::parents::{Missing, Open, Parents, dir_flags, not_plain};
 use super::{LayerSink, Metadata, NodeKind, Timestamp};
 use crate::error::{Error, Result};
@@ -36,6 +37,7 @@ pub struct DirSink {
     parents: Parents,
     notes: Notes,
     buffer: Vec<u8>,
+    like: Option<Like>,
 }
 
 #[derive(Debug)]
@@ -51,7 +53,14 @@ impl DirSink {
     /// `dir` must have been opened for reading (not `O_PATH`).
     pub fn new(dir: OwnedFd, view: OwnerView) -> DirSink {
         let notes = Notes { view, times: Vec::new(), implied: BTreeSet::new(), links: Vec::new() };
-        DirSink { parents: Parents::new(dir), notes, buffer: Vec::new() }
+        DirSink { parents: Parents::new(dir), notes, buffer: Vec::new(), like: None }
+    }
+
+    /// Files that the layer in this directory has as well, time included, become further names of those.
+    #[must_use]
+    pub fn like(mut self, layer: OwnedFd) -> DirSink {
+        self.like = Some(Like::new(layer, self.notes.view));
+        self
     }
 
     /// Sets the times of directories, which entries made in them have changed, and tells what is left.
@@ -139,25 +148,69 @@ impl DirSink {
         Ok(fd)
     }
 
-    fn copy(&mut self, path: &Path, size: u64, data: &mut dyn Read, mut out: &File) -> Result<()> {
+    fn new_file(&mut self, path: &Path) -> Result<File> {
+        let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+        let (fd, _) = self.create(path, "creating file", |at, name| {
+            rustix::fs::openat(&at.fd, name, flags, Mode::RUSR | Mode::WUSR)
+        })?;
+        Ok(fd.into())
+    }
+
+    /// The next of `left` bytes, in the buffer.
+    fn read(&mut self, path: &Path, left: u64, data: &mut dyn Read) -> Result<usize> {
         self.buffer.resize(BUFFER, 0);
+        let want = usize::try_from(left).map_or(BUFFER, |n| n.min(BUFFER));
+        loop {
+            let error = match data.read(&mut self.buffer[..want]) {
+                Ok(0) => ErrorKind::UnexpectedEof.into(),
+                Ok(n) => return Ok(n),
+                Err(e) if e.kind() == ErrorKind::Interrupted => continue,
+                Err(e) => e,
+            };
+            return Err(Error::io("reading the content of", path)(error));
+        }
+    }
+
+    fn copy(&mut self, path: &Path, size: u64, data: &mut dyn Read, mut out: &File) -> Result<()> {
         let mut left = size;
         while left > 0 {
-            let want = usize::try_from(left).map_or(BUFFER, |n| n.min(BUFFER));
-            let n = match data.read(&mut self.buffer[..want]) {
-                Ok(0) => {
-                    return Err(Error::io("reading the content of", path)(std::io::Error::from(
-                        ErrorKind::UnexpectedEof,
-                    )));
-                }
-                Ok(n) => n,
-                Err(e) if e.kind() == ErrorKind::Interrupted => continue,
-                Err(e) => return Err(Error::io("reading the content of", path)(e)),
-            };
+            let n = self.read(path, left, data)?;
             out.write_all(&self.buffer[..n]).map_err(Error::io(UNPACKING, path))?;
             left -= n as u64;
         }
         Ok(())
+    }
+
+    /// Compares the bytes of `data` with those of `twin` as they come. If all are the same, the file has one more name
+    /// and there is nothing left to write; else gives the new file, with what has come written to it.
+    fn compare(
+        &mut self,
+        path: &Path,
+        size: u64,
+        data: &mut dyn Read,
+        mut twin: Twin<'_>,
+    ) -> Result<Option<(File, u64)>> {
+        let (mut same, mut other) = (0, 0);
+        while same < size && other == 0 {
+            let n = self.read(path, size - same, data)?;
+            let like = self.like.as_mut().expect("a twin is of an earlier layer");
+            if like.goes_on(&mut twin, &self.buffer[..n]) {
+                same += n as u64;
+            } else {
+                other = n;
+            }
+        }
+        // Too many names, or a file of somebody else's: then it is made anew.
+        if other == 0 && self.create(path, "linking", |at, name| twin.link(&at.fd, name)).is_ok() {
+            return Ok(None);
+        }
+        let (mut from, mut out) = (twin.into_file(), self.new_file(path)?);
+        let copied = from.rewind().and_then(|()| std::io::copy(&mut from.take(same), &mut out));
+        if copied.map_err(Error::io(UNPACKING, path))? != same {
+            return Err(Error::malformed(path.display().to_string(), "the file shrank while it was read"));
+        }
+        out.write_all(&self.buffer[..other]).map_err(Error::io(UNPACKING, path))?;
+        Ok(Some((out, size - same - other as u64)))
     }
 }
 
@@ -182,12 +235,15 @@ impl LayerSink for DirSink {
     }
 
     fn file(&mut self, path: &Path, meta: &Metadata, size: u64, data: &mut dyn Read) -> Result<()> {
-        let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-        let (fd, _) = self.create(path, "creating file", |at, name| {
-            rustix::fs::openat(&at.fd, name, flags, Mode::RUSR | Mode::WUSR)
-        })?;
-        let file = File::from(fd);
-        self.copy(path, size, data, &file)?;
+        let twin = self.like.as_mut().and_then(|like| like.twin(path, meta, size));
+        let (file, left) = match twin {
+            None => (self.new_file(path)?, size),
+            Some(twin) => match self.compare(path, size, data, twin)? {
+                Some(begun) => begun,
+                None => return Ok(()),
+            },
+        };
+        self.copy(path, left, data, &file)?;
         own(self.notes.view, &file, meta, path)?;
         rustix::fs::futimens(&file, &times(meta.mtime)).map_err(Error::io("setting the time of", path))
     }

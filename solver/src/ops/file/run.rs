@@ -1,6 +1,7 @@
 //! Where a file vertex meets the store: inputs become trees and host directories, what is planned becomes a layer.
 
 use std::collections::HashMap;
+use std::fmt::Write as _;
 use std::sync::Arc;
 
 use boxwright_cache::digest::ContentDigest;
@@ -8,8 +9,8 @@ use boxwright_cache::fs::pattern::Filter;
 use boxwright_cache::fs::walk::Context as HostContext;
 use boxwright_cache::layer::{DirSink, Summing};
 use boxwright_cache::record::FileChanges;
-use boxwright_cache::snapshot::Snapshot;
 use boxwright_cache::snapshot::owner::OwnerView;
+use boxwright_cache::snapshot::{Layer, Snapshot};
 use boxwright_cache::{Cancel, Error as CacheError};
 
 use super::source::{HostDir, Source};
@@ -18,6 +19,9 @@ use crate::Env;
 use crate::error::VertexError;
 use crate::ir::{Definition, FileAction, FileOp, LocalSource, Op, SourceOp, VertexId};
 use crate::ops::{Input, Inputs};
+
+/// The size of a layer, in bytes, from which on making it like another is worth remembering it.
+const LARGE: u64 = 256 << 10;
 
 /// What a file vertex is run with, besides its inputs.
 pub(crate) struct Context<'a> {
@@ -48,6 +52,11 @@ pub(crate) fn run(
     let layer = context.env.store.new_layer()?;
     let dir = layer.fs().try_clone_to_owned().map_err(CacheError::io("opening", "a new layer"))?;
     let mut sink = DirSink::new(dir, OwnerView::current());
+    let (store, place) = (context.env.store, place(op, context));
+    let last = store.last_layer(&place)?;
+    if let Some(last) = last.as_ref().map_or(Ok(None), Layer::unpacked)? {
+        sink = sink.like(last);
+    }
     let mut summing = Summing::new(&mut sink);
     execute(op, Arc::new(base.tree(cancel)?), &sources, layer.work(), &mut summing, cancel)?;
     let summary = summing.finish()?;
@@ -56,7 +65,29 @@ pub(crate) fn run(
         Some(summary) => layer.commit_as(&summary)?,
         None => layer.commit(cancel)?,
     };
+    if layer.tar_size() >= Some(LARGE) {
+        store.remember_layer(&place, &layer)?;
+    }
     Ok(base.with(layer))
+}
+
+/// What makes two versions of an instruction the same one: what it does, and where on the host its sources are.
+fn place(op: &FileOp, context: &Context<'_>) -> String {
+    let mut place = String::new();
+    for action in &op.actions {
+        let (mut action, mut from) = (action.clone(), None);
+        if let FileAction::Copy(copy) = &mut action {
+            from = copy.from.take();
+        }
+        let _ = write!(place, "{action:?}");
+        let Some(Op::Source(SourceOp::Local(local))) = from.map(|id| &context.definition.vertex(id).op)
+        else {
+            continue;
+        };
+        let host = context.env.locals.get(&local.name).map(|host| &host.path);
+        let _ = write!(place, "{local:?} {host:?}");
+    }
+    place
 }
 
 /// Whether all that `op` copies from the host is there.

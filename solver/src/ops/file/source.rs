@@ -9,7 +9,7 @@ use std::sync::Arc;
 use boxwright_cache::Cancel;
 use boxwright_cache::fs::pattern::{Filter, Glob, Judged, Verdict};
 use boxwright_cache::fs::walk::{Context, Entry};
-use boxwright_cache::layer::{Metadata, NodeKind};
+use boxwright_cache::layer::{Metadata, NodeKind, Xattrs};
 use boxwright_cache::snapshot::tree::{Kind, Node, Tree};
 use rustix::fs::FileType;
 
@@ -177,6 +177,14 @@ impl Content {
             Content::Host { context, path, size } => (context.open(path)?, *size),
         })
     }
+
+    /// The attributes of the file that [`Content::open`] gave, where they were not known before.
+    pub(super) fn xattrs(&self, open: &File) -> Result<Option<Xattrs>, FileError> {
+        Ok(match self {
+            Content::Snapshot { .. } => None,
+            Content::Host { context, path, .. } => Some(context.xattrs_of(open, path)?),
+        })
+    }
 }
 
 /// Sockets are part of no image.
@@ -256,8 +264,9 @@ fn of_entry(context: &Arc<Context>, entry: Entry) -> Result<Option<Item>, FileEr
     };
     let group = (links > 1 && !matches!(what, What::Dir)).then_some((key.dev, key.ino));
     let xattrs = match what {
-        What::Dir | What::File(_) => context.xattrs(&path)?,
-        What::Symlink(_) | What::Node(_) => Vec::new(),
+        What::Dir => context.xattrs(&path)?,
+        // Those of a file are read when it is opened.
+        What::File(_) | What::Symlink(_) | What::Node(_) => Vec::new(),
     };
     let meta = Metadata { mode, uid: 0, gid: 0, mtime: key.mtime, xattrs };
     Ok(Some(Item { path, what, meta, group, implied }))

@@ -52,19 +52,22 @@ fn file(
     data: &Data,
     cancel: &Cancel,
 ) -> Result<(), FileError> {
-    let mut put = |size: u64, data: &mut dyn Read| {
+    let mut put = |meta: &Metadata, size: u64, data: &mut dyn Read| {
         let result = sink.file(path, meta, size, &mut Cancellable { data, cancel });
         cancel.check().and(result)
     };
     match data {
-        Data::Bytes(bytes) => put(bytes.len() as u64, &mut bytes.as_slice())?,
+        Data::Bytes(bytes) => put(meta, bytes.len() as u64, &mut bytes.as_slice())?,
         Data::Part { file, offset, size } => {
             let part = Extent { file: file.try_clone().map_err(failed(path))?, offset: *offset, len: *size };
-            put(*size, &mut part.reader())?;
+            put(meta, *size, &mut part.reader())?;
         }
         Data::Source(content) => {
             let (mut file, size) = content.open()?;
-            put(size, &mut file)?;
+            match content.xattrs(&file)? {
+                Some(xattrs) => put(&Metadata { xattrs, ..meta.clone() }, size, &mut file)?,
+                None => put(meta, size, &mut file)?,
+            }
         }
     }
     Ok(())
