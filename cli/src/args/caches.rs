@@ -56,7 +56,9 @@ pub(crate) fn to(text: &str) -> Result<CacheTo> {
         return Err(Error::Later("oci-mediatypes=false".to_owned()));
     }
     // A cache that can't be written never fails a build.
-    fields.boolean("ignore-error")?;
+    if fields.boolean("ignore-error")? == Some(false) {
+        return Err(Error::Later("ignore-error=false".to_owned()));
+    }
     fields.finish()?;
     Ok(target.map_or(CacheTo::Inline, |target| CacheTo::To { target, mode, image_manifest }))
 }
@@ -156,6 +158,7 @@ mod tests {
                 "option \"compression\" of --cache-to is not supported yet",
             ),
             ("type=registry,ref=a,image-manifest=perhaps", "truth value"),
+            ("type=registry,ref=a,ignore-error=false", "ignore-error=false is not supported yet"),
         ] {
             let error = to(text).unwrap_err().to_string();
             assert!(error.contains(words), "{text}: {error}");

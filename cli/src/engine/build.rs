@@ -94,7 +94,9 @@ impl Engine {
         let places = Places { images: known.images, locals: input.locals, imports, results };
         let solved = std::thread::scope(|scope| {
             let uploads = &uploads;
-            scope.spawn(move || uploads.run(&finished));
+            if !uploads.is_empty() {
+                scope.spawn(move || uploads.run(&finished));
+            }
             solving.solve(&lowered.definition, &outputs, places, &source)
         });
         let solved = solved.map_err(|error| error.after_warnings(&warnings, &source))?;

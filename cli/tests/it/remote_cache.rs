@@ -41,6 +41,12 @@ fn registry_cache(registry: &Registry, mode: &str) -> (String, String) {
     (format!("type=registry,ref={name},mode={mode}"), format!("type=registry,ref={name}"))
 }
 
+/// The document that says what the cache of [`registry_cache`] holds.
+fn manifest(registry: &Registry) -> Value {
+    let name = format!("docker://{}", registry.name("cache:1"));
+    serde_json::from_str(&skopeo(&["inspect", "--raw", "--tls-verify=false", &name]).ok()).unwrap()
+}
+
 /// The blobs that the registry was asked for.
 fn fetched(registry: &Registry) -> Vec<String> {
     let requests = registry.requests();
@@ -63,13 +69,7 @@ fn another_machine_runs_nothing_that_one_has_made() {
     assert!(why.contains("imported from") && why.contains("cache:1"), "{why}");
     // What was imported is as good as its own now.
     assert_eq!(ran(&other, &context, &[]), [""; 0]);
-    let manifest = skopeo(&[
-        "inspect",
-        "--raw",
-        "--tls-verify=false",
-        &format!("docker://{}", registry.name("cache:1")),
-    ]);
-    let manifest: Value = serde_json::from_str(&manifest.ok()).unwrap();
+    let manifest = manifest(&registry);
     assert_eq!(manifest["config"]["mediaType"], "application/vnd.buildkit.cacheconfig.v0");
 }
 
@@ -141,13 +141,7 @@ fn a_cache_that_is_gone_or_broken_costs_a_build_nothing_but_time() {
         assert_eq!(built.status, 0, "{built}");
     }
     // The manifest promises layers that are gone, or others.
-    let manifest = skopeo(&[
-        "inspect",
-        "--raw",
-        "--tls-verify=false",
-        &format!("docker://{}", registry.name("cache:1")),
-    ]);
-    let manifest: Value = serde_json::from_str(&manifest.ok()).unwrap();
+    let manifest = manifest(&registry);
     let layers: Vec<&str> =
         manifest["layers"].as_array().unwrap().iter().map(|l| l["digest"].as_str().unwrap()).collect();
     for layer in &layers {
