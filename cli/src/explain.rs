@@ -2,7 +2,10 @@
 
 use boxwright_cache::record::FileChanges;
 use boxwright_cache::record::selections::Paths;
+use boxwright_solver::Ballast;
 use boxwright_solver::why::{Change, Why};
+
+use crate::format::size;
 
 /// How much of a value is shown.
 const WIDTH: usize = 60;
@@ -52,6 +55,16 @@ fn change_in_words(change: &Change) -> String {
             }
         }
     }
+}
+
+/// What makes a context large, and how to leave it out.
+pub(crate) fn ballast(ballast: &Ballast) -> String {
+    let Ballast { name, files, bytes, total } = ballast;
+    let plural = if *files == 1 { "" } else { "s" };
+    let (bytes, total) = (size(*bytes), size(*total));
+    format!(
+        "{bytes} of the {total} that are read lie in {name} ({files} file{plural}): **/{name} in .dockerignore leaves them out"
+    )
 }
 
 fn files_in_words(files: &FileChanges) -> String {

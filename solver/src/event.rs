@@ -7,6 +7,7 @@ use boxwright_cache::record::{CacheKey, FileChanges};
 use crate::How;
 use crate::ir::VertexId;
 use crate::key::KeyFields;
+use crate::ops::file::Ballast;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum LogStream {
@@ -31,6 +32,11 @@ pub enum Event {
     Started {
         vertex: VertexId,
         at: SystemTime,
+    },
+    /// A directory of the host is large because of something that need not be read.
+    Ballast {
+        vertex: VertexId,
+        ballast: Ballast,
     },
     /// Found in the cache, or here anyway; nothing ran.
     Cached {

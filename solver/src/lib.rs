@@ -34,6 +34,7 @@ pub use error::{SolveError, VertexError};
 pub use event::{Event, Events, LogStream};
 pub use executor::Executor;
 pub use ir::{Definition, Vertex, VertexId};
+pub use ops::file::Ballast;
 pub use remote::{FetchError, HttpPin, Remote};
 pub use span::Span;
 

@@ -15,6 +15,7 @@ use crate::ir::{
     Definition, GitSource, HttpSource, ImageSource, LocalSource, Op, SourceOp, VertexId, redacted,
 };
 use crate::key::KeyFields;
+use crate::ops::file::{self, Looked};
 use crate::{Env, How, Material};
 
 /// A source whose identity is settled.
@@ -67,7 +68,7 @@ pub(crate) fn pin(definition: &Definition, needed: &[VertexId], env: &Env<'_>) -
         }
         for (id, source) in needed.iter().filter_map(source) {
             if let SourceOp::Local(local) = source {
-                here.push((id, observed(id, env, || pin_local(local, env))));
+                here.push((id, observed(id, env, || pin_local(id, local, env))));
             }
         }
         let joined = there
@@ -102,8 +103,11 @@ fn pin_image(image: &ImageSource, env: &Env<'_>) -> Pinned {
     Ok((Pin::Image(snapshot), material))
 }
 
-fn pin_local(local: &LocalSource, env: &Env<'_>) -> Pinned {
-    let (content, changes) = crate::ops::file::digest_local(local, env)?;
+fn pin_local(id: VertexId, local: &LocalSource, env: &Env<'_>) -> Pinned {
+    let Looked { content, changes, ballast } = file::look_at(local, env)?;
+    if let Some(ballast) = ballast {
+        let _ = env.events.send(Event::Ballast { vertex: id, ballast });
+    }
     Ok((Pin::Local(content, changes), Material::Local { name: local.name.clone(), content }))
 }
 

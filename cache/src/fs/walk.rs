@@ -14,7 +14,7 @@ use std::path::{Path, PathBuf};
 use rustix::fs::{AtFlags, FileType, Mode, OFlags, ResolveFlags, Stat};
 use rustix::io::Errno;
 
-pub use digest::{Digested, FileHashCache, NoCache};
+pub use digest::{FileHashCache, Mark, NoCache};
 pub use select::Match;
 
 use super::pattern::Matcher;

@@ -2,14 +2,16 @@
 
 use std::cmp::Ordering;
 use std::ffi::OsStr;
+use std::io::{BufRead, BufReader, Read as _, Write as _};
 use std::os::unix::ffi::OsStrExt as _;
 use std::path::Path;
 
 use rusqlite::{OptionalExtension as _, params};
 use serde::{Deserialize, Serialize};
 
+use crate::digest::ContentDigest;
 use crate::error::{Error, Result};
-use crate::fs::walk::{Digested, Entry};
+use crate::fs::walk::Mark;
 use crate::store::Store;
 
 /// How many places are remembered, and how many bytes of lists: the latest.
@@ -19,6 +21,9 @@ const KEPT_BYTES: usize = 64 << 20;
 const NAMED: usize = 10;
 /// The fastest that is worth it: names repeat each other.
 const LEVEL: i32 = 1;
+/// How many bytes of a list wait before they are compressed: that of a small selection is only if it is kept.
+const WAITING: usize = 4 << 20;
+/// How much of a mark is kept.
 const MARK: usize = 8;
 
 /// How what is read differs from what was read before.
@@ -45,17 +50,56 @@ impl Paths {
     }
 }
 
+/// What is read in one place: paths in order, and for each what tells whether it has changed.
+#[derive(Default)]
+pub struct Selection {
+    waiting: Vec<u8>,
+    compressed: Option<zstd::Encoder<'static, Vec<u8>>>,
+}
+
+impl std::fmt::Debug for Selection {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Selection").finish_non_exhaustive()
+    }
+}
+
+impl Selection {
+    pub fn add(&mut self, path: &Path, mark: &Mark) {
+        if self.waiting.len() >= WAITING {
+            self.compress();
+        }
+        self.waiting.extend_from_slice(&mark[..MARK]);
+        self.waiting.extend_from_slice(path.as_os_str().as_bytes());
+        self.waiting.push(0);
+    }
+
+    fn compress(&mut self) -> &mut zstd::Encoder<'static, Vec<u8>> {
+        let encoder = self.compressed.get_or_insert_with(|| {
+            zstd::Encoder::new(Vec::new(), LEVEL).expect("the level is one of zstd's")
+        });
+        encoder.write_all(&self.waiting).expect("memory takes everything");
+        self.waiting.clear();
+        encoder
+    }
+
+    fn finish(mut self) -> Vec<u8> {
+        self.compress();
+        let encoder = self.compressed.expect("it was made");
+        encoder.finish().expect("memory takes everything")
+    }
+}
+
 impl Store {
-    /// Remembers what was read in `place`, which may be any text. Gives what differs from the last time; none if there
-    /// was no last time, or nothing differs.
+    /// Remembers what was read in `place`, which may be any text, and its digest. Gives what differs from the last
+    /// time; none if there was no last time, or nothing differs.
     ///
     /// # Errors
     /// When the store can't be read or written.
     pub fn remember_selection(
         &self,
         place: &str,
-        entries: &[Entry],
-        digested: &Digested,
+        content: ContentDigest,
+        selection: Selection,
     ) -> Result<Option<FileChanges>> {
         let doing = "remembering what a build reads";
         let place = blake3::hash(place.as_bytes());
@@ -64,17 +108,10 @@ impl Store {
             .prepare_cached("SELECT content FROM selections WHERE place = ?1")
             .and_then(|mut select| select.query_row([place.as_bytes()], |row| row.get(0)).optional())
             .map_err(Error::db(doing))?;
-        if known == Some(digested.content.0) {
+        if known == Some(content.0) {
             return Ok(None);
         }
-        let mut list = Vec::new();
-        for (path, mark) in digested.marks(entries) {
-            list.extend_from_slice(&mark);
-            list.extend_from_slice(path.as_os_str().as_bytes());
-            list.push(0);
-        }
-        let files =
-            zstd::bulk::compress(&list, LEVEL).map_err(Error::io("compressing", "a list of files"))?;
+        let files = selection.finish();
         let before: Option<Vec<u8>> = self.write(doing, |tx| {
             let before = tx
                 .prepare_cached("SELECT files FROM selections WHERE place = ?1")?
@@ -83,7 +120,7 @@ impl Store {
             tx.prepare_cached(
                 "INSERT OR REPLACE INTO selections (place, content, files) VALUES (?1, ?2, ?3)",
             )?
-            .execute(params![place.as_bytes(), digested.content.0, files])?;
+            .execute(params![place.as_bytes(), content.0, files])?;
             let old = "DELETE FROM selections WHERE id IN (SELECT id FROM
                        (SELECT id, row_number() OVER latest AS place, sum(length(files)) OVER latest AS bytes
                         FROM selections WINDOW latest AS (ORDER BY id DESC)) WHERE place > ?1 OR bytes > ?2)";
@@ -91,44 +128,63 @@ impl Store {
             Ok(before)
         })?;
         // A list that can't be read any more is none.
-        let before = before.and_then(|files| zstd::stream::decode_all(&files[..]).ok());
-        Ok(before.map(|before| compare(&before, &list)))
+        Ok(before.and_then(|before| compare(&before, &files).ok()))
     }
 }
 
 /// Both lists are in order.
-fn compare(before: &[u8], after: &[u8]) -> FileChanges {
+fn compare(before: &[u8], after: &[u8]) -> std::io::Result<FileChanges> {
     let mut changes = FileChanges::default();
-    let (mut old, mut new) = (lines(before).peekable(), lines(after).peekable());
+    let (mut old, mut new) = (Lines::of(before)?, Lines::of(after)?);
     loop {
-        let order = match (old.peek(), new.peek()) {
-            (None, None) => return changes,
+        let order = match (&old.line, &new.line) {
+            (None, None) => return Ok(changes),
             (Some(_), None) => Ordering::Less,
             (None, Some(_)) => Ordering::Greater,
             (Some((_, old)), Some((_, new))) => {
                 Path::new(OsStr::from_bytes(old)).cmp(Path::new(OsStr::from_bytes(new)))
             }
         };
-        let was = if order.is_le() { old.next() } else { None };
-        let is = if order.is_ge() { new.next() } else { None };
+        let was = if order.is_le() { old.next()? } else { None };
+        let is = if order.is_ge() { new.next()? } else { None };
         match (was, is) {
-            (Some((_, path)), None) => changes.removed.add(path),
-            (None, Some((_, path))) => changes.added.add(path),
-            (Some((was, path)), Some((is, _))) if was != is => changes.changed.add(path),
+            (Some((_, path)), None) => changes.removed.add(&path),
+            (None, Some((_, path))) => changes.added.add(&path),
+            (Some((was, path)), Some((is, _))) if was != is => changes.changed.add(&path),
             _ => {}
         }
     }
 }
 
-/// The mark and the path of each entry.
-fn lines(list: &[u8]) -> impl Iterator<Item = (&[u8], &[u8])> {
-    let mut rest = list;
-    std::iter::from_fn(move || {
-        let (mark, after) = rest.split_at_checked(MARK)?;
-        let end = after.iter().position(|byte| *byte == 0)?;
-        rest = &after[end + 1..];
-        Some((mark, &after[..end]))
-    })
+/// The mark and the path of an entry.
+type Line = ([u8; MARK], Vec<u8>);
+
+/// A list that is read again.
+struct Lines<'a> {
+    rest: BufReader<zstd::Decoder<'static, BufReader<&'a [u8]>>>,
+    /// The one to come.
+    line: Option<Line>,
+}
+
+impl Lines<'_> {
+    fn of(list: &[u8]) -> std::io::Result<Lines<'_>> {
+        let mut lines = Lines { rest: BufReader::new(zstd::Decoder::new(list)?), line: None };
+        lines.next()?;
+        Ok(lines)
+    }
+
+    fn next(&mut self) -> std::io::Result<Option<Line>> {
+        let (mut mark, mut path) = ([0; MARK], Vec::new());
+        let next = if self.rest.fill_buf()?.is_empty() {
+            None
+        } else {
+            self.rest.read_exact(&mut mark)?;
+            self.rest.read_until(0, &mut path)?;
+            path.pop();
+            Some((mark, path))
+        };
+        Ok(std::mem::replace(&mut self.line, next))
+    }
 }
 
 #[cfg(test)]
@@ -136,7 +192,7 @@ mod tests {
     use super::*;
     use crate::Cancel;
     use crate::fs::pattern::Filter;
-    use crate::fs::walk::{Context, NoCache};
+    use crate::fs::walk::{Context, Entry, NoCache};
 
     #[test]
     fn what_differs_is_told_by_name() {
@@ -148,9 +204,11 @@ mod tests {
         let look = |place: &str| {
             let (cancel, root) = (Cancel::new().unwrap(), std::fs::File::open(&top).unwrap().into());
             let context = Context::new(root, &[]).unwrap();
-            let entries = context.select(&[], &Filter::default(), &cancel).unwrap();
-            let digested = context.digest_selection(&entries, &NoCache, &cancel).unwrap();
-            store.remember_selection(place, &entries, &digested).unwrap()
+            let mut list = Selection::default();
+            let mut seen = |entry: &Entry, mark: &Mark| list.add(&entry.path, mark);
+            let all = Filter::default();
+            let content = context.digest_selection(&[], &all, &NoCache, &cancel, &mut seen).unwrap();
+            store.remember_selection(place, content, list).unwrap()
         };
         write("a-b", "1");
         write("a/x", "1");

@@ -101,7 +101,7 @@ impl<'a> Recorder<'a> {
             Event::Finished { vertex, took, how } => steps.ended(*vertex, Became::Done(*how), *took),
             Event::Failed { vertex, took, .. } => steps.ended(*vertex, Became::Failed, *took),
             Event::Canceled { vertex } => steps.ended(*vertex, Became::Canceled, Duration::ZERO),
-            Event::Started { .. } | Event::Log { .. } | Event::Lost { .. } => {}
+            Event::Started { .. } | Event::Log { .. } | Event::Lost { .. } | Event::Ballast { .. } => {}
         }
     }
 

@@ -100,6 +100,10 @@ impl<W: Write> Display<W> {
                 self.steps[step].started = *at;
                 self.turn_to(step)
             }
+            Event::Ballast { vertex, ballast } => {
+                let step = self.step(definition, *vertex);
+                self.line(step, &explain::ballast(ballast))
+            }
             Event::Cached { vertex, .. } => {
                 let step = self.step(definition, *vertex);
                 self.end(step, "CACHED")

@@ -228,3 +228,29 @@ fn foreign_program() -> Vec<u8> {
     (header[16], header[18], header[19]) = (2, 0xad, 0xde);
     header
 }
+
+#[test]
+fn a_context_that_is_large_for_nothing_is_told() {
+    let boxwright = Boxwright::new();
+    let context = Context::new("FROM scratch\nCOPY . /\n").file("src", "1");
+    let heavy = |path: &str| {
+        let path = context.join(path);
+        fs::create_dir_all(path.parent().unwrap()).unwrap();
+        fs::File::create(path).unwrap().set_len(15_000_000).unwrap();
+    };
+    heavy("node_modules/a");
+    heavy("web/node_modules/b");
+    let told = |context: &Context| {
+        let ran = boxwright.build(context, &["--progress=plain"]);
+        let told = ran.stderr.clone();
+        ran.ok();
+        told
+    };
+    let first = told(&context);
+    let line = " 30MB of the 30MB that are read lie in node_modules (2 files): \
+                **/node_modules in .dockerignore leaves them out\n";
+    assert_eq!(first.matches(line).count(), 1, "{first}");
+    let context = context.file(".dockerignore", "**/node_modules\n");
+    let second = told(&context);
+    assert!(!second.contains("leaves them out"), "{second}");
+}

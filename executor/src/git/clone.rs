@@ -2,7 +2,7 @@
 //! work tree, and then copied in: git finds the files as they should be.
 
 use std::os::fd::{AsFd as _, AsRawFd as _, BorrowedFd};
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 use boxwright_cache::fs::pattern::Filter;
 use boxwright_cache::fs::walk::{Context, Kind};
@@ -64,18 +64,16 @@ fn reference_of(source: &GitSource, kept: &Within<'_>, commit: &str) -> Result<O
 fn copy(from: BorrowedFd<'_>, sink: &mut DirSink, cancel: &Cancel) -> Result<()> {
     let root = from.as_fd().try_clone_to_owned().map_err(CacheError::io("opening", "a clone"))?;
     let context = Context::new(root, &[])?;
-    let top = Path::new(".git");
-    let entries = context.stat(top)?.into_iter().chain(context.below(top, &Filter::default(), cancel)?);
-    for entry in entries {
+    let all = Filter::default();
+    Ok(context.select(&[".git".to_owned()], &all, cancel, &mut |entry| {
         cancel.check()?;
         let mode = if entry.kind == Kind::Dir { 0o755 } else { entry.mode & 0o755 | 0o200 };
         let meta = Metadata { mode, mtime: entry.key.mtime, ..Metadata::default() };
         match &entry.kind {
-            Kind::Dir => sink.dir(&entry.path, &meta)?,
-            Kind::File => sink.file(&entry.path, &meta, entry.key.size, &mut context.open(&entry.path)?)?,
-            Kind::Symlink(target) => sink.symlink(&entry.path, &meta, target)?,
-            Kind::Node(_) | Kind::Socket => {}
+            Kind::Dir => sink.dir(&entry.path, &meta),
+            Kind::File => sink.file(&entry.path, &meta, entry.key.size, &mut context.open(&entry.path)?),
+            Kind::Symlink(target) => sink.symlink(&entry.path, &meta, target),
+            Kind::Node(_) | Kind::Socket => Ok(()),
         }
-    }
-    Ok(())
+    })?)
 }

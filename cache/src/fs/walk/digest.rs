@@ -1,10 +1,8 @@
 //! The digest of a selection: paths, types, modes, link targets, and of files bytes and kept attributes; neither
 //! owners nor times.
 
-use std::fs::File;
 use std::io::Read;
 use std::os::unix::ffi::OsStrExt;
-use std::path::Path;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use rayon::prelude::*;
@@ -13,21 +11,26 @@ use super::{Context, Entry, Kind, StatKey};
 use crate::cancel::Cancel;
 use crate::digest::ContentDigest;
 use crate::error::{Error, Result};
+use crate::fs::pattern::Filter;
 use crate::layer::sink::{NodeKind, Timestamp};
 use crate::snapshot::owner::OwnerView;
 
 /// Waking other threads costs more than hashing this many small files.
 const MANY: usize = 32;
+/// How many entries are held at a time.
+const CHUNK: usize = 8192;
 const BUFFER: usize = 128 * 1024;
 /// A file that changed this recently could change again without its times telling.
 const RACY: Duration = Duration::from_secs(2);
 
-/// Remembers the BLAKE3 digests of files' bytes and attributes. It is asked from several threads.
+/// Remembers the BLAKE3 digests of files' bytes and attributes.
 pub trait FileHashCache: Sync {
-    /// These are the files that it will be asked for.
-    fn prepare(&self, _keys: &mut dyn Iterator<Item = StatKey>) {}
-    fn get(&self, key: &StatKey) -> Option<[u8; 32]>;
-    fn put(&self, key: &StatKey, hash: [u8; 32]);
+    /// What is known of each.
+    fn get(&self, keys: &[StatKey]) -> Vec<Option<[u8; 32]>>;
+
+    /// # Errors
+    /// When they can't be kept.
+    fn put(&self, fresh: &[(StatKey, [u8; 32])]) -> Result<()>;
 }
 
 /// Remembers nothing.
@@ -35,82 +38,97 @@ pub trait FileHashCache: Sync {
 pub struct NoCache;
 
 impl FileHashCache for NoCache {
-    fn get(&self, _: &StatKey) -> Option<[u8; 32]> {
-        None
+    fn get(&self, keys: &[StatKey]) -> Vec<Option<[u8; 32]>> {
+        vec![None; keys.len()]
     }
 
-    fn put(&self, _: &StatKey, _: [u8; 32]) {}
-}
-
-/// A selection's digest, and what of it tells one file from another.
-#[derive(Debug)]
-pub struct Digested {
-    pub content: ContentDigest,
-    hashes: Vec<Option<[u8; 32]>>,
-}
-
-impl Digested {
-    /// For each entry everything that the digest tells of it, as the beginning of a hash.
-    pub fn marks<'a>(&'a self, entries: &'a [Entry]) -> impl Iterator<Item = (&'a Path, [u8; 8])> {
-        let mut text = Vec::new();
-        entries.iter().zip(&self.hashes).map(move |(entry, hash)| {
-            text.clear();
-            describe(&mut text, entry, hash.as_ref());
-            let hash = blake3::hash(&text);
-            (entry.path.as_path(), *hash.as_bytes().first_chunk().expect("a hash is longer"))
-        })
+    fn put(&self, _: &[(StatKey, [u8; 32])]) -> Result<()> {
+        Ok(())
     }
+}
+
+/// The digest of everything that counts of one entry.
+pub type Mark = [u8; 32];
+
+/// Tells the contents of files, by reading those that are not known.
+struct Contents<'a> {
+    context: &'a Context,
+    cache: &'a dyn FileHashCache,
+    cancel: &'a Cancel,
+    now: SystemTime,
 }
 
 impl Context {
-    /// The digest of `entries`, as [`Context::select`] gave them.
+    /// The digest of what [`Context::select`] gives for `patterns` and `filter`. Each entry is shown to `seen`, in
+    /// order.
     ///
     /// # Errors
-    /// When a file can't be read, or `cancel` is raised.
+    /// As [`Context::select`]; when a file can't be read, or what was learned can't be kept.
     pub fn digest_selection(
         &self,
-        entries: &[Entry],
+        patterns: &[String],
+        filter: &Filter,
         cache: &dyn FileHashCache,
         cancel: &Cancel,
-    ) -> Result<Digested> {
-        let now = SystemTime::now();
-        let files = entries.iter().filter(|entry| entry.kind == Kind::File);
-        cache.prepare(&mut files.map(|entry| entry.key));
-        let hash = |entry: &Entry| match entry.kind {
-            Kind::File => self.file_hash(entry, cache, now, cancel).map(Some),
-            _ => Ok(None),
+        seen: &mut dyn FnMut(&Entry, &Mark),
+    ) -> Result<ContentDigest> {
+        let contents = Contents { context: self, cache, cancel, now: SystemTime::now() };
+        let mut digest = blake3::Hasher::new_derive_key("boxwright selection v2");
+        let mut see = |entry: &Entry, mark: &Mark| {
+            digest.update(mark);
+            seen(entry, mark);
         };
-        let hashes: Vec<Option<[u8; 32]>> = if entries.len() < MANY {
-            entries.iter().map(hash).collect::<Result<_>>()?
-        } else {
-            entries.par_iter().map(hash).collect::<Result<_>>()?
-        };
-        let mut digest = blake3::Hasher::new_derive_key("boxwright selection v1");
+        let mut waiting = Vec::new();
+        self.select(patterns, filter, cancel, &mut |entry| {
+            waiting.push(entry);
+            if waiting.len() == CHUNK { contents.mark(&mut waiting, &mut see) } else { Ok(()) }
+        })?;
+        contents.mark(&mut waiting, &mut see)?;
+        Ok(ContentDigest(*digest.finalize().as_bytes()))
+    }
+}
+
+impl Contents<'_> {
+    fn mark(&self, entries: &mut Vec<Entry>, see: &mut dyn FnMut(&Entry, &Mark)) -> Result<()> {
+        let files: Vec<&Entry> = entries.iter().filter(|entry| entry.kind == Kind::File).collect();
+        let mut hashes = self.of(&files)?.into_iter();
         let mut text = Vec::new();
-        for (entry, hash) in entries.iter().zip(&hashes) {
+        for entry in entries.drain(..) {
             text.clear();
-            describe(&mut text, entry, hash.as_ref());
-            digest.update(&text);
+            let hash = if entry.kind == Kind::File { hashes.next() } else { None };
+            describe(&mut text, &entry, hash.as_ref());
+            see(&entry, blake3::hash(&text).as_bytes());
         }
-        Ok(Digested { content: ContentDigest(*digest.finalize().as_bytes()), hashes })
+        Ok(())
     }
 
-    fn file_hash(
-        &self,
-        entry: &Entry,
-        cache: &dyn FileHashCache,
-        now: SystemTime,
-        cancel: &Cancel,
-    ) -> Result<[u8; 32]> {
-        if let Some(hash) = cache.get(&entry.key) {
-            return Ok(hash);
-        }
-        cancel.check()?;
-        let file = self.open(&entry.path)?;
-        let key = |file: &File| {
-            rustix::fs::fstat(file).map(|stat| StatKey::of(&stat)).map_err(Error::io("reading", &entry.path))
+    fn of(&self, files: &[&Entry]) -> Result<Vec<[u8; 32]>> {
+        let keys: Vec<StatKey> = files.iter().map(|entry| entry.key).collect();
+        let known = self.cache.get(&keys);
+        let unknown: Vec<&Entry> =
+            files.iter().zip(&known).filter(|(_, hash)| hash.is_none()).map(|(entry, _)| *entry).collect();
+        let read: Vec<([u8; 32], bool)> = if unknown.len() < MANY {
+            unknown.iter().map(|entry| self.read(entry)).collect::<Result<_>>()?
+        } else {
+            unknown.par_iter().map(|entry| self.read(entry)).collect::<Result<_>>()?
         };
-        let before = key(&file)?;
+        let settled = unknown.iter().zip(&read).filter(|(_, (_, settled))| *settled);
+        let fresh: Vec<(StatKey, [u8; 32])> = settled.map(|(entry, (hash, _))| (entry.key, *hash)).collect();
+        if !fresh.is_empty() {
+            self.cache.put(&fresh)?;
+        }
+        let mut read = read.into_iter().map(|(hash, _)| hash);
+        Ok(known.into_iter().filter_map(|hash| hash.or_else(|| read.next())).collect())
+    }
+
+    /// The hash of a file, and whether its key will tell when it changes.
+    fn read(&self, entry: &Entry) -> Result<([u8; 32], bool)> {
+        self.cancel.check()?;
+        let file = self.context.open(&entry.path)?;
+        let key = || {
+            rustix::fs::fstat(&file).map(|stat| StatKey::of(&stat)).map_err(Error::io("reading", &entry.path))
+        };
+        let before = key()?;
         let mut hasher = blake3::Hasher::new();
         let mut buffer = vec![0; usize::try_from(before.size + 1).unwrap_or(BUFFER).min(BUFFER)];
         loop {
@@ -120,16 +138,13 @@ impl Context {
                 Err(e) if e.kind() == std::io::ErrorKind::Interrupted => continue,
                 Err(e) => return Err(Error::io("reading", &entry.path)(e)),
             };
-            cancel.check()?;
+            self.cancel.check()?;
         }
         // Attributes such as capabilities are copied as well; a change of them moves the file's change time.
         let xattrs = OwnerView::Real.xattrs(&file).map_err(Error::io("reading", &entry.path))?;
         let hash = with_xattrs(*hasher.finalize().as_bytes(), &xattrs);
-        let unchanged = before == entry.key && key(&file)? == before;
-        if unchanged && !is_racy(&before, now) {
-            cache.put(&before, hash);
-        }
-        Ok(hash)
+        let unchanged = before == entry.key && key()? == before;
+        Ok((hash, unchanged && !is_racy(&before, self.now)))
     }
 }
 

@@ -1,7 +1,10 @@
-//! The entries below a directory that are not ignored: read level by level, in parallel where a level is wide.
+//! The entries below a directory that are not ignored, one after the other: a large directory is looked at in parts,
+//! and neighbouring ones are read ahead in parallel, so that memory does not grow with the number of entries.
 
-use std::ffi::{OsStr, OsString};
-use std::os::unix::ffi::{OsStrExt, OsStringExt};
+use std::collections::VecDeque;
+use std::ffi::OsStr;
+use std::os::fd::OwnedFd;
+use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -14,14 +17,13 @@ use crate::cancel::Cancel;
 use crate::error::{Error, Result};
 use crate::fs::pattern::{Filter, Judged, ParentMatch, Verdict};
 
-/// Waking other threads costs more than reading this many directories.
-const WIDE: usize = 8;
-
-/// A directory to be read.
-struct Pending {
-    path: PathBuf,
-    known: Option<Arc<Known>>,
-}
+/// How many names of a directory are looked at together.
+const PART: usize = 1024;
+/// How many directories are read ahead.
+const AHEAD: usize = 32;
+/// Waking other threads costs more than reading this many directories, or looking at so many names.
+const WIDE: usize = 4;
+const MANY: usize = 256;
 
 /// What patterns said of a directory, for what is in it. None where a directory is not below another one.
 struct Known {
@@ -29,13 +31,33 @@ struct Known {
     filter: Option<Judged>,
 }
 
-/// A name that was read. A directory that is not to be there is, if something below it is.
+/// A directory on the way to what is given next.
+struct Listing {
+    path: PathBuf,
+    known: Option<Arc<Known>>,
+    /// Not looked at yet.
+    names: Names,
+    items: VecDeque<Item>,
+    /// The first directories among the items.
+    ahead: VecDeque<Listing>,
+    /// The directory's own entry, if it is only given before something in it.
+    held: Option<Entry>,
+}
+
+/// Names with their types, in the order of their bytes; one piece of memory for all.
+struct Names {
+    bytes: Vec<u8>,
+    /// Where each begins.
+    order: std::vec::IntoIter<usize>,
+}
+
+/// A name that was looked at.
 struct Item {
     entry: Entry,
+    /// A directory that is not to be there unless something below it is.
     droppable: bool,
-    /// For a directory: what is needed to read it, and later its place in the list of those that were read.
+    /// For a directory: what is needed to read it.
     known: Option<Arc<Known>>,
-    listing: usize,
 }
 
 /// A walk that is under way.
@@ -43,6 +65,7 @@ struct Walk<'a> {
     context: &'a Context,
     start: &'a Path,
     filter: &'a Filter,
+    cancel: &'a Cancel,
 }
 
 impl Context {
@@ -62,114 +85,174 @@ impl Context {
         (ignored, matched)
     }
 
-    /// What `filter` leaves of what is below the directory `start`, without itself, parents first, names in the order
-    /// of their bytes.
+    /// Gives `each` what `filter` leaves of what is below the directory `start`, without itself: parents first, names
+    /// in the order of their bytes.
     ///
     /// # Errors
-    /// When a directory can't be read, or `cancel` is raised.
-    pub fn below(&self, start: &Path, filter: &Filter, cancel: &Cancel) -> Result<Vec<Entry>> {
-        let walk = Walk { context: self, start, filter };
+    /// When a directory can't be read, or `cancel` is raised; and those of `each`.
+    pub fn walk<E: From<Error>>(
+        &self,
+        start: &Path,
+        filter: &Filter,
+        cancel: &Cancel,
+        each: &mut dyn FnMut(Entry) -> Result<(), E>,
+    ) -> Result<(), E> {
+        let walk = Walk { context: self, start, filter, cancel };
         let known =
             self.ignored(start).1.map(|ignore| Arc::new(Known { ignore: Some(ignore), filter: None }));
-        let mut listings: Vec<Vec<Item>> = Vec::new();
-        let mut level = vec![Pending { path: start.to_owned(), known }];
-        while !level.is_empty() {
-            cancel.check()?;
-            let read: Vec<Vec<Item>> = if level.len() < WIDE {
-                level.iter().map(|dir| walk.list(dir)).collect::<Result<_>>()?
-            } else {
-                level.par_iter().map(|dir| walk.list(dir)).collect::<Result<_>>()?
+        let mut open = vec![walk.read(start.to_owned(), known)?];
+        while let Some(listing) = open.last_mut() {
+            let Some(item) = walk.next(listing)? else {
+                open.pop();
+                continue;
             };
-            let mut next = Vec::new();
-            let first = listings.len() + read.len();
-            for mut items in read {
-                for item in items.iter_mut().filter(|item| item.entry.kind == Kind::Dir) {
-                    item.listing = first + next.len();
-                    next.push(Pending { path: item.entry.path.clone(), known: item.known.take() });
+            let mut below = match item.entry.kind {
+                Kind::Dir => Some(walk.enter(listing, &item)?),
+                _ => None,
+            };
+            match &mut below {
+                Some(below) if item.droppable => below.held = Some(item.entry),
+                _ => {
+                    open.iter_mut().filter_map(|dir| dir.held.take()).try_for_each(&mut *each)?;
+                    each(item.entry)?;
                 }
-                listings.push(items);
             }
-            level = next;
+            open.extend(below);
         }
-        Ok(in_order(listings))
+        Ok(())
     }
 }
 
-impl Walk<'_> {
-    fn list(&self, dir: &Pending) -> Result<Vec<Item>> {
-        let failed = |e: Errno| Error::io("reading directory", &dir.path)(e);
-        let fd = self.context.open_at(&dir.path, OFlags::RDONLY | OFlags::DIRECTORY).map_err(failed)?;
-        let mut names: Vec<(OsString, FileType)> = Vec::new();
-        for entry in Dir::read_from(&fd).map_err(failed)? {
-            let entry = entry.map_err(failed)?;
-            let name = entry.file_name().to_bytes();
-            if !matches!(name, b"." | b"..") {
-                names.push((OsString::from_vec(name.to_vec()), entry.file_type()));
+impl Names {
+    fn read(dir: &OwnedFd) -> Result<Names, Errno> {
+        let (mut bytes, mut order) = (Vec::new(), Vec::new());
+        for entry in Dir::read_from(dir)? {
+            let entry = entry?;
+            let name = entry.file_name();
+            if !matches!(name.to_bytes(), b"." | b"..") {
+                order.push(bytes.len());
+                // Only what may be a directory is treated in another way.
+                let may_be_dir = matches!(entry.file_type(), FileType::Directory | FileType::Unknown);
+                bytes.push(u8::from(may_be_dir));
+                bytes.extend_from_slice(name.to_bytes_with_nul());
             }
         }
-        names.sort_unstable_by(|a, b| a.0.cmp(&b.0));
-        let mut items = Vec::with_capacity(names.len());
-        for (name, kind) in names {
-            let path = dir.path.join(&name);
-            let (ignored, verdict, known) = self.judge(dir, &path);
-            let may_be_dir = matches!(kind, FileType::Directory | FileType::Unknown);
-            if !may_be_dir && (ignored || verdict != Verdict::Wanted)
-                || ignored && !self.context.ignore.may_except_below(&path)
-                || verdict == Verdict::Unwanted
-            {
-                continue;
-            }
-            let Some(mut entry) = entry_at(&fd, &name, path).map_err(failed)? else { continue };
-            entry.implied = verdict != Verdict::Wanted;
-            let droppable = ignored || entry.implied;
-            if entry.kind == Kind::Socket || droppable && entry.kind != Kind::Dir {
-                continue;
-            }
-            items.push(Item { entry, droppable, known, listing: 0 });
-        }
-        Ok(items)
+        order.sort_unstable_by_key(|at| name_at(&bytes, *at));
+        Ok(Names { bytes, order: order.into_iter() })
     }
 
-    /// Whether `path` in `dir` is ignored, and what the filter says of it.
-    fn judge(&self, dir: &Pending, path: &Path) -> (bool, Verdict, Option<Arc<Known>>) {
+    /// The next ones, and whether each may be a directory.
+    fn part(&mut self) -> Vec<(&OsStr, bool)> {
+        let Names { bytes, order } = self;
+        order.take(PART).map(|at| (OsStr::from_bytes(name_at(bytes, at)), bytes[at] == 1)).collect()
+    }
+}
+
+/// The name behind the byte that tells its type.
+fn name_at(bytes: &[u8], at: usize) -> &[u8] {
+    bytes[at + 1..].split(|byte| *byte == 0).next().unwrap_or_default()
+}
+
+impl Walk<'_> {
+    fn open(&self, path: &Path) -> Result<OwnedFd> {
+        self.cancel.check()?;
+        let flags = OFlags::RDONLY | OFlags::DIRECTORY;
+        self.context.open_at(path, flags).map_err(Error::io("reading directory", path))
+    }
+
+    fn read(&self, path: PathBuf, known: Option<Arc<Known>>) -> Result<Listing> {
+        let fd = self.open(&path)?;
+        let names = Names::read(&fd).map_err(Error::io("reading directory", &path))?;
+        let (items, ahead) = (VecDeque::new(), VecDeque::new());
+        let mut listing = Listing { path, known, names, items, ahead, held: None };
+        self.look(&mut listing, &fd)?;
+        Ok(listing)
+    }
+
+    fn next(&self, listing: &mut Listing) -> Result<Option<Item>> {
+        while listing.items.is_empty() && listing.names.order.len() > 0 {
+            let fd = self.open(&listing.path)?;
+            self.look(listing, &fd)?;
+        }
+        Ok(listing.items.pop_front())
+    }
+
+    /// Reads the directory `item`, which was the next of `listing`, and with it those that follow if they are many.
+    fn enter(&self, listing: &mut Listing, item: &Item) -> Result<Listing> {
+        if let Some(below) = listing.ahead.pop_front() {
+            return Ok(below);
+        }
+        let dirs = listing.items.iter().filter(|item| item.entry.kind == Kind::Dir).take(AHEAD - 1);
+        let dirs: Vec<&Item> = std::iter::once(item).chain(dirs).collect();
+        let read = |item: &Item| self.read(item.entry.path.clone(), item.known.clone());
+        if dirs.len() < WIDE {
+            return read(item);
+        }
+        let mut ahead: VecDeque<Listing> = dirs.into_par_iter().map(read).collect::<Result<_>>()?;
+        let first = ahead.pop_front().expect("there is one for each directory");
+        listing.ahead = ahead;
+        Ok(first)
+    }
+
+    /// Looks at the next names of `listing`, whose directory is open.
+    fn look(&self, listing: &mut Listing, dir: &OwnedFd) -> Result<()> {
+        let Listing { path, known, names, items, .. } = listing;
+        let names = names.part();
+        let look = |(name, may_be_dir): (&OsStr, bool)| {
+            let item = self.item(path, known.as_deref(), dir, name, may_be_dir);
+            item.map_err(Error::io("reading directory", &*path)).transpose()
+        };
+        *items = if names.len() < MANY {
+            names.into_iter().filter_map(look).collect::<Result<_>>()?
+        } else {
+            names.into_par_iter().with_min_len(MANY / 4).filter_map(look).collect::<Result<_>>()?
+        };
+        Ok(())
+    }
+
+    /// What `name` in `dir` is, if it counts.
+    fn item(
+        &self,
+        parent: &Path,
+        known: Option<&Known>,
+        dir: &OwnedFd,
+        name: &OsStr,
+        may_be_dir: bool,
+    ) -> Result<Option<Item>, Errno> {
+        let path = parent.join(name);
+        let (ignored, verdict, known) = self.judge(known, &path);
+        if !may_be_dir && (ignored || verdict != Verdict::Wanted)
+            || ignored && !self.context.ignore.may_except_below(&path)
+            || verdict == Verdict::Unwanted
+        {
+            return Ok(None);
+        }
+        let Some(mut entry) = entry_at(dir, name, path)? else { return Ok(None) };
+        entry.implied = verdict != Verdict::Wanted;
+        let droppable = ignored || entry.implied;
+        if entry.kind == Kind::Socket || droppable && entry.kind != Kind::Dir {
+            return Ok(None);
+        }
+        Ok(Some(Item { entry, droppable, known }))
+    }
+
+    /// Whether `path` is ignored, and what the filter says of it; `known` is what was said of its directory.
+    fn judge(&self, known: Option<&Known>, path: &Path) -> (bool, Verdict, Option<Arc<Known>>) {
         let (mut ignored, mut verdict) = (false, Verdict::Wanted);
         if self.context.ignore.is_empty() && self.filter.is_empty() {
             return (ignored, verdict, None);
         }
-        let mut known = Known { ignore: None, filter: None };
+        let mut of_path = Known { ignore: None, filter: None };
         if !self.context.ignore.is_empty() {
-            let parent = dir.known.as_ref().and_then(|known| known.ignore.as_ref());
+            let parent = known.and_then(|known| known.ignore.as_ref());
             let (now, below) = self.context.ignore.matches_below(path, parent);
-            (ignored, known.ignore) = (now, Some(below));
+            (ignored, of_path.ignore) = (now, Some(below));
         }
         if !self.filter.is_empty() {
-            let parent = dir.known.as_ref().and_then(|known| known.filter.as_ref());
+            let parent = known.and_then(|known| known.filter.as_ref());
             let (now, below) = self.filter.judge(path.strip_prefix(self.start).unwrap_or(path), parent);
-            (verdict, known.filter) = (now, Some(below));
+            (verdict, of_path.filter) = (now, Some(below));
         }
-        (ignored, verdict, Some(Arc::new(known)))
+        (ignored, verdict, Some(Arc::new(of_path)))
     }
-}
-
-/// Puts each directory's entries behind it, and drops directories that are only there for what is not in them.
-fn in_order(mut listings: Vec<Vec<Item>>) -> Vec<Entry> {
-    let mut out = Vec::with_capacity(listings.iter().map(Vec::len).sum());
-    // What is left of each open directory, and where it is in the output if it goes should it stay empty.
-    let mut open = vec![(std::mem::take(&mut listings[0]).into_iter(), None)];
-    while let Some((rest, droppable)) = open.last_mut() {
-        let Some(item) = rest.next() else {
-            if *droppable == Some(out.len()) {
-                out.pop();
-            }
-            open.pop();
-            continue;
-        };
-        let is_dir = item.entry.kind == Kind::Dir;
-        out.push(item.entry);
-        if is_dir {
-            let droppable = item.droppable.then_some(out.len());
-            open.push((std::mem::take(&mut listings[item.listing]).into_iter(), droppable));
-        }
-    }
-    out
 }

@@ -58,22 +58,25 @@ impl Context {
         self.expand(pattern, cancel, &mut |_| ())
     }
 
-    /// What `patterns` name, with what `filter` leaves of everything below, and with the links that lead there; all of
-    /// the context if there are no patterns. Sorted, parents first, names in the order of their bytes; without the
-    /// root.
+    /// Gives `each` what `patterns` name, with what `filter` leaves of everything below, and with the links that lead
+    /// there; all of the context if there are no patterns. Sorted, parents first, names in the order of their bytes;
+    /// without the root.
     ///
     /// # Errors
-    /// As [`Context::resolve`].
-    pub fn select(&self, patterns: &[String], filter: &Filter, cancel: &Cancel) -> Result<Vec<Entry>> {
-        if patterns.is_empty() {
-            return self.below(Path::new(""), filter, cancel);
-        }
-        let mut found: BTreeMap<PathBuf, Entry> = BTreeMap::new();
-        let mut keep = |entry: Entry| {
-            found.insert(entry.path.clone(), entry);
-        };
+    /// As [`Context::resolve`]; and those of `each`.
+    pub fn select(
+        &self,
+        patterns: &[String],
+        filter: &Filter,
+        cancel: &Cancel,
+        each: &mut dyn FnMut(Entry) -> Result<()>,
+    ) -> Result<()> {
+        let mut links: BTreeMap<PathBuf, Entry> = BTreeMap::new();
         let mut tops = Vec::new();
         for pattern in patterns {
+            let mut keep = |link: Entry| {
+                links.insert(link.path.clone(), link);
+            };
             tops.extend(self.expand(pattern, cancel, &mut keep)?.into_iter().filter_map(|m| m.real));
         }
         tops.sort_unstable();
@@ -82,19 +85,47 @@ impl Context {
             // A directory brings all that is below it.
             tops.dedup_by(|below, above| below.starts_with(above));
         }
-        if tops.first().is_some_and(|top| top.as_os_str().is_empty()) && tops.len() == 1 {
-            return self.below(Path::new(""), filter, cancel);
+        if patterns.is_empty() || tops.len() == 1 && tops[0].as_os_str().is_empty() {
+            return self.walk(Path::new(""), filter, cancel, each);
         }
-        for top in tops {
-            let Some(entry) = self.stat(&top)? else { continue };
-            if entry.kind == Kind::Dir {
-                self.below(&top, filter, cancel)?.into_iter().for_each(&mut keep);
+        let mut links = links.into_values().peekable();
+        let mut give = |entry: Entry| {
+            while let Some(link) = links.next_if(|link| link.path <= entry.path) {
+                if link.path != entry.path {
+                    each(link)?;
+                }
             }
-            if !top.as_os_str().is_empty() {
-                keep(entry);
-            }
+            each(entry)
+        };
+        if tops.is_sorted_by(|one, next| !next.starts_with(one)) {
+            tops.iter().try_for_each(|top| self.whole(top, filter, cancel, &mut give))?;
+        } else {
+            // What a filter leaves of one is not what it leaves of another that lies in it.
+            let mut found: BTreeMap<PathBuf, Entry> = BTreeMap::new();
+            let mut keep = |entry: Entry| {
+                found.insert(entry.path.clone(), entry);
+                Ok(())
+            };
+            tops.iter().try_for_each(|top| self.whole(top, filter, cancel, &mut keep))?;
+            found.into_values().try_for_each(&mut give)?;
         }
-        Ok(found.into_values().collect())
+        links.try_for_each(each)
+    }
+
+    /// `top`, if it is not the root, and what is below it.
+    fn whole(
+        &self,
+        top: &Path,
+        filter: &Filter,
+        cancel: &Cancel,
+        each: &mut dyn FnMut(Entry) -> Result<()>,
+    ) -> Result<()> {
+        let Some(entry) = self.stat(top)? else { return Ok(()) };
+        let is_dir = entry.kind == Kind::Dir;
+        if !top.as_os_str().is_empty() {
+            each(entry)?;
+        }
+        if is_dir { self.walk(top, filter, cancel, each) } else { Ok(()) }
     }
 
     fn expand(&self, pattern: &str, cancel: &Cancel, link: &mut dyn FnMut(Entry)) -> Result<Vec<Match>> {
@@ -226,8 +257,25 @@ impl Context {
             return Ok(true);
         }
         let is_dir = self.stat(real)?.is_some_and(|entry| entry.kind == Kind::Dir);
-        Ok(is_dir
-            && self.ignore.may_except_below(real)
-            && !self.below(real, &Filter::default(), cancel)?.is_empty())
+        if !is_dir || !self.ignore.may_except_below(real) {
+            return Ok(false);
+        }
+        match self.walk(real, &Filter::default(), cancel, &mut |_| Err(Looking::Found)) {
+            Ok(()) => Ok(false),
+            Err(Looking::Found) => Ok(true),
+            Err(Looking::Failed(error)) => Err(error),
+        }
+    }
+}
+
+/// Why a search has ended.
+enum Looking {
+    Found,
+    Failed(Error),
+}
+
+impl From<Error> for Looking {
+    fn from(error: Error) -> Looking {
+        Looking::Failed(error)
     }
 }

@@ -31,11 +31,35 @@ fn selected(context: &Context, patterns: &[&str]) -> Vec<String> {
 
 fn entries(context: &Context, patterns: &[&str]) -> Vec<Entry> {
     let patterns: Vec<String> = patterns.iter().map(|p| (*p).to_owned()).collect();
-    context.select(&patterns, &Filter::default(), &Cancel::new().unwrap()).unwrap()
+    all_of(context, &patterns, &Filter::default()).unwrap()
+}
+
+fn all_of(context: &Context, patterns: &[String], filter: &Filter) -> Result<Vec<Entry>> {
+    let mut entries = Vec::new();
+    context.select(patterns, filter, &Cancel::new().unwrap(), &mut |entry| {
+        entries.push(entry);
+        Ok(())
+    })?;
+    Ok(entries)
 }
 
 fn digest(context: &Context, patterns: &[&str], cache: &dyn FileHashCache) -> crate::ContentDigest {
-    context.digest_selection(&entries(context, patterns), cache, &Cancel::new().unwrap()).unwrap().content
+    let patterns: Vec<String> = patterns.iter().map(|p| (*p).to_owned()).collect();
+    digest_of(context, &patterns, &Filter::default(), cache)
+}
+
+/// The digest; on the way all is seen that a selection gives.
+fn digest_of(
+    context: &Context,
+    patterns: &[String],
+    filter: &Filter,
+    cache: &dyn FileHashCache,
+) -> crate::ContentDigest {
+    let (cancel, mut seen) = (Cancel::new().unwrap(), Vec::new());
+    let mut see = |entry: &Entry, _: &Mark| seen.push(entry.clone());
+    let digest = context.digest_selection(patterns, filter, cache, &cancel, &mut see).unwrap();
+    assert_eq!(seen, all_of(context, patterns, filter).unwrap());
+    digest
 }
 
 fn resolved(context: &Context, pattern: &str) -> Vec<(String, String)> {
@@ -67,6 +91,21 @@ fn wide_trees_are_listed_as_narrow_ones() {
 }
 
 #[test]
+fn large_directories_are_listed_in_parts() {
+    let files: Vec<String> = (0..5000).map(|n| format!("big/{n}{}", "x".repeat(n % 7))).collect();
+    let dir = tree(&files.iter().map(String::as_str).chain(["big/1sub/f", "big/9sub/f"]).collect::<Vec<_>>());
+    let mut sorted: Vec<&String> = files.iter().collect();
+    sorted.sort();
+    let listed = selected(&context(&dir, &[]), &["big"]);
+    let below: Vec<&String> = listed[1..].iter().filter(|path| !path.contains("sub")).collect();
+    assert_eq!(below, sorted);
+    let some = selected(&context(&dir, &["big/*", "!big/*sub"]), &[]);
+    assert_eq!(some, ["big", "big/1sub", "big/1sub/f", "big/9sub", "big/9sub/f"]);
+    let none = selected(&context(&dir, &["big/*", "!big/*sub/g"]), &[]);
+    assert_eq!(none, ["big"], "what holds nothing that is left is not there");
+}
+
+#[test]
 fn ignored_entries_are_not_there() {
     let dir = tree(&["a/keep", "a/drop.o", "b/drop.o", "c/deep/keep.md", "c/deep/x", "d"]);
     let context = context(&dir, &["**/*.o", "c", "!c/deep/*.md", "d"]);
@@ -88,7 +127,7 @@ fn an_ignored_directory_is_not_read() {
         fd = rustix::fs::openat(&fd, &name, OFlags::RDONLY, Mode::empty()).unwrap().into();
     }
     assert_eq!(selected(&context(&dir, &["deep"]), &[]), ["a"]);
-    assert!(context(&dir, &[]).select(&[], &Filter::default(), &Cancel::new().unwrap()).is_err());
+    assert!(all_of(&context(&dir, &[]), &[], &Filter::default()).is_err());
 }
 
 #[test]
@@ -166,12 +205,14 @@ struct Remembered {
 }
 
 impl FileHashCache for Remembered {
-    fn get(&self, key: &StatKey) -> Option<[u8; 32]> {
-        self.hashes.lock().unwrap().get(key).copied()
+    fn get(&self, keys: &[StatKey]) -> Vec<Option<[u8; 32]>> {
+        let hashes = self.hashes.lock().unwrap();
+        keys.iter().map(|key| hashes.get(key).copied()).collect()
     }
 
-    fn put(&self, key: &StatKey, hash: [u8; 32]) {
-        self.hashes.lock().unwrap().insert(*key, hash);
+    fn put(&self, fresh: &[(StatKey, [u8; 32])]) -> Result<()> {
+        self.hashes.lock().unwrap().extend(fresh.iter().copied());
+        Ok(())
     }
 }
 
@@ -183,7 +224,7 @@ fn what_is_remembered_is_not_read() {
     let read = digest(&context, &[], &cache);
     assert!(cache.hashes.lock().unwrap().is_empty(), "a file that was just written is not to be relied on");
     let key = entries(&context, &[])[0].key;
-    cache.put(&key, [7; 32]);
+    cache.put(&[(key, [7; 32])]).unwrap();
     let remembered = digest(&context, &[], &cache);
     assert_ne!(remembered, read);
     fs::write(dir.path().join("f"), "another size").unwrap();
@@ -197,16 +238,16 @@ fn a_settled_file_is_remembered() {
     let context = Context::new(fs::File::open("/usr/bin").unwrap().into(), &[]).unwrap();
     let entry = context.stat(Path::new("env")).unwrap().unwrap();
     let cache = Remembered::default();
-    context.digest_selection(std::slice::from_ref(&entry), &cache, &Cancel::new().unwrap()).unwrap();
+    digest(&context, &["env"], &cache);
     let expected = *blake3::hash(&fs::read("/usr/bin/env").unwrap()).as_bytes();
-    assert_eq!(cache.get(&entry.key), Some(expected));
+    assert_eq!(cache.get(&[entry.key]), [Some(expected)]);
     assert_eq!(entry.key.size, settled.len());
 }
 
 fn filtered(context: &Context, pattern: &str, include: Option<&str>, exclude: &[&str]) -> Vec<String> {
     let exclude: Vec<String> = exclude.iter().map(|p| (*p).to_owned()).collect();
     let filter = Filter::new(include, &exclude).unwrap();
-    let selected = context.select(&[pattern.to_owned()], &filter, &Cancel::new().unwrap()).unwrap();
+    let selected = all_of(context, &[pattern.to_owned()], &filter).unwrap();
     let shown = |e: &Entry| format!("{}{}", e.path.display(), if e.implied { " (implied)" } else { "" });
     selected.iter().map(shown).collect()
 }
@@ -230,18 +271,15 @@ fn a_filter_is_relative_to_what_is_selected() {
 fn what_is_excluded_is_not_in_the_digest() {
     let dir = tree(&["a/keep"]);
     fs::create_dir(dir.path().join("deep")).unwrap();
-    let before = digest_of(&context(&dir, &[]), &["deep"]);
+    let without = |exclude: &[&str]| {
+        let exclude: Vec<String> = exclude.iter().map(|p| (*p).to_owned()).collect();
+        let filter = Filter::new(None, &exclude).unwrap();
+        digest_of(&context(&dir, &[]), &[".".to_owned()], &filter, &NoCache)
+    };
+    let before = without(&["deep"]);
     fs::write(dir.path().join("deep/new"), "1").unwrap();
-    assert_eq!(digest_of(&context(&dir, &[]), &["deep"]), before);
-    assert_ne!(digest_of(&context(&dir, &[]), &[]), before);
-}
-
-fn digest_of(context: &Context, exclude: &[&str]) -> crate::ContentDigest {
-    let exclude: Vec<String> = exclude.iter().map(|p| (*p).to_owned()).collect();
-    let filter = Filter::new(None, &exclude).unwrap();
-    let cancel = Cancel::new().unwrap();
-    let entries = context.select(&[".".to_owned()], &filter, &cancel).unwrap();
-    context.digest_selection(&entries, &NoCache, &cancel).unwrap().content
+    assert_eq!(without(&["deep"]), before);
+    assert_ne!(without(&[]), before);
 }
 
 #[test]

@@ -43,25 +43,60 @@ impl Override<'_> {
     }
 }
 
-/// Plans the copy of what `filter` leaves of `from` to `dest`, which is a path in the image as the instruction has it.
-pub(super) fn copy(
-    view: &mut View,
-    source: &Source,
-    from: Match,
-    filter: &Filter,
-    dest: &str,
-    set: Override<'_>,
-    cancel: &Cancel,
-) -> Result<(), FileError> {
-    let is_dir = matches!(from.item.what, What::Dir);
-    let target = prepare(view, dest, &from.name, is_dir, set)?;
-    let top = from.item.path.clone();
-    let mut groups = HashMap::new();
-    source.visit(from.item, filter, cancel, &mut |item| {
-        let below = item.path.strip_prefix(&top).unwrap_or(Path::new(""));
-        let path = if below.as_os_str().is_empty() { target.clone() } else { target.join(below) };
-        plan(view, item, &path, path == target, set, &mut groups)
-    })
+/// A source whose place in the image is settled.
+#[derive(Debug)]
+pub(super) struct Copying<'a> {
+    source: Source,
+    item: Item,
+    /// What it leaves of what is below the item is copied.
+    filter: Arc<Filter>,
+    set: Override<'a>,
+    target: PathBuf,
+}
+
+impl<'a> Copying<'a> {
+    /// `dest` is a path in the image as the instruction has it; the directory that `from` goes into is planned.
+    pub(super) fn new(
+        view: &mut View,
+        source: &Source,
+        from: Match,
+        filter: Arc<Filter>,
+        dest: &str,
+        set: Override<'a>,
+    ) -> Result<Copying<'a>, FileError> {
+        let is_dir = matches!(from.item.what, What::Dir);
+        let target = prepare(view, dest, &from.name, is_dir, set)?;
+        Ok(Copying { source: source.clone(), item: from.item, filter, set, target })
+    }
+
+    /// The directory that becomes `target`'s content; none for a file.
+    pub(super) fn dir(&self) -> Option<&Path> {
+        matches!(self.item.what, What::Dir).then_some(&self.target)
+    }
+
+    pub(super) fn plan(self, view: &mut View, cancel: &Cancel) -> Result<(), FileError> {
+        self.each(view, cancel, &mut |view, path, entry| view.put(path, entry))
+    }
+
+    /// Gives everything that the copy changes: parents first, names in the order of their bytes.
+    pub(super) fn each(
+        self,
+        view: &mut View,
+        cancel: &Cancel,
+        give: &mut dyn FnMut(&mut View, &Path, Entry) -> Result<(), FileError>,
+    ) -> Result<(), FileError> {
+        let Copying { source, item, filter, set, target } = self;
+        let top = item.path.clone();
+        let mut groups = HashMap::new();
+        source.visit(item, &filter, cancel, &mut |item| {
+            let below = item.path.strip_prefix(&top).unwrap_or(Path::new(""));
+            let path = if below.as_os_str().is_empty() { target.clone() } else { target.join(below) };
+            match change(view, item, &path, path == target, set, &mut groups)? {
+                Some(entry) => give(view, &path, entry),
+                None => Ok(()),
+            }
+        })
+    }
 }
 
 /// Plans a file with these bytes, as if it were copied from a source in which it is called `name`.
@@ -123,26 +158,30 @@ fn refuse_directory(view: &View, path: &Path) -> Result<(), FileError> {
     Ok(())
 }
 
-fn plan(
+/// What is to be at `path` after `item` was copied there; none if that stays as it is.
+fn change(
     view: &mut View,
     mut item: Item,
     path: &Path,
     is_top: bool,
     set: Override<'_>,
     groups: &mut HashMap<(u64, u64), Group>,
-) -> Result<(), FileError> {
+) -> Result<Option<Entry>, FileError> {
     let (is_dir, own_mode) = (matches!(item.what, What::Dir), item.meta.mode);
     set.apply(&mut item.meta, is_dir);
     let Item { what, meta, group, implied, .. } = item;
     if !is_dir {
         refuse_directory(view, path)?;
     }
-    let entry = match what {
+    Ok(Some(match what {
         What::Dir => match look(view, path)? {
             // The directory that was asked for as the destination stays as it is; those below become the source's.
-            Some(Seen::Dir) if is_top => return Ok(()),
+            Some(Seen::Dir) if is_top => return Ok(None),
             // One that is only on the way keeps its owner, but not its mode.
-            Some(Seen::Dir) if implied => return view.set_dir_mode(path, own_mode),
+            Some(Seen::Dir) if implied => {
+                let meta = Metadata { mode: own_mode, ..view.dir_meta(path)? };
+                Entry::Dir { meta, opaque: false }
+            }
             Some(Seen::Dir) | None => Entry::Dir { meta, opaque: false },
             Some(_) => return Err(FileError::DirectoryOverFile { path: shown(path) }),
         },
@@ -152,6 +191,5 @@ fn plan(
         }
         What::Symlink(target) => Entry::Symlink { meta, target },
         What::Node(kind) => Entry::Node { meta, kind },
-    };
-    view.put(path, entry)
+    }))
 }

@@ -1,6 +1,7 @@
 //! Runs a file vertex (COPY, ADD, WORKDIR, heredocs) without mounting anything and without any process: first all its
 //! actions are planned over the base, then the plan is written as one layer. The rules are those of BuildKit.
 
+mod ballast;
 mod copy;
 mod error;
 mod hint;
@@ -24,12 +25,13 @@ use boxwright_cache::layer::{LayerSink, Metadata, Timestamp};
 use boxwright_cache::snapshot::tree::Tree;
 
 use crate::ir::{CopyAction, FileAction, FileOp, MkdirAction, MkfileAction, OwnerSpec, VertexId};
-use copy::Override;
+use copy::{Copying, Override};
 use source::{Match, Source};
 use view::{Owner, View};
 
+pub use ballast::Ballast;
 pub use error::{FileError, Hints};
-pub(crate) use run::{Context, digest_local, look_for_sources, run};
+pub(crate) use run::{Context, Looked, look_at, look_for_sources, run};
 
 #[cfg(test)]
 mod tests;
@@ -44,24 +46,32 @@ fn execute(
     cancel: &Cancel,
 ) -> Result<(), FileError> {
     let mut view = View::new(base, now());
+    // The latest copy, which is only planned if something follows.
+    let mut latest = None;
     for action in &op.actions {
         cancel.check()?;
+        plan(&mut latest, &mut view, cancel)?;
         match action {
-            FileAction::Copy(copy) => run_copy(&mut view, copy, sources, spool, cancel)?,
+            FileAction::Copy(copy) => latest = run_copy(&mut view, copy, sources, spool, cancel)?,
             FileAction::Mkdir(mkdir) => run_mkdir(&mut view, mkdir)?,
             FileAction::Mkfile(mkfile) => run_mkfile(&mut view, mkfile)?,
         }
     }
-    write::write(view, sink, cancel)
+    write::write(view, latest, sink, cancel)
 }
 
-fn run_copy(
+fn plan(copying: &mut Option<Copying<'_>>, view: &mut View, cancel: &Cancel) -> Result<(), FileError> {
+    copying.take().map_or(Ok(()), |copying| copying.plan(view, cancel))
+}
+
+/// Plans all of it but the last copy.
+fn run_copy<'a>(
     view: &mut View,
-    action: &CopyAction,
+    action: &'a CopyAction,
     sources: &HashMap<VertexId, Source>,
     spool: BorrowedFd<'_>,
     cancel: &Cancel,
-) -> Result<(), FileError> {
+) -> Result<Option<Copying<'a>>, FileError> {
     let source = match action.from {
         Some(from) => sources.get(&from).cloned(),
         // A stage from scratch that has made nothing yet.
@@ -70,15 +80,17 @@ fn run_copy(
     let unknown = || FileError::Unknown { what: "source", name: format!("{:?}", action.from) };
     let source = &source.ok_or_else(unknown)?;
     let set = Override { owner: owner_of(action.owner.as_ref(), view)?, mode: action.mode.as_ref() };
-    let filter = Filter::new(action.below.as_deref(), &action.exclude)?;
+    let filter = Arc::new(Filter::new(action.below.as_deref(), &action.exclude)?);
+    let mut latest = None;
     for from in find(source, action, cancel)? {
         cancel.check()?;
+        plan(&mut latest, view, cancel)?;
         if action.unpack && unpack::unpack(view, &from.item, &action.dest, set.owner, spool, cancel)? {
             continue;
         }
-        copy::copy(view, source, from, &filter, &action.dest, set, cancel)?;
+        latest = Some(Copying::new(view, source, from, filter.clone(), &action.dest, set)?);
     }
-    Ok(())
+    Ok(latest)
 }
 
 /// What the sources of `action` mean, in order.

@@ -6,13 +6,14 @@ use std::sync::Arc;
 
 use boxwright_cache::digest::ContentDigest;
 use boxwright_cache::fs::pattern::Filter;
-use boxwright_cache::fs::walk::Context as HostContext;
+use boxwright_cache::fs::walk::{Context as HostContext, Entry, Mark};
 use boxwright_cache::layer::{DirSink, Summing};
-use boxwright_cache::record::FileChanges;
+use boxwright_cache::record::{FileChanges, Selection};
 use boxwright_cache::snapshot::owner::OwnerView;
 use boxwright_cache::snapshot::{Layer, Snapshot};
 use boxwright_cache::{Cancel, Error as CacheError};
 
+use super::ballast::{Ballast, Weighing};
 use super::source::{HostDir, Source};
 use super::{FileError, execute, find};
 use crate::Env;
@@ -109,24 +110,32 @@ pub(crate) fn look_for_sources(
     Ok(())
 }
 
-/// The digest that stands for a local source: of what a copy of its selection would read; and how that differs from
-/// what the build before read there.
+/// What a look at a local source gives.
+pub(crate) struct Looked {
+    /// Stands for it: the digest of what a copy of its selection would read.
+    pub(crate) content: ContentDigest,
+    /// How that differs from what the build before read there.
+    pub(crate) changes: Option<FileChanges>,
+    pub(crate) ballast: Option<Ballast>,
+}
+
+/// Looks at what a copy of a local source's selection would read.
 ///
 /// # Errors
 /// When the environment has no such directory, a pattern is malformed, or a file can't be read.
-pub(crate) fn digest_local(
-    local: &LocalSource,
-    env: &Env<'_>,
-) -> Result<(ContentDigest, Option<FileChanges>), VertexError> {
+pub(crate) fn look_at(local: &LocalSource, env: &Env<'_>) -> Result<Looked, VertexError> {
     let (context, dir) = host(local, env)?;
     let filter = Filter::new(local.below.as_deref(), &local.exclude)?;
-    let entries = context.select(&local.select, &filter, &env.cancel)?;
     let known = env.store.file_hashes();
-    let digested = context.digest_selection(&entries, &known, &env.cancel)?;
-    known.save()?;
+    let (mut selection, mut weighing) = (Selection::default(), Weighing::new(&local.select));
+    let mut seen = |entry: &Entry, mark: &Mark| {
+        selection.add(&entry.path, mark);
+        weighing.add(entry);
+    };
+    let content = context.digest_selection(&local.select, &filter, &known, &env.cancel, &mut seen)?;
     let place = format!("{:?} {local:?}", dir.path);
-    let changes = env.store.remember_selection(&place, &entries, &digested)?;
-    Ok((digested.content, changes))
+    let changes = env.store.remember_selection(&place, content, selection)?;
+    Ok(Looked { content, changes, ballast: weighing.end() })
 }
 
 fn source(

@@ -144,13 +144,9 @@ impl Source {
         match self {
             _ if !is_dir => {}
             Source::Snapshot(tree) => visit_tree(tree, &path, filter, cancel, each)?,
-            Source::Host(context, _) => {
-                for entry in context.below(&path, filter, cancel)? {
-                    if let Some(item) = of_entry(context, entry)? {
-                        each(item)?;
-                    }
-                }
-            }
+            Source::Host(context, _) => context.walk(&path, filter, cancel, &mut |entry| {
+                of_entry(context, entry)?.map_or(Ok(()), &mut *each)
+            })?,
         }
         Ok(())
     }

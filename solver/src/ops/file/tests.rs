@@ -290,6 +290,29 @@ fn copies_go_where_buildkit_puts_them() {
 }
 
 #[test]
+fn what_is_written_as_it_is_read_is_what_a_plan_gives() {
+    let more: &[Case<'_>] = &[
+        ("over other things", &["context/d/x/y=1", "base/t/x=0"], &["d"], "/t", Ok(&[])),
+        ("a file over a directory", &["context/d/x=1", "base/t/x/y=0"], &["d"], "/t", Ok(&[])),
+        ("nothing", &["context/d/", "base/t/y=0"], &["d"], "/t", Ok(&[])),
+        ("nothing, to a new place", &["context/d/"], &["d"], "/a/t", Ok(&[])),
+        ("directories over directories", &["context/d/a/b/c=1", "base/t/a/b/d=0"], &["d"], "/t/", Ok(&[])),
+        ("a link over a directory", &["context/d/l->x", "base/t/l/x=0"], &["d"], "/t/", Ok(&[])),
+    ];
+    for (name, entries, sources, dest, _) in COPIES.iter().chain(more) {
+        let ran = |after: &[FileAction]| {
+            let bench = Bench::new(entries);
+            let copy = bench.copy(sources, dest);
+            let run = bench.try_run([&[FileAction::Copy(copy)], after].concat());
+            run.map(|run| (run.list(), run.changed(), run.summary.is_some()))
+                .map_err(|error| error.to_string())
+        };
+        // An action behind a copy, even one that does nothing, has it planned.
+        assert_eq!(ran(&[]), ran(&[mkdir("/")]), "{name}");
+    }
+}
+
+#[test]
 fn only_what_changes_is_in_the_layer() {
     let bench = Bench::new(&["context/f=1", "base/a/b/old=0", "base/other=0"]);
     let run = bench.run(vec![mkdir("/a/b"), FileAction::Copy(bench.copy(&["f"], "/a/b/"))]);

@@ -81,10 +81,10 @@ impl View {
         self.now
     }
 
-    /// In the order of an archive: parents first, names by their bytes.
-    pub(super) fn into_planned(self) -> impl Iterator<Item = (PathBuf, Entry)> {
-        let regrouped = self.regrouped;
-        self.planned.into_iter().map(move |(path, mut entry)| {
+    /// What was planned, in the order of an archive: parents first, names by their bytes.
+    pub(super) fn take_planned(&mut self) -> impl Iterator<Item = (PathBuf, Entry)> + use<> {
+        let regrouped = std::mem::take(&mut self.regrouped);
+        std::mem::take(&mut self.planned).into_iter().map(move |(path, mut entry)| {
             if let Entry::File { meta, group: Some(group), .. } = &mut entry
                 && let Some(other) = regrouped.get(group)
             {
@@ -184,13 +184,19 @@ impl View {
         Ok(())
     }
 
-    /// Plans the directory `path` as it is, but for its mode.
-    pub(super) fn set_dir_mode(&mut self, path: &Path, mode: u32) -> Result<(), FileError> {
-        self.plan_dir(path)?;
-        if let Some(Entry::Dir { meta, .. }) = self.planned.get_mut(path) {
-            meta.mode = mode;
+    /// The metadata that the directory `path` has, or gets if it is only on the way to something.
+    pub(super) fn dir_meta(&self, path: &Path) -> Result<Metadata, FileError> {
+        if let Some(Entry::Dir { meta, .. }) = self.planned.get(path) {
+            return Ok(meta.clone());
         }
-        Ok(())
+        let node = self.base_node(path)?.filter(|node| node.kind == Kind::Dir);
+        let implied = || Metadata { mode: IMPLIED_MODE, mtime: self.now, ..Metadata::default() };
+        Ok(node.map_or_else(implied, |node| node.meta))
+    }
+
+    /// Whether nothing is planned but the directory `path` and those it lies in.
+    pub(super) fn is_way_to(&self, path: &Path) -> bool {
+        self.planned.keys().all(|planned| path.starts_with(planned))
     }
 
     fn forget_below(&mut self, path: &Path) {
@@ -206,7 +212,8 @@ impl View {
         }
     }
 
-    fn plan_parents(&mut self, path: &Path) -> Result<(), FileError> {
+    /// Plans the directories that `path` lies in, as they are.
+    pub(super) fn plan_parents(&mut self, path: &Path) -> Result<(), FileError> {
         path.parent().map_or(Ok(()), |parent| self.plan_dir(parent))
     }
 
@@ -216,10 +223,7 @@ impl View {
             return Ok(());
         }
         self.plan_parents(path)?;
-        let meta = match self.base_node(path)?.filter(|node| node.kind == Kind::Dir) {
-            Some(node) => node.meta,
-            None => Metadata { mode: IMPLIED_MODE, mtime: self.now, ..Metadata::default() },
-        };
+        let meta = self.dir_meta(path)?;
         self.planned.insert(path.to_owned(), Entry::Dir { meta, opaque: false });
         Ok(())
     }

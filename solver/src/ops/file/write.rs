@@ -1,4 +1,5 @@
-//! From the plan to a layer: every entry once, in the order of an archive, its bytes read while they are written.
+//! From the plan to a layer: every entry once, in the order of an archive, its bytes read while they are written. A
+//! directory that is copied last is not even planned: however many entries it has, none is kept.
 
 use std::collections::HashMap;
 use std::collections::hash_map::Entry as Slot;
@@ -10,39 +11,81 @@ use boxwright_cache::layer::{LayerSink, Metadata};
 use boxwright_cache::snapshot::tree::Extent;
 
 use super::FileError;
+use super::copy::Copying;
 use super::view::{Data, Entry, Group, View};
 
-/// Writes what `view` has planned. The root of the layer gets the metadata of the base's, as a stack shows the
-/// topmost.
-pub(super) fn write(view: View, sink: &mut dyn LayerSink, cancel: &Cancel) -> Result<(), FileError> {
+/// Where entries are written, each once.
+struct Writer<'a> {
+    sink: &'a mut dyn LayerSink,
+    cancel: &'a Cancel,
+    /// The first name of each file that has several.
+    first: HashMap<Group, PathBuf>,
+}
+
+/// Writes what `view` has planned, and `rest`, a copy of which nothing is planned but where it goes. The root of the
+/// layer gets the metadata of the base's, as a stack shows the topmost.
+pub(super) fn write(
+    mut view: View,
+    rest: Option<Copying<'_>>,
+    sink: &mut dyn LayerSink,
+    cancel: &Cancel,
+) -> Result<(), FileError> {
     if let Some(root) = view.base().lookup("", false)? {
         sink.dir(Path::new(""), &root.meta)?;
     } else {
         sink.dir(Path::new(""), &Metadata { mode: 0o755, mtime: view.now(), ..Metadata::default() })?;
     }
-    let mut first: HashMap<Group, PathBuf> = HashMap::new();
-    for (path, entry) in view.into_planned() {
-        cancel.check()?;
+    let mut writer = Writer { sink, cancel, first: HashMap::new() };
+    match rest {
+        Some(rest) if rest.dir().is_some_and(|dir| view.is_way_to(dir)) => {
+            writer.copy(&mut view, rest)?;
+        }
+        Some(rest) => rest.plan(&mut view, cancel)?,
+        None => {}
+    }
+    writer.planned(&mut view)
+}
+
+impl Writer<'_> {
+    fn planned(&mut self, view: &mut View) -> Result<(), FileError> {
+        view.take_planned().try_for_each(|(path, entry)| self.entry(&path, &entry))
+    }
+
+    /// Writes a directory's content as it is read: in order, and behind all that is planned.
+    fn copy(&mut self, view: &mut View, copying: Copying<'_>) -> Result<(), FileError> {
+        let mut begun = false;
+        copying.each(view, self.cancel, &mut |view, path, entry| {
+            if !std::mem::replace(&mut begun, true) {
+                view.plan_parents(path)?;
+                self.planned(view)?;
+            }
+            self.entry(path, &entry)
+        })
+    }
+
+    fn entry(&mut self, path: &Path, entry: &Entry) -> Result<(), FileError> {
+        self.cancel.check()?;
+        let sink = &mut *self.sink;
         match entry {
             Entry::Dir { meta, opaque } => {
-                sink.dir(&path, &meta)?;
-                if opaque {
-                    sink.opaque(&path)?;
+                sink.dir(path, meta)?;
+                if *opaque {
+                    sink.opaque(path)?;
                 }
             }
-            Entry::File { meta, data, group } => match group.map(|group| first.entry(group)) {
-                Some(Slot::Occupied(first)) => sink.hard_link(&path, first.get())?,
+            Entry::File { meta, data, group } => match group.map(|group| self.first.entry(group)) {
+                Some(Slot::Occupied(first)) => sink.hard_link(path, first.get())?,
                 Some(Slot::Vacant(slot)) => {
-                    file(sink, &path, &meta, &data, cancel)?;
-                    slot.insert(path);
+                    file(sink, path, meta, data, self.cancel)?;
+                    slot.insert(path.to_owned());
                 }
-                None => file(sink, &path, &meta, &data, cancel)?,
+                None => file(sink, path, meta, data, self.cancel)?,
             },
-            Entry::Symlink { meta, target } => sink.symlink(&path, &meta, &target)?,
-            Entry::Node { meta, kind } => sink.node(&path, &meta, kind)?,
+            Entry::Symlink { meta, target } => sink.symlink(path, meta, target)?,
+            Entry::Node { meta, kind } => sink.node(path, meta, *kind)?,
         }
+        Ok(())
     }
-    Ok(())
 }
 
 fn file(
