@@ -113,7 +113,7 @@ impl<'a> Export<'a> {
                 let mut blob = Descriptor::new(media_type, Digest::of(&bytes), bytes.len() as u64);
                 layout.put(&blob, &mut || Ok(Box::new(std::io::Cursor::new(bytes.clone()))), cancel)?;
                 blob.annotations.insert(REF_NAME.to_owned(), tag.clone());
-                layout.name(blob, tag)
+                layout.name(blob, tag, cancel)
             }
         }
     }
