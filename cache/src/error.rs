@@ -1,5 +1,6 @@
 //! The one error type of this crate. Each value names the action and the thing; hints are added above.
 
+use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 
 /// What can go wrong with stored or transferred data.
@@ -47,6 +48,19 @@ impl Error {
         move |source| match source.into().downcast::<Error>() {
             Ok(ours) => ours,
             Err(source) => Error::Io { doing, path: path.as_ref().to_owned(), source },
+        }
+    }
+
+    /// What kind of failure the kernel or the database told.
+    pub fn kind(&self) -> Option<ErrorKind> {
+        match self {
+            Error::Io { source, .. } => Some(source.kind()),
+            Error::Database { source, .. } => match source.sqlite_error_code()? {
+                rusqlite::ErrorCode::DiskFull => Some(ErrorKind::StorageFull),
+                rusqlite::ErrorCode::ReadOnly => Some(ErrorKind::ReadOnlyFilesystem),
+                _ => None,
+            },
+            _ => None,
         }
     }
 

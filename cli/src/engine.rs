@@ -21,6 +21,7 @@ mod recorder;
 mod remote;
 mod run;
 mod settings;
+mod shortage;
 mod solving;
 mod transfer;
 mod volumes;
@@ -49,6 +50,7 @@ pub use prune::Pruned;
 pub use received::Received;
 pub use run::{PullPolicy, RunRequest, Volume};
 pub(crate) use settings::clean;
+pub(crate) use shortage::helped;
 
 /// An open store, and what can be done with it.
 #[derive(Debug)]

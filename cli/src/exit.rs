@@ -33,6 +33,7 @@ fn code(error: &Error) -> u8 {
         Error::Usage(Usage::Flag { .. }) => REFUSED,
         Error::Container { code, .. } => *code,
         Error::Output(e) if e.kind() == std::io::ErrorKind::BrokenPipe => NO_READER,
+        Error::Helped { error, .. } => code(error),
         Error::Several(errors) => errors.first().map_or(1, code),
         error if is_cancelled(error) => INTERRUPTED,
         _ => 1,

@@ -62,14 +62,19 @@ impl From<CacheError> for SolveError {
 }
 
 impl VertexError {
+    /// What the store or the kernel said, if that is why.
+    pub fn cache(&self) -> Option<&CacheError> {
+        match self {
+            VertexError::Cache(error)
+            | VertexError::Exec(ExecError::Cache(error))
+            | VertexError::File(FileError::Cache(error))
+            | VertexError::Fetch(FetchError::Cache(error)) => Some(error),
+            _ => None,
+        }
+    }
+
     /// Whether the vertex was stopped rather than failed.
     pub fn is_cancelled(&self) -> bool {
-        matches!(
-            self,
-            VertexError::Cache(CacheError::Cancelled)
-                | VertexError::Exec(ExecError::Cache(CacheError::Cancelled))
-                | VertexError::File(FileError::Cache(CacheError::Cancelled))
-                | VertexError::Fetch(FetchError::Cache(CacheError::Cancelled))
-        )
+        matches!(self.cache(), Some(CacheError::Cancelled))
     }
 }

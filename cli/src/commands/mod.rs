@@ -27,7 +27,7 @@ use std::io::Write;
 use boxwright_executor::Signals;
 
 use crate::args::Args;
-use crate::engine::Engine;
+use crate::engine::{Engine, helped};
 use crate::error::{Error, Result};
 use crate::{config, durability, interrupt};
 
@@ -136,13 +136,14 @@ pub(crate) fn run(args: Args) -> Result<u8> {
     }
     // Before any thread is started.
     let signals = if long { Some(Signals::hold().map_err(|e| Error::invalid(e.to_string()))?) } else { None };
-    let engine = Engine::open(&root, config::proxies(), config::git())?;
+    let helped = |error| helped(error, &root);
+    let engine = Engine::open(&root, config::proxies(), config::git()).map_err(helped)?;
     let mut out = std::io::BufWriter::new(std::io::stdout());
     let mut session = Session { engine, signals, out: &mut out };
     let result = command.execute(&mut session);
     let flushed = session.out.flush().map_err(Error::Output);
     durability::sync_later(&session.engine);
-    result.and_then(|code| flushed.map(|()| code))
+    result.map_err(helped).and_then(|code| flushed.map(|()| code))
 }
 
 impl Command {

@@ -6,7 +6,7 @@ use boxwright_cache::record::ImageRecord;
 use boxwright_executor::Network;
 
 use super::{Session, pull};
-use crate::engine::{PullPolicy, RunRequest, Volume, clean, reference};
+use crate::engine::{PullPolicy, RunRequest, Volume, clean, helped, reference};
 use crate::error::{Error, Result};
 use crate::{config, exit, interrupt, report};
 
@@ -69,7 +69,8 @@ pub(crate) struct Run {
 impl Run {
     /// Gives the exit code of the container.
     pub(crate) fn execute(self, session: &mut Session<'_>) -> Result<u8> {
-        self.run(session).map_err(exit::before_start)
+        let failed = |error| exit::before_start(helped(error, session.engine.store().path()));
+        self.run(session).map_err(failed)
     }
 
     fn run(self, session: &Session<'_>) -> Result<u8> {

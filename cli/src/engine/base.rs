@@ -14,9 +14,9 @@ use cache::oci::Platform;
 use cache::snapshot::Snapshot;
 use frontend::{Bases, Diagnostic, Dockerfile, ImageRequest, ResolvedBase};
 
-use super::Engine;
 use super::build::{BuildRequest, failed, step};
 use super::failure::{BuildFailure, Source};
+use super::{Engine, shortage};
 use crate::error::{Error, Result};
 use crate::exit;
 use crate::progress::Watch;
@@ -52,7 +52,7 @@ impl Engine {
             for wanted in needed {
                 let found = self
                     .resolve_base(&wanted, pull(request), watch)
-                    .map_err(|e| not_found(&wanted, source, e))?;
+                    .map_err(|e| self.not_found(&wanted, source, e))?;
                 known.images.insert(found.image.manifest, Snapshot::of_image(found.image.layers.clone()));
                 known.bases.insert(&wanted, as_base(&wanted, found));
             }
@@ -108,6 +108,20 @@ impl Engine {
         })
     }
 
+    fn not_found(&self, wanted: &ImageRequest, source: &Source, error: Error) -> Error {
+        if exit::is_cancelled(&error) {
+            return error;
+        }
+        let name = super::reference(&wanted.name).map_or_else(|_| wanted.name.clone(), |r| r.to_string());
+        let message = format!("{}: failed to resolve source metadata for {name}: {error}", wanted.name);
+        let mut diagnostic = Diagnostic::error(message, wanted.span);
+        diagnostic.suggestion = wanted.similar.clone();
+        if let Error::Cache(error) = &error {
+            diagnostic.hints.extend(shortage::help(error, self.store.path()));
+        }
+        failed(BuildFailure::of_meaning(&[diagnostic], source))
+    }
+
     fn image_by_id(&self, name: &str) -> Result<Option<Resolved>> {
         let Ok(id) = name.parse::<Digest>() else { return Ok(None) };
         Ok(self.store.image(&id)?.map(|image| Resolved { image, digest: None, remote: false }))
@@ -152,15 +166,4 @@ fn as_base(wanted: &ImageRequest, found: Resolved) -> ResolvedBase {
         platform,
     };
     ResolvedBase { source, config }
-}
-
-fn not_found(wanted: &ImageRequest, source: &Source, error: Error) -> Error {
-    if exit::is_cancelled(&error) {
-        return error;
-    }
-    let name = super::reference(&wanted.name).map_or_else(|_| wanted.name.clone(), |r| r.to_string());
-    let message = format!("{}: failed to resolve source metadata for {name}: {error}", wanted.name);
-    let diagnostic = Diagnostic::error(message, wanted.span);
-    let diagnostic = Diagnostic { suggestion: wanted.similar.clone(), ..diagnostic };
-    failed(BuildFailure::of_meaning(&[diagnostic], source))
 }

@@ -1,6 +1,8 @@
 //! Why a build failed, with what a report needs: the place in the Dockerfile and the step's last output.
 
 use std::collections::HashMap;
+use std::io::ErrorKind;
+use std::path::Path;
 
 use boxwright_cache::oci::Platform;
 use boxwright_frontend::Diagnostic;
@@ -9,6 +11,8 @@ use boxwright_solver::executor::ExecError;
 use boxwright_solver::ir::Op;
 use boxwright_solver::ops::file::{FileError, Hints};
 use boxwright_solver::{Definition, Event, SolveError, Span, VertexError, VertexId};
+
+use super::shortage;
 
 /// A Dockerfile as it was read.
 #[derive(Clone, Debug, Default)]
@@ -48,10 +52,6 @@ impl std::fmt::Display for BuildFailure {
 }
 
 impl BuildFailure {
-    pub(super) fn at(message: String, source: &Source, span: Span) -> BuildFailure {
-        BuildFailure::Because(vec![Cause::new(Diagnostic::error(message, span), source)])
-    }
-
     /// What the parser found wrong.
     pub(super) fn of_syntax(diagnostics: &[Diagnostic], source: &Source) -> BuildFailure {
         let worded = |d: &Diagnostic| match d.span.first_line {
@@ -88,18 +88,25 @@ impl BuildFailure {
         definition: &Definition,
         source: &Source,
         logs: &Logs,
+        store: &Path,
     ) -> BuildFailure {
         let cause = |(vertex, error): &(VertexId, VertexError)| {
             let span = span_of(definition, *vertex).unwrap_or_default();
             let span = missing(error).and_then(|path| word(source, span, path)).unwrap_or(span);
             let mut diagnostic = Diagnostic::error(message_of(definition, *vertex, error), span);
+            let lines = logs.of(*vertex);
             diagnostic.hints = hints_of(&definition.vertex(*vertex).op, error);
-            let log = logs.of(*vertex).map(|lines| (definition.vertex(*vertex).about.name.clone(), lines));
+            diagnostic.hints.extend(lack_of_room(error, lines.as_deref(), store));
+            let log = lines.map(|lines| (definition.vertex(*vertex).about.name.clone(), lines));
             Cause { log, ..Cause::new(diagnostic, source) }
         };
         match error {
             SolveError::Cancelled => BuildFailure::Cancelled,
-            SolveError::Cache(error) => BuildFailure::at(error.to_string(), source, Span::default()),
+            SolveError::Cache(error) => {
+                let mut diagnostic = Diagnostic::error(error.to_string(), Span::default());
+                diagnostic.hints.extend(shortage::help(&error, store));
+                BuildFailure::Because(vec![Cause::new(diagnostic, source)])
+            }
             SolveError::Vertices(failed) if failed.iter().any(|(_, error)| error.is_cancelled()) => {
                 BuildFailure::Cancelled
             }
@@ -175,6 +182,19 @@ fn hints_of(op: &Op, error: &VertexError) -> Vec<String> {
             )]
         }
         _ => Vec::new(),
+    }
+}
+
+/// What a file system lacks, if that is why; a process tells it in the words of the C library.
+fn lack_of_room(error: &VertexError, log: Option<&[String]>, store: &Path) -> Option<String> {
+    let lines = log.unwrap_or_default();
+    match error {
+        VertexError::Exec(ExecError::Exit { .. })
+            if lines.iter().any(|line| line.contains("No space left on device")) =>
+        {
+            shortage::help_at(ErrorKind::StorageFull, store, store)
+        }
+        error => shortage::help(error.cache()?, store),
     }
 }
 
@@ -269,7 +289,7 @@ mod tests {
         let output: String = (0..40).map(|n| format!("line {n}\n")).collect();
         logs.hear(&Event::Log { vertex: id, stream: LogStream::Stderr, bytes: output.into_bytes() });
         let error = SolveError::Vertices(vec![(id, VertexError::Exec(ExecError::Exit { code: 1 }))]);
-        let failure = BuildFailure::of_solve(error, &definition, &Source::default(), &logs);
+        let failure = BuildFailure::of_solve(error, &definition, &Source::default(), &logs, Path::new("/"));
         assert_eq!(
             failure.to_string(),
             "process \"/bin/sh -c false\" did not complete successfully: exit code: 1"

@@ -100,7 +100,9 @@ impl<'a> Solving<'a> {
             drop(env);
             (result, listener.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic)))
         });
-        result.map_err(|error| failed(BuildFailure::of_solve(error, definition, source, &logs)))
+        result.map_err(|error| {
+            failed(BuildFailure::of_solve(error, definition, source, &logs, engine.store.path()))
+        })
     }
 }
 

@@ -4,7 +4,6 @@ use std::fs;
 use std::process::Stdio;
 use std::time::{Duration, Instant};
 
-use rustix::mount::{MountFlags, UnmountFlags, mount, unmount};
 use rustix::process::Signal;
 
 use crate::tool::{Boxwright, Context, Running, eventually};
@@ -100,34 +99,6 @@ fn wrong_use_is_said_with_dockers_status() {
     assert_eq!(boxwright.run(&["build", "--nosuchflag", "."]).says("--nosuchflag").status, 125);
     assert_eq!(boxwright.run(&["run"]).status, 1);
     assert_eq!(boxwright.run(&["build"]).status, 1);
-}
-
-#[test]
-fn a_full_disk_is_said_and_the_next_build_works() {
-    let boxwright = Boxwright::new();
-    let store = boxwright.store();
-    fs::create_dir(&store).unwrap();
-    mount("none", &store, "tmpfs", MountFlags::empty(), Some(c"size=24m")).unwrap();
-    let outcome = std::panic::catch_unwind(|| {
-        boxwright.ok(&[
-            "load",
-            "-q",
-            "-i",
-            boxwright_testdata::base::busybox(crate::tool::cache()).to_str().unwrap(),
-        ]);
-        let context = Context::new("FROM busybox\nCOPY big /big\n").file("big", vec![7; 30 << 20]);
-        boxwright.build(&context, &["-t", "half"]).fails_with(1).says("No space left on device");
-        let context = Context::new("FROM busybox\nRUN dd if=/dev/zero of=/big bs=1M count=30\n");
-        boxwright.build(&context, &["-t", "half"]).fails_with(1).says("No space left on device");
-        boxwright.run(&["image", "inspect", "half"]).fails_with(1);
-        let context = Context::new("FROM busybox\nRUN echo small > /small\n");
-        boxwright.build(&context, &["-t", "whole"]).ok();
-        assert_eq!(boxwright.output_of("whole", &["cat", "/small"]), "small\n");
-    });
-    unmount(&store, UnmountFlags::DETACH).unwrap();
-    if let Err(panic) = outcome {
-        std::panic::resume_unwind(panic);
-    }
 }
 
 #[test]

@@ -25,6 +25,7 @@ mod registry;
 mod remote_cache;
 mod run;
 mod security;
+mod shortage;
 mod sources;
 mod stacking;
 mod tool;

@@ -1,0 +1,138 @@
+//! A store on a file system where nothing can be written any more: for want of space or of inodes, or because it is
+//! read-only. It is said which, nothing is damaged, and everything goes on once it can be written again.
+
+use std::ffi::CStr;
+use std::fs;
+use std::path::PathBuf;
+
+use boxwright_testdata::{Ran, base};
+use rustix::mount::{MountFlags, UnmountFlags, mount, mount_remount, unmount};
+
+use crate::tool::{Boxwright, Context, cache, eventually};
+
+/// A store that has busybox, alone on a tmpfs that goes with this value.
+struct Small(Boxwright);
+
+impl Small {
+    fn with(options: &CStr) -> Small {
+        let small = Small(Boxwright::new());
+        fs::create_dir(small.mount_point()).unwrap();
+        mount("none", small.mount_point(), "tmpfs", MountFlags::empty(), Some(options)).unwrap();
+        small.0.ok(&["load", "-q", "-i", base::busybox(cache()).to_str().unwrap()]);
+        small
+    }
+
+    fn mount_point(&self) -> PathBuf {
+        self.0.store()
+    }
+
+    fn build(&self, dockerfile: &str, name: &str) -> Ran {
+        self.0.build(&Context::new(dockerfile), &["-t", name])
+    }
+
+    /// Once nobody who works in the background writes to it.
+    fn make_read_only(&self) {
+        let seal = || mount_remount(self.mount_point(), MountFlags::RDONLY, c"");
+        eventually("it can be mounted read-only", || seal().is_ok());
+    }
+
+    fn make_writable(&self) {
+        mount_remount(self.mount_point(), MountFlags::empty(), c"").unwrap();
+    }
+
+    /// Takes all that is left, by files in a directory that the store does not know; how many.
+    fn use_up(&self, size: usize) -> usize {
+        let filler = self.mount_point().join("filler");
+        fs::create_dir(&filler).unwrap();
+        let written = |n: &usize| fs::write(filler.join(n.to_string()), vec![1; size]).is_ok();
+        (0..).take_while(written).count()
+    }
+
+    fn give_back(&self) {
+        fs::remove_dir_all(self.mount_point().join("filler")).unwrap();
+    }
+
+    /// Each command that writes says what is lacking, with the exit code that its other failures have.
+    #[track_caller]
+    fn assert_nothing_works(&self, says: &str) {
+        let again = self.build("FROM busybox\nRUN echo new > /new\n", "new").fails_with(1).says(says);
+        assert!(again.stderr.contains(self.mount_point().to_str().unwrap()), "no place: {again}");
+        self.0.run(&["run", "--rm", "busybox", "true"]).fails_with(125).says(says);
+        self.0.run(&["tag", "busybox", "other"]).fails_with(1).says(says);
+        let archive = base::busybox(cache());
+        self.0.run(&["load", "-q", "-i", archive.to_str().unwrap()]).fails_with(1).says(says);
+    }
+
+    /// Nothing half done is left, and what is built now is what a build is anywhere.
+    #[track_caller]
+    fn assert_all_works(&self) {
+        assert!(self.0.ok(&["system", "check"]).ends_with(": 0 wrong\n"));
+        self.0.run(&["image", "inspect", "half"]).fails_with(1);
+        self.build("FROM busybox\nRUN echo small > /small\nRUN cat /small /small > /twice\n", "whole").ok();
+        assert_eq!(self.0.output_of("whole", &["cat", "/twice"]), "small\nsmall\n");
+        assert!(self.0.ok(&["system", "check"]).ends_with(": 0 wrong\n"));
+    }
+}
+
+impl Drop for Small {
+    fn drop(&mut self) {
+        let _ = unmount(self.mount_point(), UnmountFlags::DETACH);
+    }
+}
+
+#[test]
+fn a_full_disk_is_said_and_the_next_build_works() {
+    let small = Small::with(c"size=24m");
+    let context = Context::new("FROM busybox\nCOPY big /big\n").file("big", vec![7; 30 << 20]);
+    for ran in [
+        small.0.build(&context, &["-t", "half"]),
+        small.build("FROM busybox\nRUN dd if=/dev/zero of=/big bs=1M count=30\n", "half"),
+    ] {
+        ran.fails_with(1).says("No space left on device").says(" is short of space: ").says("system prune");
+    }
+    small.assert_all_works();
+}
+
+#[test]
+fn used_up_inodes_are_told_from_used_up_space() {
+    let small = Small::with(c"size=64m,nr_inodes=1000");
+    let mut context = Context::new("FROM busybox\nCOPY . /many\n");
+    for n in 0..1000 {
+        context = context.file(&n.to_string(), "");
+    }
+    for ran in [
+        small.0.build(&context, &["-t", "half"]),
+        small.build("FROM busybox\nRUN for n in $(seq 1000); do echo > /$n || exit 1; done\n", "half"),
+    ] {
+        ran.fails_with(1).says("No space left on device").says(" is short of inodes, ").says("system prune");
+    }
+    small.assert_all_works();
+}
+
+#[test]
+fn without_an_inode_or_a_byte_left_every_command_says_so() {
+    for (options, size, says) in [
+        (c"size=64m,nr_inodes=1000", 0, " is short of inodes, "),
+        (c"size=24m", 4096, " is short of space: "),
+    ] {
+        let small = Small::with(options);
+        assert!(small.use_up(size) > 100);
+        small.assert_nothing_works(says);
+        small.give_back();
+        small.assert_all_works();
+    }
+}
+
+#[test]
+fn a_read_only_store_is_said_and_works_when_it_can_be_written() {
+    let small = Small::with(c"size=64m");
+    small.build("FROM busybox\nRUN echo old > /old\n", "old").ok();
+    small.make_read_only();
+    small.assert_nothing_works(
+        " is mounted read-only; mount it read-write, or name another store with --root",
+    );
+    small.make_writable();
+    assert_eq!(small.0.output_of("old", &["cat", "/old"]), "old\n");
+    small.build("FROM busybox\nRUN echo old > /old\n", "old").says("CACHED").ok();
+    small.assert_all_works();
+}
