@@ -126,6 +126,52 @@ fn a_label_rebuilds_nothing() {
     assert_eq!(fixture.boxwright.inspect("x")["Config"]["Labels"]["version"], "2");
 }
 
+/// Two instructions before the same RUN: whether it ran again when the one was replaced by the other.
+fn runs_again(boxwright: &Boxwright, before: &str, after: &str, args: &[&str]) -> bool {
+    let context = |line: &str| Context::new(&format!("FROM busybox\n{line}\nRUN echo ran-\"$((1))\"-step\n"));
+    boxwright.build(&context(before), &[]).ok();
+    let ran = boxwright.build(&context(after), args);
+    assert_eq!(ran.status, 0, "{ran}");
+    ran.stderr.contains("ran-1-step")
+}
+
+#[test]
+fn what_only_the_image_is_told_rebuilds_nothing() {
+    let boxwright = Boxwright::with_busybox();
+    for (before, after) in [
+        ("", "LABEL version=2"),
+        ("", "MAINTAINER somebody"),
+        ("CMD one", "CMD two"),
+        ("ENTRYPOINT one", "ENTRYPOINT two"),
+        ("EXPOSE 1", "EXPOSE 2"),
+        ("HEALTHCHECK NONE", "HEALTHCHECK CMD true"),
+        ("STOPSIGNAL 1", "STOPSIGNAL 2"),
+        ("VOLUME /one", "VOLUME /two"),
+        ("ONBUILD RUN one", "ONBUILD RUN two"),
+    ] {
+        assert!(!runs_again(&boxwright, before, after, &[]), "{after}");
+    }
+}
+
+#[test]
+fn what_a_step_sees_of_the_lines_before_it_rebuilds_it() {
+    let boxwright = Boxwright::with_busybox();
+    for (before, after) in [
+        ("ENV A=1", "ENV A=2"),
+        ("ARG B=1", "ARG B=2"),
+        ("USER 0", "USER 1"),
+        ("WORKDIR /home", "WORKDIR /tmp"),
+        (r#"SHELL ["/bin/sh", "-c"]"#, r#"SHELL ["/bin/busybox", "sh", "-c"]"#),
+    ] {
+        assert!(runs_again(&boxwright, before, after, &[]), "{after}");
+    }
+    let declared = "ARG HTTP_PROXY";
+    assert!(
+        runs_again(&boxwright, declared, declared, &["--build-arg", "HTTP_PROXY=http://p"]),
+        "{declared}"
+    );
+}
+
 #[test]
 fn another_base_rebuilds_what_stands_on_it() {
     let fixture = Fixture::built();
@@ -140,11 +186,10 @@ fn what_a_step_can_not_see_rebuilds_nothing() {
     std::os::unix::fs::chown(fixture.context.join("a.txt"), Some(1000), Some(1000)).unwrap();
     assert_eq!(fixture.rebuild(&[]), [""; 0], "the owner of a source");
     assert_eq!(fixture.rebuild(&["--ulimit", "nofile=99"]), [""; 0], "a limit");
-    assert_eq!(
-        fixture.rebuild(&["--build-arg", "HTTP_PROXY=http://p"]),
-        [""; 0],
-        "a proxy that nobody declared"
-    );
+    for proxy in ["HTTP_PROXY", "https_proxy", "FTP_PROXY", "no_proxy", "ALL_PROXY"] {
+        let given = format!("{proxy}=http://p");
+        assert_eq!(fixture.rebuild(&["--build-arg", &given]), [""; 0], "{proxy}, which nobody declared");
+    }
     assert_eq!(fixture.rebuild(&["--shm-size", "1m"]), [""; 0], "the size of /dev/shm");
 }
 
