@@ -137,6 +137,20 @@ fn what_a_dead_process_was_making_is_swept_away() {
 }
 
 #[test]
+fn a_directory_that_no_row_names_goes_once_nobody_is_at_work() {
+    let dir = tempfile::tempdir().unwrap();
+    let (store, other) = (Store::open(dir.path()).unwrap(), Store::open(dir.path()).unwrap());
+    let nameless = dir.path().join("layers/0123456789abcdef");
+    std::fs::create_dir(&nameless).unwrap();
+    let active = other.new_layer().unwrap();
+    store.collect(Forget::NONE).unwrap();
+    assert!(nameless.exists(), "whoever made it may be about to write its row");
+    drop(active);
+    store.collect(Forget::NONE).unwrap();
+    assert!(!nameless.exists());
+}
+
+#[test]
 fn a_key_is_made_by_one_at_a_time_and_a_wait_can_be_cancelled() {
     let dir = tempfile::tempdir().unwrap();
     let (one, two) = (Store::open(dir.path()).unwrap(), Store::open(dir.path()).unwrap());
