@@ -2,11 +2,12 @@
 //! of what it selects, a repository by its commit, a URL by what its server says of it, or else by its bytes.
 
 use std::collections::HashMap;
+use std::sync::Arc;
 use std::thread::scope;
 use std::time::{Instant, SystemTime};
 
 use boxwright_cache::digest::ContentDigest;
-use boxwright_cache::record::FileChanges;
+use boxwright_cache::record::Compared;
 use boxwright_cache::snapshot::Snapshot;
 
 use crate::error::{SolveError, VertexError};
@@ -22,7 +23,7 @@ use crate::{Env, How, Material};
 #[derive(Clone, Debug)]
 pub(crate) enum Pin {
     Image(Snapshot),
-    Local(ContentDigest, Option<FileChanges>),
+    Local(ContentDigest, Option<Arc<Compared>>),
     /// Without a snapshot it is still to be fetched.
     Http {
         fields: KeyFields,
@@ -104,11 +105,11 @@ fn pin_image(image: &ImageSource, env: &Env<'_>) -> Pinned {
 }
 
 fn pin_local(id: VertexId, local: &LocalSource, env: &Env<'_>) -> Pinned {
-    let Looked { content, changes, ballast } = file::look_at(local, env)?;
+    let Looked { content, compared, ballast } = file::look_at(local, env)?;
     if let Some(ballast) = ballast {
         let _ = env.events.send(Event::Ballast { vertex: id, ballast });
     }
-    Ok((Pin::Local(content, changes), Material::Local { name: local.name.clone(), content }))
+    Ok((Pin::Local(content, compared.map(Arc::new)), Material::Local { name: local.name.clone(), content }))
 }
 
 /// With a checksum nobody is asked, and there is nothing to be seen until it is fetched.

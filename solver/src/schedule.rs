@@ -2,6 +2,7 @@
 //! is ready gets a thread, and waits for its lock before it takes one of the slots: a wait occupies no worker.
 
 use std::collections::HashMap;
+use std::sync::Arc;
 use std::sync::mpsc::{Receiver, Sender, channel};
 use std::thread::{Scope, scope};
 use std::time::{Duration, Instant, SystemTime};
@@ -10,7 +11,7 @@ use boxwright_cache::Cancel;
 use boxwright_cache::digest::ContentDigest;
 use boxwright_cache::image::fetch_layers;
 use boxwright_cache::record::local::Lookup;
-use boxwright_cache::record::{CacheKey, NewRecord};
+use boxwright_cache::record::{CacheKey, Compared, NewRecord};
 use boxwright_cache::snapshot::{Layer, Snapshot};
 
 use crate::error::{SolveError, VertexError};
@@ -44,8 +45,8 @@ pub type Inputs = HashMap<VertexId, Input>;
 #[derive(Clone, Debug)]
 pub enum Input {
     Snapshot(Snapshot),
-    /// Read from the host; named by the op itself.
-    Local(ContentDigest),
+    /// Read from the host; named by the op itself. With how it differs from what was read before.
+    Local(ContentDigest, Option<Arc<Compared>>),
 }
 
 struct Loop<'a, 'env> {
@@ -100,7 +101,7 @@ impl<'a> Loop<'a, '_> {
         for &vertex in &self.plan.needed {
             let (fields, key) = &self.plan.keys[&vertex];
             let files = match self.pins.of.get(&vertex) {
-                Some(Pin::Local(_, changes)) => changes.clone(),
+                Some(Pin::Local(_, compared)) => compared.as_ref().map(|compared| compared.changes.clone()),
                 _ => None,
             };
             let event = Event::Keyed { vertex, key: *key, fields: fields.clone(), files };
@@ -122,7 +123,7 @@ impl<'a> Loop<'a, '_> {
                 }
                 Fate::Given => {
                     let input = match &pins.of[&id] {
-                        Pin::Local(content, _) => Input::Local(*content),
+                        Pin::Local(content, compared) => Input::Local(*content, compared.clone()),
                         Pin::Image(snapshot) | Pin::Http { snapshot: Some(snapshot), .. } => {
                             Input::Snapshot(snapshot.clone())
                         }
@@ -154,7 +155,7 @@ impl<'a> Loop<'a, '_> {
         let mut missing = Vec::new();
         for &vertex in self.plan.needed.iter().filter(|id| self.missing.contains_key(id)) {
             let Op::File(file) = &self.definition.vertex(vertex).op else { continue };
-            let context = ops::file::Context { definition: self.definition, env: self.env };
+            let context = ops::file::Context { definition: self.definition, env: self.env, forced: false };
             match ops::file::look_for_sources(file, &context, self.cancel) {
                 Err(error) if error.is_cancelled() => return Err(SolveError::Cancelled),
                 Err(error) => missing.push((vertex, error)),
@@ -357,7 +358,7 @@ impl Task<'_> {
         }
         let known = |input: &Input| match input {
             Input::Snapshot(snapshot) => snapshot.layers().is_empty() || snapshot.content().is_some(),
-            Input::Local(_) => true,
+            Input::Local(..) => true,
         };
         // What a source holds is told by its own key.
         if matches!(self.op, Op::Source(_)) || !self.inputs.values().all(known) {
@@ -366,7 +367,7 @@ impl Task<'_> {
         let fields = KeyFields::of(self.op, &|id| {
             InputKey::Contents(match &self.inputs[&id] {
                 Input::Snapshot(snapshot) => snapshot.content(),
-                Input::Local(content) => Some(*content),
+                Input::Local(content, _) => Some(*content),
             })
         });
         Some(fields.key(Purpose::Contents))
@@ -386,7 +387,8 @@ impl Task<'_> {
         let mut snapshot = match self.op {
             Op::Exec(exec) => ops::exec::run(self.id, exec, &self.inputs, &caches, self.env, self.cancel)?,
             Op::File(file) => {
-                let context = ops::file::Context { definition: self.definition, env: self.env };
+                let (definition, env, forced) = (self.definition, self.env, self.no_cache);
+                let context = ops::file::Context { definition, env, forced };
                 ops::file::run(file, &self.inputs, &context, self.cancel)?
             }
             Op::Merge(merge) => ops::merge::run(merge, &self.inputs)?,

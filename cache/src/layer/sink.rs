@@ -6,6 +6,7 @@ mod like;
 mod parents;
 
 use std::ffi::OsStr;
+use std::fs::File;
 use std::io::Read;
 use std::path::Path;
 
@@ -52,6 +53,11 @@ pub trait LayerSink {
     fn dir(&mut self, path: &Path, meta: &Metadata) -> Result<()>;
     /// `data` is read for exactly `size` bytes; it is an error if it ends earlier.
     fn file(&mut self, path: &Path, meta: &Metadata, size: u64, data: &mut dyn Read) -> Result<()>;
+    /// A file with the bytes that an earlier layer, which the sink may know, has at `path`; the caller answers for
+    /// that. Gives the file, to be read; none if it has to be given whole.
+    fn file_as_before(&mut self, _path: &Path, _meta: &Metadata, _size: u64) -> Result<Option<File>> {
+        Ok(None)
+    }
     /// The mode and the attributes of `meta` are not used.
     fn symlink(&mut self, path: &Path, meta: &Metadata, target: &OsStr) -> Result<()>;
     /// `target` is a path in the layer, or in a lower layer.

@@ -2,7 +2,8 @@
 //! in the order of an archive need not be read again to be named.
 
 use std::ffi::OsStr;
-use std::io::Read;
+use std::fs::File;
+use std::io::{ErrorKind, Read};
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 use std::sync::mpsc::{Receiver, SyncSender, channel, sync_channel};
@@ -16,6 +17,8 @@ use crate::snapshot::owner::OwnerView;
 
 /// From this size on, hashing takes longer than starting a thread for it.
 const LARGE: u64 = 1 << 20;
+/// How much of a file is read at a time.
+const BUFFER: usize = 128 << 10;
 /// How many pieces may wait to be hashed.
 const AHEAD: usize = 8;
 
@@ -24,6 +27,7 @@ const AHEAD: usize = 8;
 pub struct Summing<'a> {
     inner: &'a mut dyn LayerSink,
     sum: Sum<std::io::Sink>,
+    buffer: Vec<u8>,
     view: OwnerView,
     /// What the other sink keeps may not be all that it was given.
     is_sure: bool,
@@ -37,7 +41,8 @@ impl std::fmt::Debug for Summing<'_> {
 
 impl<'a> Summing<'a> {
     pub fn new(inner: &'a mut dyn LayerSink) -> Summing<'a> {
-        Summing { inner, sum: Sum::new(std::io::sink()), view: OwnerView::current(), is_sure: true }
+        let (sum, view) = (Sum::new(std::io::sink()), OwnerView::current());
+        Summing { inner, sum, buffer: Vec::new(), view, is_sure: true }
     }
 
     /// What [`super::diff::scan`] would find in the layer's directory. None if only that can tell: which attributes
@@ -78,6 +83,20 @@ impl LayerSink for Summing<'_> {
         match tee.failed {
             Some(error) => Err(error),
             None => result,
+        }
+    }
+
+    fn file_as_before(&mut self, path: &Path, meta: &Metadata, size: u64) -> Result<Option<File>> {
+        let Some(file) = self.inner.file_as_before(path, meta, size)? else { return Ok(None) };
+        self.entry(path, meta, &EntryKind::File { size })?;
+        self.buffer.resize(BUFFER, 0);
+        loop {
+            match (&file).read(&mut self.buffer) {
+                Ok(0) => return Ok(Some(file)),
+                Ok(n) => self.sum.data(&self.buffer[..n])?,
+                Err(e) if e.kind() == ErrorKind::Interrupted => {}
+                Err(e) => return Err(Error::io("reading the content of", path)(e)),
+            }
         }
     }
 

@@ -13,4 +13,4 @@ pub mod selections;
 pub use builds::{BuildLog, BuildRecord, BuildStep, NewBuild, Outcome};
 pub use images::{ImageRecord, NameRecord};
 pub use local::{CacheKey, NewRecord, Record};
-pub use selections::{FileChanges, Selection};
+pub use selections::{Compared, FileChanges, Selection};

@@ -1,10 +1,11 @@
 //! What builds read of host directories: which files differ from those that the build before read in the same place.
 
 use std::cmp::Ordering;
-use std::ffi::OsStr;
+use std::collections::HashSet;
+use std::ffi::{OsStr, OsString};
 use std::io::{BufRead, BufReader, Read as _, Write as _};
-use std::os::unix::ffi::OsStrExt as _;
-use std::path::Path;
+use std::os::unix::ffi::{OsStrExt as _, OsStringExt as _};
+use std::path::{Path, PathBuf};
 
 use rusqlite::{OptionalExtension as _, params};
 use serde::{Deserialize, Serialize};
@@ -23,8 +24,10 @@ const NAMED: usize = 10;
 const LEVEL: i32 = 1;
 /// How many bytes of a list wait before they are compressed: that of a small selection is only if it is kept.
 const WAITING: usize = 4 << 20;
-/// How much of a mark is kept.
-const MARK: usize = 8;
+/// How much of a mark is kept: enough to be relied on.
+const MARK: usize = 16;
+/// Of so many files at most it is known that they, and no others, differ.
+const DIFFERING: usize = 10_000;
 
 /// How what is read differs from what was read before.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -32,6 +35,16 @@ pub struct FileChanges {
     pub changed: Paths,
     pub added: Paths,
     pub removed: Paths,
+}
+
+/// What is read, compared with what was read before.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Compared {
+    pub changes: FileChanges,
+    /// The digest of what was read before.
+    pub before: ContentDigest,
+    /// All that is not as it was; none if that is too much to be listed.
+    pub differing: Option<HashSet<PathBuf>>,
 }
 
 /// Some of the paths that changed in one way, in order, and how many there are in all.
@@ -100,7 +113,7 @@ impl Store {
         place: &str,
         content: ContentDigest,
         selection: Selection,
-    ) -> Result<Option<FileChanges>> {
+    ) -> Result<Option<Compared>> {
         let doing = "remembering what a build reads";
         let place = blake3::hash(place.as_bytes());
         let known: Option<[u8; 32]> = self
@@ -112,10 +125,10 @@ impl Store {
             return Ok(None);
         }
         let files = selection.finish();
-        let before: Option<Vec<u8>> = self.write(doing, |tx| {
+        let before: Option<([u8; 32], Vec<u8>)> = self.write(doing, |tx| {
             let before = tx
-                .prepare_cached("SELECT files FROM selections WHERE place = ?1")?
-                .query_row([place.as_bytes()], |row| row.get(0))
+                .prepare_cached("SELECT content, files FROM selections WHERE place = ?1")?
+                .query_row([place.as_bytes()], |row| Ok((row.get(0)?, row.get(1)?)))
                 .optional()?;
             tx.prepare_cached(
                 "INSERT OR REPLACE INTO selections (place, content, files) VALUES (?1, ?2, ?3)",
@@ -128,17 +141,26 @@ impl Store {
             Ok(before)
         })?;
         // A list that can't be read any more is none.
-        Ok(before.and_then(|before| compare(&before, &files).ok()))
+        Ok(before.and_then(|(before, list)| {
+            let (changes, differing) = compare(&list, &files).ok()?;
+            let differing = (differing.len() < DIFFERING).then_some(differing);
+            Some(Compared { changes, before: ContentDigest(before), differing })
+        }))
     }
 }
 
-/// Both lists are in order.
-fn compare(before: &[u8], after: &[u8]) -> std::io::Result<FileChanges> {
-    let mut changes = FileChanges::default();
+/// How two lists differ, both in order, and the first of what is not in the list before as it is in the other.
+fn compare(before: &[u8], after: &[u8]) -> std::io::Result<(FileChanges, HashSet<PathBuf>)> {
+    let (mut changes, mut differing) = (FileChanges::default(), HashSet::new());
+    let mut differs = |path: Vec<u8>| {
+        if differing.len() < DIFFERING {
+            differing.insert(OsString::from_vec(path).into());
+        }
+    };
     let (mut old, mut new) = (Lines::of(before)?, Lines::of(after)?);
     loop {
         let order = match (&old.line, &new.line) {
-            (None, None) => return Ok(changes),
+            (None, None) => return Ok((changes, differing)),
             (Some(_), None) => Ordering::Less,
             (None, Some(_)) => Ordering::Greater,
             (Some((_, old)), Some((_, new))) => {
@@ -149,8 +171,14 @@ fn compare(before: &[u8], after: &[u8]) -> std::io::Result<FileChanges> {
         let is = if order.is_ge() { new.next()? } else { None };
         match (was, is) {
             (Some((_, path)), None) => changes.removed.add(&path),
-            (None, Some((_, path))) => changes.added.add(&path),
-            (Some((was, path)), Some((is, _))) if was != is => changes.changed.add(&path),
+            (None, Some((_, path))) => {
+                changes.added.add(&path);
+                differs(path);
+            }
+            (Some((was, _)), Some((is, path))) if was != is => {
+                changes.changed.add(&path);
+                differs(path);
+            }
             _ => {}
         }
     }
@@ -208,21 +236,40 @@ mod tests {
             let mut seen = |entry: &Entry, mark: &Mark| list.add(&entry.path, mark);
             let all = Filter::default();
             let content = context.digest_selection(&[], &all, &NoCache, &cancel, &mut seen).unwrap();
-            store.remember_selection(place, content, list).unwrap()
+            (content, store.remember_selection(place, content, list).unwrap())
         };
         write("a-b", "1");
         write("a/x", "1");
         write("gone", "1");
-        assert_eq!(look("one"), None, "there was nothing before");
-        assert_eq!(look("one"), None, "it is what it was");
+        let (first, before) = look("one");
+        assert_eq!(before, None, "there was nothing before");
+        assert_eq!(look("one"), (first, None), "it is what it was");
         write("a/x", "2");
         (0..12).for_each(|i| write(&format!("a/new{i:02}"), ""));
         std::fs::remove_file(top.join("gone")).unwrap();
-        let changes = look("one").unwrap();
+        let Compared { changes, before, differing } = look("one").1.unwrap();
+        assert_eq!(before, first);
         let paths =
             |count, first: &[&str]| Paths { count, first: first.iter().map(|p| (*p).to_owned()).collect() };
         assert_eq!((changes.changed, changes.removed), (paths(1, &["a/x"]), paths(1, &["gone"])));
         assert_eq!((changes.added.count, changes.added.first.len()), (12, NAMED));
-        assert_eq!(look("other"), None, "another place");
+        let expected = (0..12).map(|i| format!("a/new{i:02}").into()).chain([PathBuf::from("a/x")]);
+        assert_eq!(differing, Some(expected.collect()));
+        assert_eq!(look("other").1, None, "another place");
+    }
+
+    #[test]
+    fn too_many_changes_are_counted_but_not_listed() {
+        let dir = tempfile::tempdir().unwrap();
+        let store = Store::open(&dir.path().join("store")).unwrap();
+        let look = |content: u8, mark: u8, count: usize| {
+            let mut list = Selection::default();
+            (0..count).for_each(|n| list.add(Path::new(&format!("{n:06}")), &[mark; 32]));
+            store.remember_selection("here", ContentDigest([content; 32]), list).unwrap()
+        };
+        look(1, 1, DIFFERING);
+        let compared = look(2, 2, DIFFERING).unwrap();
+        assert_eq!((compared.changes.changed.count, compared.differing), (DIFFERING, None));
+        assert_eq!(look(3, 2, DIFFERING + 1).unwrap().differing.unwrap().len(), 1);
     }
 }

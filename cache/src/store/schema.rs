@@ -6,7 +6,7 @@ use rusqlite::Connection;
 use crate::error::{Error, Result};
 
 /// Raised with each change of the tables; a store of another version is not touched.
-const VERSION: i64 = 3;
+const VERSION: i64 = 4;
 
 /// The marks that a sync takes off.
 pub(super) const MARKS: [(&str, &str); 7] = [
@@ -62,9 +62,11 @@ CREATE TABLE layer_blobs (
 CREATE INDEX layer_blobs_by_digest ON layer_blobs (digest);
 
 -- The layer that was written last in a place (of a Dockerfile and its context): the next may be much like it.
+-- `made_of` tells what went where, if that is known.
 CREATE TABLE places (
     place BLOB PRIMARY KEY,
-    layer INTEGER NOT NULL REFERENCES layers (id) ON DELETE CASCADE
+    layer INTEGER NOT NULL REFERENCES layers (id) ON DELETE CASCADE,
+    made_of TEXT
 ) WITHOUT ROWID;
 CREATE INDEX places_by_layer ON places (layer);
 

@@ -122,6 +122,6 @@ fn root(inputs: &Inputs, id: Option<VertexId>) -> Result<Snapshot, VertexError> 
 pub(super) fn snapshot(inputs: &Inputs, id: VertexId) -> Result<Snapshot, VertexError> {
     match &inputs[&id] {
         Input::Snapshot(snapshot) => Ok(snapshot.clone()),
-        Input::Local(_) => Err(VertexError::Unknown { what: "root file system", name: format!("{id:?}") }),
+        Input::Local(..) => Err(VertexError::Unknown { what: "root file system", name: format!("{id:?}") }),
     }
 }

@@ -181,6 +181,11 @@ impl DirSink {
         Ok(())
     }
 
+    /// Whether `path` could become a name of `twin`. If that has too many, or is somebody else's, it is made anew.
+    fn link(&mut self, path: &Path, twin: &Twin<'_>) -> bool {
+        self.create(path, "linking", |at, name| twin.link(&at.fd, name)).is_ok()
+    }
+
     /// Compares the bytes of `data` with those of `twin` as they come. If all are the same, the file has one more name
     /// and there is nothing left to write; else gives the new file, with what has come written to it.
     fn compare(
@@ -200,8 +205,7 @@ impl DirSink {
                 other = n;
             }
         }
-        // Too many names, or a file of somebody else's: then it is made anew.
-        if other == 0 && self.create(path, "linking", |at, name| twin.link(&at.fd, name)).is_ok() {
+        if other == 0 && self.link(path, &twin) {
             return Ok(None);
         }
         let (mut from, mut out) = (twin.into_file(), self.new_file(path)?);
@@ -246,6 +250,11 @@ impl LayerSink for DirSink {
         self.copy(path, left, data, &file)?;
         own(self.notes.view, &file, meta, path)?;
         rustix::fs::futimens(&file, &times(meta.mtime)).map_err(Error::io("setting the time of", path))
+    }
+
+    fn file_as_before(&mut self, path: &Path, meta: &Metadata, size: u64) -> Result<Option<File>> {
+        let twin = self.like.as_mut().and_then(|like| like.twin(path, meta, size));
+        Ok(twin.and_then(|twin| self.link(path, &twin).then(|| twin.into_file())))
     }
 
     fn symlink(&mut self, path: &Path, meta: &Metadata, target: &OsStr) -> Result<()> {

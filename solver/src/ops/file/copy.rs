@@ -12,6 +12,7 @@ use boxwright_cache::layer::Metadata;
 
 use super::FileError;
 use super::resolve::{Seen, clean, shown};
+use super::since::Since;
 use super::source::{Item, Match, Source, What};
 use super::view::{Data, Entry, Group, Owner, View};
 use crate::ir::Chmod;
@@ -42,6 +43,9 @@ impl Override<'_> {
         }
     }
 }
+
+/// Takes an entry: where it is in the source, where it goes, and what it is there.
+pub(super) type Give<'g> = dyn FnMut(&mut View, &Path, &Path, Entry) -> Result<(), FileError> + 'g;
 
 /// A source whose place in the image is settled.
 #[derive(Debug)]
@@ -75,24 +79,25 @@ impl<'a> Copying<'a> {
     }
 
     pub(super) fn plan(self, view: &mut View, cancel: &Cancel) -> Result<(), FileError> {
-        self.each(view, cancel, &mut |view, path, entry| view.put(path, entry))
+        self.each(view, cancel, &mut |view, _, path, entry| view.put(path, entry))
+    }
+
+    /// What is known of the source, and where in it and to where is copied.
+    pub(super) fn since(&self) -> Option<(Since, PathBuf, PathBuf)> {
+        self.source.since().map(|since| (since.clone(), self.item.path.clone(), self.target.clone()))
     }
 
     /// Gives everything that the copy changes: parents first, names in the order of their bytes.
-    pub(super) fn each(
-        self,
-        view: &mut View,
-        cancel: &Cancel,
-        give: &mut dyn FnMut(&mut View, &Path, Entry) -> Result<(), FileError>,
-    ) -> Result<(), FileError> {
+    pub(super) fn each(self, view: &mut View, cancel: &Cancel, give: &mut Give<'_>) -> Result<(), FileError> {
         let Copying { source, item, filter, set, target } = self;
         let top = item.path.clone();
         let mut groups = HashMap::new();
         source.visit(item, &filter, cancel, &mut |item| {
             let below = item.path.strip_prefix(&top).unwrap_or(Path::new(""));
             let path = if below.as_os_str().is_empty() { target.clone() } else { target.join(below) };
+            let from = item.path.clone();
             match change(view, item, &path, path == target, set, &mut groups)? {
-                Some(entry) => give(view, &path, entry),
+                Some(entry) => give(view, &from, &path, entry),
                 None => Ok(()),
             }
         })

@@ -8,6 +8,7 @@ mod hint;
 mod owner;
 mod resolve;
 pub(crate) mod run;
+mod since;
 mod source;
 mod unpack;
 mod view;
@@ -36,7 +37,8 @@ pub(crate) use run::{Context, Looked, look_at, look_for_sources, run};
 #[cfg(test)]
 mod tests;
 
-/// Plans and writes `op` over `base` into `sink`. Compressed archives are unpacked in the directory `spool`.
+/// Plans and writes `op` over `base` into `sink`. Compressed archives are unpacked in the directory `spool`. Gives what
+/// the layer is made of, if it is the copy of one directory of the host.
 fn execute(
     op: &FileOp,
     base: Arc<Tree>,
@@ -44,7 +46,7 @@ fn execute(
     spool: BorrowedFd<'_>,
     sink: &mut dyn LayerSink,
     cancel: &Cancel,
-) -> Result<(), FileError> {
+) -> Result<Option<String>, FileError> {
     let mut view = View::new(base, now());
     // The latest copy, which is only planned if something follows.
     let mut latest = None;

@@ -8,12 +8,13 @@ use boxwright_cache::digest::ContentDigest;
 use boxwright_cache::fs::pattern::Filter;
 use boxwright_cache::fs::walk::{Context as HostContext, Entry, Mark};
 use boxwright_cache::layer::{DirSink, Summing};
-use boxwright_cache::record::{FileChanges, Selection};
+use boxwright_cache::record::{Compared, Selection};
 use boxwright_cache::snapshot::owner::OwnerView;
 use boxwright_cache::snapshot::{Layer, Snapshot};
 use boxwright_cache::{Cancel, Error as CacheError};
 
 use super::ballast::{Ballast, Weighing};
+use super::since::Since;
 use super::source::{HostDir, Source};
 use super::{FileError, execute, find};
 use crate::Env;
@@ -28,6 +29,8 @@ const LARGE: u64 = 256 << 10;
 pub(crate) struct Context<'a> {
     pub(crate) definition: &'a Definition,
     pub(crate) env: &'a Env<'a>,
+    /// Nothing that was made before may be used.
+    pub(crate) forced: bool,
 }
 
 /// Runs `op` and gives its base with the new layer on top.
@@ -41,25 +44,28 @@ pub(crate) fn run(
     cancel: &Cancel,
 ) -> Result<Snapshot, VertexError> {
     let base = op.base.map_or_else(|| Ok(Snapshot::default()), |id| snapshot(inputs, id))?;
+    let (store, place) = (context.env.store, place(op, context));
+    let (last, earlier) = store.last_layer(&place)?.unzip();
+    // A step that is to run whatever was before reads everything.
+    let earlier = earlier.flatten().filter(|_| !context.forced);
     let mut sources = HashMap::new();
     for action in &op.actions {
         if let FileAction::Copy(copy) = action
             && let Some(id) = copy.from
             && !sources.contains_key(&id)
         {
-            sources.insert(id, source(id, inputs, context, cancel)?);
+            sources.insert(id, source(id, inputs, context, earlier.as_ref(), cancel)?);
         }
     }
     let layer = context.env.store.new_layer()?;
     let dir = layer.fs().try_clone_to_owned().map_err(CacheError::io("opening", "a new layer"))?;
     let mut sink = DirSink::new(dir, OwnerView::current());
-    let (store, place) = (context.env.store, place(op, context));
-    let last = store.last_layer(&place)?;
     if let Some(last) = last.as_ref().map_or(Ok(None), Layer::unpacked)? {
         sink = sink.like(last);
     }
     let mut summing = Summing::new(&mut sink);
-    execute(op, Arc::new(base.tree(cancel)?), &sources, layer.work(), &mut summing, cancel)?;
+    let tree = Arc::new(base.tree(cancel)?);
+    let made_of = execute(op, tree, &sources, layer.work(), &mut summing, cancel)?;
     let summary = summing.finish()?;
     sink.finish()?;
     let layer = match summary {
@@ -67,7 +73,7 @@ pub(crate) fn run(
         None => layer.commit(cancel)?,
     };
     if layer.tar_size() >= Some(LARGE) {
-        store.remember_layer(&place, &layer)?;
+        store.remember_layer(&place, &layer, made_of.as_deref())?;
     }
     Ok(base.with(layer))
 }
@@ -115,7 +121,7 @@ pub(crate) struct Looked {
     /// Stands for it: the digest of what a copy of its selection would read.
     pub(crate) content: ContentDigest,
     /// How that differs from what the build before read there.
-    pub(crate) changes: Option<FileChanges>,
+    pub(crate) compared: Option<Compared>,
     pub(crate) ballast: Option<Ballast>,
 }
 
@@ -134,18 +140,23 @@ pub(crate) fn look_at(local: &LocalSource, env: &Env<'_>) -> Result<Looked, Vert
     };
     let content = context.digest_selection(&local.select, &filter, &known, &env.cancel, &mut seen)?;
     let place = format!("{:?} {local:?}", dir.path);
-    let changes = env.store.remember_selection(&place, content, selection)?;
-    Ok(Looked { content, changes, ballast: weighing.end() })
+    let compared = env.store.remember_selection(&place, content, selection)?;
+    Ok(Looked { content, compared, ballast: weighing.end() })
 }
 
 fn source(
     id: VertexId,
     inputs: &Inputs,
     context: &Context<'_>,
+    earlier: Option<&String>,
     cancel: &Cancel,
 ) -> Result<Source, VertexError> {
     if let Op::Source(SourceOp::Local(local)) = &context.definition.vertex(id).op {
-        let (host, dir) = host(local, context.env)?;
+        let (host, mut dir) = host(local, context.env)?;
+        if let Some(Input::Local(content, compared)) = inputs.get(&id) {
+            let (content, compared) = (*content, compared.clone());
+            dir.since = Some(Since { content, compared, earlier: earlier.cloned() });
+        }
         return Ok(Source::Host(Arc::new(host), Arc::new(dir)));
     }
     Ok(Source::Snapshot(Arc::new(snapshot(inputs, id)?.tree(cancel)?)))
@@ -156,7 +167,7 @@ fn host(local: &LocalSource, env: &Env<'_>) -> Result<(HostContext, HostDir), Ve
     let unknown = || FileError::Unknown { what: "build context", name: local.name.clone() };
     let found = env.locals.get(&local.name).ok_or_else(unknown)?;
     let dir = found.dir.try_clone().map_err(CacheError::io("opening", &found.path))?;
-    let shown = HostDir { path: found.path.clone(), ignore: found.ignore.clone() };
+    let shown = HostDir { path: found.path.clone(), ignore: found.ignore.clone(), since: None };
     Ok((HostContext::new(dir, &found.ignore)?, shown))
 }
 

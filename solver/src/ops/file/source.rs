@@ -15,6 +15,7 @@ use rustix::fs::FileType;
 
 use super::FileError;
 use super::resolve::clean;
+use super::since::Since;
 
 #[derive(Clone, Debug)]
 pub(super) enum Source {
@@ -22,12 +23,13 @@ pub(super) enum Source {
     Host(Arc<Context>, Arc<HostDir>),
 }
 
-/// What messages tell of a directory of the host.
+/// What is known of a directory of the host.
 #[derive(Clone, Debug, Default)]
 pub(super) struct HostDir {
     pub(super) path: PathBuf,
     /// The lines of the ignore file.
     pub(super) ignore: Vec<String>,
+    pub(super) since: Option<Since>,
 }
 
 /// One thing that a source argument means.
@@ -149,6 +151,14 @@ impl Source {
             })?,
         }
         Ok(())
+    }
+
+    /// What is known of it since it was copied before.
+    pub(super) fn since(&self) -> Option<&Since> {
+        match self {
+            Source::Host(_, dir) => dir.since.as_ref(),
+            Source::Snapshot(_) => None,
+        }
     }
 
     fn item(&self, real: &Path) -> Result<Option<Item>, FileError> {

@@ -2,6 +2,7 @@
 //! and looks at the base with that layer on top.
 
 mod select;
+mod since;
 mod unpack;
 
 use std::collections::BTreeMap;
@@ -68,7 +69,7 @@ impl Bench {
 
     fn sources(&self) -> HashMap<VertexId, Source> {
         let context = Context::new(open(&self.path("context")), &self.ignore).unwrap();
-        let dir = HostDir { path: "/context".into(), ignore: self.ignore.clone() };
+        let dir = HostDir { path: "/context".into(), ignore: self.ignore.clone(), since: None };
         HashMap::from([(self.from, Source::Host(Arc::new(context), Arc::new(dir)))])
     }
 

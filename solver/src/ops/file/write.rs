@@ -12,6 +12,8 @@ use boxwright_cache::snapshot::tree::Extent;
 
 use super::FileError;
 use super::copy::Copying;
+use super::since::made_of;
+use super::source::Content;
 use super::view::{Data, Entry, Group, View};
 
 /// Where entries are written, each once.
@@ -23,27 +25,30 @@ struct Writer<'a> {
 }
 
 /// Writes what `view` has planned, and `rest`, a copy of which nothing is planned but where it goes. The root of the
-/// layer gets the metadata of the base's, as a stack shows the topmost.
+/// layer gets the metadata of the base's, as a stack shows the topmost. Gives what the layer is made of, if that is a
+/// directory of the host and nothing else.
 pub(super) fn write(
     mut view: View,
     rest: Option<Copying<'_>>,
     sink: &mut dyn LayerSink,
     cancel: &Cancel,
-) -> Result<(), FileError> {
+) -> Result<Option<String>, FileError> {
     if let Some(root) = view.base().lookup("", false)? {
         sink.dir(Path::new(""), &root.meta)?;
     } else {
         sink.dir(Path::new(""), &Metadata { mode: 0o755, mtime: view.now(), ..Metadata::default() })?;
     }
     let mut writer = Writer { sink, cancel, first: HashMap::new() };
+    let mut made_of = None;
     match rest {
         Some(rest) if rest.dir().is_some_and(|dir| view.is_way_to(dir)) => {
-            writer.copy(&mut view, rest)?;
+            made_of = writer.copy(&mut view, rest)?;
         }
         Some(rest) => rest.plan(&mut view, cancel)?,
         None => {}
     }
-    writer.planned(&mut view)
+    writer.planned(&mut view)?;
+    Ok(made_of)
 }
 
 impl Writer<'_> {
@@ -51,15 +56,31 @@ impl Writer<'_> {
         view.take_planned().try_for_each(|(path, entry)| self.entry(&path, &entry))
     }
 
-    /// Writes a directory's content as it is read: in order, and behind all that is planned.
-    fn copy(&mut self, view: &mut View, copying: Copying<'_>) -> Result<(), FileError> {
+    /// Writes a directory's content as it is read: in order, and behind all that is planned. Gives what the layer is
+    /// made of, if the source is a directory of the host.
+    fn copy(&mut self, view: &mut View, copying: Copying<'_>) -> Result<Option<String>, FileError> {
+        let since = copying.since();
+        let differing = since.as_ref().and_then(|(since, from, to)| since.differing(from, to));
         let mut begun = false;
-        copying.each(view, self.cancel, &mut |view, path, entry| {
+        copying.each(view, self.cancel, &mut |view, from, path, entry| {
             if !std::mem::replace(&mut begun, true) {
                 view.plan_parents(path)?;
                 self.planned(view)?;
             }
-            self.entry(path, &entry)
+            let is_known = differing.is_some_and(|differing| !differing.contains(from));
+            if is_known && self.as_before(path, &entry)? { Ok(()) } else { self.entry(path, &entry) }
+        })?;
+        Ok(since.map(|(since, from, to)| made_of(since.content, &from, &to)))
+    }
+
+    /// Whether a file could be had from the earlier layer, which has it with the same content.
+    fn as_before(&mut self, path: &Path, entry: &Entry) -> Result<bool, FileError> {
+        self.cancel.check()?;
+        Ok(match entry {
+            Entry::File { meta, data: Data::Source(Content::Host { size, .. }), group: None } => {
+                self.sink.file_as_before(path, meta, *size)?.is_some()
+            }
+            _ => false,
         })
     }
 
