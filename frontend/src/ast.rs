@@ -141,12 +141,13 @@ fn description<'a>(comments: &'a [String], name: &str) -> Option<&'a str> {
     comments.iter().find_map(|line| line.strip_prefix(name)?.strip_prefix(' '))
 }
 
+/// The largest are boxed, so that the others take less room.
 #[derive(Clone, Debug)]
 pub enum Kind {
-    Add(Copy),
+    Add(Box<Copy>),
     Arg(Vec<ArgWord>),
     Cmd(CommandLine),
-    Copy(Copy),
+    Copy(Box<Copy>),
     Entrypoint(CommandLine),
     Env(Vec<Pair>),
     /// Sorted, as BuildKit has them.
@@ -156,7 +157,7 @@ pub enum Kind {
     Maintainer(String),
     /// The instruction to come, as text.
     Onbuild(String),
-    Run(Run),
+    Run(Box<Run>),
     Shell(Vec<String>),
     Stopsignal(Word),
     User(Word),

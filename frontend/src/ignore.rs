@@ -43,11 +43,17 @@ pub(crate) fn clean_path(path: &str) -> String {
             part => parts.push(part),
         }
     }
-    match (rooted, parts.is_empty()) {
-        (true, _) => format!("/{}", parts.join("/")),
-        (false, true) => ".".to_owned(),
-        (false, false) => parts.join("/"),
+    let mut clean = String::with_capacity(path.len() + 1);
+    for part in parts {
+        if rooted || !clean.is_empty() {
+            clean.push('/');
+        }
+        clean.push_str(part);
     }
+    if clean.is_empty() {
+        clean.push(if rooted { '/' } else { '.' });
+    }
+    clean
 }
 
 #[cfg(test)]

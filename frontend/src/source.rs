@@ -34,13 +34,20 @@ impl LineIndex {
     }
 
     pub fn span(&self, bytes: Range<usize>) -> Span {
+        self.span_from(self.line(bytes.start), bytes)
+    }
+
+    /// The same for bytes that are on line `line` or behind it: mostly there, and then nothing has to be searched.
+    pub(crate) fn span_from(&self, line: usize, bytes: Range<usize>) -> Span {
         let last = bytes.end.saturating_sub(1).max(bytes.start);
-        Span {
-            start: bytes.start,
-            end: bytes.end,
-            first_line: self.line(bytes.start),
-            last_line: self.line(last),
-        }
+        let first_line = self.line_from(line, bytes.start);
+        let last_line = self.line_from(first_line, last);
+        Span { start: bytes.start, end: bytes.end, first_line, last_line }
+    }
+
+    fn line_from(&self, line: usize, at: usize) -> usize {
+        let is_there = self.starts.get(line).is_none_or(|next| at < *next);
+        if is_there { line } else { self.line(at) }
     }
 
     /// # Panics

@@ -56,6 +56,9 @@ impl Engine {
                 known.images.insert(found.image.manifest, Snapshot::of_image(found.image.layers.clone()));
                 known.bases.insert(&wanted, as_base(&wanted, found));
             }
+            if !known.bases.have_triggers() {
+                return Ok(known);
+            }
         }
     }
 
@@ -87,6 +90,9 @@ impl Engine {
                         pull = Pull::Never;
                     }
                 }
+            }
+            if !bases.have_triggers() {
+                return Ok(Ok(bases));
             }
         }
     }

@@ -26,8 +26,8 @@ pub(super) const RULE: Rule = Rule::new(
 pub(super) fn check(nodes: &[Node]) -> Vec<Diagnostic> {
     let first = nodes.iter().position(|node| node.keyword.text.eq_ignore_ascii_case("from"));
     let keywords = || nodes.iter().skip(first.unwrap_or(nodes.len())).map(|node| &node.keyword);
-    let is_lower = |text: &str| text == text.to_lowercase();
-    let is_upper = |text: &str| text == text.to_uppercase();
+    let is_lower = |text: &str| !text.chars().any(char::is_uppercase);
+    let is_upper = |text: &str| !text.chars().any(char::is_lowercase);
     let lower = keywords().filter(|word| is_lower(&word.text)).count();
     let upper = keywords().filter(|word| is_upper(&word.text)).count();
     let (majority, fits): (_, &dyn Fn(&str) -> bool) =

@@ -26,10 +26,11 @@ pub(super) fn check(nodes: &[Node]) -> Vec<Diagnostic> {
     let mut seen = HashSet::new();
     let mut found = Vec::new();
     for (name, word) in stage_names(nodes) {
-        let message = format!("Duplicate stage name {}, stage names should be unique", quote(&name));
-        if !seen.insert(name) {
+        if seen.contains(&name) {
+            let message = format!("Duplicate stage name {}, stage names should be unique", quote(&name));
             found.push(RULE.at(word.span, message));
         }
+        seen.insert(name);
     }
     found
 }

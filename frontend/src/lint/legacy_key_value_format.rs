@@ -19,9 +19,9 @@ pub(super) const RULE: Rule = Rule::new(
 pub(super) fn check(instruction: &Instruction, pairs: &[Pair]) -> Vec<Diagnostic> {
     let keyword = &instruction.keyword;
     let message =
-        format!("\"{keyword} key=value\" should be used instead of legacy \"{keyword} key value\" format");
+        || format!("\"{keyword} key=value\" should be used instead of legacy \"{keyword} key value\" format");
     let old = pairs.iter().filter(|pair| pair.old_style);
-    old.map(|pair| RULE.at(pair.key.span, message.clone())).collect()
+    old.map(|pair| RULE.at(pair.key.span, message())).collect()
 }
 
 #[cfg(test)]

@@ -145,9 +145,11 @@ impl<'a> Linter<'a> {
         let dockerfile = self.dockerfile;
         let nodes = || dockerfile.nodes.iter().take_while(|node| node.span.start < end);
         for node in nodes() {
-            self.report(&[], no_empty_continuation::check(node));
+            if let Some(found) = no_empty_continuation::check(node) {
+                self.report(&[], [found]);
+            }
         }
-        for node in nodes() {
+        for node in nodes().filter(|node| tells(node)) {
             self.report(&node.comments, of_node(node));
         }
     }
@@ -180,6 +182,11 @@ impl<'a> Linter<'a> {
     pub(crate) fn found(self) -> Vec<Diagnostic> {
         self.found
     }
+}
+
+/// The rules of [`of_node`] are about these instructions alone.
+fn tells(node: &Node) -> bool {
+    ["FROM", "ARG", "MAINTAINER"].iter().any(|keyword| node.keyword.text.eq_ignore_ascii_case(keyword))
 }
 
 fn of_node(node: &Node) -> Vec<Diagnostic> {

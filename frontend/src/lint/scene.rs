@@ -1,5 +1,6 @@
 //! What the checks may know of the place where a word stands.
 
+use std::borrow::Cow;
 use std::collections::BTreeMap;
 
 use boxwright_solver::Span;
@@ -31,8 +32,8 @@ pub(crate) struct Scene<'a> {
 
 impl Scene<'_> {
     /// A word as it is meant; as it is written, where it can't be read.
-    pub(super) fn text(&self, word: &Word) -> String {
-        self.lexer.word(&word.text, self.variables).unwrap_or_else(|_| word.text.clone())
+    pub(super) fn text<'w>(&self, word: &'w Word) -> Cow<'w, str> {
+        self.lexer.read(&word.text, self.variables).unwrap_or(Cow::Borrowed(&word.text))
     }
 
     /// The words that a word becomes, each with where it comes from.

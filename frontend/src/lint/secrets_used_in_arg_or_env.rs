@@ -1,5 +1,7 @@
 //! SecretsUsedInArgOrEnv: names that look like those of secrets.
 
+use std::borrow::Cow;
+
 use super::{Rule, Scene};
 use crate::ast::Word;
 use crate::diagnostic::Diagnostic;
@@ -22,7 +24,7 @@ pub(super) const RULE: Rule = Rule::new(
 );
 
 pub(super) fn check(keyword: &str, name: &Word, scene: &Scene<'_>) -> Option<Diagnostic> {
-    let text = if keyword == "ENV" { scene.text(name) } else { name.text.clone() };
+    let text = if keyword == "ENV" { scene.text(name) } else { Cow::Borrowed(name.text.as_str()) };
     let has = |words: &[&str]| text.split('_').any(|part| words.iter().any(|w| part.eq_ignore_ascii_case(w)));
     let message = || {
         let name = quote(&text);

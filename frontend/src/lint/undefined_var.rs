@@ -5,7 +5,7 @@ use boxwright_solver::Span;
 use super::{Rule, Scene};
 use crate::ast::{Copy, Instruction, Kind, Word};
 use crate::diagnostic::{Diagnostic, nearest_variable};
-use crate::syntax::{Expansion, Lexer, Mode};
+use crate::syntax::{Lexer, Mode};
 
 /// A variable that neither the stage nor its base sets is empty; it mostly is misspelt, or an ARG before the first FROM
 /// that the stage does not repeat. An ARG without a value counts as set. RUN, CMD and ENTRYPOINT are not looked at:
@@ -40,57 +40,58 @@ pub(super) fn check(instruction: &Instruction, scene: &Scene<'_>) -> Vec<Diagnos
         }
         return found;
     }
-    for word in words(&instruction.kind) {
-        found.extend(of_word(word, scene, &|_| false));
-    }
+    each_word(&instruction.kind, &mut |word| found.extend(of_word(word, scene, &|_| false)));
     if let Kind::Run(run) = &instruction.kind {
         for (mount, option) in run.mounts.iter().flat_map(|m| m.options.iter().map(move |option| (m, option)))
         {
             let value = option.split_once('=').map_or("", |(_, value)| value);
-            let expansion = scene.lexer.expand(value, scene.variables).unwrap_or_default();
-            found.extend(undefined(&expansion, mount.span, scene, &|_| false));
+            found.extend(undefined(scene.lexer, value, mount.span, scene, &|_| false));
         }
     }
     if let Kind::Copy(copy) | Kind::Add(copy) = &instruction.kind {
         let lexer = Lexer::new('\\').mode(Mode { literal_quotes: true, ..Mode::PLAIN });
         for document in copy.contents.iter().filter(|document| document.expand) {
-            let expansion = lexer.expand(&document.content, scene.variables).unwrap_or_default();
-            found.extend(undefined(&expansion, instruction.span, scene, &|_| false));
+            found.extend(undefined(lexer, &document.content, instruction.span, scene, &|_| false));
         }
     }
     found
 }
 
-/// The words in which variables are expanded.
-fn words(kind: &Kind) -> Vec<&Word> {
+/// Hands the words in which variables are expanded to `each`.
+fn each_word(kind: &Kind, each: &mut dyn FnMut(&Word)) {
     match kind {
         Kind::Env(pairs) | Kind::Label(pairs) => {
-            pairs.iter().flat_map(|pair| [&pair.key, &pair.value]).collect()
+            pairs.iter().flat_map(|pair| [&pair.key, &pair.value]).for_each(each);
         }
-        Kind::Copy(copy) | Kind::Add(copy) => copied(copy),
-        Kind::Volume(words) => words.iter().collect(),
-        Kind::Stopsignal(word) | Kind::User(word) | Kind::Workdir(word) => vec![word],
-        _ => Vec::new(),
+        Kind::Copy(copy) | Kind::Add(copy) => copied(copy).for_each(each),
+        Kind::Volume(words) => words.iter().for_each(each),
+        Kind::Stopsignal(word) | Kind::User(word) | Kind::Workdir(word) => each(word),
+        _ => {}
     }
 }
 
-fn copied(copy: &Copy) -> Vec<&Word> {
+fn copied(copy: &Copy) -> impl Iterator<Item = &Word> {
     let flags = [&copy.chown, &copy.chmod, &copy.checksum];
     let flags = flags.into_iter().flatten().chain(&copy.exclude);
-    flags.chain(&copy.sources).chain([&copy.dest]).collect()
+    flags.chain(&copy.sources).chain([&copy.dest])
 }
 
 fn of_word(word: &Word, scene: &Scene<'_>, declared: &dyn Fn(&str) -> bool) -> Vec<Diagnostic> {
-    let expansion = scene.lexer.expand(&word.text, scene.variables).unwrap_or_default();
-    undefined(&expansion, word.span, scene, declared)
+    undefined(scene.lexer, &word.text, word.span, scene, declared)
 }
 
+/// `span` is that of the words that `text` is part of.
 fn undefined(
-    expansion: &Expansion,
+    lexer: Lexer,
+    text: &str,
     span: Span,
     scene: &Scene<'_>,
     declared: &dyn Fn(&str) -> bool,
 ) -> Vec<Diagnostic> {
+    if !text.contains('$') {
+        return Vec::new();
+    }
+    let expansion = lexer.expand(text, scene.variables).unwrap_or_default();
     let known = |name: &str| (scene.declared)(name) || declared(name) || NEVER_SET.contains(&name);
     let found = expansion.unmatched.iter().filter(|name| !known(name)).filter_map(|name| {
         let meant = nearest_variable(name, (scene.names)());

@@ -1,5 +1,8 @@
 //! Instructions that change the image config and no file: nothing of them is in a key but ENV and ARG, through RUN.
 
+use std::borrow::Cow;
+use std::rc::Rc;
+
 use super::instructions::{Build, Result, StageRun};
 use super::ports;
 use super::run::with_shell;
@@ -97,25 +100,30 @@ fn arg(build: &Build<'_>, state: &mut State, args: &[ArgWord]) -> Result<()> {
     Ok(())
 }
 
+type Expanded<'p> = (Cow<'p, str>, Cow<'p, str>);
+
 /// All words of one instruction see the variables from before it.
-fn expand_pairs(build: &Build<'_>, state: &State, pairs: &[Pair]) -> Result<Vec<(String, String)>> {
-    pairs
-        .iter()
-        .map(|pair| Ok((build.expand(state, &pair.key)?, build.expand(state, &pair.value)?)))
-        .collect()
+fn expand_pairs<'p>(build: &Build<'_>, state: &State, pairs: &'p [Pair]) -> Result<Vec<Expanded<'p>>> {
+    pairs.iter().map(|pair| Ok((build.read(state, &pair.key)?, build.read(state, &pair.value)?))).collect()
 }
 
-fn noted(keyword: &str, pairs: &[(String, String)]) -> String {
-    let words: Vec<String> = pairs.iter().map(|(key, value)| format!("{key}={value}")).collect();
-    format!("{keyword} {}", words.join(" "))
+fn noted(keyword: &str, pairs: &[Expanded<'_>]) -> String {
+    let length: usize = pairs.iter().map(|(key, value)| " =".len() + key.len() + value.len()).sum();
+    let mut text = String::with_capacity(keyword.len() + length);
+    text.push_str(keyword);
+    for (key, value) in pairs {
+        text.extend([" ", key, "=", value]);
+    }
+    text
 }
 
 fn env(build: &Build<'_>, state: &mut State, pairs: &[Pair]) -> Result<()> {
     let pairs = expand_pairs(build, state, pairs)?;
     state.note(noted("ENV", &pairs));
-    for (key, value) in &pairs {
-        state.env.set(key, value);
-        state.image_env.set(key, value);
+    for (key, value) in pairs {
+        let (key, value) = (Rc::from(key), Rc::from(value));
+        state.env.set_shared(&key, &value);
+        state.image_env.set_shared(&key, &value);
     }
     Ok(())
 }
@@ -123,7 +131,8 @@ fn env(build: &Build<'_>, state: &mut State, pairs: &[Pair]) -> Result<()> {
 fn label(build: &Build<'_>, state: &mut State, pairs: &[Pair]) -> Result<()> {
     let pairs = expand_pairs(build, state, pairs)?;
     state.note(noted("LABEL", &pairs));
-    state.image.config.labels.extend(pairs);
+    let owned = |(key, value): Expanded<'_>| (key.into_owned(), value.into_owned());
+    state.image.config.labels.extend(pairs.into_iter().map(owned));
     Ok(())
 }
 

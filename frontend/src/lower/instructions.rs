@@ -1,5 +1,7 @@
 //! The walk over the stages that the target needs, and from each instruction to what lowers it.
 
+use std::borrow::Cow;
+
 use boxwright_cache::oci::Platform;
 use boxwright_solver::ir::{About, Definition, ImageSource, NetworkMode, Op, SourceOp};
 
@@ -186,10 +188,10 @@ impl<'a> Build<'a> {
         stage.state.begin_stage();
         let mut errors = Vec::new();
         for command in &node.commands {
-            stage.on_build = command.on_build;
+            stage.on_build = command.on_build();
             let lowered = self.command(&mut stage, command);
             if let Err(error) = lowered.and_then(|()| self.note(index, &stage.state, command)) {
-                errors.push(if command.on_build {
+                errors.push(if command.on_build() {
                     onbuild::placed(*error, &command.instruction.original, node.span)
                 } else {
                     *error
@@ -351,8 +353,13 @@ impl<'a> Build<'a> {
 
     /// Expands one word with the variables of the stage.
     pub(super) fn expand(&self, state: &State, word: &Word) -> Result<String> {
+        self.read(state, word).map(Cow::into_owned)
+    }
+
+    /// The same, without a copy of what stays as it is.
+    pub(super) fn read<'w>(&self, state: &State, word: &'w Word) -> Result<Cow<'w, str>> {
         self.lexer
-            .word(&word.text, &state.env)
+            .read(&word.text, &state.env)
             .map_err(|message| Box::new(Diagnostic::error(message, word.span)))
     }
 
@@ -368,10 +375,8 @@ impl<'a> Build<'a> {
 
     pub(super) fn shown_with(&self, env: &scope::Env, line: &str, mode: Mode) -> String {
         let line = self.lexer.mode(mode).word(line, env).unwrap_or_else(|_| line.to_owned());
-        match line.split_once(' ') {
-            Some((keyword, rest)) => format!("{} {rest}", keyword.to_uppercase()),
-            None => line.to_uppercase(),
-        }
+        let (keyword, rest) = line.split_at(line.find(' ').unwrap_or(line.len()));
+        keyword.to_uppercase() + rest
     }
 
     pub(super) fn network(&self, run: Option<&Word>) -> NetworkMode {
@@ -390,10 +395,11 @@ impl StageRun<'_> {
             return text.to_owned();
         }
         self.step += 1;
-        let label = if self.node.label.is_empty() { String::new() } else { format!("{} ", self.node.label) };
-        let width = self.steps.to_string().len();
+        let label = &self.node.label;
+        let blank = if label.is_empty() { "" } else { " " };
+        let width = self.steps.ilog10() as usize + 1;
         let trigger = if self.on_build { "ONBUILD " } else { "" };
-        format!("[{label}{:width$}/{}] {trigger}{text}", self.step, self.steps)
+        format!("[{label}{blank}{:width$}/{}] {trigger}{text}", self.step, self.steps)
     }
 
     pub(super) fn about(&mut self, text: &str, instruction: &Instruction) -> About {
@@ -411,7 +417,7 @@ fn count_steps(node: &Node<'_>) -> usize {
             command.instruction.kind,
             Kind::Add(_) | Kind::Copy(_) | Kind::Run(_) | Kind::Workdir(_)
         );
-        command.on_build || layer
+        command.on_build() || layer
     };
     usize::from(matches!(node.base, Base::Image(_))) + node.commands.iter().filter(counts).count()
 }

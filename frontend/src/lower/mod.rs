@@ -152,6 +152,11 @@ impl Bases {
         self.images.insert((request.name.clone(), request.platform.clone()), None);
     }
 
+    /// One of them left instructions for what is built on it, which may need further images.
+    pub fn have_triggers(&self) -> bool {
+        self.images.values().flatten().any(|base| !base.config.config.on_build.is_empty())
+    }
+
     /// None where the image is unknown or was not asked for.
     pub fn get(&self, name: &str, platform: &Platform) -> Option<&ResolvedBase> {
         self.images.get(&(name.to_owned(), platform.clone()))?.as_ref()
@@ -180,8 +185,8 @@ pub struct Lowered {
     pub diagnostics: Vec<Diagnostic>,
 }
 
-/// The images to resolve before [`lower`]. To be called again with what was found until it asks for nothing: ONBUILD
-/// triggers of a base may need further images.
+/// The images to resolve before [`lower`]. Where what was found has triggers ([`Bases::have_triggers`]), to be called
+/// again with it until it asks for nothing.
 ///
 /// # Errors
 /// What is wrong with the stages: names, platforms, targets, cycles; and what the checks found until then.

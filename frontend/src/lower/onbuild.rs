@@ -1,10 +1,8 @@
 //! ONBUILD triggers: from the texts that a base holds to commands of the stage that builds on it.
 
-use std::borrow::Cow;
-
 use boxwright_solver::Span;
 
-use super::stages::{Command, Graph, Node};
+use super::stages::{Command, Graph, Held, Node};
 use crate::ast::Kind;
 use crate::diagnostic::{Diagnostic, Diagnostics};
 use crate::syntax::{Lexer, trigger};
@@ -37,7 +35,7 @@ pub(super) fn command<'a>(graph: &mut Graph<'a>, text: &str, span: Span) -> Resu
             node.span = span;
         }
     }
-    Ok(Command { instruction: Cow::Owned(instruction), sources, on_build: true })
+    Ok(Command { instruction: Held::Trigger(Box::new(instruction)), sources })
 }
 
 /// A diagnostic about a trigger, which has no place in the Dockerfile but for the FROM line.

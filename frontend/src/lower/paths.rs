@@ -6,9 +6,12 @@ use crate::ignore::clean_path;
 /// as a slash.
 pub(super) fn absolute(dir: &str, path: &str) -> String {
     let joined = if path.starts_with('/') { path.to_owned() } else { format!("/{dir}/{path}") };
-    let clean = clean_path(&joined);
+    let mut clean = clean_path(&joined);
     let directory = path.ends_with('/') || path.ends_with("/.") || path == ".";
-    if directory && clean != "/" { format!("{clean}/") } else { clean }
+    if directory && clean != "/" {
+        clean.push('/');
+    }
+    clean
 }
 
 /// What WORKDIR sets in the image config: an absolute path stays as it is written, a relative one is joined and

@@ -129,12 +129,13 @@ pub(super) fn with_shell(state: &State, args: &[String]) -> Vec<String> {
 
 /// The command with the arguments that were declared before it: `|2 A=1 B=2 /bin/sh -c make`.
 fn history(args: &[String], state: &State) -> String {
-    let value = |name: &str| state.env.value(name).or(state.args.value(name)).unwrap_or_default().to_owned();
-    let declared: Vec<String> = state.args.names().map(|name| format!("{name}={}", value(name))).collect();
-    let count = format!("|{}", declared.len());
-    let prefix = if declared.is_empty() { Vec::new() } else { vec![count] };
-    let words: Vec<String> = prefix.into_iter().chain(declared).chain(args.iter().cloned()).collect();
-    words.join(" ")
+    let declared = state.args.names().count();
+    let mut text = if declared > 0 { format!("|{declared} ") } else { String::new() };
+    for name in state.args.names() {
+        let value = state.env.value(name).or(state.args.value(name)).unwrap_or_default();
+        text.extend([name, "=", value, " "]);
+    }
+    text + &args.join(" ")
 }
 
 pub(super) fn workdir(

@@ -1,6 +1,8 @@
 //! Variables: the environment of a stage, and the arguments before the first FROM.
 
+use std::collections::hash_map::Entry;
 use std::collections::{BTreeMap, HashMap};
+use std::rc::Rc;
 
 use boxwright_cache::oci::Platform;
 
@@ -12,24 +14,35 @@ use crate::syntax::{Expansion, Lexer, Variables};
 /// Named values in the order of their first definition.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Env {
-    entries: Vec<(String, String)>,
-    places: HashMap<String, usize>,
+    entries: Vec<(Rc<str>, Rc<str>)>,
+    places: HashMap<Rc<str>, usize>,
 }
 
 impl Env {
     pub(super) fn set(&mut self, name: &str, value: &str) {
-        match self.places.get(name) {
-            Some(place) => value.clone_into(&mut self.entries[*place].1),
-            None => {
-                self.places.insert(name.to_owned(), self.entries.len());
-                self.entries.push((name.to_owned(), value.to_owned()));
+        self.set_shared(&Rc::from(name), &Rc::from(value));
+    }
+
+    /// The same, for texts that another environment holds as well.
+    pub(super) fn set_shared(&mut self, name: &Rc<str>, value: &Rc<str>) {
+        match self.places.entry(Rc::clone(name)) {
+            Entry::Occupied(place) => self.entries[*place.get()].1 = Rc::clone(value),
+            Entry::Vacant(place) => {
+                place.insert(self.entries.len());
+                self.entries.push((Rc::clone(name), Rc::clone(value)));
             }
         }
     }
 
+    /// Takes over all that another one has.
+    pub(super) fn set_all(&mut self, other: &Env) {
+        other.entries.iter().for_each(|(name, value)| self.set_shared(name, value));
+    }
+
     pub(super) fn without(&self, name: &str) -> Env {
         let mut env = Env::default();
-        self.entries.iter().filter(|(other, _)| other != name).for_each(|(name, value)| env.set(name, value));
+        let others = self.entries.iter().filter(|(other, _)| **other != *name);
+        others.for_each(|(name, value)| env.set_shared(name, value));
         env
     }
 
@@ -40,15 +53,15 @@ impl Env {
     }
 
     pub(super) fn value(&self, name: &str) -> Option<&str> {
-        self.places.get(name).map(|place| self.entries[*place].1.as_str())
+        self.places.get(name).map(|place| &*self.entries[*place].1)
     }
 
     pub(super) fn entries(&self) -> Vec<String> {
-        self.entries.iter().map(|(name, value)| format!("{name}={value}")).collect()
+        self.entries.iter().map(|(name, value)| [name, "=", value].concat()).collect()
     }
 
     pub(super) fn names(&self) -> impl Iterator<Item = &str> {
-        self.entries.iter().map(|(name, _)| name.as_str())
+        self.entries.iter().map(|(name, _)| &**name)
     }
 }
 

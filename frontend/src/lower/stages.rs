@@ -1,7 +1,7 @@
 //! The graph of stages: what each is built from, what it copies from, and which of them the target needs.
 
-use std::borrow::Cow;
 use std::collections::HashMap;
+use std::ops::Deref;
 
 use boxwright_cache::oci::{Platform, Reference};
 use boxwright_solver::Span;
@@ -59,11 +59,34 @@ impl Node<'_> {
 /// An instruction of a stage.
 #[derive(Debug)]
 pub(super) struct Command<'a> {
-    pub(super) instruction: Cow<'a, Instruction>,
+    pub(super) instruction: Held<'a>,
     /// What COPY `--from` names, or the `from` of each mount of RUN.
     pub(super) sources: Vec<Option<usize>>,
+}
+
+impl Command<'_> {
+    pub(super) fn on_build(&self) -> bool {
+        matches!(self.instruction, Held::Trigger(_))
+    }
+}
+
+/// Who holds an instruction.
+#[derive(Debug)]
+pub(super) enum Held<'a> {
+    Here(&'a Instruction),
     /// It came from the base as an ONBUILD trigger: its words have no place in this Dockerfile.
-    pub(super) on_build: bool,
+    Trigger(Box<Instruction>),
+}
+
+impl Deref for Held<'_> {
+    type Target = Instruction;
+
+    fn deref(&self) -> &Instruction {
+        match self {
+            Held::Here(instruction) => instruction,
+            Held::Trigger(instruction) => instruction,
+        }
+    }
 }
 
 /// All stages in order; behind them the images that are only copied from.
@@ -260,11 +283,12 @@ impl<'a> Graph<'a> {
             if self.nodes[index].given {
                 continue;
             }
+            self.nodes[index].commands.reserve_exact(stage.commands.len());
             for instruction in &stage.commands {
                 match self.sources_of(instruction, lexer) {
                     Ok(sources) => {
-                        let instruction = Cow::Borrowed(instruction);
-                        self.nodes[index].commands.push(Command { instruction, sources, on_build: false });
+                        let instruction = Held::Here(instruction);
+                        self.nodes[index].commands.push(Command { instruction, sources });
                     }
                     Err(error) => errors.push(*error),
                 }

@@ -60,9 +60,7 @@ impl State {
         if self.image_env.value("PATH").is_none() && self.platform.os != "windows" {
             self.image_env.set_entry(DEFAULT_PATH);
         }
-        for entry in self.image_env.entries() {
-            self.env.set_entry(&entry);
-        }
+        self.env.set_all(&self.image_env);
         if !self.image.config.working_dir.is_empty() {
             self.set_dir(&self.image.config.working_dir.clone());
         }

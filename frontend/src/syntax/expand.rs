@@ -1,5 +1,6 @@
 //! Expansion of variables and removal of quotes in words, with the rules of BuildKit's shell lexer.
 
+use std::borrow::Cow;
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::glob::Glob;
@@ -82,7 +83,19 @@ impl Lexer {
     /// # Errors
     /// Bad syntax, or what `${x:?message}` says.
     pub fn word(&self, word: &str, variables: &(impl Variables + ?Sized)) -> Result<String, String> {
-        self.expand(word, variables).map(|expansion| expansion.text)
+        self.read(word, variables).map(Cow::into_owned)
+    }
+
+    /// As [`Lexer::word`], without a copy of what stays as it is: most words.
+    pub(crate) fn read<'w>(
+        &self,
+        word: &'w str,
+        variables: &(impl Variables + ?Sized),
+    ) -> Result<Cow<'w, str>, String> {
+        if self.is_plain(word) {
+            return Ok(Cow::Borrowed(word));
+        }
+        self.run(word, variables, Wanted::Text).map(|(expansion, _)| Cow::Owned(expansion.text))
     }
 
     /// As [`Lexer::word`], telling which variables were used.
@@ -90,11 +103,14 @@ impl Lexer {
     /// # Errors
     /// As [`Lexer::word`].
     pub fn expand(&self, word: &str, variables: &(impl Variables + ?Sized)) -> Result<Expansion, String> {
-        let is_plain = |b: u8| !matches!(b, b'$' | b'\'' | b'"') && char::from(b) != self.escape;
-        if word.bytes().all(is_plain) {
+        if self.is_plain(word) {
             return Ok(Expansion { text: word.to_owned(), ..Expansion::default() });
         }
-        self.run(word, variables).map(|(expansion, _)| expansion)
+        self.run(word, variables, Wanted::Uses).map(|(expansion, _)| expansion)
+    }
+
+    fn is_plain(&self, word: &str) -> bool {
+        word.bytes().all(|b| !matches!(b, b'$' | b'\'' | b'"') && char::from(b) != self.escape)
     }
 
     /// One word in, any number out: split at blanks outside of quotes, those of values included.
@@ -102,23 +118,25 @@ impl Lexer {
     /// # Errors
     /// As [`Lexer::word`].
     pub fn words(&self, word: &str, variables: &(impl Variables + ?Sized)) -> Result<Vec<String>, String> {
-        self.run(word, variables).map(|(_, words)| words)
+        self.run(word, variables, Wanted::Words).map(|(_, words)| words)
     }
 
     fn run(
         &self,
         word: &str,
         variables: &(impl Variables + ?Sized),
+        wanted: Wanted,
     ) -> Result<(Expansion, Vec<String>), String> {
         let get = |name: &str| variables.get(name);
         let mut run = Run {
-            chars: word.chars().collect(),
+            text: word,
             at: 0,
             escape: self.escape,
             mode: self.mode,
             get: &get,
+            wanted,
             expansion: Expansion::default(),
-            words: Words::default(),
+            words: Words { wanted: wanted == Wanted::Words, ..Words::default() },
             depth: 0,
         };
         match run.until(None, false) {
@@ -134,12 +152,23 @@ impl Lexer {
 /// Deeper nesting of `${a:-${b:-…}}` is refused: each level is a level of recursion.
 const MAX_DEPTH: usize = 500;
 
+/// What a caller asks for; the text comes with all.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Wanted {
+    Text,
+    /// Which variables are used.
+    Uses,
+    Words,
+}
+
 struct Run<'a> {
-    chars: Vec<char>,
+    text: &'a str,
+    /// The byte that is read next.
     at: usize,
     escape: char,
     mode: Mode,
     get: &'a dyn Fn(&str) -> Option<String>,
+    wanted: Wanted,
     expansion: Expansion,
     words: Words,
     depth: usize,
@@ -147,17 +176,20 @@ struct Run<'a> {
 
 impl Run<'_> {
     fn peek(&self) -> Option<char> {
-        self.chars.get(self.at).copied()
+        self.text[self.at..].chars().next()
     }
 
     fn next(&mut self) -> Option<char> {
         let c = self.peek();
-        self.at += usize::from(c.is_some());
+        self.at += c.map_or(0, char::len_utf8);
         c
     }
 
     fn variable(&mut self, name: &str) -> Option<String> {
         let value = (self.get)(name);
+        if self.wanted != Wanted::Uses {
+            return value;
+        }
         let used = if value.is_some() { &mut self.expansion.matched } else { &mut self.expansion.unmatched };
         used.insert(name.to_owned());
         value
@@ -174,14 +206,15 @@ impl Run<'_> {
         self.depth -= 1;
         if stop.is_some() {
             // As BuildKit has it, a nested word takes the unfinished word before it along.
-            self.words = Words { done, word: String::new() };
+            self.words = Words { done, word: String::new(), ..self.words };
         }
         self.mode = outer;
         result
     }
 
     fn until_inner(&mut self, stop: Option<char>) -> Result<String, String> {
-        let mut result = String::new();
+        let rest = self.text.len() - self.at;
+        let mut result = String::with_capacity(if stop.is_none() { rest } else { 0 });
         while let Some(c) = self.peek() {
             if stop == Some(c) {
                 self.next();
@@ -190,7 +223,7 @@ impl Run<'_> {
             match c {
                 '$' => {
                     let value = self.dollar()?;
-                    value.chars().for_each(|c| self.words.push(c));
+                    self.words.push_value(&value);
                     result.push_str(&value);
                 }
                 '\'' | '"' if !self.mode.literal_quotes => {
@@ -410,12 +443,17 @@ fn cut(value: &str, sign: char, word: &str) -> Result<String, String> {
 /// Collects words as characters arrive.
 #[derive(Debug, Default)]
 struct Words {
+    /// Else nothing is collected.
+    wanted: bool,
     done: Vec<String>,
     word: String,
 }
 
 impl Words {
     fn push(&mut self, c: char) {
+        if !self.wanted {
+            return;
+        }
         if !c.is_whitespace() {
             self.word.push(c);
         } else if !self.word.is_empty() {
@@ -423,8 +461,16 @@ impl Words {
         }
     }
 
+    fn push_value(&mut self, text: &str) {
+        if self.wanted {
+            text.chars().for_each(|c| self.push(c));
+        }
+    }
+
     fn push_quoted(&mut self, text: &str) {
-        self.word.push_str(text);
+        if self.wanted {
+            self.word.push_str(text);
+        }
     }
 
     fn finish(mut self) -> Vec<String> {

@@ -55,7 +55,7 @@ const RUN_FLAGS: [(&str, Takes); 4] =
 #[derive(Clone, Debug)]
 pub(super) enum Parsed {
     From(From),
-    Command(Box<Instruction>),
+    Command(Instruction),
 }
 
 type Result<T> = std::result::Result<T, Box<Diagnostic>>;
@@ -64,15 +64,19 @@ fn error(message: impl Into<String>, word: &Word) -> Box<Diagnostic> {
     Box::new(Diagnostic::error(message, word.span))
 }
 
+/// What a keyword is called, however it is written; nothing where there is no such instruction.
+pub(super) fn name(keyword: &str) -> &'static str {
+    NAMES.into_iter().find(|name| name.eq_ignore_ascii_case(keyword)).unwrap_or_default()
+}
+
 /// The instruction that a node is.
 pub(super) fn parse(node: &Node) -> Result<Parsed> {
-    let keyword = node.keyword.text.to_ascii_uppercase();
-    let kind = match keyword.as_str() {
+    let kind = match name(&node.keyword.text) {
         "FROM" => return from(node).map(Parsed::From),
-        "ADD" => Kind::Add(add(node)?),
+        "ADD" => Kind::Add(Box::new(add(node)?)),
         "ARG" => Kind::Arg(arg(node)?),
         "CMD" => no_flags(node).map(|()| Kind::Cmd(command_line(node)))?,
-        "COPY" => Kind::Copy(copy(node)?),
+        "COPY" => Kind::Copy(Box::new(copy(node)?)),
         "ENTRYPOINT" => no_flags(node).map(|()| Kind::Entrypoint(command_line(node)))?,
         "ENV" => Kind::Env(pairs(node)?),
         "EXPOSE" => Kind::Expose(expose(node)?),
@@ -80,7 +84,7 @@ pub(super) fn parse(node: &Node) -> Result<Parsed> {
         "LABEL" => Kind::Label(pairs(node)?),
         "MAINTAINER" => Kind::Maintainer(exactly_one(node)?.text),
         "ONBUILD" => Kind::Onbuild(onbuild(node)?),
-        "RUN" => Kind::Run(run(node)?),
+        "RUN" => Kind::Run(Box::new(run(node)?)),
         "SHELL" => Kind::Shell(shell(node)?),
         "STOPSIGNAL" => Kind::Stopsignal(only_word(node)?),
         "USER" => Kind::User(exactly_one(node)?),
@@ -88,13 +92,13 @@ pub(super) fn parse(node: &Node) -> Result<Parsed> {
         "WORKDIR" => Kind::Workdir(exactly_one(node)?),
         _ => return Err(unknown(&node.keyword)),
     };
-    Ok(Parsed::Command(Box::new(Instruction {
+    Ok(Parsed::Command(Instruction {
         kind,
         keyword: node.keyword.text.clone(),
         original: node.original.trim().to_owned(),
         comments: node.comments.clone(),
         span: node.span,
-    })))
+    }))
 }
 
 /// The one instruction that the text of an ONBUILD trigger holds.
@@ -113,7 +117,7 @@ pub(crate) fn trigger(text: &str) -> std::result::Result<Instruction, Vec<Diagno
         || Diagnostic::error("onbuild trigger should be a single expression", lines.span(0..text.len()));
     let [node] = &read.nodes[..] else { return Err(vec![single()]) };
     match parse(node) {
-        Ok(Parsed::Command(command)) => Ok(*command),
+        Ok(Parsed::Command(command)) => Ok(command),
         Ok(Parsed::From(_)) => Err(vec![single()]),
         Err(diagnostic) => Err(vec![*diagnostic]),
     }
@@ -194,28 +198,34 @@ fn stage_name(word: &Word) -> Result<Word> {
 }
 
 fn arg(node: &Node) -> Result<Vec<ArgWord>> {
-    let words = any_words(node)?.iter();
-    let split = words.map(|word| {
+    let words = any_words(node)?;
+    let mut args = Vec::with_capacity(words.len());
+    for word in words {
         let Some((name, default)) = word.text.split_once('=') else {
-            return Ok(ArgWord { name: word.clone(), default: None });
+            args.push(ArgWord { name: word.clone(), default: None });
+            continue;
         };
         if name.is_empty() {
             return Err(about(node, "names can not be blank"));
         }
         let part = |text: &str| Word { text: text.to_owned(), span: word.span };
-        Ok(ArgWord { name: part(name), default: Some(part(default)) })
-    });
-    split.collect()
+        args.push(ArgWord { name: part(name), default: Some(part(default)) });
+    }
+    Ok(args)
 }
 
 fn pairs(node: &Node) -> Result<Vec<Pair>> {
-    let pairs = at_least_one(node)?.chunks_exact(3).map(|words| {
+    let words = at_least_one(node)?;
+    // A vector that grows starts with room for four.
+    let mut pairs = Vec::with_capacity(words.len() / 3);
+    for words in words.chunks_exact(3) {
         if words[0].text.is_empty() {
             return Err(about(node, "names can not be blank"));
         }
-        Ok(Pair { key: words[0].clone(), value: words[1].clone(), old_style: words[2].text.is_empty() })
-    });
-    pairs.collect()
+        let old_style = words[2].text.is_empty();
+        pairs.push(Pair { key: words[0].clone(), value: words[1].clone(), old_style });
+    }
+    Ok(pairs)
 }
 
 fn command_line(node: &Node) -> CommandLine {

@@ -44,7 +44,7 @@ impl<'a> Iterator for Physical<'a> {
 #[derive(Clone, Debug, Default)]
 pub(super) struct Logical {
     pub(super) text: String,
-    /// From which byte of `text` on it comes from which byte of the file.
+    /// From which byte of `text` on it comes from which byte of the file, where lines were joined.
     pieces: Vec<(usize, usize)>,
     /// The comment lines since the instruction before, or since an empty comment.
     pub(super) comments: Vec<String>,
@@ -69,8 +69,10 @@ impl Logical {
     }
 
     fn byte(&self, at: usize) -> usize {
-        let piece = self.pieces.partition_point(|(logical, _)| *logical <= at).saturating_sub(1);
-        self.pieces.get(piece).map_or(self.bytes.start, |(logical, source)| source + (at - logical))
+        let behind = self.pieces.partition_point(|(logical, _)| *logical <= at);
+        let piece = behind.checked_sub(1).map(|piece| self.pieces[piece]);
+        let (logical, source) = piece.unwrap_or((0, self.bytes.start));
+        source + (at - logical)
     }
 }
 
@@ -117,10 +119,13 @@ impl Reader {
                 self.apart = true;
                 continue;
             }
-            let comments = std::mem::take(&mut self.comments);
-            let mut logical = Logical { comments, apart: self.apart, ..Logical::default() };
-            logical.push(continued.unwrap_or(trimmed), at);
-            logical.bytes = at..at + trimmed.trim_end().len();
+            let mut logical = Logical {
+                text: continued.unwrap_or(trimmed).to_owned(),
+                comments: std::mem::take(&mut self.comments),
+                apart: self.apart,
+                bytes: at..at + trimmed.trim_end().len(),
+                ..Logical::default()
+            };
             if continued.is_some() {
                 join(&mut logical, physical, directives.escape(), lines, diagnostics)?;
             }

@@ -93,9 +93,9 @@ fn build_stages(dockerfile: &mut Dockerfile, diagnostics: &mut Vec<Diagnostic>) 
                 original: node.original.trim().to_owned(),
                 span: node.span,
             }),
-            (Item::Command(command), Some(stage)) => stage.commands.push(*command),
+            (Item::Command(command), Some(stage)) => stage.commands.push(command),
             (Item::Command(command), None) if matches!(command.kind, Kind::Arg(_)) => {
-                dockerfile.args.push(*command)
+                dockerfile.args.push(command)
             }
             (Item::Command(command), None) => {
                 outside.get_or_insert(command.span);

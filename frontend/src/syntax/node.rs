@@ -1,8 +1,11 @@
 //! Lines to nodes: the keyword, its flags, and its arguments split the way that the keyword wants.
 
+use boxwright_solver::Span;
+
 use super::directive::Directives;
 use super::flags;
 use super::heredoc;
+use super::instruction;
 use super::line::{Logical, Physical, Reader};
 use super::words::{Text, split_words};
 use crate::ast::{Directive, Node, Word};
@@ -28,9 +31,10 @@ pub(super) fn read(text: &str, lines: &LineIndex, diagnostics: &mut Vec<Diagnost
     let mut any = false;
     while let Some(logical) = reader.next(&mut physical, &mut directives, lines, diagnostics) {
         any = true;
-        let source = Source { logical: &logical, lines, escape: directives.escape() };
+        let first_line = lines.line(logical.bytes.start);
+        let source = Source { logical: &logical, lines, first_line, escape: directives.escape() };
         match source.node(Text { str: &logical.text, at: 0 }) {
-            Ok(node) => nodes.extend(with_heredocs(node, &logical, &mut physical, lines, diagnostics)),
+            Ok(node) => nodes.extend(with_heredocs(node, logical, &mut physical, lines, diagnostics)),
             Err(diagnostic) => diagnostics.push(*diagnostic),
         }
     }
@@ -46,25 +50,26 @@ pub(super) fn read(text: &str, lines: &LineIndex, diagnostics: &mut Vec<Diagnost
     }
 }
 
-/// Reads the documents that the node's line announces, up to behind the last one.
+/// Adds what stands around the node's words, and the documents that its line announces, up to behind the last one.
 fn with_heredocs(
     mut node: Node,
-    logical: &Logical,
+    logical: Logical,
     physical: &mut Physical<'_>,
     lines: &LineIndex,
     diagnostics: &mut Vec<Diagnostic>,
 ) -> Option<Node> {
-    node.comments.clone_from(&logical.comments);
+    node.original = logical.text;
+    node.comments = logical.comments;
     node.comments_apart = logical.apart;
     node.span = lines.span(logical.bytes.clone());
     if logical.empty_continuation {
         let last = lines.start(node.span.last_line).max(node.span.start);
         node.empty_continuation = Some(lines.span(last..node.span.end));
     }
-    if !holds_heredocs(&node) || !logical.text.contains("<<") {
+    if !node.original.contains("<<") || !holds_heredocs(&node) {
         return Some(node);
     }
-    let announced = match heredoc::announced(&logical.text) {
+    let announced = match heredoc::announced(&node.original) {
         Ok(announced) => announced,
         Err(message) => {
             diagnostics.push(Diagnostic::error(message, node.span));
@@ -85,7 +90,7 @@ fn with_heredocs(
 
 fn holds_heredocs(node: &Node) -> bool {
     let node = node.trigger.as_deref().unwrap_or(node);
-    !node.json && ["add", "copy", "run"].contains(&node.keyword.text.to_ascii_lowercase().as_str())
+    !node.json && ["ADD", "COPY", "RUN"].contains(&instruction::name(&node.keyword.text))
 }
 
 /// A logical line on its way to a node.
@@ -93,6 +98,7 @@ fn holds_heredocs(node: &Node) -> bool {
 struct Source<'a> {
     logical: &'a Logical,
     lines: &'a LineIndex,
+    first_line: usize,
     escape: char,
 }
 
@@ -104,13 +110,18 @@ impl Source<'_> {
     }
 
     fn word_saying(&self, place: Text<'_>, text: String) -> Word {
-        Word { text, span: self.lines.span(self.logical.source(place.range())) }
+        Word { text, span: self.span(place) }
+    }
+
+    fn span(&self, place: Text<'_>) -> Span {
+        self.lines.span_from(self.first_line, self.logical.source(place.range()))
     }
 
     fn error(&self, message: impl Into<String>, place: Text<'_>) -> Box<Diagnostic> {
-        Box::new(Diagnostic::error(message, self.word(place).span))
+        Box::new(Diagnostic::error(message, self.span(place)))
     }
 
+    /// The node of a line, without the line itself.
     fn node(&self, line: Text<'_>) -> Result<Node> {
         let trimmed = line.trim();
         let end = trimmed.slice(trimmed.str.len()..trimmed.str.len());
@@ -118,43 +129,44 @@ impl Source<'_> {
         let (flags, args) = flags::take(rest);
         let mut node = Node {
             keyword: self.word(keyword),
-            original: line.str.to_owned(),
             flags: flags.into_iter().map(|(place, text)| self.word_saying(place, text)).collect(),
             ..Node::default()
         };
-        self.arguments(&mut node, keyword, args.trim())?;
-        node.span = self.word(trimmed).span;
+        self.arguments(&mut node, instruction::name(keyword.str), args.trim())?;
+        node.span = self.span(trimmed);
         Ok(node)
     }
 
-    fn arguments(&self, node: &mut Node, keyword: Text<'_>, rest: Text<'_>) -> Result<()> {
-        let keyword_name = keyword.str.to_ascii_lowercase();
-        match keyword_name.as_str() {
-            "add" | "copy" | "volume" if !rest.str.is_empty() => {
+    fn arguments(&self, node: &mut Node, name: &str, rest: Text<'_>) -> Result<()> {
+        match name {
+            "ADD" | "COPY" | "VOLUME" if !rest.str.is_empty() => {
                 if !self.json(node, rest)? {
                     node.args = self.plain_words(rest);
                 }
             }
-            "cmd" | "entrypoint" | "run" | "shell" if !rest.str.is_empty() => {
+            "CMD" | "ENTRYPOINT" | "RUN" | "SHELL" if !rest.str.is_empty() => {
                 if !self.json(node, rest)? {
                     node.args = vec![self.word(rest)];
                 }
             }
-            "arg" => {
+            "ARG" => {
                 let words = split_words(rest.str, self.escape).into_iter();
-                node.args = words.map(|(range, text)| self.word_saying(rest.slice(range), text)).collect();
+                let word = |(range, text): (_, &str)| self.word_saying(rest.slice(range), text.to_owned());
+                node.args = words.map(word).collect();
             }
-            "env" | "label" => node.args = self.pairs(&keyword_name, rest)?,
-            "expose" | "from" if !rest.str.is_empty() => node.args = self.plain_words(rest),
-            "healthcheck" => self.healthcheck(node, rest)?,
-            "maintainer" | "stopsignal" | "user" | "workdir" if !rest.str.is_empty() => {
+            "ENV" | "LABEL" => node.args = self.pairs(name, rest)?,
+            "EXPOSE" | "FROM" if !rest.str.is_empty() => node.args = self.plain_words(rest),
+            "HEALTHCHECK" => self.healthcheck(node, rest)?,
+            "MAINTAINER" | "STOPSIGNAL" | "USER" | "WORKDIR" if !rest.str.is_empty() => {
                 node.args = vec![self.word(rest)];
             }
-            "onbuild" if !rest.str.is_empty() => node.trigger = Some(Box::new(self.node(rest)?)),
-            "add" | "copy" | "volume" | "cmd" | "entrypoint" | "run" | "shell" | "expose" | "from"
-            | "maintainer" | "stopsignal" | "user" | "workdir" | "onbuild" => {}
+            "ONBUILD" if !rest.str.is_empty() => {
+                node.trigger = Some(Box::new(Node { original: rest.str.to_owned(), ..self.node(rest)? }));
+            }
+            "ADD" | "COPY" | "VOLUME" | "CMD" | "ENTRYPOINT" | "RUN" | "SHELL" | "EXPOSE" | "FROM"
+            | "MAINTAINER" | "STOPSIGNAL" | "USER" | "WORKDIR" | "ONBUILD" => {}
             // An unknown instruction has, in dumps, one empty argument.
-            _ => node.args = vec![Word { text: String::new(), span: self.word(rest).span }],
+            _ => node.args = vec![self.word_saying(rest, String::new())],
         }
         Ok(())
     }
@@ -183,21 +195,21 @@ impl Source<'_> {
     }
 
     /// `k=v k=v …` or the old `k v`: each becomes three words: key, value, and the sign between them.
-    fn pairs(&self, keyword: &str, rest: Text<'_>) -> Result<Vec<Word>> {
+    fn pairs(&self, name: &str, rest: Text<'_>) -> Result<Vec<Word>> {
         let words = split_words(rest.str, self.escape);
         let Some((_, first)) = words.first() else { return Ok(Vec::new()) };
         if !first.contains('=') {
             let Some((key, value)) = rest.split_blank() else {
-                return Err(self.error(format!("{} must have two arguments", keyword.to_uppercase()), rest));
+                return Err(self.error(format!("{name} must have two arguments"), rest));
             };
             let sign = self.word(value.slice(0..0));
             return Ok(vec![self.word(key), self.word(value), sign]);
         }
-        let mut args = Vec::new();
+        let mut args = Vec::with_capacity(3 * words.len());
         for (range, word) in words {
             let place = rest.slice(range);
             let Some((key, value)) = word.split_once('=') else {
-                let quoted = quote(&word);
+                let quoted = quote(word);
                 let message =
                     format!("Syntax error - can't find = in {quoted}. Must be of the form: name=value");
                 return Err(self.error(message, place));

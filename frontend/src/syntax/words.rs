@@ -54,23 +54,25 @@ fn is_blank(c: char) -> bool {
 }
 
 /// Splits at white space outside of quotes and escapes, which stay in the words.
-pub fn split_words(text: &str, escape: char) -> Vec<(Range<usize>, String)> {
+pub fn split_words(text: &str, escape: char) -> Vec<(Range<usize>, &str)> {
     let mut words = Vec::new();
     let mut chars = text.char_indices().peekable();
     loop {
         while chars.next_if(|(_, c)| c.is_whitespace()).is_some() {}
         let Some(&(start, _)) = chars.peek() else { return words };
-        let mut word = String::new();
+        let mut said = text.len();
         let mut quote = None;
-        while let Some(&(_, c)) = chars.peek() {
+        while let Some(&(at, c)) = chars.peek() {
             if quote.is_none() && c.is_whitespace() {
+                said = at;
                 break;
             }
             chars.next();
             if c == escape && quote != Some('\'') {
                 // An escape that ends the text is dropped; any other keeps the next character from meaning anything.
-                let Some((_, next)) = chars.next() else { break };
-                word.extend([c, next]);
+                if chars.next().is_none() {
+                    said = at;
+                }
                 continue;
             }
             match quote {
@@ -78,11 +80,10 @@ pub fn split_words(text: &str, escape: char) -> Vec<(Range<usize>, String)> {
                 Some(q) if q == c => quote = None,
                 _ => {}
             }
-            word.push(c);
         }
         let end = chars.peek().map_or(text.len(), |(at, _)| *at);
-        if !word.is_empty() {
-            words.push((start..end, word));
+        if start < said {
+            words.push((start..end, &text[start..said]));
         }
     }
 }
@@ -91,7 +92,7 @@ pub fn split_words(text: &str, escape: char) -> Vec<(Range<usize>, String)> {
 mod tests {
     use super::*;
 
-    fn words(text: &str) -> Vec<String> {
+    fn words(text: &str) -> Vec<&str> {
         split_words(text, '\\').into_iter().map(|(_, word)| word).collect()
     }
 

@@ -109,7 +109,7 @@ fn raw_words_are_split() {
     let mut mismatches = Mismatches::default();
     for row in &rows {
         let input = text(&row["input"]);
-        let words = split_words(&input, '\\').into_iter().map(|(_, word)| word).collect();
+        let words = split_words(&input, '\\').into_iter().map(|(_, word)| word.to_owned()).collect();
         mismatches.check(&input, "words", words, strings(&row["expect"]));
     }
     mismatches.finish(&[]);

@@ -13,6 +13,9 @@ pub use op::{
 
 pub use source::{GitSource, HttpSource, redacted};
 
+use std::collections::HashMap;
+use std::hash::BuildHasher;
+
 use crate::span::Span;
 
 /// Names a vertex of one [`Definition`].
@@ -47,7 +50,8 @@ pub struct About {
 #[derive(Clone, Debug, Default)]
 pub struct Definition {
     vertices: Vec<Vertex>,
-    known: std::collections::HashMap<Op, VertexId>,
+    /// By the hash of the op; the next free number where two ops have the same.
+    known: HashMap<u64, VertexId>,
 }
 
 impl Definition {
@@ -60,12 +64,17 @@ impl Definition {
             op.inputs().iter().all(|id| id.index() < self.vertices.len()),
             "an input of another definition"
         );
-        if let Some(&id) = self.known.get(&op) {
-            self.vertices[id.index()].about.no_cache |= about.no_cache;
-            return id;
+        let mut hash = self.known.hasher().hash_one(&op);
+        while let Some(&id) = self.known.get(&hash) {
+            let vertex = &mut self.vertices[id.index()];
+            if vertex.op == op {
+                vertex.about.no_cache |= about.no_cache;
+                return id;
+            }
+            hash = hash.wrapping_add(1);
         }
         let id = VertexId(u32::try_from(self.vertices.len()).expect("fewer than 2^32 vertices"));
-        self.known.insert(op.clone(), id);
+        self.known.insert(hash, id);
         self.vertices.push(Vertex { op, about });
         id
     }
