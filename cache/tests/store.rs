@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use boxwright_cache::gc::Forget;
 use boxwright_cache::oci::{ImageConfig, Reference};
 use boxwright_cache::record::local::Lookup;
-use boxwright_cache::record::{CacheKey, NewRecord};
+use boxwright_cache::record::{CacheKey, NewBuild, NewRecord};
 use boxwright_cache::snapshot::{Layer, Snapshot};
 use boxwright_cache::{Cancel, Digest, Error, Store};
 use rustix::fs::{Mode, OFlags};
@@ -60,6 +60,45 @@ fn a_record_gives_back_its_snapshot_by_each_of_its_keys() {
         assert_eq!((found.snapshot.content(), found.took), (snapshot.content(), Duration::from_millis(5)));
     }
     assert!(store.record(Lookup::Definition(CacheKey([2; 32]))).unwrap().is_none());
+}
+
+#[test]
+fn what_is_recorded_again_as_it_was_need_not_be_made_durable_again() {
+    let dir = tempfile::tempdir().unwrap();
+    let store = Store::open(dir.path()).unwrap();
+    let (layers, name) = ([layer(&store, "one")], "some/name".parse::<Reference>().unwrap());
+    let put = |layers: &[Layer], id: &Digest, manifest: &Digest| {
+        store.put_image((id, b"{}"), (manifest, b"{}"), layers, &[(name.clone(), None)]).unwrap()
+    };
+    let digests = [b"a", b"b", b"c"].map(|text| Digest::of(text));
+    let first = put(&layers, &digests[0], &digests[1]);
+    store.sync().unwrap();
+    assert_eq!(put(&layers, &digests[0], &digests[1]).created, first.created);
+    assert!(!store.needs_sync().unwrap());
+    // Other layers, another manifest, and another image of that name are something new.
+    put(&[], &digests[0], &digests[1]);
+    assert!(store.image(&digests[0]).unwrap().unwrap().layers.is_empty());
+    put(&layers, &digests[0], &digests[2]);
+    assert_eq!(store.image(&digests[0]).unwrap().unwrap().manifest, digests[2]);
+    put(&layers, &digests[2], &digests[1]);
+    assert_eq!(store.image_named(&name).unwrap().unwrap().id, digests[2]);
+    assert!(store.needs_sync().unwrap());
+}
+
+#[test]
+fn a_long_log_is_emptied_though_nothing_waits() {
+    let dir = tempfile::tempdir().unwrap();
+    let store = Store::open(dir.path()).unwrap();
+    store.sync().unwrap();
+    while !store.needs_sync().unwrap() {
+        let log = store.new_build_log().unwrap();
+        let build = NewBuild { about: "{}", started: 0 };
+        store.begin_build(&log, &build).unwrap();
+    }
+    let log = || std::fs::metadata(dir.path().join("db-wal")).unwrap().len();
+    assert!(log() > 500_000);
+    store.sync().unwrap();
+    assert_eq!(log(), 0);
 }
 
 #[test]

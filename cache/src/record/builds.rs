@@ -17,6 +17,8 @@ use crate::store::{Store, unique_name};
 
 /// How many builds are remembered.
 pub const KEPT: usize = 100;
+/// How many more there are before the oldest go.
+const AT_ONCE: usize = 20;
 
 const LOGS: &str = "builds";
 
@@ -350,12 +352,15 @@ fn insert(tx: &Transaction<'_>, log: &BuildLog, build: &NewBuild<'_>) -> rusqlit
     tx.prepare_cached(sql)?.query_row(params![log.name, build.about, build.started], |row| row.get(0))
 }
 
-/// Gives their names.
+/// Gives their names. They go by several at once: not each build has to pay for an older one.
 fn forget_oldest(tx: &Transaction<'_>) -> rusqlite::Result<Vec<String>> {
     let sql = "SELECT id, name FROM builds ORDER BY id DESC LIMIT -1 OFFSET ?1";
     let mut select = tx.prepare_cached(sql)?;
     let old: Vec<(i64, String)> =
         select.query_map([KEPT], |row| Ok((row.get(0)?, row.get(1)?)))?.collect::<Result<_, _>>()?;
+    if old.len() < AT_ONCE {
+        return Ok(Vec::new());
+    }
     for (id, _) in &old {
         tx.execute("DELETE FROM builds WHERE id = ?1", [id])?;
     }
@@ -458,11 +463,13 @@ mod tests {
     fn the_oldest_go_and_earlier_steps_come_newest_first() {
         let dir = tempfile::tempdir().unwrap();
         let store = Store::open(&dir.path().join("store")).unwrap();
-        let names: Vec<String> = (0..=KEPT).map(|_| done(&store, &[step(1, "a"), step(2, "b")])).collect();
+        let names: Vec<String> =
+            (0..KEPT + AT_ONCE).map(|_| done(&store, &[step(1, "a"), step(2, "b")])).collect();
         let builds = store.builds().unwrap();
         assert_eq!(builds.len(), KEPT);
-        assert!(builds.iter().rev().map(|build| &build.name).eq(&names[1..]));
-        assert!(!store.log_path(&names[0]).exists() && store.log_path(&names[1]).exists());
+        assert!(builds.iter().rev().map(|build| &build.name).eq(&names[AT_ONCE..]));
+        let is_there = |at: usize| store.log_path(&names[at]).exists();
+        assert!(!is_there(AT_ONCE - 1) && is_there(AT_ONCE));
         let before: Vec<(String, String)> = store
             .steps_before(Some(&builds[0]), 2)
             .unwrap()

@@ -75,24 +75,16 @@ impl Store {
         let parsed = ImageConfig::parse(config.1)?;
         let (id, manifest_digest) = (config.0.to_string(), manifest.0.to_string());
         let created = self.write("recording an image", |tx| {
-            let mut keep =
-                tx.prepare_cached("INSERT OR IGNORE INTO documents (digest, bytes) VALUES (?1, ?2)")?;
-            keep.execute(params![id, config.1])?;
-            keep.execute(params![manifest_digest, manifest.1])?;
-            // The same config may come with another manifest (other compression): the newest one is used.
-            let created = tx.query_row(
-                "INSERT INTO images (id, manifest, created, boot) VALUES (?1, ?2, ?3, ?4)
-                 ON CONFLICT DO UPDATE SET manifest = excluded.manifest, boot = excluded.boot
-                 RETURNING created",
-                params![id, manifest_digest, now(), self.boot()],
-                |row| row.get(0),
-            )?;
-            tx.execute("DELETE FROM image_layers WHERE image = ?1", [&id])?;
-            let mut insert =
-                tx.prepare_cached("INSERT INTO image_layers (image, position, layer) VALUES (?1, ?2, ?3)")?;
-            for (position, layer) in layers.iter().enumerate() {
-                insert.execute(params![id, position, layer.id().0])?;
-            }
+            let created = match recorded(tx, &id, &manifest_digest, layers)? {
+                Some(created) => created,
+                None => {
+                    let mut keep =
+                        tx.prepare_cached("INSERT OR IGNORE INTO documents (digest, bytes) VALUES (?1, ?2)")?;
+                    keep.execute(params![id, config.1])?;
+                    keep.execute(params![manifest_digest, manifest.1])?;
+                    self.record_image(tx, &id, &manifest_digest, layers)?
+                }
+            };
             for (name, digest) in names {
                 self.name(tx, name, &id, digest.as_ref())?;
             }
@@ -105,6 +97,31 @@ impl Store {
             layers: layers.to_vec(),
             created,
         })
+    }
+
+    /// Gives the time at which the image was first recorded.
+    fn record_image(
+        &self,
+        tx: &rusqlite::Transaction<'_>,
+        id: &str,
+        manifest: &str,
+        layers: &[Layer],
+    ) -> rusqlite::Result<i64> {
+        // The same config may come with another manifest (other compression): the newest one is used.
+        let created = tx.query_row(
+            "INSERT INTO images (id, manifest, created, boot) VALUES (?1, ?2, ?3, ?4)
+             ON CONFLICT DO UPDATE SET manifest = excluded.manifest, boot = excluded.boot
+             RETURNING created",
+            params![id, manifest, now(), self.boot()],
+            |row| row.get(0),
+        )?;
+        tx.execute("DELETE FROM image_layers WHERE image = ?1", [id])?;
+        let mut insert =
+            tx.prepare_cached("INSERT INTO image_layers (image, position, layer) VALUES (?1, ?2, ?3)")?;
+        for (position, layer) in layers.iter().enumerate() {
+            insert.execute(params![id, position, layer.id().0])?;
+        }
+        Ok(created)
     }
 
     /// Gives an image one more name, which another image may lose by it. False if there is no such image.
@@ -122,7 +139,13 @@ impl Store {
         image: &str,
         digest: Option<&Digest>,
     ) -> rusqlite::Result<bool> {
-        let values = params![name.to_string(), image, digest.map(Digest::to_string), self.boot()];
+        let (name, digest) = (name.to_string(), digest.map(Digest::to_string));
+        // A build that gave what it gave before writes nothing that would have to be made durable again.
+        let is_so = "SELECT EXISTS (SELECT 1 FROM names WHERE name = ?1 AND image = ?2 AND digest IS ?3)";
+        if tx.prepare_cached(is_so)?.query_row(params![name, image, digest], |row| row.get(0))? {
+            return Ok(true);
+        }
+        let values = params![name, image, digest, self.boot()];
         let named = tx
             .prepare_cached(
                 "INSERT OR REPLACE INTO names (name, image, digest, boot)
@@ -250,4 +273,21 @@ impl Store {
         })
         .collect()
     }
+}
+
+/// When the image was recorded with just this manifest and these layers, if it was.
+fn recorded(
+    tx: &rusqlite::Transaction<'_>,
+    id: &str,
+    manifest: &str,
+    layers: &[Layer],
+) -> rusqlite::Result<Option<i64>> {
+    let created = tx
+        .prepare_cached("SELECT created FROM images WHERE id = ?1 AND manifest = ?2")?
+        .query_row([id, manifest], |row| row.get(0))
+        .optional()?;
+    let mut select =
+        tx.prepare_cached("SELECT layer FROM image_layers WHERE image = ?1 ORDER BY position")?;
+    let known: Vec<i64> = select.query_map([id], |row| row.get(0))?.collect::<Result<_, _>>()?;
+    Ok(created.filter(|_| layers.iter().map(|layer| layer.id().0).eq(known)))
 }

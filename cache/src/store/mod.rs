@@ -28,6 +28,8 @@ pub(crate) use schema::forget_lost;
 
 /// How long a statement waits for another process' transaction.
 const BUSY: Duration = Duration::from_secs(30);
+/// From so many bytes on, reading the write-ahead log takes a process longer than starting one that empties it.
+const LONG_LOG: i64 = 512 << 10;
 
 /// A handle to an open store; clones share it.
 #[derive(Clone, Debug)]
@@ -170,7 +172,7 @@ impl Store {
         }
     }
 
-    /// Whether rows of this boot wait for a [`Store::sync`].
+    /// Whether rows of this boot wait for a [`Store::sync`], or the write-ahead log has become long.
     ///
     /// # Errors
     /// When the database can't be read.
@@ -178,7 +180,11 @@ impl Store {
         let db = self.db();
         let sql = "SELECT EXISTS (SELECT 1 FROM layers WHERE boot = ?1) OR EXISTS (SELECT 1 FROM names WHERE boot = ?1)
                    OR EXISTS (SELECT 1 FROM records WHERE boot = ?1)";
-        db.query_row(sql, [&self.0.boot], |row| row.get(0)).map_err(Error::db("looking for unsynced rows"))
+        let waiting: bool = db
+            .query_row(sql, [&self.0.boot], |row| row.get(0))
+            .map_err(Error::db("looking for unsynced rows"))?;
+        let log = rustix::fs::statat(&self.0.dir, "db-wal", rustix::fs::AtFlags::SYMLINK_NOFOLLOW);
+        Ok(waiting || log.is_ok_and(|log| log.st_size > LONG_LOG))
     }
 }
 

@@ -1,7 +1,7 @@
 //! `build`.
 
 use std::collections::BTreeMap;
-use std::io::Read;
+use std::io::{BufWriter, Read};
 use std::num::NonZero;
 use std::path::{Path, PathBuf};
 
@@ -186,7 +186,7 @@ impl Build {
     fn watch(&self) -> Result<Box<dyn Watch>> {
         match self.progress.as_str() {
             _ if self.quiet => Ok(Box::new(Quiet)),
-            "auto" | "plain" => Ok(Box::new(Plain::new(std::io::stderr()))),
+            "auto" | "plain" => Ok(Box::new(Plain::new(BufWriter::new(std::io::stderr())))),
             "quiet" | "none" => Ok(Box::new(Quiet)),
             kind @ ("tty" | "rawjson") => Err(Error::Later(format!("--progress {kind}"))),
             kind => Err(Error::invalid(format!("invalid progress mode {kind:?}"))),
