@@ -3,6 +3,7 @@
 
 use std::io::{Read, Write};
 use std::os::fd::OwnedFd;
+use std::process::{Child, Command, Stdio};
 use std::sync::OnceLock;
 
 use rustix::fs::{Gid, Mode, OFlags, Uid};
@@ -131,8 +132,9 @@ impl Mapper {
         let cloned = sys::process::clone(0, || {
             let mut byte = [0];
             if rustix::io::read(&ready, &mut byte) == Ok(1) {
-                let done = run("newuidmap", &parent, &uids).and_then(|()| run("newgidmap", &parent, &gids));
-                let text = done.err().unwrap_or_default();
+                // Both at once: an ordinary user's every command waits for them.
+                let helpers = [start("newuidmap", &parent, &uids), start("newgidmap", &parent, &gids)];
+                let text = helpers.map(end).into_iter().find_map(Result::err).unwrap_or_default();
                 let _ = std::fs::File::from(tell).write_all(format!("{text}\n").as_bytes());
             }
         });
@@ -156,9 +158,17 @@ impl Mapper {
     }
 }
 
-fn run(program: &str, pid: &str, arguments: &[String]) -> Result<(), String> {
-    let output = std::process::Command::new(program).arg(pid).args(arguments).output();
-    match output {
+type Helper = (&'static str, std::io::Result<Child>);
+
+fn start(program: &'static str, pid: &str, arguments: &[String]) -> Helper {
+    let (nothing, errors) = (Stdio::null, Stdio::piped());
+    let command = &mut Command::new(program);
+    let child = command.arg(pid).args(arguments).stdin(nothing()).stdout(nothing()).stderr(errors).spawn();
+    (program, child)
+}
+
+fn end((program, child): Helper) -> Result<(), String> {
+    match child.and_then(Child::wait_with_output) {
         Ok(output) if output.status.success() => Ok(()),
         Ok(output) => Err(format!("{program}: {}", String::from_utf8_lossy(&output.stderr).trim())),
         Err(error) => Err(format!("{program}: {error}")),
