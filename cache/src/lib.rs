@@ -9,6 +9,7 @@ pub mod error;
 pub mod export;
 pub mod fs;
 pub mod gc;
+mod held;
 pub mod image;
 pub mod import;
 pub mod layer;
@@ -22,6 +23,7 @@ pub mod snapshot;
 pub mod store;
 pub mod url;
 pub mod usage;
+pub mod volume;
 
 pub use cancel::Cancel;
 pub use digest::{ChainId, ContentDigest, DiffId, Digest};

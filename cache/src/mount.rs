@@ -1,25 +1,17 @@
 //! Cache mounts: directories that outlive builds. Each lies in `caches/` with a file that whoever uses it keeps
 //! locked: a holder that dies, however it dies, frees it. No path is ever made of an id.
 
-use std::collections::HashMap;
-use std::ffi::OsStr;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
-use std::path::{Path, PathBuf};
 
-use rustix::fs::{
-    AtFlags, FlockOperation, Mode, OFlags, Timespec, Timestamps, fstat, mkdirat, openat, statat,
-};
-use rustix::io::Errno;
+use rustix::fs::{AtFlags, FlockOperation, OFlags, Timespec, Timestamps, statat};
 
 use crate::cancel::Cancel;
 use crate::digest::Digest;
 use crate::error::{Error, Result};
-use crate::layer::{DirSink, LayerSink as _, Metadata};
-use crate::lease::remove_tree;
-use crate::snapshot::owner::OwnerView;
-use crate::snapshot::tree::{Kind, Tree};
+use crate::held::{self, DATA, Held, LOCK};
+use crate::layer::Metadata;
 use crate::snapshot::{ActiveLayer, Snapshot};
-use crate::store::{Store, unique_name};
+use crate::store::Store;
 use crate::usage::{allocated, seconds};
 
 /// Who may use a cache at the same time.
@@ -62,11 +54,8 @@ impl CacheDir {
 }
 
 const CACHES: &str = "caches";
-const LOCK: &str = "lock";
-const DATA: &str = "data";
 /// The id, for people.
 const ABOUT: &str = "id";
-const DEFAULT_MODE: u32 = 0o755;
 const NOW: Timestamps = {
     let now = Timespec { tv_sec: 0, tv_nsec: rustix::fs::UTIME_NOW };
     Timestamps { last_access: now, last_modification: now }
@@ -90,7 +79,7 @@ impl Store {
     /// # Errors
     /// [`Error::Cancelled`] while it waits; when there is nothing at the base's path; when it can't be made.
     pub fn cache_dir(&self, wanted: &Wanted<'_>, cancel: &Cancel) -> Result<CacheDir> {
-        let caches = open_caches(self)?;
+        let caches = held::open(self, CACHES)?;
         let mut search = Search { store: self, caches, name: wanted.name(), wanted, fresh: wanted.fresh };
         loop {
             cancel.check()?;
@@ -106,7 +95,7 @@ impl Store {
     /// # Errors
     /// When they can't be listed.
     pub fn cache_mounts(&self) -> Result<Vec<CacheMountUsage>> {
-        let caches = open_caches(self)?;
+        let caches = held::open(self, CACHES)?;
         let path = self.path().join(CACHES);
         let mut found = Vec::new();
         for entry in std::fs::read_dir(&path).map_err(Error::io("listing", &path))? {
@@ -122,7 +111,10 @@ impl Store {
                 bytes: allocated(&path.join(name)),
                 created: seconds(created),
                 used: seconds(used),
-                in_use: matches!(hold(&caches, name, FlockOperation::NonBlockingLockExclusive)?, Held::InUse),
+                in_use: matches!(
+                    held::hold(&caches, name, FlockOperation::NonBlockingLockExclusive)?,
+                    Held::InUse
+                ),
                 name: name.to_owned(),
             });
         }
@@ -136,11 +128,11 @@ impl Store {
     /// When it can't be removed.
     pub fn remove_cache_mount(&self, cache: &CacheMountUsage) -> Result<bool> {
         let Held::Here(_lock) =
-            hold(&open_caches(self)?, &cache.name, FlockOperation::NonBlockingLockExclusive)?
+            held::hold(&held::open(self, CACHES)?, &cache.name, FlockOperation::NonBlockingLockExclusive)?
         else {
             return Ok(false);
         };
-        discard(self, &cache.name).map(|()| true)
+        held::discard(self, CACHES, &cache.name).map(|()| true)
     }
 }
 
@@ -165,13 +157,6 @@ struct Search<'a> {
     fresh: bool,
 }
 
-/// What came of an attempt to lock a cache.
-enum Held {
-    Here(OwnedFd),
-    InUse,
-    Missing,
-}
-
 impl Search<'_> {
     /// One that may be used now; none where the only one that will do is in use.
     fn free(&mut self, cancel: &Cancel) -> Result<Option<CacheDir>> {
@@ -184,15 +169,15 @@ impl Search<'_> {
             } else {
                 FlockOperation::NonBlockingLockShared
             };
-            match hold(&self.caches, &name, how)? {
+            match held::hold(&self.caches, &name, how)? {
                 Held::Here(_lock) if self.fresh => {
-                    discard(self.store, &name)?;
+                    held::discard(self.store, CACHES, &name)?;
                     self.fresh = false;
                 }
                 Held::Here(lock) => {
                     // The lock's time says when the cache was used last. That it can't be set harms nobody.
                     let _ = rustix::fs::futimens(&lock, &NOW);
-                    let data = open_at(&self.caches, &format!("{name}/{DATA}"), OFlags::PATH)
+                    let data = held::open_at(&self.caches, &format!("{name}/{DATA}"), OFlags::PATH)
                         .map_err(Error::io("opening cache", self.store.path().join(CACHES).join(&name)))?;
                     return Ok(Some(CacheDir { _lock: lock, data }));
                 }
@@ -208,19 +193,11 @@ impl Search<'_> {
         let new = self.store.new_layer()?;
         match self.wanted.base {
             Some((snapshot, path)) => copy(snapshot, path, &new, cancel)?,
-            None => {
-                mkdirat(new.fs(), DATA, Mode::RWXU).map_err(Error::io("making cache", self.wanted.id))?;
-                set_top(&new, &Metadata { mode: DEFAULT_MODE, ..Metadata::default() })?;
-            }
+            None => held::make_data(&new)?,
         }
         self.set_wanted_top(&new)?;
-        for (file, content) in [(LOCK, ""), (ABOUT, self.wanted.id)] {
-            let flags = OFlags::CREATE | OFlags::EXCL | OFlags::WRONLY | OFlags::CLOEXEC;
-            let file = openat(new.fs(), file, flags, Mode::RUSR | Mode::WUSR)
-                .map_err(Error::io("making cache", self.wanted.id))?;
-            rustix::io::write(&file, content.as_bytes())
-                .map_err(Error::io("making cache", self.wanted.id))?;
-        }
+        held::write(&new, LOCK, "")?;
+        held::write(&new, ABOUT, self.wanted.id)?;
         self.fresh = false;
         new.place_as(&format!("{CACHES}/{name}")).map(drop)
     }
@@ -238,110 +215,24 @@ impl Search<'_> {
             gid: gid.unwrap_or_default(),
             ..Metadata::default()
         };
-        set_top(new, &meta)
+        held::set_top(new, &meta)
     }
-}
-
-fn set_top(new: &ActiveLayer, meta: &Metadata) -> Result<()> {
-    let top = open_at(new.fs(), DATA, OFlags::RDONLY).map_err(Error::io("making", "a cache"))?;
-    OwnerView::current().write(top.as_fd(), meta).map_err(|(doing, errno)| Error::io(doing, "a cache")(errno))
 }
 
 /// Copies what is at `path` of the snapshot, with all below it, to be the data of a cache.
 fn copy(snapshot: &Snapshot, path: &str, new: &ActiveLayer, cancel: &Cancel) -> Result<()> {
     let tree = snapshot.tree(cancel)?;
-    let top = tree.lookup(path, true)?;
-    let not_found = || Error::NotFound { what: "cache base", name: path.to_owned() };
-    let top = top.ok_or_else(not_found)?.path;
-    let fs = new.fs().try_clone_to_owned().map_err(Error::io("opening", "a new cache"))?;
-    let mut sink = DirSink::new(fs, OwnerView::current());
-    let mut first: HashMap<(u64, u64), PathBuf> = HashMap::new();
-    for node in tree.walk(&top)? {
-        cancel.check()?;
-        let node = node?;
-        let below = node.path.strip_prefix(&top).unwrap_or(Path::new(""));
-        let place = if below == Path::new("") { PathBuf::from(DATA) } else { Path::new(DATA).join(below) };
-        if let Some(first) = node.group.and_then(|group| first.get(&group)) {
-            sink.hard_link(&place, first)?;
-            continue;
-        }
-        put(&mut sink, &tree, &node, &place)?;
-        if let Some(group) = node.group {
-            first.insert(group, place);
-        }
+    if held::copy_in(&tree, path, new, cancel)? {
+        Ok(())
+    } else {
+        Err(Error::NotFound { what: "cache base", name: path.to_owned() })
     }
-    sink.finish().map(drop)
-}
-
-/// Sockets are nobody's, and devices could not be opened where the cache is mounted.
-fn put(sink: &mut DirSink, tree: &Tree, node: &crate::snapshot::tree::Node, place: &Path) -> Result<()> {
-    match &node.kind {
-        Kind::Dir => sink.dir(place, &node.meta),
-        Kind::File => {
-            let extent = tree.open(node)?;
-            sink.file(place, &node.meta, extent.len, &mut extent.reader())
-        }
-        Kind::Symlink(target) => sink.symlink(place, &node.meta, OsStr::new(target)),
-        Kind::Node(_) | Kind::Socket => Ok(()),
-    }
-}
-
-/// Locks a cache, if there is one of that name and it is free.
-fn hold(caches: &OwnedFd, name: &str, how: FlockOperation) -> Result<Held> {
-    let path = format!("{name}/{LOCK}");
-    let io = |doing| Error::io(doing, name);
-    loop {
-        let lock = match open_at(caches, &path, OFlags::RDWR) {
-            Err(Errno::NOENT) => return Ok(Held::Missing),
-            result => result.map_err(io("opening cache"))?,
-        };
-        match rustix::fs::flock(&lock, how) {
-            Err(Errno::WOULDBLOCK) => return Ok(Held::InUse),
-            Err(Errno::INTR) => continue,
-            result => result.map_err(io("locking cache"))?,
-        }
-        // It may have been thrown away between its opening and its locking.
-        let own = fstat(&lock).map_err(io("locking cache"))?;
-        match statat(caches, &path, AtFlags::SYMLINK_NOFOLLOW) {
-            Ok(named) if (named.st_dev, named.st_ino) == (own.st_dev, own.st_ino) => {
-                return Ok(Held::Here(lock));
-            }
-            Ok(_) | Err(Errno::NOENT) => {}
-            Err(errno) => return Err(io("locking cache")(errno)),
-        }
-    }
-}
-
-/// Moves it out of sight first: a kill leaves litter, but never half a cache. The caller holds its lock.
-fn discard(store: &Store, name: &str) -> Result<()> {
-    let away = format!("tmp/{}-{}", store.lease()?.name(), unique_name()?);
-    let path = store.path().join(CACHES).join(name);
-    rustix::fs::renameat(store.dir(), format!("{CACHES}/{name}"), store.dir(), &away)
-        .map_err(Error::io("removing cache", &path))?;
-    remove_tree(&store.path().join(away))
-}
-
-fn open_caches(store: &Store) -> Result<OwnedFd> {
-    let io = |doing| Error::io(doing, store.path().join(CACHES));
-    let flags = OFlags::RDONLY | OFlags::DIRECTORY;
-    match open_at(store.dir(), CACHES, flags) {
-        Err(Errno::NOENT) => {}
-        result => return result.map_err(io("opening")),
-    }
-    match mkdirat(store.dir(), CACHES, Mode::RWXU) {
-        Ok(()) | Err(Errno::EXIST) => {}
-        Err(errno) => return Err(io("making")(errno)),
-    }
-    open_at(store.dir(), CACHES, flags).map_err(io("opening"))
-}
-
-fn open_at(dir: impl AsFd, path: &str, flags: OFlags) -> Result<OwnedFd, Errno> {
-    openat(dir, path, flags | OFlags::NOFOLLOW | OFlags::CLOEXEC, Mode::empty())
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use rustix::fs::fstat;
     use std::time::Duration;
 
     fn store() -> (tempfile::TempDir, Store) {

@@ -2,9 +2,14 @@
 //! be followed by a value that begins with a hyphen, and what we do not have yet is refused by name.
 
 pub(crate) mod caches;
+mod confine;
+pub(crate) mod env;
 mod later;
+pub(crate) mod mount;
+mod names;
 mod steps;
 mod ulimit;
+pub(crate) mod volume;
 
 use std::ffi::OsString;
 use std::path::PathBuf;
@@ -12,6 +17,8 @@ use std::path::PathBuf;
 use clap::error::{ContextKind, ContextValue, ErrorKind};
 use clap::{ArgAction, CommandFactory as _, FromArgMatches as _};
 
+pub(crate) use confine::ConfineFlags;
+pub(crate) use names::NameFlags;
 pub(crate) use steps::StepFlags;
 
 use crate::commands::Command;
@@ -178,7 +185,7 @@ mod tests {
             ("exec", false, "'exec' is not a boxwright command yet."),
             ("images --nonsense", true, "unknown flag: --nonsense"),
             ("images -x", true, "unknown shorthand flag: 'x' in -x"),
-            ("run --privileged x", true, "the flag --privileged of boxwright run is not supported yet"),
+            ("run --gpus all x", true, "the flag --gpus of boxwright run is not supported yet"),
             ("run -d x", true, "the flag -d of boxwright run is not supported yet"),
             ("run --rm=maybe x", true, "invalid argument \"maybe\" for --rm flag: not a truth value"),
         ] {

@@ -4,6 +4,7 @@ mod base;
 mod build;
 mod caches;
 mod check;
+mod confine;
 mod context;
 mod created;
 mod epoch;
@@ -19,6 +20,7 @@ mod prune;
 mod received;
 mod recorder;
 mod remote;
+mod resolver;
 mod run;
 mod settings;
 mod shortage;
@@ -39,6 +41,7 @@ use fetcher::Fetcher;
 pub use build::{BuildRequest, Built, Output};
 pub use caches::{CacheFrom, CacheMode, CacheTo};
 pub use check::Checked;
+pub use confine::{Confinement, Device};
 pub use context::{ContextSource, DockerfileSource};
 pub(crate) use context::{MAX_TEXT, no_context};
 pub(crate) use failure::failed_process;
@@ -48,9 +51,11 @@ pub(crate) use output::write_file;
 pub use past::Explained;
 pub use prune::Pruned;
 pub use received::Received;
-pub use run::{PullPolicy, RunRequest, Volume};
+pub use resolver::Resolver;
+pub use run::{PullPolicy, RunRequest};
 pub(crate) use settings::clean;
 pub(crate) use shortage::helped;
+pub use volumes::{HostPath, NamedVolume, TmpfsVolume, Volume, VolumeSource};
 
 /// An open store, and what can be done with it.
 #[derive(Debug)]

@@ -25,5 +25,9 @@ pub use error::{Error, Result};
 
 /// Runs the command that `words` (the program's name first) ask for, and says how it went.
 pub fn main(words: impl IntoIterator<Item = OsString>) -> ExitCode {
+    let mut words = words.into_iter().peekable();
+    if words.next_if(|name| name == boxwright_executor::INIT).is_some() {
+        return ExitCode::from(boxwright_executor::run_init(words));
+    }
     exit::conclude(args::parse(words).and_then(commands::run))
 }

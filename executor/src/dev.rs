@@ -4,7 +4,10 @@
 use std::ffi::{CStr, CString};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
-use rustix::fs::{CWD, FileType, Mode, OFlags, fstat, makedev, mkdirat, mknodat, openat, symlinkat};
+use rustix::fs::{
+    AtFlags, CWD, FileType, Gid, Mode, OFlags, Uid, chmodat, chownat, fstat, makedev, mkdirat, mknodat,
+    openat, symlinkat,
+};
 use rustix::io::Errno;
 use rustix::mount::{MountAttrFlags, OpenTreeFlags, open_tree};
 use rustix::pty::OpenptFlags;
@@ -148,7 +151,7 @@ fn node(
     if !crate::idmap::in_user_namespace() {
         match mknodat(scratch, name, kind, mode, device) {
             Ok(()) => {
-                rustix::fs::chmodat(scratch, name, mode, rustix::fs::AtFlags::empty())?;
+                chmodat(scratch, name, mode, AtFlags::empty())?;
                 return Ok(Source::Scratch(name.to_owned()));
             }
             Err(Errno::PERM) => {}
@@ -162,6 +165,27 @@ fn node(
         return Err(Errno::NODEV);
     }
     bind(host.as_fd(), false).map(Source::Mount)
+}
+
+/// A node for the same device as `host`, with its mode and owner, named `name` in `scratch`: what the container does to
+/// it does not reach the host's. In a user namespace it is the host's, which that protects.
+pub(crate) fn node_like(host: &OwnedFd, scratch: BorrowedFd<'_>, name: &str) -> rustix::io::Result<Source> {
+    let stat = fstat(host)?;
+    if !crate::idmap::in_user_namespace() {
+        let (kind, mode) =
+            (FileType::from_raw_mode(stat.st_mode), Mode::from_raw_mode(stat.st_mode & 0o7777));
+        match mknodat(scratch, name, kind, mode, stat.st_rdev) {
+            Ok(()) => {
+                let (uid, gid) = (Uid::from_raw(stat.st_uid), Gid::from_raw(stat.st_gid));
+                chownat(scratch, name, Some(uid), Some(gid), AtFlags::SYMLINK_NOFOLLOW)?;
+                chmodat(scratch, name, mode, AtFlags::empty())?;
+                return Ok(Source::Scratch(CString::new(name).map_err(|_| Errno::INVAL)?));
+            }
+            Err(Errno::PERM) => {}
+            Err(errno) => return Err(errno),
+        }
+    }
+    bind(host, false).map(Source::Mount)
 }
 
 /// A detached copy of the mount of the host that `from` is in, with `from` as its root.

@@ -13,7 +13,7 @@ use rustix::process::{DumpableBehavior, Signal, set_dumpable_behavior, set_paren
 
 pub(crate) use identity::{Identity, Limit};
 pub(crate) use mounts::{Attachment, Hidden, Mounts, Pseudo, Source, Steps};
-pub(crate) use program::Program;
+pub(crate) use program::{Init, Program};
 
 use crate::sys;
 

@@ -12,12 +12,12 @@ use rustix::pipe::{PipeFlags, pipe_with};
 
 use crate::dev::Dev;
 use crate::error::{Error, Result};
-use crate::init::{Identity, Limit, Plan, Program, Stdio, Steps};
+use crate::init::{Identity, Init, Limit, Plan, Program, Stdio, Steps};
 use crate::mountpoint::{self, Made};
 use crate::spec::{MissingCwd, Network, Spec};
 use crate::sys::exec::Strings;
 use crate::user::{self, User};
-use crate::{idmap, seccomp};
+use crate::{idmap, reaper, seccomp};
 
 /// What a prepared container leaves with us.
 #[derive(Debug)]
@@ -158,14 +158,27 @@ fn program(spec: &Spec, user: &User) -> Result<Program> {
     let env = environment(spec, user);
     let searched = !name.contains('/');
     let candidates = if searched { search_path(name, &env) } else { vec![name.clone()] };
+    let candidates = c_strings(candidates, "the command")?;
+    let init = if spec.init { Some(init(&candidates, spec)?) } else { None };
     Ok(Program {
+        init,
         cwd: Steps::new(&spec.cwd).map_err(|_| nul("the working directory"))?,
-        candidates: c_strings(candidates, "the command")?,
+        candidates,
         searched,
         args: Strings::new(c_strings(spec.args.clone(), "an argument")?),
         env: Strings::new(c_strings(env, "the environment")?),
         ours: rustix::fs::stat(c"/proc/self/exe").ok().map(|stat| (stat.st_dev, stat.st_ino)),
     })
+}
+
+fn init(candidates: &[CString], spec: &Spec) -> Result<Init> {
+    let args = candidates.iter().map(|path| {
+        let mut words = c_strings(vec![reaper::INIT.to_owned()], "a name")?;
+        words.push(path.clone());
+        words.extend(c_strings(spec.args.clone(), "an argument")?);
+        Ok(Strings::new(words))
+    });
+    Ok(Init { binary: reaper::binary()?, args: args.collect::<Result<_>>()? })
 }
 
 /// Of several values of a variable the last one holds, in the place of the first.

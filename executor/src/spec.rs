@@ -1,5 +1,6 @@
 //! What a container is: plain values and descriptors, prepared by whoever knows images and stores. No paths of the host.
 
+use std::ffi::CStr;
 use std::os::fd::OwnedFd;
 use std::sync::{Arc, OnceLock};
 
@@ -19,6 +20,8 @@ pub struct Spec {
     /// In any order; a target below another one is mounted after it.
     pub mounts: Vec<Mount>,
     pub args: Vec<String>,
+    /// The program is started by a process of ours, which waits for orphans and passes signals on.
+    pub init: bool,
     /// `NAME=value`, later ones win. HOME is added from the passwd file where it is missing.
     pub env: Vec<String>,
     pub cwd: String,
@@ -79,19 +82,63 @@ pub struct Mount {
 
 #[derive(Debug)]
 pub enum MountSource {
-    /// A file or directory of the host, and what is mounted below it.
-    Bind(OwnedFd),
+    Bind(Bind),
+    /// A device of the host, as a place only: the container gets a node of its own for it.
+    Device(OwnedFd),
     /// A file or directory of a stack of layers (bottom first), `path` resolved inside them. Without an `upper` of its
     /// own it is read-only.
-    Layers { lowers: Vec<OwnedFd>, path: String, upper: Option<Upper> },
-    /// Programs in it can be run only with `exec`; no mode is 1777.
-    Tmpfs { size: Option<u64>, mode: Option<u32>, exec: bool },
+    Layers {
+        lowers: Vec<OwnedFd>,
+        path: String,
+        upper: Option<Upper>,
+    },
+    Tmpfs(Tmpfs),
     /// A file with these bytes, owned by root. Writes to it last as long as the container.
-    File { data: Vec<u8>, mode: u32 },
+    File {
+        data: Vec<u8>,
+        mode: u32,
+    },
     /// A file that nobody outside can see.
-    Secret { secret: Secret, owner: Owner },
+    Secret {
+        secret: Secret,
+        owner: Owner,
+    },
     /// A socket that is bound here and listens; its owner accepts what comes.
-    Socket { socket: OwnedFd, owner: Owner },
+    Socket {
+        socket: OwnedFd,
+        owner: Owner,
+    },
+}
+
+/// A file or directory of the host.
+#[derive(Debug)]
+pub struct Bind {
+    pub source: OwnedFd,
+    /// With what is mounted below it.
+    pub recursive: bool,
+    pub propagation: Propagation,
+}
+
+/// Where mounts made later below one end of a bind are seen.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Propagation {
+    #[default]
+    Private,
+    /// Those of the host, in the container as well.
+    Slave,
+    /// Those of each, in both.
+    Shared,
+}
+
+/// A tmpfs of its own: nothing in it is a device.
+#[derive(Debug, Default)]
+pub struct Tmpfs {
+    /// As the kernel takes them: `size`, `mode` (octal; 1777 without one), `uid`, …
+    pub options: Vec<(&'static CStr, String)>,
+    /// Programs in it can be run.
+    pub exec: bool,
+    /// Set-user-id bits count.
+    pub suid: bool,
 }
 
 /// Mode, user and group of a file, as the container knows them.
@@ -120,12 +167,19 @@ pub enum Network {
     None,
 }
 
+impl From<OwnedFd> for Bind {
+    fn from(source: OwnedFd) -> Bind {
+        Bind { source, recursive: true, propagation: Propagation::Private }
+    }
+}
+
 impl Spec {
     pub fn new(root: Root, args: Vec<String>) -> Spec {
         Spec {
             root,
             mounts: Vec::new(),
             args,
+            init: false,
             env: Vec::new(),
             cwd: "/".to_owned(),
             missing_cwd: MissingCwd::CreateAsRoot,

@@ -17,7 +17,7 @@ pub use ast::Dockerfile;
 pub use diagnostic::{Diagnostic, Diagnostics, Severity};
 pub use lower::{
     Argument, Bases, CacheUse, Credential, Epoch, ImageRequest, Lowered, NamedContext, NamedContexts,
-    Options, Origin, Outline, ResolvedBase, check_syntax, epoch, lower, needed_images, outline,
+    Options, Origin, Outline, ResolvedBase, check_syntax, epoch, is_signal, lower, needed_images, outline,
     parse_context_name,
 };
 pub use notation::parse_duration;

@@ -7,6 +7,7 @@
 //! ROOT/layers/       unpacked layers       ROOT/tmp/      what is being made; renamed away when whole
 //! ROOT/stubs/        mount points          ROOT/containers/
 //! ROOT/caches/       cache mounts          ROOT/builds/   what each build printed
+//! ROOT/volumes/      volumes
 //! ```
 
 mod schema;

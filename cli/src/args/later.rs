@@ -3,6 +3,7 @@
 /// Whether docker has this flag (as clap names it: `--privileged`, `-d`) for the command of this path.
 pub(super) fn is_known(path: &str, flag: &str) -> bool {
     let flags = match path.rsplit(' ').next() {
+        _ if path.ends_with("volume create") => VOLUME_CREATE,
         Some("build") => BUILD,
         Some("run") => RUN,
         Some("pull") => PULL,
@@ -25,6 +26,7 @@ pub(super) fn is_command(path: &str, word: &str) -> bool {
         Some("boxwright") => TOP,
         Some("image") => &["import"][..],
         Some("buildx") => BUILDX,
+        Some("volume") => &["update"],
         Some("system") => &["events", "dial-stdio"],
         Some("container") => CONTAINER,
         _ => &[],
@@ -36,7 +38,7 @@ pub(super) fn is_command(path: &str, word: &str) -> bool {
 const TOP: &[&str] = &[
     "attach", "commit", "compose", "config", "container", "context", "cp", "create", "diff", "events", "exec", "export",
     "import", "kill", "login", "logout", "logs", "manifest", "network", "pause", "port", "ps", "rename", "restart", "rm",
-    "search", "start", "stats", "stop", "top", "unpause", "update", "volume", "wait",
+    "search", "start", "stats", "stop", "top", "unpause", "update", "wait",
 ];
 
 #[rustfmt::skip]
@@ -61,22 +63,34 @@ const BUILD: &[&str] = &[
 
 #[rustfmt::skip]
 const RUN: &[&str] = &[
-    "--add-host", "--annotation", "--attach", "-a", "--blkio-weight", "--blkio-weight-device", "--cap-add", "--cap-drop",
-    "--cgroup-parent", "--cgroupns", "--cidfile", "--cpu-count", "--cpu-percent", "--cpu-period", "--cpu-quota",
+    "--annotation", "--attach", "-a", "--blkio-weight", "--blkio-weight-device", 
+    "--cgroup-parent", "--cgroupns", "--cpu-count", "--cpu-percent", "--cpu-period", "--cpu-quota",
     "--cpu-rt-period", "--cpu-rt-runtime", "--cpu-shares", "-c", "--cpus", "--cpuset-cpus", "--cpuset-mems", "--detach",
-    "-d", "--detach-keys", "--device", "--device-cgroup-rule", "--device-read-bps", "--device-read-iops",
-    "--device-write-bps", "--device-write-iops", "--disable-content-trust", "--dns", "--dns-opt", "--dns-option",
-    "--dns-search", "--domainname", "--env-file", "--expose", "--gpus", "--group-add", "--health-cmd",
+    "-d", "--detach-keys", "--device-cgroup-rule", "--device-read-bps", "--device-read-iops",
+    "--device-write-bps", "--device-write-iops", "--disable-content-trust", 
+    "--domainname", "--expose", "--gpus", "--health-cmd",
     "--health-interval", "--health-retries", "--health-start-interval", "--health-start-period", "--health-timeout",
-    "--init", "--io-maxbandwidth", "--io-maxiops", "--ip", "--ip6", "--ipc", "--isolation", "--kernel-memory", "--label",
-    "-l", "--label-file", "--link", "--link-local-ip", "--log-driver", "--log-opt", "--mac-address", "--memory", "-m",
-    "--memory-reservation", "--memory-swap", "--memory-swappiness", "--mount", "--net-alias", "--network-alias",
-    "--no-healthcheck", "--oom-kill-disable", "--oom-score-adj", "--pid", "--pids-limit", "--platform", "--privileged",
-    "--publish", "-p", "--publish-all", "-P", "--restart", "--runtime", "--security-opt", "--shm-size", "--sig-proxy",
-    "--stop-signal", "--stop-timeout", "--storage-opt", "--sysctl", "--tmpfs", "--ulimit", "--use-api-socket",
+    "--io-maxbandwidth", "--io-maxiops", "--ip", "--ip6", "--ipc", "--isolation", "--kernel-memory", 
+    "--link", "--link-local-ip", "--log-driver", "--log-opt", "--mac-address", "--memory", "-m",
+    "--memory-reservation", "--memory-swap", "--memory-swappiness", "--net-alias", "--network-alias",
+    "--no-healthcheck", "--oom-kill-disable", "--oom-score-adj", "--pid", "--pids-limit", 
+    "--publish", "-p", "--publish-all", "-P", "--restart", "--runtime", "--sig-proxy",
+    "--stop-timeout", "--storage-opt", "--sysctl", "--use-api-socket",
     "--userns", "--uts", "--volume-driver", "--volumes-from",
 ];
 
+const VOLUME_CREATE: &[&str] = &[
+    "--availability",
+    "--group",
+    "--limit-bytes",
+    "--opt",
+    "-o",
+    "--required-bytes",
+    "--scope",
+    "--secret",
+    "--sharing",
+    "--type",
+];
 const PULL: &[&str] = &["--all-tags", "-a", "--disable-content-trust", "--platform"];
 const PUSH: &[&str] = &["--all-tags", "-a", "--disable-content-trust", "--platform"];
 const IMAGES: &[&str] = &["--filter", "-f", "--format", "--tree"];

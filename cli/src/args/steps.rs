@@ -6,10 +6,11 @@ use std::os::unix::fs::FileTypeExt as _;
 use std::path::{Path, PathBuf};
 
 use boxwright_executor::{Lent, Secret, Settings};
-use boxwright_frontend::{csv, size};
+use boxwright_frontend::csv;
 use boxwright_solver::Allowed;
 use boxwright_solver::ir::{Host, Unkeyed};
 
+use super::confine::shm_size;
 use super::ulimit;
 use crate::config;
 use crate::error::{Error, Result};
@@ -60,13 +61,10 @@ impl StepFlags {
     }
 
     pub(crate) fn settings(&self) -> Result<Settings> {
-        let shm_size = self.shm_size.as_ref().map(|text| {
-            size::parse(text).ok_or_else(|| Error::invalid(format!("invalid size: {text:?} for --shm-size")))
-        });
         Ok(Settings {
             lent: Lent { secrets: secrets(&self.secret)?, agents: agents(&self.ssh)? },
             limits: self.ulimit.iter().map(|text| ulimit::parse(text)).collect::<Result<_>>()?,
-            shm_size: shm_size.transpose()?.filter(|size| *size > 0),
+            shm_size: self.shm_size.as_ref().map(|text| shm_size(text)).transpose()?.flatten(),
             ..Settings::default()
         })
     }
@@ -89,7 +87,7 @@ fn check_device(rest: &str) -> Result<()> {
 }
 
 /// `NAME=ADDRESS`, or `NAME:ADDRESS`. Steps share the host's network, so its gateway is the machine itself.
-fn host(text: &str) -> Result<Host> {
+pub(super) fn host(text: &str) -> Result<Host> {
     let invalid = || Error::invalid(format!("invalid host {text}"));
     let (name, address) = text.split_once('=').or_else(|| text.split_once(':')).ok_or_else(invalid)?;
     let inner = address.strip_prefix('[').and_then(|a| a.strip_suffix(']')).unwrap_or(address);

@@ -4,6 +4,7 @@ use std::collections::{HashMap, HashSet};
 
 use boxwright_cache::record::CacheKey;
 use boxwright_cache::usage::{LayerUsage, Usage};
+use boxwright_cache::volume::VolumeRecord;
 use serde_json::{Value, json};
 
 use super::Session;
@@ -37,7 +38,7 @@ struct Kind {
 impl Df {
     pub(crate) fn execute(self, session: &mut Session<'_>) -> Result<()> {
         let usage = session.engine.store().usage()?;
-        let kinds = kinds(&usage);
+        let kinds = kinds(&usage, &session.engine.store().volumes()?);
         if let Some(format) = &self.format {
             let template = Template::parse(format)?;
             return kinds.iter().try_for_each(|kind| session.print(template.render(&kind.object())?));
@@ -54,11 +55,10 @@ impl Df {
     }
 }
 
-/// In docker's order. Containers and volumes go with the command that made them, so there are none to list.
-fn kinds(usage: &Usage) -> [Kind; 4] {
+/// In docker's order. Containers go with the command that made them, so there are none to list.
+fn kinds(usage: &Usage, volumes: &[VolumeRecord]) -> [Kind; 4] {
     let leased =
         |layers: &[i64]| layers.last().is_some_and(|id| usage.layers.get(id).is_some_and(|l| l.leased));
-    let none = |name| Kind { name, total: 0, active: 0, size: 0, reclaimable: 0 };
     let free = |counts: fn(&LayerUsage) -> bool| usage.sum(|layer| counts(layer) && !layer.leased);
     let mounts: u64 = usage.mounts.iter().filter(|mount| !mount.in_use).map(|mount| mount.bytes).sum();
     [
@@ -69,8 +69,8 @@ fn kinds(usage: &Usage) -> [Kind; 4] {
             size: usage.image_bytes(),
             reclaimable: free(|layer| layer.in_image),
         },
-        none("Containers"),
-        none("Local Volumes"),
+        Kind { name: "Containers", total: 0, active: 0, size: 0, reclaimable: 0 },
+        of_volumes(volumes),
         Kind {
             name: "Build Cache",
             total: usage.records.len() + usage.mounts.len(),
@@ -80,6 +80,17 @@ fn kinds(usage: &Usage) -> [Kind; 4] {
             reclaimable: free(|layer| layer.in_record && !layer.in_image) + mounts,
         },
     ]
+}
+
+fn of_volumes(volumes: &[VolumeRecord]) -> Kind {
+    let sizes: Vec<(bool, u64)> = volumes.iter().map(|volume| (volume.in_use, volume.bytes())).collect();
+    Kind {
+        name: "Local Volumes",
+        total: sizes.len(),
+        active: sizes.iter().filter(|(in_use, _)| *in_use).count(),
+        size: sizes.iter().map(|(_, bytes)| bytes).sum(),
+        reclaimable: sizes.iter().filter(|(in_use, _)| !in_use).map(|(_, bytes)| bytes).sum(),
+    }
 }
 
 impl Kind {

@@ -20,6 +20,7 @@ mod save;
 mod sync;
 mod tag;
 mod version;
+mod volume;
 mod why;
 
 use std::io::Write;
@@ -57,6 +58,8 @@ pub(crate) enum Command {
     Buildx(BuildxCommand),
     #[command(subcommand)]
     System(SystemCommand),
+    #[command(subcommand)]
+    Volume(volume::Volume),
     #[command(subcommand)]
     Debug(debug::Debug),
     #[command(name = durability::COMMAND, hide = true)]
@@ -220,6 +223,7 @@ impl Command {
             Command::Info(c) => c.execute(session),
             Command::Sync(c) => c.execute(session),
             Command::Debug(c) => c.execute(session),
+            Command::Volume(c) => c.execute(session),
             Command::Image(ImageCommand::Prune(c)) => c.execute(session),
             Command::Builder(BuilderCommand::Prune(c)) => c.execute(session),
             Command::System(SystemCommand::Prune(c)) => c.execute(session),

@@ -141,7 +141,7 @@ fn report(session: &mut Session<'_>, pruned: &Pruned) -> Result<()> {
     session.print(format_args!("Total reclaimed space: {}", format::size(pruned.freed)))
 }
 
-fn agreed(session: &mut Session<'_>, what: &str) -> Result<bool> {
+pub(super) fn agreed(session: &mut Session<'_>, what: &str) -> Result<bool> {
     write!(session.out, "WARNING! This will remove {what}.\nAre you sure you want to continue? [y/N] ")
         .and_then(|()| session.out.flush())
         .map_err(Error::Output)?;

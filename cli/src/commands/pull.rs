@@ -4,7 +4,7 @@ use std::io::Write as _;
 use std::sync::Mutex;
 
 use boxwright_cache::image::{PullEvent, Resolved};
-use boxwright_cache::oci::Reference;
+use boxwright_cache::oci::{Platform, Reference};
 
 use super::Session;
 use crate::engine::{Engine, reference};
@@ -25,7 +25,7 @@ impl Pull {
     pub(crate) fn execute(self, session: &mut Session<'_>) -> Result<()> {
         let name = reference(&self.image)?;
         if self.quiet {
-            session.engine.pull(&name, &|_| ())?;
+            session.engine.pull(&name, &Platform::host(), &|_| ())?;
         } else {
             if !self.image.contains('@') && !self.image.rsplit('/').next().unwrap_or_default().contains(':') {
                 session.print("Using default tag: latest")?;
@@ -33,7 +33,7 @@ impl Pull {
             let Session { engine, out, .. } = session;
             let out = Mutex::new(out);
             // A line that nobody reads any more is no reason to stop; what follows would find out.
-            let pulled = fetch(engine, &name, &|line| {
+            let pulled = fetch(engine, &name, &Platform::host(), &|line| {
                 drop(writeln!(out.lock().unwrap_or_else(|e| e.into_inner()), "{line}"))
             })?;
             if let Some(digest) = pulled.digest {
@@ -46,10 +46,15 @@ impl Pull {
 }
 
 /// Pulls, telling of each layer by a line.
-pub(super) fn fetch(engine: &Engine, name: &Reference, tell: &(dyn Fn(String) + Sync)) -> Result<Resolved> {
+fn fetch(
+    engine: &Engine,
+    name: &Reference,
+    platform: &Platform,
+    tell: &(dyn Fn(String) + Sync),
+) -> Result<Resolved> {
     let what = name.tag().map_or_else(|| name.familiar(), str::to_owned);
     tell(format!("{what}: Pulling from {}", name.repository()));
-    engine.pull(name, &|event| {
+    engine.pull(name, platform, &|event| {
         tell(match event {
             PullEvent::Fetching { layer, .. } => format!("{}: Pulling fs layer", &layer.hex()[..12]),
             PullEvent::Present { layer } => format!("{}: Already exists", &layer.hex()[..12]),
@@ -59,8 +64,13 @@ pub(super) fn fetch(engine: &Engine, name: &Reference, tell: &(dyn Fn(String) + 
 }
 
 /// Pulls for a command whose own output is something else.
-pub(super) fn fetch_aside(engine: &Engine, name: &Reference, quiet: bool) -> Result<Resolved> {
-    fetch(engine, name, &|line| {
+pub(super) fn fetch_aside(
+    engine: &Engine,
+    name: &Reference,
+    platform: &Platform,
+    quiet: bool,
+) -> Result<Resolved> {
+    fetch(engine, name, platform, &|line| {
         if !quiet {
             report::remark(&line);
         }

@@ -2,13 +2,16 @@
 
 use std::path::PathBuf;
 
+use boxwright_cache::oci::Platform;
 use boxwright_cache::record::ImageRecord;
 use boxwright_executor::Network;
+use boxwright_frontend::is_signal;
 
 use super::{Session, pull};
-use crate::engine::{PullPolicy, RunRequest, Volume, clean, helped, reference};
+use crate::args::{ConfineFlags, NameFlags, env, mount, volume};
+use crate::engine::{PullPolicy, RunRequest, Volume, helped, reference};
 use crate::error::{Error, Result};
-use crate::{config, exit, interrupt, report};
+use crate::{exit, interrupt, report};
 
 /// Run a command in a new container
 ///
@@ -29,21 +32,49 @@ pub(crate) struct Run {
     /// Set a variable; without `=`, to the value it has here
     #[arg(short, long, value_name = "NAME[=VALUE]")]
     pub(crate) env: Vec<String>,
+    /// A file of variables, one a line
+    #[arg(long, value_name = "FILE")]
+    env_file: Vec<PathBuf>,
+    /// Set a label
+    #[arg(short, long, value_name = "NAME[=VALUE]")]
+    label: Vec<String>,
+    /// A file of labels, one a line
+    #[arg(long, value_name = "FILE")]
+    label_file: Vec<PathBuf>,
     /// Working directory
     #[arg(short, long, value_name = "DIR")]
     workdir: Option<String>,
     /// Name or id of the user, and optionally of the group
     #[arg(short, long, value_name = "USER[:GROUP]")]
     pub(crate) user: Option<String>,
-    /// Show a directory or file of the host in the container
-    #[arg(short, long, value_name = "HOST:CONTAINER[:ro]")]
+    /// Another group of the user, by name or id
+    #[arg(long, value_name = "GROUP")]
+    group_add: Vec<String>,
+    /// Show a directory or file of the host, or a volume, in the container
+    #[arg(short, long, value_name = "[HOST|VOLUME:]CONTAINER[:OPTIONS]")]
     volume: Vec<String>,
+    /// The same in fields: type=bind|volume|tmpfs,source=…,target=…[,readonly]
+    #[arg(long, value_name = "FIELDS")]
+    mount: Vec<String>,
+    /// An empty directory in memory
+    #[arg(long, value_name = "CONTAINER[:OPTIONS]")]
+    tmpfs: Vec<String>,
     /// Program to run instead of the image's
     #[arg(long, value_name = "PROGRAM")]
     pub(crate) entrypoint: Option<String>,
     /// Name of the container
     #[arg(long, value_name = "NAME")]
     pub(crate) name: Option<String>,
+    /// Write the container's id to this file, which may not be there yet
+    #[arg(long, value_name = "FILE")]
+    cidfile: Option<PathBuf>,
+    /// Signal that asks the container to end
+    #[arg(long, value_name = "SIGNAL")]
+    stop_signal: Option<String>,
+    #[command(flatten)]
+    confine: ConfineFlags,
+    #[command(flatten)]
+    names: NameFlags,
     /// host (the default so far) or none
     #[arg(long, alias = "net", value_name = "MODE", default_value = "default")]
     network: String,
@@ -56,6 +87,9 @@ pub(crate) struct Run {
     /// When to ask the registry: missing, always or never
     #[arg(long, value_name = "WHEN", default_value = "missing")]
     pull: String,
+    /// Platform of the image [default: this machine's]
+    #[arg(long, value_name = "OS/ARCH")]
+    platform: Option<String>,
     /// Don't show the progress of a pull
     #[arg(short, long)]
     quiet: bool,
@@ -83,8 +117,10 @@ impl Run {
     fn image(&self, session: &Session<'_>) -> Result<ImageRecord> {
         let engine = &session.engine;
         let (word, policy) = (&self.image_and_command[0], self.policy()?);
+        let wanted = self.platform.as_deref().map(str::parse::<Platform>).transpose()?;
         if policy != PullPolicy::Always
             && let Some(found) = engine.look_up(word)?
+            && wanted.as_ref().is_none_or(|wanted| platform(&found.image).satisfies(wanted))
         {
             return Ok(found.image);
         }
@@ -95,7 +131,8 @@ impl Run {
         if policy == PullPolicy::Missing {
             report::remark(&format!("Unable to find image '{}' locally", name.familiar()));
         }
-        Ok(pull::fetch_aside(engine, &name, self.quiet)?.image)
+        let wanted = wanted.unwrap_or_else(Platform::host);
+        Ok(pull::fetch_aside(engine, &name, &wanted, self.quiet)?.image)
     }
 
     fn policy(&self) -> Result<PullPolicy> {
@@ -109,15 +146,34 @@ impl Run {
         }
     }
 
+    fn stop_signal(&self) -> Result<Option<String>> {
+        match &self.stop_signal {
+            Some(text) if !is_signal(text) => Err(Error::invalid(format!("invalid signal: {text}"))),
+            signal => Ok(signal.clone()),
+        }
+    }
+
+    fn volumes(&self) -> Result<Vec<Volume>> {
+        let flags = self.volume.iter().map(|text| volume::volume(text));
+        let mounts = self.mount.iter().map(|text| mount::mount(text));
+        flags.chain(mounts).chain(self.tmpfs.iter().map(|text| volume::tmpfs(text))).collect()
+    }
+
     fn request(&self) -> Result<RunRequest> {
         Ok(RunRequest {
             command: self.image_and_command[1..].to_vec(),
             entrypoint: self.entrypoint.clone(),
-            env: self.env.iter().filter_map(|e| variable(e)).collect(),
+            env: env::variables(&self.env_file, &self.env)?,
             workdir: self.workdir.clone(),
             user: self.user.clone(),
-            groups: Vec::new(),
-            volumes: self.volume.iter().map(|v| parse_volume(v)).collect::<Result<_>>()?,
+            groups: self.group_add.clone(),
+            volumes: self.volumes()?,
+            confinement: self.confine.confinement()?,
+            hosts: self.names.hosts()?,
+            resolver: self.names.resolver()?,
+            id_file: self.cidfile.clone(),
+            labels: env::labels(&self.label_file, &self.label)?,
+            stop_signal: self.stop_signal()?,
             name: self.name.clone(),
             hostname: self.hostname.clone(),
             network: match self.network.as_str() {
@@ -132,98 +188,11 @@ impl Run {
     }
 }
 
-/// A variable that is named alone and not set here is not set there either.
-fn variable(text: &str) -> Option<String> {
-    if text.contains('=') {
-        return Some(text.to_owned());
+/// An image that does not say is for this machine.
+fn platform(image: &ImageRecord) -> Platform {
+    let config = &image.config;
+    if config.os.is_empty() || config.architecture.is_empty() {
+        return Platform::host();
     }
-    config::variable(text).map(|value| format!("{text}={value}"))
-}
-
-/// `HOST:CONTAINER[:OPTIONS]`.
-fn parse_volume(text: &str) -> Result<Volume> {
-    let invalid = |reason: &str| Error::invalid(format!("invalid volume specification: '{text}': {reason}"));
-    let parts: Vec<&str> = text.split(':').collect();
-    let (host, target, options) = match parts.as_slice() {
-        [_] => return Err(Error::Later(format!("the anonymous volume {text:?}"))),
-        [host, target] => (*host, *target, ""),
-        [host, target, options] => (*host, *target, *options),
-        _ => return Err(invalid("too many colons")),
-    };
-    if host.is_empty() || target.is_empty() {
-        return Err(invalid("empty section between colons"));
-    }
-    if !target.starts_with('/') {
-        return Err(invalid("mount path must be absolute"));
-    }
-    let target = clean(target);
-    if target == "/" {
-        return Err(invalid("destination can't be '/'"));
-    }
-    let read_only = volume_options(options).ok_or_else(|| invalid("invalid mode"))?;
-    Ok(Volume { host: host_path(host)?, target, read_only })
-}
-
-/// Whether it is read-only; none for an option that we don't know. Labels for SELinux and hints for file sharing
-/// change nothing where there is neither.
-fn volume_options(options: &str) -> Option<bool> {
-    let mut read_only = false;
-    for option in options.split(',').filter(|o| !o.is_empty()) {
-        match option {
-            "ro" => read_only = true,
-            "rw" | "cached" | "delegated" | "consistent" | "rprivate" => {}
-            "z" | "Z" if !std::path::Path::new("/sys/fs/selinux/enforce").exists() => {}
-            _ => return None,
-        }
-    }
-    Some(read_only)
-}
-
-/// A word without a slash would be the name of a volume.
-fn host_path(text: &str) -> Result<PathBuf> {
-    if text.starts_with('/') {
-        return Ok(PathBuf::from(text));
-    }
-    if text == "." || text == ".." || text.starts_with("./") || text.starts_with("../") {
-        return std::path::absolute(text).map_err(Error::io("finding", text));
-    }
-    Err(Error::Later(format!("the named volume {text:?}")))
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn volumes_are_read_or_refused() {
-        let volume = |host: &str, target: &str, read_only| Volume {
-            host: host.into(),
-            target: target.into(),
-            read_only,
-        };
-        assert_eq!(parse_volume("/a:/b").unwrap(), volume("/a", "/b", false));
-        assert_eq!(parse_volume("/a:/b//c/../d/:ro").unwrap(), volume("/a", "/b/d", true));
-        assert_eq!(parse_volume("/a:/b:rw,cached").unwrap(), volume("/a", "/b", false));
-        assert!(parse_volume("./a:/b").unwrap().host.is_absolute());
-        for (text, words) in [
-            ("/a:.", "mount path must be absolute"),
-            ("/:/", "destination can't be '/'"),
-            ("/a:/b/..", "destination can't be '/'"),
-            ("/a:/b:maybe", "invalid mode"),
-            ("/a:", "empty section"),
-            ("/a:/b:ro:x", "too many colons"),
-            ("data:/b", "named volume \"data\" is not supported yet"),
-            ("/b", "anonymous volume \"/b\" is not supported yet"),
-        ] {
-            let error = parse_volume(text).unwrap_err().to_string();
-            assert!(error.contains(words), "{text}: {error}");
-        }
-    }
-
-    #[test]
-    fn a_variable_named_alone_is_taken_from_here() {
-        assert_eq!(variable("A=b"), Some("A=b".into()));
-        assert_eq!(variable("PATH"), config::variable("PATH").map(|p| format!("PATH={p}")));
-        assert_eq!(variable("NO_SUCH_VARIABLE_HERE"), None);
-    }
+    Platform::new(&config.os, &config.architecture, config.variant.as_deref())
 }

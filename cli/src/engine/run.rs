@@ -2,6 +2,7 @@
 
 use std::io::Write as _;
 use std::os::fd::{AsFd as _, OwnedFd};
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use boxwright_cache as cache;
@@ -15,10 +16,9 @@ use executor::{Container, Network, RawTerminal, Root, Signals, Spec, Stubs, Uppe
 use super::Engine;
 use super::name::ContainerName;
 use super::settings::{self, Settings};
-use super::volumes::copy;
+use super::volumes::{Volume, copy};
+use super::{Confinement, Resolver};
 use crate::error::{Error, Result, Usage};
-
-pub use super::settings::Volume;
 
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum PullPolicy {
@@ -38,8 +38,18 @@ pub struct RunRequest {
     pub env: Vec<String>,
     pub workdir: Option<String>,
     pub user: Option<String>,
+    /// Names or numbers, besides those of the image's group file.
     pub groups: Vec<String>,
     pub volumes: Vec<Volume>,
+    pub confinement: Confinement,
+    /// Lines of the hosts file: address and name.
+    pub hosts: Vec<(String, String)>,
+    pub resolver: Resolver,
+    /// Where the id is written.
+    pub id_file: Option<PathBuf>,
+    /// For whoever looks at a container or stops it; it ends with this command, so nobody can yet.
+    pub labels: Vec<(String, String)>,
+    pub stop_signal: Option<String>,
     pub name: Option<String>,
     pub hostname: Option<String>,
     pub network: Network,
@@ -66,9 +76,14 @@ impl Engine {
         let scratch = Scratch(self.store.new_layer()?);
         let snapshot = Snapshot::of_image(image.layers.clone());
         let root = self.root(&snapshot, &scratch, request.read_only)?;
-        let mut volumes = self.own_volumes(image, request, &snapshot)?;
+        let mut volumes = self.volumes(image, request, &snapshot)?;
         let mut spec = self.spec(root, settings, request)?;
+        spec.mounts.retain(|mount| !volumes.mounts.iter().any(|volume| volume.target == mount.target));
         spec.mounts.append(&mut volumes.mounts);
+        request.confinement.apply(&mut spec)?;
+        if let Some(file) = &request.id_file {
+            write_id(file, &id)?;
+        }
         let raw = own_terminal(request)?;
         let mut container = Container::spawn(spec).map_err(settings::not_started)?;
         let status =
@@ -111,6 +126,18 @@ impl Engine {
             }));
         }
         Ok(spec)
+    }
+}
+
+/// A file that is there may be about a container that still runs.
+fn write_id(file: &Path, id: &str) -> Result<()> {
+    let new = std::fs::OpenOptions::new().write(true).create_new(true).open(file);
+    match new {
+        Err(e) if e.kind() == std::io::ErrorKind::AlreadyExists => Err(Error::invalid(format!(
+            "container ID file found, make sure the other container isn't running or delete {}",
+            file.display()
+        ))),
+        new => new.and_then(|mut new| new.write_all(id.as_bytes())).map_err(Error::io("writing", file)),
     }
 }
 

@@ -1,25 +1,13 @@
 //! What a container gets: the image's config, and what the command line changes of it, by docker's rules.
 
 use std::collections::BTreeMap;
-use std::os::fd::OwnedFd;
-use std::path::{Path, PathBuf};
 
 use boxwright_cache::record::ImageRecord;
 use boxwright_executor::network::{self, Names};
-use boxwright_executor::{self as executor, Mount, MountSource, Network};
-use rustix::fs::{Mode, OFlags};
+use boxwright_executor::{self as executor, Mount, Network};
 
 use super::run::RunRequest;
 use crate::error::{Error, Result};
-
-/// A directory or file of the host that the container sees.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Volume {
-    pub host: PathBuf,
-    /// Absolute and clean.
-    pub target: String,
-    pub read_only: bool,
-}
 
 #[derive(Debug)]
 pub(super) struct Settings {
@@ -58,7 +46,7 @@ impl Settings {
             env: env(&config.env, &request.env, &name, request.tty),
             cwd,
             user: request.user.clone().unwrap_or_else(|| config.user.clone()),
-            mounts: mounts(&request.volumes, &name, request.network)?,
+            mounts: names(request, &name)?,
             hostname,
         })
     }
@@ -116,25 +104,16 @@ pub(crate) fn clean(path: &str) -> String {
     format!("/{}", parts.join("/"))
 }
 
-/// The volumes, and the three files that every container gets from us.
-fn mounts(volumes: &[Volume], hostname: &str, network: Network) -> Result<Vec<Mount>> {
+/// The three files that every container gets from us.
+fn names(request: &RunRequest, hostname: &str) -> Result<Vec<Mount>> {
     let short =
         hostname.split_once('.').map(|(short, _)| ("127.0.1.1".to_owned(), format!("{hostname} {short}")));
     let names = Names {
         hostname: hostname.to_owned(),
-        hosts: short.into_iter().collect(),
-        resolv_conf: of_host("/etc/resolv.conf")?,
+        hosts: short.into_iter().chain(request.hosts.iter().cloned()).collect(),
+        resolv_conf: request.resolver.file(of_host("/etc/resolv.conf")?),
     };
-    let mut mounts = network::files(&names, network, false);
-    for (n, volume) in volumes.iter().enumerate() {
-        if volumes[..n].iter().any(|v| v.target == volume.target) {
-            return Err(Error::invalid(format!("Duplicate mount point: {}", volume.target)));
-        }
-        mounts.retain(|m| m.target != volume.target);
-        let source = MountSource::Bind(open_volume(&volume.host)?);
-        mounts.push(Mount { target: volume.target.clone(), source, read_only: volume.read_only });
-    }
-    Ok(mounts)
+    Ok(network::files(&names, request.network, false))
 }
 
 /// What the host has there; none if it has nothing.
@@ -142,18 +121,6 @@ pub(super) fn of_host(path: &str) -> Result<Option<Vec<u8>>> {
     match std::fs::read(path) {
         Err(e) if e.kind() == std::io::ErrorKind::NotFound => Ok(None),
         result => result.map(Some).map_err(Error::io("reading", path)),
-    }
-}
-
-/// Docker makes a directory where nothing is.
-fn open_volume(host: &Path) -> Result<OwnedFd> {
-    let flags = OFlags::PATH | OFlags::CLOEXEC;
-    match rustix::fs::open(host, flags, Mode::empty()) {
-        Err(rustix::io::Errno::NOENT) => {
-            std::fs::create_dir_all(host).map_err(Error::io("making volume", host))?;
-            rustix::fs::open(host, flags, Mode::empty()).map_err(Error::io("opening volume", host))
-        }
-        result => result.map_err(Error::io("opening volume", host)),
     }
 }
 
@@ -201,18 +168,5 @@ mod tests {
         let image = words("PATH=/bin A=1 B=2");
         let env = env(&image, &words("A=3 HOME= C=4"), "box", true);
         assert_eq!(env, words("PATH=/bin HOSTNAME=box TERM=xterm A=3 B=2 C=4"));
-    }
-
-    #[test]
-    fn a_missing_volume_is_made_and_two_for_one_place_are_refused() {
-        let dir = tempfile::tempdir().unwrap();
-        let volume =
-            |target: &str| Volume { host: dir.path().join("a/b"), target: target.into(), read_only: false };
-        mounts(&[volume("/x")], "h", Network::Host).unwrap();
-        assert!(dir.path().join("a/b").is_dir());
-        let twice = mounts(&[volume("/x"), volume("/x")], "h", Network::Host).unwrap_err().to_string();
-        assert_eq!(twice, "Duplicate mount point: /x");
-        let own = mounts(&[volume("/etc/hosts")], "h", Network::Host).unwrap();
-        assert_eq!(own.iter().filter(|m| m.target == "/etc/hosts").count(), 1);
     }
 }

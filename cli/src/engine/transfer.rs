@@ -12,13 +12,18 @@ use super::Engine;
 use crate::error::{Error, Result};
 
 impl Engine {
-    /// Asks the registry for an image and brings it here whole.
+    /// Asks the registry for an image for `platform` and brings it here whole.
     ///
     /// # Errors
     /// When the registry does not have it, or something is not what its digest says.
-    pub fn pull(&self, name: &Reference, tell: &(dyn Fn(PullEvent) + Sync)) -> Result<Resolved> {
+    pub fn pull(
+        &self,
+        name: &Reference,
+        platform: &Platform,
+        tell: &(dyn Fn(PullEvent) + Sync),
+    ) -> Result<Resolved> {
         let sources = Sources { store: &self.store, client: &self.client };
-        Ok(image::pull(sources, name, &Platform::host(), tell, &self.cancel)?)
+        Ok(image::pull(sources, name, platform, tell, &self.cancel)?)
     }
 
     /// Brings the image of this name to its registry.

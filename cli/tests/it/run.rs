@@ -125,20 +125,19 @@ fn large_output_is_complete_and_the_streams_stay_apart() {
     assert_eq!(ran.ok().lines().count(), 200_000);
 }
 
+/// Starts a container that says "ready", and waits for that.
+pub(crate) fn start(boxwright: &Boxwright, args: &[&str]) -> Running {
+    let mut running = Running::start(boxwright.command(args).stdout(Stdio::piped()));
+    let mut ready = [0; 6];
+    running.0.stdout.as_mut().unwrap().read_exact(&mut ready).unwrap();
+    running
+}
+
 #[test]
 fn signals_are_forwarded() {
     let boxwright = Boxwright::with_busybox();
-    let mut command = boxwright.command(&[
-        "run",
-        "--rm",
-        "busybox",
-        "sh",
-        "-c",
-        "trap 'exit 42' TERM; echo ready; while :; do usleep 10000; done",
-    ]);
-    let mut running = Running::start(command.stdout(Stdio::piped()));
-    let mut ready = [0; 6];
-    running.0.stdout.as_mut().unwrap().read_exact(&mut ready).unwrap();
+    let script = "trap 'exit 42' TERM; echo ready; while :; do usleep 10000; done";
+    let mut running = start(&boxwright, &["run", "--rm", "busybox", "sh", "-c", script]);
     running.signal(Signal::TERM);
     assert_eq!(running.wait(), 42);
 }
@@ -147,11 +146,8 @@ fn signals_are_forwarded() {
 fn no_process_outlives_a_killed_run() {
     let boxwright = Boxwright::with_busybox();
     let mark = format!("38{}", std::process::id());
-    let mut command =
-        boxwright.command(&["run", "--rm", "busybox", "sh", "-c", &format!("echo ready; sleep {mark}")]);
-    let mut running = Running::start(command.stdout(Stdio::piped()));
-    let mut ready = [0; 6];
-    running.0.stdout.as_mut().unwrap().read_exact(&mut ready).unwrap();
+    let script = format!("echo ready; sleep {mark}");
+    let mut running = start(&boxwright, &["run", "--rm", "busybox", "sh", "-c", &script]);
     running.signal(Signal::KILL);
     running.wait();
     crate::tool::eventually("the container's process is gone", || !process_with_argument(&mark));

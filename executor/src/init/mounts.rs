@@ -13,6 +13,7 @@ use rustix::mount::{
 };
 
 use super::{Outcome, Stage, at};
+use crate::spec::Propagation;
 use crate::sys;
 
 /// The mounts of a container, outer ones first.
@@ -50,6 +51,7 @@ pub(crate) struct Attachment {
     pub(crate) target: Steps,
     /// Added to those that the source has.
     pub(crate) attributes: MountAttrFlags,
+    pub(crate) propagation: Propagation,
     /// Made when missing, as a directory or as a file; None for what must be an ordinary directory already.
     pub(crate) create: Option<FileType>,
     /// Left out where the kernel does not have the file system.
@@ -189,7 +191,7 @@ impl Mounts {
         let target = self.target(attachment)?;
         let made = match &attachment.source {
             Source::Mount(mount) => {
-                return place(mount.as_fd(), target.as_fd(), attachment.attributes).map(|()| None);
+                return place_shared(mount.as_fd(), target.as_fd(), attachment).map(|()| None);
             }
             Source::Scratch(name) => clone_of(self.scratch.as_fd(), name, false)?,
             Source::Inside { mount, path } => {
@@ -295,6 +297,25 @@ fn place(mount: BorrowedFd<'_>, target: BorrowedFd<'_>, attributes: MountAttrFla
         Ok(()) => attach(mount, target),
         Err(errno) => Err(errno),
     }
+}
+
+/// Attaches what may be a copy of a mount of the host: that belongs to the same group as the mount itself.
+fn place_shared(mount: BorrowedFd<'_>, target: BorrowedFd<'_>, attachment: &Attachment) -> Result<(), Errno> {
+    let flag = match attachment.propagation {
+        Propagation::Private => MountPropagationFlags::PRIVATE,
+        Propagation::Slave => MountPropagationFlags::DOWNSTREAM,
+        Propagation::Shared => return place(mount, target, attachment.attributes),
+    };
+    let changed = sys::mount::set_propagation(mount, flag.bits().into());
+    if !matches!(changed, Ok(()) | Err(Errno::NOSYS)) {
+        return changed;
+    }
+    place(mount, target, attachment.attributes)?;
+    if changed.is_err() {
+        let mut buffer = [0u8; 32];
+        mount_change(fd_path(&mut buffer, mount.as_raw_fd()), flag | MountPropagationFlags::REC)?;
+    }
+    Ok(())
 }
 
 fn read_only(mount: BorrowedFd<'_>) -> Result<(), Errno> {

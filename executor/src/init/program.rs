@@ -1,7 +1,7 @@
 //! The working directory and the program: found inside the root, by the user's own rights.
 
 use std::ffi::{CStr, CString};
-use std::os::fd::AsFd;
+use std::os::fd::{AsFd, OwnedFd};
 
 use rustix::fs::{Access, AtFlags, CWD, FileType, Mode, OFlags, accessat, openat, statat};
 use rustix::io::Errno;
@@ -22,6 +22,15 @@ pub(crate) struct Program {
     pub(crate) env: Strings,
     /// Device and inode of our own executable, which no container may run: `/proc/self/exe` is us until the exec.
     pub(crate) ours: Option<(u64, u64)>,
+    pub(crate) init: Option<Init>,
+}
+
+/// The first process that starts the program.
+#[derive(Debug)]
+pub(crate) struct Init {
+    pub(crate) binary: OwnedFd,
+    /// Its arguments for each of the candidates.
+    pub(crate) args: Vec<Strings>,
 }
 
 impl Program {
@@ -63,7 +72,11 @@ impl Program {
         }
         sys::signal::set_mask(sys::signal::Set::NONE).map_err(at(Stage::Exec, n))?;
         sys::fd::cloexec_from(3).map_err(at(Stage::Exec, n))?;
-        Err(at(Stage::Exec, n)(sys::exec::execve(path, &self.args, &self.env)))
+        let errno = match self.init.as_ref().and_then(|init| Some((&init.binary, init.args.get(n)?))) {
+            Some((binary, args)) => sys::exec::execute(binary.as_fd(), args, &self.env),
+            None => sys::exec::execve(path, &self.args, &self.env),
+        };
+        Err(at(Stage::Exec, n)(errno))
     }
 
     fn find(&self) -> Outcome<(usize, &CStr)> {

@@ -13,7 +13,7 @@ use rustix::fs::{Mode, OFlags, ResolveFlags, openat2};
 use super::{own, translate_error};
 use crate::agent::Proxy;
 use crate::secret::{Lent, Secret};
-use crate::spec::{Mount, MountSource, Owner, Upper};
+use crate::spec::{Mount, MountSource, Owner, Tmpfs, Upper};
 
 /// What has to be there until the container has ended.
 #[derive(Debug, Default)]
@@ -65,9 +65,12 @@ pub(super) fn translate(
         }
         ExecMountSource::Cache { dir, selector } => {
             kept.caches.push(Arc::clone(dir));
-            MountSource::Bind(in_cache(dir, selector)?)
+            MountSource::Bind(in_cache(dir, selector)?.into())
         }
-        ExecMountSource::Tmpfs { size } => MountSource::Tmpfs { size: *size, mode: None, exec: true },
+        ExecMountSource::Tmpfs { size } => {
+            let options = size.iter().map(|size| (c"size", size.to_string())).collect();
+            MountSource::Tmpfs(Tmpfs { options, exec: true, ..Tmpfs::default() })
+        }
         ExecMountSource::Secret(wanted) => {
             let Some(secret) = secret(lent, &wanted.id, wanted.required)? else { return Ok(None) };
             MountSource::Secret { secret: secret.clone(), owner: owner(wanted.owner, 0o400) }

@@ -15,7 +15,7 @@ use crate::idmap;
 use crate::init::{Attachment, Mounts, Pseudo, Source, Steps};
 use crate::mountpoint;
 use crate::rootfs::Overlay;
-use crate::spec::{Network, Spec};
+use crate::spec::{Network, Propagation, Spec};
 
 /// The mounts, and what only messages and the end of the container need.
 #[derive(Debug)]
@@ -64,7 +64,8 @@ pub(super) fn lay_out(
         }
         outer.push(format!("{}/", mount.target.trim_end_matches('/')));
         let source = scratch.source(n, mount.source)?;
-        list.push(&mount.target, source, Some(mount.kind), mount.attributes, false)?;
+        let at = list.push(&mount.target, source, Some(mount.kind), mount.attributes, false)?;
+        list.attachments[at].propagation = mount.propagation;
     }
     let upper = spec.root.upper.as_ref().map(|u| u.dir.try_clone()).transpose();
     let upper = upper.map_err(Error::io("copying a descriptor", ""))?;
@@ -130,7 +131,14 @@ impl List {
     ) -> Result<usize> {
         let steps = Steps::new(target).map_err(|_| super::nul("a mount target"))?;
         self.targets.push(target.to_owned());
-        self.attachments.push(Attachment { source, target: steps, attributes, create, optional });
+        self.attachments.push(Attachment {
+            source,
+            target: steps,
+            attributes,
+            propagation: Propagation::Private,
+            create,
+            optional,
+        });
         Ok(self.attachments.len() - 1)
     }
 

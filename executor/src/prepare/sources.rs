@@ -15,9 +15,9 @@ use crate::error::{Error, Result};
 use crate::init::{Hidden, Source};
 use crate::rootfs::{Overlay, tmpfs};
 use crate::secret::Secret;
-use crate::spec::{Mount, MountSource, Owner, Spec, Upper};
+use crate::spec::{Bind, Mount, MountSource, Owner, Propagation, Spec, Tmpfs, Upper};
 use crate::stub::Stubs;
-use crate::{dev, idmap};
+use crate::{dev, idmap, propagation};
 
 /// How many connections to a socket may wait.
 const BACKLOG: i32 = 16;
@@ -29,12 +29,14 @@ pub(super) struct Ready {
     /// A directory, or a file for anything else.
     pub(super) kind: FileType,
     pub(super) attributes: MountAttrFlags,
+    pub(super) propagation: Propagation,
     pub(super) source: ReadySource,
 }
 
 #[derive(Debug)]
 pub(super) enum ReadySource {
     Mount(OwnedFd),
+    Device(OwnedFd),
     Layers { mount: OwnedFd, path: CString },
     File { data: Vec<u8>, mode: u32 },
     Secret { secret: Secret, owner: Owner },
@@ -51,19 +53,20 @@ pub(super) fn ready(spec: &mut Spec) -> Result<Vec<Ready>> {
 fn make(mount: Mount, stubs: &Stubs) -> Result<Ready> {
     let Mount { target, source, mut read_only } = mount;
     check_target(&target)?;
-    let mut attributes = MountAttrFlags::empty();
+    let (mut attributes, mut propagation) = (MountAttrFlags::empty(), Propagation::Private);
     let (kind, source) = match source {
-        MountSource::Bind(fd) => {
-            if !is_ordinary_device(&fd)? {
+        MountSource::Bind(Bind { source, recursive, propagation: wanted }) => {
+            if !is_ordinary_device(&source)? {
                 // Root could make a node of any device of the host in it.
                 attributes |= MountAttrFlags::MOUNT_ATTR_NODEV;
             }
-            let bound = dev::bind(&fd, true).map_err(Error::io("binding for", &target))?;
-            (kind(&fd)?, ReadySource::Mount(bound))
+            propagation::check(&source, wanted)?;
+            propagation = wanted;
+            let bound = dev::bind(&source, recursive).map_err(Error::io("binding for", &target))?;
+            (kind(&source)?, ReadySource::Mount(bound))
         }
-        MountSource::Tmpfs { size, mode, exec } => {
-            (FileType::Directory, ReadySource::Mount(user_tmpfs(size, mode, exec)?))
-        }
+        MountSource::Device(device) => (FileType::RegularFile, ReadySource::Device(device)),
+        MountSource::Tmpfs(options) => (FileType::Directory, ReadySource::Mount(user_tmpfs(&options)?)),
         MountSource::File { data, mode } => {
             attributes |= MountAttrFlags::MOUNT_ATTR_NODEV;
             (FileType::RegularFile, ReadySource::File { data, mode })
@@ -82,7 +85,9 @@ fn make(mount: Mount, stubs: &Stubs) -> Result<Ready> {
             if path.split('/').any(|name| !matches!(name, "" | "." | "..")) {
                 return Err(no_source(&path, Errno::NOENT));
             }
-            (FileType::Directory, ReadySource::Mount(user_tmpfs(None, Some(0o755), true)?))
+            let options = vec![(c"mode", "755".to_owned())];
+            let empty = user_tmpfs(&Tmpfs { options, exec: true, ..Tmpfs::default() })?;
+            (FileType::Directory, ReadySource::Mount(empty))
         }
         MountSource::Layers { lowers, path, upper } => {
             read_only |= upper.is_none();
@@ -98,7 +103,7 @@ fn make(mount: Mount, stubs: &Stubs) -> Result<Ready> {
     if read_only {
         attributes |= MountAttrFlags::MOUNT_ATTR_RDONLY;
     }
-    Ok(Ready { target, kind, attributes, source })
+    Ok(Ready { target, kind, attributes, propagation, source })
 }
 
 fn no_source(path: &str, errno: Errno) -> Error {
@@ -146,15 +151,16 @@ fn layers(lowers: &[OwnedFd], upper: Option<&Upper>, stubs: &Stubs) -> Result<Ow
     Overlay { lowers: top_first, upper, user_xattrs: idmap::in_user_namespace() }.mount()
 }
 
-fn user_tmpfs(size: Option<u64>, mode: Option<u32>, exec: bool) -> Result<OwnedFd> {
-    let mut attributes = MountAttrFlags::MOUNT_ATTR_NOSUID | MountAttrFlags::MOUNT_ATTR_NODEV;
-    if !exec {
+fn user_tmpfs(wanted: &Tmpfs) -> Result<OwnedFd> {
+    let mut attributes = MountAttrFlags::MOUNT_ATTR_NODEV;
+    if !wanted.exec {
         attributes |= MountAttrFlags::MOUNT_ATTR_NOEXEC;
     }
-    let (mode, size) = (mode.map(|m| format!("{m:o}")), size.map(|s| s.to_string()));
+    if !wanted.suid {
+        attributes |= MountAttrFlags::MOUNT_ATTR_NOSUID;
+    }
     let mut options = vec![(c"source", "tmpfs")];
-    options.extend(mode.as_deref().map(|m| (c"mode", m)));
-    options.extend(size.as_deref().map(|s| (c"size", s)));
+    options.extend(wanted.options.iter().map(|(name, value)| (*name, value.as_str())));
     tmpfs(&options, attributes)
 }
 
@@ -175,6 +181,8 @@ impl Scratch {
     pub(super) fn source(&mut self, n: usize, ready: ReadySource) -> Result<Source> {
         match ready {
             ReadySource::Mount(mount) => Ok(Source::Mount(mount)),
+            ReadySource::Device(device) => dev::node_like(&device, self.mount.as_fd(), &format!("device{n}"))
+                .map_err(Error::io("making a node for", "a device")),
             ReadySource::File { data, mode } => {
                 self.file(&format!("file{n}"), &data, mode).map(Source::Scratch)
             }

@@ -1,6 +1,7 @@
 //! `execve`, and the argument vectors it needs, built before the process is cloned.
 
 use std::ffi::{CStr, CString, c_char};
+use std::os::fd::{AsRawFd, BorrowedFd};
 
 use rustix::io::Errno;
 
@@ -28,6 +29,22 @@ impl Strings {
 pub(crate) fn execve(path: &CStr, args: &Strings, env: &Strings) -> Errno {
     // SAFETY: the path is a C string, both vectors end with a null pointer and outlive the call.
     unsafe { libc::execve(path.as_ptr(), args.pointers.as_ptr(), env.pointers.as_ptr()) };
+    last_errno()
+}
+
+/// The same for a program that is open.
+pub(crate) fn execute(program: BorrowedFd<'_>, args: &Strings, env: &Strings) -> Errno {
+    // SAFETY: the path is an empty C string, both vectors end with a null pointer and outlive the call.
+    unsafe {
+        libc::syscall(
+            libc::SYS_execveat,
+            program.as_raw_fd(),
+            c"".as_ptr(),
+            args.pointers.as_ptr(),
+            env.pointers.as_ptr(),
+            libc::AT_EMPTY_PATH,
+        )
+    };
     last_errno()
 }
 

@@ -10,6 +10,7 @@ use super::exec::check;
 #[derive(Debug)]
 pub(crate) struct Cloned {
     pub(crate) pidfd: OwnedFd,
+    pub(crate) pid: i32,
 }
 
 /// Clones the process into new namespaces (`CLONE_NEW…`) and runs `child` in the copy, which has a copy of our memory
@@ -28,7 +29,7 @@ pub(crate) fn clone(namespaces: u64, child: impl FnOnce()) -> Result<Cloned, Err
         exit(125)
     }
     // SAFETY: the kernel stored a new descriptor there for us.
-    Ok(Cloned { pidfd: unsafe { OwnedFd::from_raw_fd(pidfd) } })
+    Ok(Cloned { pidfd: unsafe { OwnedFd::from_raw_fd(pidfd) }, pid })
 }
 
 fn clone3(namespaces: u64, pidfd: &mut libc::c_int) -> Result<i32, Errno> {

@@ -60,17 +60,20 @@ pub(crate) fn reset_dispositions() {
     }
 }
 
-/// A descriptor from which blocked signals of `set` can be read.
+/// A descriptor from which blocked signals of `set` can be read, for poll.
 pub(crate) fn signalfd(set: Set) -> Result<OwnedFd, Errno> {
+    signalfd_with(set, libc::SFD_NONBLOCK)
+}
+
+/// The same, where a read waits for one.
+pub(crate) fn signalfd_that_waits(set: Set) -> Result<OwnedFd, Errno> {
+    signalfd_with(set, 0)
+}
+
+fn signalfd_with(set: Set, flags: libc::c_int) -> Result<OwnedFd, Errno> {
     // SAFETY: the set is the 8 bytes that the size says.
     let fd = check(unsafe {
-        libc::syscall(
-            libc::SYS_signalfd4,
-            -1,
-            &raw const set.0,
-            size_of::<u64>(),
-            libc::SFD_CLOEXEC | libc::SFD_NONBLOCK,
-        )
+        libc::syscall(libc::SYS_signalfd4, -1, &raw const set.0, size_of::<u64>(), libc::SFD_CLOEXEC | flags)
     })?;
     // SAFETY: the kernel just made this descriptor for us, and descriptors fit an int.
     Ok(unsafe { OwnedFd::from_raw_fd(fd as i32) })

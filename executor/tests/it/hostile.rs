@@ -5,7 +5,7 @@ use std::os::unix::fs::{PermissionsExt, symlink};
 use std::path::Path;
 
 use crate::fixture::{Sandbox, run, try_run};
-use boxwright_executor::{Mount, MountSource};
+use boxwright_executor::{Mount, MountSource, Tmpfs};
 
 fn link(layer: &Path, name: &str, target: &str) {
     let path = layer.join(name);
@@ -99,7 +99,7 @@ fn nothing_is_mounted_over_a_part_of_proc() {
     let mut spec = sandbox.spec(&["true"]);
     spec.mounts = vec![Mount {
         target: "/alias".into(),
-        source: MountSource::Tmpfs { size: None, mode: Some(0o755), exec: false },
+        source: MountSource::Tmpfs(Tmpfs::default()),
         read_only: false,
     }];
     assert!(try_run(spec).is_err());

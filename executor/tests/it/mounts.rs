@@ -5,7 +5,7 @@ use std::os::unix::fs::symlink;
 
 use crate::fixture::{Sandbox, open, run, try_run};
 use boxwright_executor::network::{Names, files};
-use boxwright_executor::{Mount, MountSource, Network};
+use boxwright_executor::{Mount, MountSource, Network, Tmpfs};
 
 fn file(target: &str, text: &str) -> Mount {
     Mount {
@@ -43,7 +43,7 @@ fn bind_mounts_of_directories_and_files() {
     let mut spec = sandbox.spec(&["sh", "-c", script]);
     let bind = |target: &str, path, read_only| Mount {
         target: target.to_owned(),
-        source: MountSource::Bind(open(path)),
+        source: MountSource::Bind(open(path).into()),
         read_only,
     };
     spec.mounts =
@@ -61,7 +61,8 @@ fn mounts_inside_mounts() {
         "-c",
         "cat /t/a/b; stat -c %a /t; df -k /t | tail -n1 | awk '{print $2}'; cat /dev/extra",
     ]);
-    let tmpfs = MountSource::Tmpfs { size: Some(1 << 20), mode: Some(0o1777), exec: false };
+    let tmpfs =
+        MountSource::Tmpfs(Tmpfs { options: vec![(c"size", (1 << 20).to_string())], ..Tmpfs::default() });
     spec.mounts =
         vec![file("/t/a/b", "inner\n"), Mount { target: "/t".into(), source: tmpfs, read_only: false }];
     spec.mounts.push(file("/dev/extra", "e\n"));

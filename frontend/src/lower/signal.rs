@@ -9,7 +9,8 @@ const NAMES: [&str; 36] = [
 const FROM_MIN: u32 = 15;
 const FROM_MAX: u32 = 14;
 
-pub(super) fn is_signal(text: &str) -> bool {
+/// Whether it is one, as STOPSIGNAL and `--stop-signal` take it.
+pub fn is_signal(text: &str) -> bool {
     if let Ok(number) = text.parse::<i64>() {
         return number > 0;
     }

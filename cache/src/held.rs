@@ -1,0 +1,139 @@
+//! Directories that outlive commands: cache mounts and volumes. Each has a file that whoever uses it keeps locked (a
+//! holder that dies, however it dies, frees it), and `data`, which is what is mounted.
+
+use std::collections::HashMap;
+use std::ffi::OsStr;
+use std::os::fd::{AsFd, OwnedFd};
+use std::path::{Path, PathBuf};
+
+use rustix::fs::{AtFlags, FlockOperation, Mode, OFlags, fstat, mkdirat, openat, statat};
+use rustix::io::Errno;
+
+use crate::cancel::Cancel;
+use crate::error::{Error, Result};
+use crate::layer::{DirSink, LayerSink as _, Metadata};
+use crate::lease::remove_tree;
+use crate::snapshot::ActiveLayer;
+use crate::snapshot::owner::OwnerView;
+use crate::snapshot::tree::{Kind, Node, Tree};
+use crate::store::{Store, unique_name};
+
+pub(crate) const LOCK: &str = "lock";
+pub(crate) const DATA: &str = "data";
+
+/// What came of an attempt to lock one.
+pub(crate) enum Held {
+    Here(OwnedFd),
+    InUse,
+    Missing,
+}
+
+/// The store's directory of this `kind` (`caches`), made where it is missing.
+pub(crate) fn open(store: &Store, kind: &str) -> Result<OwnedFd> {
+    let io = |doing| Error::io(doing, store.path().join(kind));
+    let flags = OFlags::RDONLY | OFlags::DIRECTORY;
+    match open_at(store.dir(), kind, flags) {
+        Err(Errno::NOENT) => {}
+        result => return result.map_err(io("opening")),
+    }
+    match mkdirat(store.dir(), kind, Mode::RWXU) {
+        Ok(()) | Err(Errno::EXIST) => {}
+        Err(errno) => return Err(io("making")(errno)),
+    }
+    open_at(store.dir(), kind, flags).map_err(io("opening"))
+}
+
+pub(crate) fn open_at(dir: impl AsFd, path: &str, flags: OFlags) -> Result<OwnedFd, Errno> {
+    openat(dir, path, flags | OFlags::NOFOLLOW | OFlags::CLOEXEC, Mode::empty())
+}
+
+/// Locks one, if there is one of that name and it is free.
+pub(crate) fn hold(dir: &OwnedFd, name: &str, how: FlockOperation) -> Result<Held> {
+    let path = format!("{name}/{LOCK}");
+    let io = |doing| Error::io(doing, name);
+    loop {
+        let lock = match open_at(dir, &path, OFlags::RDWR) {
+            Err(Errno::NOENT) => return Ok(Held::Missing),
+            result => result.map_err(io("opening"))?,
+        };
+        match rustix::fs::flock(&lock, how) {
+            Err(Errno::WOULDBLOCK) => return Ok(Held::InUse),
+            Err(Errno::INTR) => continue,
+            result => result.map_err(io("locking"))?,
+        }
+        // It may have been thrown away between its opening and its locking.
+        let own = fstat(&lock).map_err(io("locking"))?;
+        match statat(dir, &path, AtFlags::SYMLINK_NOFOLLOW) {
+            Ok(named) if (named.st_dev, named.st_ino) == (own.st_dev, own.st_ino) => {
+                return Ok(Held::Here(lock));
+            }
+            Ok(_) | Err(Errno::NOENT) => {}
+            Err(errno) => return Err(io("locking")(errno)),
+        }
+    }
+}
+
+/// Moves it out of sight first: a kill leaves litter, but never half of it. The caller holds its lock.
+pub(crate) fn discard(store: &Store, kind: &str, name: &str) -> Result<()> {
+    let away = format!("tmp/{}-{}", store.lease()?.name(), unique_name()?);
+    let path = store.path().join(kind).join(name);
+    rustix::fs::renameat(store.dir(), format!("{kind}/{name}"), store.dir(), &away)
+        .map_err(Error::io("removing", &path))?;
+    remove_tree(&store.path().join(away))
+}
+
+/// An empty `data`, root's and 0755.
+pub(crate) fn make_data(new: &ActiveLayer) -> Result<()> {
+    mkdirat(new.fs(), DATA, Mode::RWXU).map_err(Error::io("making", "a directory"))?;
+    set_top(new, &Metadata { mode: 0o755, ..Metadata::default() })
+}
+
+pub(crate) fn set_top(new: &ActiveLayer, meta: &Metadata) -> Result<()> {
+    let top = open_at(new.fs(), DATA, OFlags::RDONLY).map_err(Error::io("opening", "a new directory"))?;
+    let written = OwnerView::current().write(top.as_fd(), meta);
+    written.map_err(|(doing, errno)| Error::io(doing, "a new directory")(errno))
+}
+
+/// A file beside `data`.
+pub(crate) fn write(new: &ActiveLayer, name: &str, content: &str) -> Result<()> {
+    let flags = OFlags::CREATE | OFlags::EXCL | OFlags::WRONLY | OFlags::CLOEXEC;
+    let file = openat(new.fs(), name, flags, Mode::RUSR | Mode::WUSR).map_err(Error::io("making", name))?;
+    rustix::io::write(&file, content.as_bytes()).map_err(Error::io("writing", name)).map(drop)
+}
+
+/// Copies what is at `path` of the tree, with all below it, to be `data`. False where nothing is.
+pub(crate) fn copy_in(tree: &Tree, path: &str, new: &ActiveLayer, cancel: &Cancel) -> Result<bool> {
+    let Some(top) = tree.lookup(path, true)?.map(|node| node.path) else { return Ok(false) };
+    let fs = new.fs().try_clone_to_owned().map_err(Error::io("opening", "a new directory"))?;
+    let mut sink = DirSink::new(fs, OwnerView::current());
+    let mut first: HashMap<(u64, u64), PathBuf> = HashMap::new();
+    for node in tree.walk(&top)? {
+        cancel.check()?;
+        let node = node?;
+        let below = node.path.strip_prefix(&top).unwrap_or(Path::new(""));
+        let place = if below == Path::new("") { PathBuf::from(DATA) } else { Path::new(DATA).join(below) };
+        if let Some(first) = node.group.and_then(|group| first.get(&group)) {
+            sink.hard_link(&place, first)?;
+            continue;
+        }
+        put(&mut sink, tree, &node, &place)?;
+        if let Some(group) = node.group {
+            first.insert(group, place);
+        }
+    }
+    sink.finish()?;
+    Ok(true)
+}
+
+/// Sockets are nobody's, and devices could not be opened where it is mounted.
+fn put(sink: &mut DirSink, tree: &Tree, node: &Node, place: &Path) -> Result<()> {
+    match &node.kind {
+        Kind::Dir => sink.dir(place, &node.meta),
+        Kind::File => {
+            let extent = tree.open(node)?;
+            sink.file(place, &node.meta, extent.len, &mut extent.reader())
+        }
+        Kind::Symlink(target) => sink.symlink(place, &node.meta, OsStr::new(target)),
+        Kind::Node(_) | Kind::Socket => Ok(()),
+    }
+}

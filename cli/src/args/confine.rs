@@ -1,0 +1,208 @@
+//! The flags of `run` about what the container may do.
+
+use std::path::{Path, PathBuf};
+
+use boxwright_executor::{CapabilitySet, capability};
+use boxwright_frontend::size;
+
+use super::ulimit;
+use crate::engine::{Confinement, Device, clean};
+use crate::error::{Error, Result};
+
+#[derive(Debug, clap::Args)]
+pub(crate) struct ConfineFlags {
+    /// A capability to have as well, or ALL
+    #[arg(long, value_name = "CAPABILITY")]
+    cap_add: Vec<String>,
+    /// A capability not to have, or ALL
+    #[arg(long, value_name = "CAPABILITY")]
+    cap_drop: Vec<String>,
+    /// All capabilities and devices, no filter, nothing hidden
+    #[arg(long)]
+    privileged: bool,
+    /// no-new-privileges, seccomp=unconfined, systempaths=unconfined
+    #[arg(long, value_name = "OPTION")]
+    security_opt: Vec<String>,
+    /// A device of the host, or a directory of them
+    #[arg(long, value_name = "HOST[:CONTAINER[:rwm]]")]
+    device: Vec<String>,
+    /// A limit of each process
+    #[arg(long, value_name = "NAME=SOFT[:HARD]")]
+    ulimit: Vec<String>,
+    /// Size of /dev/shm
+    #[arg(long, value_name = "BYTES")]
+    shm_size: Option<String>,
+    /// A first process that passes signals on and waits for orphans
+    #[arg(long)]
+    init: bool,
+}
+
+impl ConfineFlags {
+    pub(crate) fn confinement(&self) -> Result<Confinement> {
+        let mut confinement = Confinement {
+            privileged: self.privileged,
+            capabilities: capabilities(&self.cap_add, &self.cap_drop)?,
+            seccomp: !self.privileged,
+            devices: self.device.iter().map(|text| device(text)).collect::<Result<_>>()?,
+            limits: self.ulimit.iter().map(|text| ulimit::parse(text)).collect::<Result<_>>()?,
+            shm_size: self.shm_size.as_ref().map(|text| shm_size(text)).transpose()?.flatten(),
+            init: self.init,
+            ..Confinement::default()
+        };
+        if self.privileged {
+            confinement.capabilities = CapabilitySet::all();
+        }
+        for option in &self.security_opt {
+            set_security(option, &mut confinement)?;
+        }
+        Ok(confinement)
+    }
+}
+
+/// None is the usual size.
+pub(super) fn shm_size(text: &str) -> Result<Option<u64>> {
+    let bytes = size::parse(text);
+    let bytes = bytes.ok_or_else(|| Error::invalid(format!("invalid size: {text:?} for --shm-size")))?;
+    Ok(Some(bytes).filter(|bytes| *bytes > 0))
+}
+
+/// By docker's rules: with ALL added only what is dropped by name is missing, with ALL dropped there is only what is
+/// added by name, and otherwise what is added wins.
+fn capabilities(add: &[String], drop: &[String]) -> Result<CapabilitySet> {
+    let (add, add_all) = set("CapAdd", add)?;
+    let (drop, drop_all) = set("CapDrop", drop)?;
+    Ok(match (add_all, drop_all) {
+        (true, _) => CapabilitySet::all().difference(drop),
+        (false, true) => add,
+        (false, false) => capability::DEFAULT.difference(drop).union(add),
+    })
+}
+
+/// The capabilities of these names, and whether ALL is among them.
+fn set(what: &str, names: &[String]) -> Result<(CapabilitySet, bool)> {
+    let (mut set, mut all) = (CapabilitySet::empty(), false);
+    for name in names {
+        if matches!(name.to_ascii_uppercase().as_str(), "ALL" | "CAP_ALL") {
+            all = true;
+            continue;
+        }
+        set |= capability::by_name(name)
+            .ok_or_else(|| Error::invalid(format!("invalid {what}: unknown capability: {name:?}")))?;
+    }
+    Ok((set, all))
+}
+
+/// There is neither AppArmor nor SELinux about a container of ours, so it can be free of them, and nothing else.
+fn set_security(option: &str, confinement: &mut Confinement) -> Result<()> {
+    let (name, value) = option.split_once('=').or_else(|| option.split_once(':')).unwrap_or((option, ""));
+    match (name, value) {
+        ("no-new-privileges", "" | "true") => confinement.no_new_privileges = true,
+        ("no-new-privileges", "false") => confinement.no_new_privileges = false,
+        ("seccomp", "unconfined") => confinement.seccomp = false,
+        ("seccomp", "builtin") => confinement.seccomp = true,
+        ("seccomp", file) if !file.is_empty() => {
+            return Err(Error::Later(format!("a seccomp profile of one's own ({file})")));
+        }
+        ("systempaths", "unconfined") => confinement.system_paths = true,
+        ("apparmor", "unconfined") | ("label", "disable") => {}
+        ("apparmor" | "label" | "writable-cgroups", _) => {
+            return Err(Error::Later(format!("the security option {option:?}")));
+        }
+        _ => return Err(Error::invalid(format!("invalid --security-opt: {option:?}"))),
+    }
+    Ok(())
+}
+
+/// `HOST[:CONTAINER][:PERMISSIONS]`. There is no device cgroup, so a device can't be for reading alone.
+fn device(text: &str) -> Result<Device> {
+    let invalid = || Error::invalid(format!("invalid device specification: {text}"));
+    let parts: Vec<&str> = text.split(':').collect();
+    let (host, target, permissions) = match parts.as_slice() {
+        [host] => (*host, *host, "rwm"),
+        [host, second] if is_permissions(second) => (*host, *host, *second),
+        [host, target] => (*host, *target, "rwm"),
+        [host, target, permissions] if is_permissions(permissions) => (*host, *target, *permissions),
+        [_, _, permissions] => {
+            return Err(Error::invalid(format!("invalid device mode: {permissions}")));
+        }
+        _ => return Err(invalid()),
+    };
+    if host.is_empty() || !target.starts_with('/') {
+        return Err(invalid());
+    }
+    if !(permissions.contains('r') && permissions.contains('w')) {
+        return Err(Error::Later(format!("a device that may not be both read and written ({text})")));
+    }
+    let host = std::path::absolute(Path::new(host)).map_err(Error::io("finding", PathBuf::from(host)))?;
+    Ok(Device { host, target: clean(target) })
+}
+
+fn is_permissions(text: &str) -> bool {
+    let known = text.bytes().all(|b| b"rwm".contains(&b));
+    let twice = (1..text.len()).any(|n| text[..n].contains(&text[n..=n]));
+    !text.is_empty() && known && !twice
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn words(text: &str) -> Vec<String> {
+        text.split_whitespace().map(str::to_owned).collect()
+    }
+
+    #[test]
+    fn capabilities_are_added_and_dropped_as_docker_does() {
+        let default = capability::DEFAULT;
+        let (admin, mknod) = (CapabilitySet::NET_ADMIN, CapabilitySet::MKNOD);
+        for (add, drop, expected) in [
+            ("", "", default),
+            ("net_admin", "", default | admin),
+            ("", "CAP_MKNOD", default.difference(mknod)),
+            ("mknod", "mknod", default),
+            ("net_admin", "ALL", admin),
+            ("ALL", "net_admin", CapabilitySet::all().difference(admin)),
+            ("all", "all", CapabilitySet::all()),
+        ] {
+            assert_eq!(capabilities(&words(add), &words(drop)).unwrap(), expected, "+{add} -{drop}");
+        }
+        let unknown = capabilities(&[], &words("CHPASS")).unwrap_err().to_string();
+        assert_eq!(unknown, "invalid CapDrop: unknown capability: \"CHPASS\"");
+    }
+
+    #[test]
+    fn what_security_options_ask_for_is_done_or_refused() {
+        let set = |option: &str| {
+            let mut confinement = Confinement::default();
+            set_security(option, &mut confinement).map(|()| confinement)
+        };
+        assert!(set("no-new-privileges").unwrap().no_new_privileges);
+        assert!(set("no-new-privileges:true").unwrap().no_new_privileges);
+        assert!(!set("no-new-privileges=false").unwrap().no_new_privileges);
+        assert!(!set("seccomp=unconfined").unwrap().seccomp);
+        assert!(set("systempaths=unconfined").unwrap().system_paths);
+        assert!(set("apparmor=unconfined").unwrap().seccomp);
+        for option in ["apparmor=docker-default", "label=type:x", "no-new-privileges=x", "nonsense"] {
+            assert!(set(option).is_err(), "{option}");
+        }
+    }
+
+    #[test]
+    fn devices_have_two_places_and_permissions() {
+        let of = |text: &str| device(text).map(|d| (d.host.display().to_string(), d.target));
+        let both = |host: &str, target: &str| (host.to_owned(), target.to_owned());
+        assert_eq!(of("/dev/fuse").unwrap(), both("/dev/fuse", "/dev/fuse"));
+        assert_eq!(of("/dev/fuse:rw").unwrap(), both("/dev/fuse", "/dev/fuse"));
+        assert_eq!(of("/dev/a:/dev//b:rwm").unwrap(), both("/dev/a", "/dev/b"));
+        for (text, words) in [
+            ("/dev/a:/dev/b:x", "invalid device mode: x"),
+            ("/dev/a:/dev/b:rr", "invalid device mode: rr"),
+            ("/dev/a:b", "invalid device specification"),
+            ("/dev/a:r", "not supported yet"),
+            ("a:b:c:d", "invalid device specification"),
+        ] {
+            let error = of(text).unwrap_err().to_string();
+            assert!(error.contains(words), "{text}: {error}");
+        }
+    }
+}

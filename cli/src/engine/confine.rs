@@ -1,0 +1,147 @@
+//! How far a container is kept from the machine: capabilities, filter, devices, limits.
+
+use std::os::fd::OwnedFd;
+use std::path::{Path, PathBuf};
+
+use boxwright_executor::{CapabilitySet, Mount, MountSource, Resource, Rlimit, Spec, capability};
+use rustix::fs::{FileType, Mode, OFlags};
+
+use crate::error::{Error, Result};
+
+/// What a container may do. The default is docker's.
+#[derive(Clone, Debug)]
+pub struct Confinement {
+    /// Nothing keeps it but its namespaces.
+    pub privileged: bool,
+    pub capabilities: CapabilitySet,
+    pub seccomp: bool,
+    pub no_new_privileges: bool,
+    /// Nothing of procfs and sysfs is hidden.
+    pub system_paths: bool,
+    pub devices: Vec<Device>,
+    pub limits: Vec<(Resource, Rlimit)>,
+    /// Of `/dev/shm`, in bytes.
+    pub shm_size: Option<u64>,
+    /// A first process of ours, which waits for orphans.
+    pub init: bool,
+}
+
+/// A device of the host, or a directory of them.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Device {
+    pub host: PathBuf,
+    /// Absolute, in the container.
+    pub target: String,
+}
+
+impl Default for Confinement {
+    fn default() -> Confinement {
+        Confinement {
+            privileged: false,
+            capabilities: capability::DEFAULT,
+            seccomp: true,
+            no_new_privileges: false,
+            system_paths: false,
+            devices: Vec::new(),
+            limits: Vec::new(),
+            shm_size: None,
+            init: false,
+        }
+    }
+}
+
+/// What `/dev` of a privileged container has by itself, or must not have.
+#[rustfmt::skip]
+const OWN: [&str; 16] = [
+    "console", "core", "fd", "full", "mqueue", "null", "ptmx", "pts", "random", "shm", "stderr", "stdin", "stdout", "tty",
+    "urandom", "zero",
+];
+
+impl Confinement {
+    pub(super) fn apply(&self, spec: &mut Spec) -> Result<()> {
+        if self.privileged {
+            spec.unconfine();
+            // Only root has the capabilities, as in docker; and its devices come below.
+            (spec.ambient, spec.host_devices) = (false, false);
+        }
+        spec.capabilities = self.capabilities;
+        spec.seccomp = self.seccomp;
+        spec.no_new_privileges = self.no_new_privileges;
+        if self.system_paths {
+            spec.masked_paths.clear();
+            spec.read_only_paths.clear();
+        }
+        spec.limits.extend_from_slice(&self.limits);
+        spec.shm_size = self.shm_size.unwrap_or(spec.shm_size);
+        spec.init = self.init;
+        self.add_devices(spec)
+    }
+
+    fn add_devices(&self, spec: &mut Spec) -> Result<()> {
+        let mut found = Vec::new();
+        if self.privileged {
+            all_devices(Path::new("/dev"), "/dev", &mut found)?;
+        }
+        for device in &self.devices {
+            let before = found.len();
+            add(&device.host, &device.target, &mut found)
+                .map_err(|errno| not_gathered(&device.host, &errno.to_string()))?;
+            if found.len() == before {
+                return Err(not_gathered(&device.host, "not a device node"));
+            }
+        }
+        for (target, node) in found {
+            // The last of several for one place counts.
+            spec.mounts.retain(|mount| mount.target != target);
+            spec.mounts.push(Mount { target, source: MountSource::Device(node), read_only: false });
+        }
+        Ok(())
+    }
+}
+
+fn not_gathered(host: &Path, reason: &str) -> Error {
+    Error::invalid(format!(
+        "error gathering device information while adding custom device {host:?}: {reason}"
+    ))
+}
+
+/// The device at `host`, or those in the directory there and below it.
+fn add(host: &Path, target: &str, found: &mut Vec<(String, OwnedFd)>) -> Result<()> {
+    let fd = rustix::fs::open(host, OFlags::PATH | OFlags::CLOEXEC, Mode::empty())
+        .map_err(Error::io("opening", host))?;
+    let stat = rustix::fs::fstat(&fd).map_err(Error::io("looking at", host))?;
+    match FileType::from_raw_mode(stat.st_mode) {
+        FileType::CharacterDevice | FileType::BlockDevice => found.push((target.to_owned(), fd)),
+        FileType::Directory => {
+            for name in names(host)? {
+                // What is not a device, or went away, is no part of it.
+                let _ = add_below(&host.join(&name), &format!("{target}/{name}"), found);
+            }
+        }
+        _ => {}
+    }
+    Ok(())
+}
+
+/// Links are not followed: they lead to devices that are found by their own names, or out of the directory.
+fn add_below(host: &Path, target: &str, found: &mut Vec<(String, OwnedFd)>) -> Result<()> {
+    let kind = std::fs::symlink_metadata(host).map_err(Error::io("looking at", host))?.file_type();
+    if kind.is_symlink() { Ok(()) } else { add(host, target, found) }
+}
+
+fn all_devices(host: &Path, target: &str, found: &mut Vec<(String, OwnedFd)>) -> Result<()> {
+    for name in names(host)? {
+        if !OWN.contains(&name.as_str()) {
+            let _ = add_below(&host.join(&name), &format!("{target}/{name}"), found);
+        }
+    }
+    Ok(())
+}
+
+fn names(dir: &Path) -> Result<Vec<String>> {
+    let entries = std::fs::read_dir(dir).map_err(Error::io("listing", dir))?;
+    let mut names: Vec<String> =
+        entries.filter_map(|entry| entry.ok()?.file_name().into_string().ok()).collect();
+    names.sort();
+    Ok(names)
+}
