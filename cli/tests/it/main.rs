@@ -29,5 +29,6 @@ mod security;
 mod shortage;
 mod sources;
 mod stacking;
+mod terminal;
 mod tool;
 mod volumes;

@@ -147,6 +147,19 @@ pub(crate) fn eventually(what: &str, mut holds: impl FnMut() -> bool) {
     }
 }
 
+/// The command as arguments of another, which starts it.
+pub(crate) fn wrapped(by: &[&str], command: &Command) -> Command {
+    let mut outer = Command::new(by[0]);
+    outer.args(&by[1..]).arg(command.get_program()).args(command.get_args());
+    for (name, value) in command.get_envs() {
+        match value {
+            Some(value) => outer.env(name, value),
+            None => outer.env_remove(name),
+        };
+    }
+    outer
+}
+
 /// A child that a failed test must not leave behind.
 pub(crate) struct Running(pub(crate) Child);
 

@@ -37,7 +37,7 @@ use boxwright_testdata::{Ran, archive as image_archive, base};
 use serde_json::{Value, json};
 use tempfile::TempDir;
 
-use crate::tool::{Boxwright, cache};
+use crate::tool::{Boxwright, cache, wrapped};
 
 const PATH: &str = "PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
 const SECRET: &str = "known to the host alone";
@@ -115,17 +115,4 @@ fn patient(command: &Command) -> Ran {
     let ran = boxwright_testdata::run(&mut wrapped(&["timeout", "-k", "5", "120"], command));
     assert!(![124, 137].contains(&ran.status), "it does not end: {ran}");
     ran
-}
-
-/// The command as arguments of another, which starts it.
-fn wrapped(by: &[&str], command: &Command) -> Command {
-    let mut outer = Command::new(by[0]);
-    outer.args(&by[1..]).arg(command.get_program()).args(command.get_args());
-    for (name, value) in command.get_envs() {
-        match value {
-            Some(value) => outer.env(name, value),
-            None => outer.env_remove(name),
-        };
-    }
-    outer
 }
