@@ -23,6 +23,7 @@ mod named_contexts;
 mod programs;
 mod registry;
 mod remote_cache;
+mod rootless;
 mod run;
 mod run_flags;
 mod security;

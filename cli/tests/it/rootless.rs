@@ -1,0 +1,70 @@
+//! `run` as a user other than root (`daemon`), with ranges of ids and with a single one. The user's files are removed by
+//! root, which this process is.
+
+use std::fs;
+use std::os::unix::fs::{PermissionsExt, chown};
+use std::process::Command;
+
+use boxwright_testdata::{Ran, base};
+
+use crate::tool::{binary, cache};
+
+const RANGES: &str = "daemon:300000:65536\n";
+const USER: u32 = 1;
+
+/// Runs a script as the user, in an empty home with the busybox image in a store; `bw` is the command under test.
+fn as_user(ranges: &str, script: &str) -> Ran {
+    let dir = tempfile::tempdir().unwrap();
+    let path = |name: &str| dir.path().join(name);
+    fs::set_permissions(dir.path(), fs::Permissions::from_mode(0o755)).unwrap();
+    fs::copy(binary(), path("program")).unwrap();
+    fs::copy(base::busybox(cache()), path("busybox.tar")).unwrap();
+    fs::set_permissions(path("busybox.tar"), fs::Permissions::from_mode(0o644)).unwrap();
+    fs::write(path("ranges"), ranges).unwrap();
+    fs::create_dir(path("home")).unwrap();
+    chown(path("home"), Some(USER), Some(USER)).unwrap();
+    for file in ["/etc/subuid", "/etc/subgid"] {
+        fs::OpenOptions::new().append(true).create(true).open(file).unwrap();
+    }
+    let script = format!(
+        "bw() {{ ../program --root $PWD/store \"$@\"; }}; bw load -q -i ../busybox.tar >/dev/null; {script}"
+    );
+    fs::write(path("script"), script).unwrap();
+    // In a mount namespace, so that the machine's own files stay as they are.
+    let outer = "mount --bind ranges /etc/subuid && mount --bind ranges /etc/subgid && cd home && \
+                 exec setpriv --reuid 1 --regid 1 --clear-groups sh -eu ../script";
+    let mut command = Command::new("unshare");
+    command.args(["--mount", "--propagation", "private", "sh", "-ec", outer]).current_dir(dir.path());
+    boxwright_testdata::run(&mut command)
+}
+
+#[test]
+fn users_and_groups_are_those_of_the_ranges() {
+    let script = "bw run --rm --init -u 1 --group-add 10 busybox sh -c 'id -u; id -G'; \
+                  bw run --rm -v data:/x -u 1:1 --tmpfs /t:uid=1,mode=700 busybox sh -c 'touch /t/f && stat -c %u:%g /t/f'";
+    assert_eq!(as_user(RANGES, script).ok(), "1\n1 10\n1:1\n");
+}
+
+#[test]
+fn volumes_stay_and_go() {
+    let script = "bw run --rm -v data:/etc busybox sh -c 'stat -c %u:%g /etc /etc/passwd; echo mine > /etc/new'; \
+                  bw run --rm -v data:/x:ro busybox cat /x/new; bw volume ls -q; bw volume rm data; \
+                  bw run --rm -v /etc -v $PWD:/home/here busybox sh -c 'touch /etc/new /home/here/made'; \
+                  stat -c %u made; bw volume ls -q";
+    for ranges in [RANGES, ""] {
+        assert_eq!(as_user(ranges, script).ok(), "0:0\n0:0\nmine\ndata\ndata\n1\n", "{ranges:?}");
+    }
+}
+
+#[test]
+fn rights_are_those_of_the_user_at_most() {
+    let script = "bw run --rm --privileged busybox sh -c 'mkdir /m && mount -t tmpfs none /m && echo mounted'; \
+                  bw run --rm --device /dev/zero:/z --device /dev/loop-control busybox sh -c \
+                  'head -c 2 /z | wc -c; : < /dev/loop-control' || echo refused; \
+                  bw run --rm --cap-drop ALL --security-opt no-new-privileges busybox grep -E '^(CapBnd|NoNewPrivs)' /proc/self/status";
+    for ranges in [RANGES, ""] {
+        let out = as_user(ranges, script).says("/dev/loop-control: Permission denied").ok();
+        assert_eq!(out, "mounted\n2\nrefused\nCapBnd:\t0000000000000000\nNoNewPrivs:\t1\n", "{ranges:?}");
+    }
+    as_user(RANGES, "bw run --rm -v /tmp:/m:rslave busybox true").fails_with(125).says("need root");
+}
