@@ -37,6 +37,7 @@ pub use reaper::{INIT, init as run_init};
 pub use rustix::process::{Resource, Rlimit};
 pub use rustix::termios::Winsize;
 pub use rustix::thread::CapabilitySet;
+pub use seccomp::{Profile, Seccomp};
 pub use secret::{Lent, Secret};
 pub use signals::Signals;
 pub use spec::{Bind, MissingCwd, Mount, MountSource, Network, Owner, Propagation, Root, Spec, Tmpfs, Upper};

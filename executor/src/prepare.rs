@@ -55,7 +55,7 @@ pub(crate) fn prepare(spec: &mut Spec) -> Result<Prepared> {
     let (stdio, ends, console) = streams(spec, &dev)?;
     let laid_out = layout::lay_out(spec, mounts, root, scratch, dev, console)?;
     let (status, status_end) = pipe("making the status pipe")?;
-    let identity = identity(spec, &user);
+    let identity = identity(spec, &user)?;
     give(&stdio, identity.uid);
     let plan = Plan {
         mounts: laid_out.mounts,
@@ -136,19 +136,19 @@ fn pipe(doing: &'static str) -> Result<(OwnedFd, OwnedFd)> {
     pipe_with(PipeFlags::CLOEXEC).map_err(Error::io(doing, ""))
 }
 
-fn identity(spec: &Spec, user: &User) -> Identity {
-    Identity {
+fn identity(spec: &Spec, user: &User) -> Result<Identity> {
+    Ok(Identity {
         uid: Uid::from_raw(user.uid),
         gid: Gid::from_raw(user.gid),
         groups: user.groups.iter().map(|&gid| Gid::from_raw(gid)).collect(),
         may_set_groups: idmap::may_set_groups(),
         capabilities: spec.capabilities,
         ambient: spec.ambient,
-        filter: if spec.seccomp { seccomp::program(spec.capabilities) } else { None },
+        filter: seccomp::program(&spec.seccomp, spec.capabilities)?,
         no_new_privileges: spec.no_new_privileges,
         limits: spec.limits.iter().map(|(resource, limit)| Limit(*resource, *limit)).collect(),
         owns_cwd: spec.missing_cwd == MissingCwd::CreateAsUser,
-    }
+    })
 }
 
 fn program(spec: &Spec, user: &User) -> Result<Program> {

@@ -9,6 +9,7 @@ use rustix::termios::Winsize;
 use rustix::thread::CapabilitySet;
 
 use crate::capability;
+use crate::seccomp::Seccomp;
 use crate::secret::Secret;
 use crate::stub::Stubs;
 
@@ -39,7 +40,7 @@ pub struct Spec {
     pub capabilities: CapabilitySet,
     /// Users other than root have the capabilities as well.
     pub ambient: bool,
-    pub seccomp: bool,
+    pub seccomp: Seccomp,
     pub no_new_privileges: bool,
     /// Paths below `/proc` and `/sys` that show nothing.
     pub masked_paths: Vec<String>,
@@ -191,7 +192,7 @@ impl Spec {
             stdin: None,
             capabilities: capability::DEFAULT,
             ambient: false,
-            seccomp: true,
+            seccomp: Seccomp::Default,
             no_new_privileges: false,
             masked_paths: masked_paths(),
             read_only_paths: READ_ONLY_PATHS.iter().map(|&p| p.to_owned()).collect(),
@@ -206,7 +207,7 @@ impl Spec {
     pub fn unconfine(&mut self) {
         self.capabilities = CapabilitySet::all();
         self.ambient = true;
-        self.seccomp = false;
+        self.seccomp = Seccomp::Unconfined;
         self.masked_paths.clear();
         self.read_only_paths.clear();
         self.writable_sys = true;

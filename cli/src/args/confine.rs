@@ -2,7 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
-use boxwright_executor::{CapabilitySet, capability};
+use boxwright_executor::{CapabilitySet, Profile, Seccomp, capability};
 use boxwright_frontend::size;
 
 use super::ulimit;
@@ -20,7 +20,7 @@ pub(crate) struct ConfineFlags {
     /// All capabilities and devices, no filter, nothing hidden
     #[arg(long)]
     privileged: bool,
-    /// no-new-privileges, seccomp=unconfined, systempaths=unconfined
+    /// no-new-privileges, seccomp=unconfined|FILE, systempaths=unconfined
     #[arg(long, value_name = "OPTION")]
     security_opt: Vec<String>,
     /// A device of the host, or a directory of them
@@ -42,7 +42,6 @@ impl ConfineFlags {
         let mut confinement = Confinement {
             privileged: self.privileged,
             capabilities: capabilities(&self.cap_add, &self.cap_drop)?,
-            seccomp: !self.privileged,
             devices: self.device.iter().map(|text| device(text)).collect::<Result<_>>()?,
             limits: self.ulimit.iter().map(|text| ulimit::parse(text)).collect::<Result<_>>()?,
             shm_size: self.shm_size.as_ref().map(|text| shm_size(text)).transpose()?.flatten(),
@@ -51,6 +50,7 @@ impl ConfineFlags {
         };
         if self.privileged {
             confinement.capabilities = CapabilitySet::all();
+            confinement.seccomp = Seccomp::Unconfined;
         }
         for option in &self.security_opt {
             set_security(option, &mut confinement)?;
@@ -98,11 +98,9 @@ fn set_security(option: &str, confinement: &mut Confinement) -> Result<()> {
     match (name, value) {
         ("no-new-privileges", "" | "true") => confinement.no_new_privileges = true,
         ("no-new-privileges", "false") => confinement.no_new_privileges = false,
-        ("seccomp", "unconfined") => confinement.seccomp = false,
-        ("seccomp", "builtin") => confinement.seccomp = true,
-        ("seccomp", file) if !file.is_empty() => {
-            return Err(Error::Later(format!("a seccomp profile of one's own ({file})")));
-        }
+        ("seccomp", "unconfined") => confinement.seccomp = Seccomp::Unconfined,
+        ("seccomp", "builtin") => confinement.seccomp = Seccomp::Default,
+        ("seccomp", file) if !file.is_empty() => confinement.seccomp = profile(file)?,
         ("systempaths", "unconfined") => confinement.system_paths = true,
         ("apparmor", "unconfined") | ("label", "disable") => {}
         ("apparmor" | "label" | "writable-cgroups", _) => {
@@ -111,6 +109,11 @@ fn set_security(option: &str, confinement: &mut Confinement) -> Result<()> {
         _ => return Err(Error::invalid(format!("invalid --security-opt: {option:?}"))),
     }
     Ok(())
+}
+
+fn profile(file: &str) -> Result<Seccomp> {
+    let text = std::fs::read(file).map_err(Error::io("reading the seccomp profile", file))?;
+    Profile::parse(&text).map(Seccomp::Profile).map_err(|e| Error::invalid(format!("{file}: {e}")))
 }
 
 /// `HOST[:CONTAINER][:PERMISSIONS]`. There is no device cgroup, so a device can't be for reading alone.
@@ -179,10 +182,16 @@ mod tests {
         assert!(set("no-new-privileges").unwrap().no_new_privileges);
         assert!(set("no-new-privileges:true").unwrap().no_new_privileges);
         assert!(!set("no-new-privileges=false").unwrap().no_new_privileges);
-        assert!(!set("seccomp=unconfined").unwrap().seccomp);
+        assert!(matches!(set("seccomp=unconfined").unwrap().seccomp, Seccomp::Unconfined));
         assert!(set("systempaths=unconfined").unwrap().system_paths);
-        assert!(set("apparmor=unconfined").unwrap().seccomp);
-        for option in ["apparmor=docker-default", "label=type:x", "no-new-privileges=x", "nonsense"] {
+        assert!(matches!(set("apparmor=unconfined").unwrap().seccomp, Seccomp::Default));
+        for option in [
+            "apparmor=docker-default",
+            "label=type:x",
+            "seccomp=/no/such/file",
+            "no-new-privileges=x",
+            "nonsense",
+        ] {
             assert!(set(option).is_err(), "{option}");
         }
     }

@@ -3,7 +3,7 @@
 use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
 
-use boxwright_executor::{CapabilitySet, Mount, MountSource, Resource, Rlimit, Spec, capability};
+use boxwright_executor::{CapabilitySet, Mount, MountSource, Resource, Rlimit, Seccomp, Spec, capability};
 use rustix::fs::{FileType, Mode, OFlags};
 
 use crate::error::{Error, Result};
@@ -14,7 +14,7 @@ pub struct Confinement {
     /// Nothing keeps it but its namespaces.
     pub privileged: bool,
     pub capabilities: CapabilitySet,
-    pub seccomp: bool,
+    pub seccomp: Seccomp,
     pub no_new_privileges: bool,
     /// Nothing of procfs and sysfs is hidden.
     pub system_paths: bool,
@@ -39,7 +39,7 @@ impl Default for Confinement {
         Confinement {
             privileged: false,
             capabilities: capability::DEFAULT,
-            seccomp: true,
+            seccomp: Seccomp::Default,
             no_new_privileges: false,
             system_paths: false,
             devices: Vec::new(),
@@ -65,7 +65,7 @@ impl Confinement {
             (spec.ambient, spec.host_devices) = (false, false);
         }
         spec.capabilities = self.capabilities;
-        spec.seccomp = self.seccomp;
+        spec.seccomp = self.seccomp.clone();
         spec.no_new_privileges = self.no_new_privileges;
         if self.system_paths {
             spec.masked_paths.clear();

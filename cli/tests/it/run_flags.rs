@@ -109,6 +109,34 @@ fn security_options() {
 }
 
 #[test]
+fn a_seccomp_profile_of_ones_own() {
+    let boxwright = Boxwright::with_busybox();
+    let file = boxwright.scratch("profile.json");
+    let option = format!("seccomp={}", file.display());
+    let profile = |default: &str, rules: &str| {
+        fs::write(&file, format!(r#"{{"defaultAction": "SCMP_ACT_{default}", "syscalls": [{rules}]}}"#))
+            .unwrap();
+    };
+    let no_directories = r#"{"names": ["mkdir", "mkdirat"], "action": "SCMP_ACT_ERRNO", "errnoRet": 28}"#;
+    profile("ALLOW", no_directories);
+    let script = "mkdir /x 2>&1; touch /y && echo made; grep ^Seccomp: /proc/self/status | cut -f2; unshare -U true && echo unshared";
+    let out = sh(&boxwright, &["--security-opt", &option], script);
+    assert_eq!(out, "mkdir: can't create directory '/x': No space left on device\nmade\n2\nunshared\n");
+    // Only what looks into a certain argument is refused: priorities of processes, not of groups.
+    let argument = r#""args": [{"index": 0, "value": 1, "op": "SCMP_CMP_EQ"}]"#;
+    profile(
+        "ALLOW",
+        &format!(r#"{{"names": ["getpriority", "setpriority"], "action": "SCMP_ACT_ERRNO", {argument}}}"#),
+    );
+    let renice = "renice -n 1 -p 1 && echo first && renice -n 1 -g 1 2>&1";
+    let ran = boxwright.run(&["run", "--rm", "--security-opt", &option, "busybox", "sh", "-c", renice]);
+    ran.fails_with(1).says("first\n").says("Operation not permitted");
+    profile("NOTIFY", "");
+    refused(&boxwright, &["--security-opt", &option], "SCMP_ACT_NOTIFY");
+    refused(&boxwright, &["--security-opt", "seccomp=/no/such/profile"], "/no/such/profile");
+}
+
+#[test]
 fn devices_are_given_by_name() {
     let boxwright = Boxwright::with_busybox();
     let open = "(: < /dev/loop-control) && stat -c '%F %t:%T' /dev/loop-control && chmod 777 /dev/loop-control && echo changed";

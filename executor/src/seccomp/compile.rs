@@ -2,14 +2,14 @@
 
 use rustix::thread::CapabilitySet;
 
-use super::number::{CALLS, Call};
+use super::number::{CALLS, Call, REFUSED};
 use super::policy::{CHECKED, Check, NAMESPACE_FLAGS, PERSONALITIES, REFUSED_FAMILIES, RULES};
 use crate::sys::seccomp::Instruction;
 
 /// How one architecture numbers its calls.
 pub(super) struct Architecture {
     audit: u32,
-    number: fn(&Call) -> i16,
+    pub(super) number: fn(&Call) -> i16,
     /// Numbers from here on belong to another ABI of the same architecture (x32), which is treated as not there.
     foreign_from: Option<u32>,
 }
@@ -34,10 +34,12 @@ const NUMBER: u32 = 0;
 const ARCHITECTURE: u32 = 4;
 const FIRST_ARGUMENT: u32 = if cfg!(target_endian = "little") { 16 } else { 20 };
 
-const LOAD: u16 = (libc::BPF_LD | libc::BPF_W | libc::BPF_ABS) as u16;
-const JUMP: u16 = (libc::BPF_JMP | libc::BPF_JA) as u16;
-const IF_EQUAL: u16 = (libc::BPF_JMP | libc::BPF_JEQ | libc::BPF_K) as u16;
-const IF_AT_LEAST: u16 = (libc::BPF_JMP | libc::BPF_JGE | libc::BPF_K) as u16;
+pub(super) const LOAD: u16 = (libc::BPF_LD | libc::BPF_W | libc::BPF_ABS) as u16;
+pub(super) const JUMP: u16 = (libc::BPF_JMP | libc::BPF_JA) as u16;
+pub(super) const IF_EQUAL: u16 = (libc::BPF_JMP | libc::BPF_JEQ | libc::BPF_K) as u16;
+pub(super) const IF_AT_LEAST: u16 = (libc::BPF_JMP | libc::BPF_JGE | libc::BPF_K) as u16;
+pub(super) const IF_GREATER: u16 = (libc::BPF_JMP | libc::BPF_JGT | libc::BPF_K) as u16;
+pub(super) const AND: u16 = (libc::BPF_ALU | libc::BPF_AND | libc::BPF_K) as u16;
 const IF_ANY_BIT: u16 = (libc::BPF_JMP | libc::BPF_JSET | libc::BPF_K) as u16;
 const RETURN: u16 = (libc::BPF_RET | libc::BPF_K) as u16;
 
@@ -46,9 +48,17 @@ const REFUSE: Instruction = ret(libc::SECCOMP_RET_ERRNO | libc::EPERM as u32);
 const KILL: Instruction = ret(libc::SECCOMP_RET_KILL_PROCESS);
 
 pub(super) fn program(architectures: &[Architecture], capabilities: CapabilitySet) -> Vec<Instruction> {
+    join(architectures, |architecture| block(architecture, capabilities))
+}
+
+/// One program of a block for each architecture; there is no other.
+pub(super) fn join(
+    architectures: &[Architecture],
+    block: impl Fn(&Architecture) -> Vec<Instruction>,
+) -> Vec<Instruction> {
     let mut program = vec![instruction(LOAD, ARCHITECTURE)];
     for architecture in architectures {
-        let block = block(architecture, capabilities);
+        let block = block(architecture);
         program.push(branch(IF_EQUAL, architecture.audit, 1, 0));
         program.push(instruction(JUMP, length(&block)));
         program.extend(block);
@@ -58,20 +68,38 @@ pub(super) fn program(architectures: &[Architecture], capabilities: CapabilitySe
 }
 
 fn block(architecture: &Architecture, capabilities: CapabilitySet) -> Vec<Instruction> {
-    let mut ranges = ranges(&actions(architecture, capabilities));
+    // What is newer than the table does not exist for the container: libc then takes the older call.
+    let absent = Action::Refuse(libc::ENOSYS);
+    by_number(architecture, &actions(architecture, capabilities), absent, absent, &leaf)
+}
+
+/// What is done about the call of each number, those after the last one, and those of a foreign ABI.
+pub(super) fn by_number<A: Copy + PartialEq>(
+    architecture: &Architecture,
+    actions: &[A],
+    newer: A,
+    foreign: A,
+    leaf: &impl Fn(A) -> Vec<Instruction>,
+) -> Vec<Instruction> {
+    let mut ranges = ranges(actions, newer);
     if let Some(first) = architecture.foreign_from {
-        ranges.push((first, Action::Refuse(libc::ENOSYS)));
+        ranges.push((first, foreign));
         ranges.dedup_by(|b, a| a.1 == b.1);
     }
     let mut block = vec![instruction(LOAD, NUMBER)];
-    block.extend(search(&ranges));
+    block.extend(search(&ranges, leaf));
     block
+}
+
+/// One for each number that the tables have.
+pub(super) fn numbers(architecture: &Architecture) -> usize {
+    let last = CALLS.iter().chain(REFUSED).map(architecture.number).max().unwrap_or(0);
+    usize::try_from(last).unwrap_or(0) + 1
 }
 
 /// The action for each call number up to the last one known.
 fn actions(architecture: &Architecture, capabilities: CapabilitySet) -> Vec<Action> {
-    let last = CALLS.iter().map(architecture.number).max().unwrap_or(0);
-    let mut actions = vec![Action::Refuse(libc::EPERM); usize::try_from(last).unwrap_or(0) + 1];
+    let mut actions = vec![Action::Refuse(libc::EPERM); numbers(architecture)];
     let mut set = |name: &str, action| {
         let call = CALLS.binary_search_by_key(&name, |c| c.name).map(|n| (architecture.number)(&CALLS[n]));
         if let Some(slot) = call.ok().and_then(|number| usize::try_from(number).ok()) {
@@ -89,21 +117,20 @@ fn actions(architecture: &Architecture, capabilities: CapabilitySet) -> Vec<Acti
     actions
 }
 
-/// Joins neighbours. What is newer than the table does not exist for the container: libc then takes the older call.
-fn ranges(actions: &[Action]) -> Vec<(u32, Action)> {
-    let newer = std::iter::once(Action::Refuse(libc::ENOSYS));
-    let mut ranges: Vec<_> = (0..).zip(actions.iter().copied().chain(newer)).collect();
+/// Joins neighbours.
+fn ranges<A: Copy + PartialEq>(actions: &[A], newer: A) -> Vec<(u32, A)> {
+    let mut ranges: Vec<_> = (0..).zip(actions.iter().copied().chain([newer])).collect();
     ranges.dedup_by(|b, a| a.1 == b.1);
     ranges
 }
 
 /// The number is in the accumulator; each range begins where the one before ends.
-fn search(ranges: &[(u32, Action)]) -> Vec<Instruction> {
+fn search<A: Copy>(ranges: &[(u32, A)], leaf: &impl Fn(A) -> Vec<Instruction>) -> Vec<Instruction> {
     if let [(_, action)] = ranges {
         return leaf(*action);
     }
     let (low, high) = ranges.split_at(ranges.len() / 2);
-    let (below, above) = (search(low), search(high));
+    let (below, above) = (search(low, leaf), search(high, leaf));
     let mut code = match u8::try_from(below.len()) {
         Ok(skip) => vec![branch(IF_AT_LEAST, high[0].0, skip, 0)],
         Err(_) => vec![branch(IF_AT_LEAST, high[0].0, 0, 1), instruction(JUMP, length(&below))],
@@ -135,15 +162,15 @@ fn one_of(values: &[u32], then: Instruction, otherwise: Instruction) -> Vec<Inst
     code
 }
 
-const fn instruction(code: u16, k: u32) -> Instruction {
+pub(super) const fn instruction(code: u16, k: u32) -> Instruction {
     Instruction { code, jt: 0, jf: 0, k }
 }
 
-const fn branch(code: u16, k: u32, jt: u8, jf: u8) -> Instruction {
+pub(super) const fn branch(code: u16, k: u32, jt: u8, jf: u8) -> Instruction {
     Instruction { code, jt, jf, k }
 }
 
-const fn ret(value: u32) -> Instruction {
+pub(super) const fn ret(value: u32) -> Instruction {
     instruction(RETURN, value)
 }
 
@@ -152,11 +179,20 @@ fn length(code: &[Instruction]) -> u32 {
 }
 
 #[cfg(test)]
-mod tests {
+pub(super) mod tests {
     use super::*;
 
-    /// Runs a program as the kernel would.
     fn run(program: &[Instruction], audit: u32, number: u32, argument: u32) -> u32 {
+        run_with(program, audit, number, &[u64::from(argument)])
+    }
+
+    /// Runs a program as the kernel would.
+    pub(in super::super) fn run_with(
+        program: &[Instruction],
+        audit: u32,
+        number: u32,
+        arguments: &[u64],
+    ) -> u32 {
         let (mut at, mut accumulator) = (0, 0);
         loop {
             let i = program[at];
@@ -167,12 +203,17 @@ mod tests {
                     accumulator = match i.k {
                         NUMBER => number,
                         ARCHITECTURE => audit,
-                        _ => argument,
+                        offset => {
+                            let argument = arguments[(offset as usize - 16) / 8];
+                            if offset % 8 == 0 { argument as u32 } else { (argument >> 32) as u32 }
+                        }
                     }
                 }
                 JUMP => at += i.k as usize,
                 IF_EQUAL => at += jump(accumulator == i.k),
                 IF_AT_LEAST => at += jump(accumulator >= i.k),
+                IF_GREATER => at += jump(accumulator > i.k),
+                AND => accumulator &= i.k,
                 IF_ANY_BIT => at += jump(accumulator & i.k != 0),
                 RETURN => return i.k,
                 other => panic!("unknown instruction {other:#x}"),

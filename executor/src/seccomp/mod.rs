@@ -4,30 +4,58 @@
 mod compile;
 mod number;
 mod policy;
+mod profile;
 
 use rustix::thread::CapabilitySet;
 
+use crate::error::{Error, Result};
 use crate::sys::seccomp::Instruction;
 
-/// The program for a container that holds `capabilities`; None on an architecture without a table.
-pub(crate) fn program(capabilities: CapabilitySet) -> Option<Vec<Instruction>> {
-    if cfg!(target_arch = "x86_64") {
-        Some(compile::program(&[compile::X86_64, compile::I386], capabilities))
+pub use profile::Profile;
+
+/// Which system calls a container may make.
+#[derive(Clone, Debug, Default)]
+pub enum Seccomp {
+    /// Those of moby's policy for its capabilities.
+    #[default]
+    Default,
+    /// All of them.
+    Unconfined,
+    Profile(Profile),
+}
+
+/// The program for a container that holds `capabilities`; None where nothing is filtered, as by the default on an
+/// architecture without a table.
+pub(crate) fn program(seccomp: &Seccomp, capabilities: CapabilitySet) -> Result<Option<Vec<Instruction>>> {
+    let architectures: &[compile::Architecture] = if cfg!(target_arch = "x86_64") {
+        &[compile::X86_64, compile::I386]
     } else if cfg!(target_arch = "aarch64") {
-        Some(compile::program(&[compile::AARCH64], capabilities))
+        &[compile::AARCH64]
     } else {
-        None
+        &[]
+    };
+    match seccomp {
+        Seccomp::Unconfined => Ok(None),
+        Seccomp::Default if architectures.is_empty() => Ok(None),
+        Seccomp::Default => Ok(Some(compile::program(architectures, capabilities))),
+        Seccomp::Profile(_) if architectures.is_empty() => {
+            Err(Error::Unsupported("seccomp profiles are not supported on this architecture".to_owned()))
+        }
+        Seccomp::Profile(profile) => profile.program(architectures, capabilities).map(Some),
     }
 }
 
 #[cfg(test)]
 mod tests {
-    use super::number::CALLS;
+    use super::number::{CALLS, REFUSED};
     use super::policy::{CHECKED, RULES};
 
     #[test]
     fn the_table_is_sorted_and_every_name_has_a_number() {
-        assert!(CALLS.windows(2).all(|w| w[0].name < w[1].name));
+        for table in [CALLS, REFUSED] {
+            assert!(table.windows(2).all(|w| w[0].name < w[1].name));
+        }
+        assert!(REFUSED.iter().all(|call| CALLS.iter().all(|other| other.name != call.name)));
         let known = |name: &str| CALLS.binary_search_by_key(&name, |c| c.name).is_ok();
         for name in RULES.iter().flat_map(|r| r.calls).chain(CHECKED.iter().map(|(name, _)| name)) {
             assert!(known(name), "{name} is not in the table of numbers");

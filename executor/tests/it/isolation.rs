@@ -126,7 +126,7 @@ fn the_filter_is_in_force() {
         "{output:?}"
     );
     let mut spec = sandbox.spec(&["sh", "-c", "grep -E 'Seccomp:|NoNewPrivs' /proc/self/status"]);
-    spec.seccomp = false;
+    spec.seccomp = boxwright_executor::Seccomp::Unconfined;
     assert_eq!(run(spec).text(), "NoNewPrivs:\t0\nSeccomp:\t0\n");
 }
 
