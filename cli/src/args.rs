@@ -4,6 +4,7 @@
 pub(crate) mod caches;
 mod confine;
 pub(crate) mod env;
+mod file;
 mod later;
 pub(crate) mod mount;
 mod names;
@@ -68,7 +69,7 @@ fn by_dockers_rules(command: clap::Command) -> clap::Command {
 }
 
 /// What Go's `strconv.ParseBool` takes.
-fn boolean(text: &str) -> Result<bool, String> {
+pub(crate) fn boolean(text: &str) -> Result<bool, String> {
     match text {
         "1" | "t" | "T" | "true" | "TRUE" | "True" => Ok(true),
         "0" | "f" | "F" | "false" | "FALSE" | "False" => Ok(false),

@@ -132,6 +132,11 @@ fn host_nodes(dev: &OwnedFd, scratch: BorrowedFd<'_>) -> Result<Vec<(CString, So
     made.collect()
 }
 
+/// The devices that every container has.
+pub(crate) fn ordinary_names() -> impl Iterator<Item = &'static str> {
+    NODES.iter().filter_map(|(name, _, _)| name.to_str().ok())
+}
+
 /// Whether it is one of those that every container has.
 pub(crate) fn is_ordinary(device: u64) -> bool {
     NODES.iter().any(|&(_, major, minor)| makedev(major, minor) == device)

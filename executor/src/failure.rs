@@ -2,9 +2,11 @@
 
 use std::io;
 
+use rustix::io::Errno;
+
 use crate::error::Error;
 use crate::init::{Failure, Mounts, Program, Stage};
-use crate::spec::Spec;
+use crate::spec::{Propagation, Spec};
 
 /// `targets` are those of the attachments.
 pub(crate) fn explain(
@@ -26,20 +28,41 @@ pub(crate) fn explain(
         Stage::Search => Error::start(127, format!("exec: {name:?}: executable file not found in $PATH")),
         Stage::Exec => Error::start(code(failure), format!("exec {}: {reason}", path(index))),
         Stage::Cwd => Error::start(code(failure), format!("chdir to cwd ({:?}): {reason}", spec.cwd)),
-        Stage::Attach => setup(format!("mounting {target}")),
+        Stage::Shared if failure.errno == Errno::PERM => {
+            Error::start(125, below_shared(mounts, targets, target))
+        }
+        Stage::Attach | Stage::Shared => setup(format!("mounting {target}")),
         Stage::Mask => setup(format!("masking {}", nth(&mounts.masked, index))),
+        Stage::Limits => setup(limit(spec, index)),
         Stage::ReadOnly => setup(format!("making {} read-only", nth(&mounts.read_only, index))),
         stage => setup(doing(stage).to_owned()),
     }
 }
 
+fn below_shared(mounts: &Mounts, targets: &[String], target: &str) -> String {
+    let all = mounts.attachments.iter().zip(targets);
+    let shared = all.filter(|(attachment, _)| attachment.propagation == Propagation::Shared);
+    let names: Vec<_> = shared.map(|(_, name)| name.as_str()).collect();
+    let names = names.join(" or ");
+    format!("cannot mount {target} below the shared bind {names}: it would stay mounted on the host")
+}
+
 /// Not there is 127, everything else about a program 126.
 fn code(failure: Failure) -> i32 {
-    if failure.errno == rustix::io::Errno::NOENT { 127 } else { 126 }
+    if failure.errno == Errno::NOENT { 127 } else { 126 }
 }
 
 fn nth<T>(paths: &[(T, std::ffi::CString)], n: usize) -> String {
     paths.get(n).map_or_else(|| "the root".to_owned(), |(_, path)| path.to_string_lossy().into_owned())
+}
+
+/// In the words of `--ulimit`.
+fn limit(spec: &Spec, n: usize) -> String {
+    let number = |value: Option<u64>| value.map_or("-1".to_owned(), |value| value.to_string());
+    spec.limits.get(n).map_or_else(String::new, |(resource, limit)| {
+        let name = format!("{resource:?}").to_lowercase();
+        format!("setting the limit {name}={}:{}", number(limit.current), number(limit.maximum))
+    })
 }
 
 fn doing(stage: Stage) -> &'static str {
@@ -51,7 +74,6 @@ fn doing(stage: Stage) -> &'static str {
         Stage::Hidden => "attaching layers to bind from",
         Stage::Hostname => "setting the host name",
         Stage::Loopback => "setting up the loopback interface",
-        Stage::Limits => "setting resource limits",
         Stage::Stdio => "connecting the standard streams",
         Stage::Capabilities => "setting capabilities",
         Stage::Seccomp => "installing the system call filter",
@@ -70,7 +92,6 @@ fn reason(failure: Failure) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use rustix::io::Errno;
 
     #[test]
     fn reasons_are_worded_as_gos() {

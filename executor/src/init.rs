@@ -4,6 +4,7 @@
 mod identity;
 mod mounts;
 mod program;
+mod shared;
 
 use std::os::fd::OwnedFd;
 
@@ -47,6 +48,8 @@ pub(crate) enum Stage {
     Hidden,
     /// The index is that of the attachment.
     Attach,
+    /// The attachment of that index would be the host's as well.
+    Shared,
     /// The index is that of the masked path.
     Mask,
     /// The index is that of the read-only path.
@@ -176,6 +179,7 @@ const STAGES: &[Stage] = &[
     Stage::Root,
     Stage::Hidden,
     Stage::Attach,
+    Stage::Shared,
     Stage::Mask,
     Stage::ReadOnly,
     Stage::Hostname,

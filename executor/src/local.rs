@@ -35,7 +35,7 @@ pub struct Settings {
     /// What they find in `/etc/resolv.conf`; see [`crate::network::host_resolv_conf`].
     pub resolv_conf: Option<Vec<u8>>,
     pub lent: Lent,
-    /// A hard limit that we may not raise stays where it is.
+    /// A container does not start where one of them can't be set.
     pub limits: Vec<(Resource, Rlimit)>,
     /// Of `/dev/shm`, in bytes.
     pub shm_size: Option<u64>,

@@ -49,7 +49,7 @@ pub struct Spec {
     pub writable_sys: bool,
     /// `/dev` has the host's usual devices besides those of every container.
     pub host_devices: bool,
-    /// A hard limit that we may not raise stays where it is.
+    /// A container does not start where one of them can't be set.
     pub limits: Vec<(Resource, Rlimit)>,
     /// Of `/dev/shm`, in bytes.
     pub shm_size: u64,
@@ -118,6 +118,8 @@ pub struct Bind {
     /// With what is mounted below it.
     pub recursive: bool,
     pub propagation: Propagation,
+    /// Device nodes in it can be opened, whatever they are.
+    pub devices: bool,
 }
 
 /// Where mounts made later below one end of a bind are seen.
@@ -170,7 +172,7 @@ pub enum Network {
 
 impl From<OwnedFd> for Bind {
     fn from(source: OwnedFd) -> Bind {
-        Bind { source, recursive: true, propagation: Propagation::Private }
+        Bind { source, recursive: true, propagation: Propagation::Private, devices: false }
     }
 }
 

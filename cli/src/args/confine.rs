@@ -2,12 +2,13 @@
 
 use std::path::{Path, PathBuf};
 
-use boxwright_executor::{CapabilitySet, Profile, Seccomp, capability};
+use boxwright_executor::{CapabilitySet, Profile, Seccomp, capability, idmap};
 use boxwright_frontend::size;
 
 use super::ulimit;
 use crate::engine::{Confinement, Device, clean};
 use crate::error::{Error, Result};
+use crate::report;
 
 #[derive(Debug, clap::Args)]
 pub(crate) struct ConfineFlags {
@@ -48,6 +49,9 @@ impl ConfineFlags {
             init: self.init,
             ..Confinement::default()
         };
+        if !self.privileged && !idmap::in_user_namespace() {
+            self.withhold_mknod(&mut confinement.capabilities);
+        }
         if self.privileged {
             confinement.capabilities = CapabilitySet::all();
             confinement.seccomp = Seccomp::Unconfined;
@@ -56,6 +60,20 @@ impl ConfineFlags {
             set_security(option, &mut confinement)?;
         }
         Ok(confinement)
+    }
+
+    /// There is no device cgroup: who may mount can have a file system whose device nodes can be opened.
+    fn withhold_mknod(&self, capabilities: &mut CapabilitySet) {
+        if !capabilities.contains(CapabilitySet::SYS_ADMIN) {
+            return;
+        }
+        let named = self.cap_add.iter().any(|name| capability::by_name(name) == Some(CapabilitySet::MKNOD));
+        let mut line = "With SYS_ADMIN a container can reach the devices of the host".to_owned();
+        if !named && capabilities.contains(CapabilitySet::MKNOD) {
+            capabilities.remove(CapabilitySet::MKNOD);
+            line.push_str("; MKNOD is left out, unless --cap-add names it");
+        }
+        report::remark(&line);
     }
 }
 
@@ -112,7 +130,7 @@ fn set_security(option: &str, confinement: &mut Confinement) -> Result<()> {
 }
 
 fn profile(file: &str) -> Result<Seccomp> {
-    let text = std::fs::read(file).map_err(Error::io("reading the seccomp profile", file))?;
+    let text = super::file::read(Path::new(file), "reading the seccomp profile")?;
     Profile::parse(&text).map(Seccomp::Profile).map_err(|e| Error::invalid(format!("{file}: {e}")))
 }
 

@@ -5,19 +5,20 @@ use std::path::{Path, PathBuf};
 use crate::config;
 use crate::error::{Error, Result};
 
-/// Those of the files come first, so that flags win.
+/// Those of the files come first, so that flags win. One that a flag names alone and that is not set here is given by its
+/// name alone: it is to be removed.
 pub(crate) fn variables(files: &[PathBuf], flags: &[String]) -> Result<Vec<String>> {
     let mut variables = Vec::new();
     for file in files {
-        variables.extend(read(file, "env")?);
+        variables.extend(read(file, "env")?.iter().filter_map(|line| variable(line)));
     }
     for flag in flags {
         if flag.is_empty() || flag.starts_with('=') {
             return Err(Error::invalid(format!("invalid environment variable: {flag}")));
         }
-        variables.push(flag.clone());
+        variables.push(variable(flag).unwrap_or_else(|| flag.clone()));
     }
-    Ok(variables.iter().filter_map(|text| variable(text)).collect())
+    Ok(variables)
 }
 
 /// As pairs; a label without a value has an empty one.
@@ -39,7 +40,7 @@ pub(crate) fn labels(files: &[PathBuf], flags: &[String]) -> Result<Vec<(String,
     Ok(labels.into_iter().map(pair).collect())
 }
 
-/// A variable that is named alone and not set here is not set there either.
+/// None where it is named alone and not set here.
 fn variable(text: &str) -> Option<String> {
     if text.contains('=') {
         return Some(text.to_owned());
@@ -48,7 +49,7 @@ fn variable(text: &str) -> Option<String> {
 }
 
 fn read(file: &Path, what: &str) -> Result<Vec<String>> {
-    let bytes = std::fs::read(file).map_err(Error::io("reading", file))?;
+    let bytes = super::file::read(file, "reading")?;
     lines(&bytes)
         .map_err(|reason| Error::invalid(format!("invalid {what} file ({}): {reason}", file.display())))
 }
@@ -105,6 +106,7 @@ mod tests {
         std::fs::write(&file, "A=file\nNO_SUCH_VARIABLE_HERE\n").unwrap();
         let files = [file];
         assert_eq!(variables(&files, &["A=flag".into()]).unwrap(), ["A=file", "A=flag"]);
+        assert_eq!(variables(&[], &["NO_SUCH_VARIABLE_HERE".into()]).unwrap(), ["NO_SUCH_VARIABLE_HERE"]);
         assert!(
             variables(&[], &["=x".into()]).unwrap_err().to_string().contains("invalid environment variable")
         );

@@ -21,7 +21,7 @@ use crate::{exit, interrupt, report};
 #[command(disable_help_flag = true)]
 pub(crate) struct Run {
     /// Remove the container when it ends, as is done anyway so far
-    #[arg(long)]
+    #[arg(long, default_value_t = true, action = clap::ArgAction::Set, num_args = 0..=1, require_equals = true, default_missing_value = "true", value_parser = crate::args::boolean, hide_default_value = true, hide_possible_values = true)]
     pub(crate) rm: bool,
     /// Pass standard input on
     #[arg(short, long)]
@@ -108,6 +108,9 @@ impl Run {
     }
 
     fn run(self, session: &Session<'_>) -> Result<u8> {
+        if !self.rm {
+            return Err(Error::Later("--rm=false, a container that stays,".to_owned()));
+        }
         let request = self.request()?;
         let signals = session.signals.as_ref().expect("held for every command that runs something");
         let image = interrupt::watched(signals, session.engine.cancel(), || self.image(session))?;

@@ -3,7 +3,9 @@
 use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
 
-use boxwright_executor::{CapabilitySet, Mount, MountSource, Resource, Rlimit, Seccomp, Spec, capability};
+use boxwright_executor::{
+    Bind, CapabilitySet, Mount, MountSource, Propagation, Resource, Rlimit, Seccomp, Spec, capability,
+};
 use rustix::fs::{FileType, Mode, OFlags};
 
 use crate::error::{Error, Result};
@@ -74,12 +76,32 @@ impl Confinement {
         spec.limits.extend_from_slice(&self.limits);
         spec.shm_size = self.shm_size.unwrap_or(spec.shm_size);
         spec.init = self.init;
+        self.confine_binds(spec)?;
         self.add_devices(spec)
+    }
+
+    /// Without a device cgroup, `nodev` is what keeps a container from the host's devices, and a mount that arrives
+    /// later from the host does not have it.
+    fn confine_binds(&self, spec: &mut Spec) -> Result<()> {
+        for mount in &mut spec.mounts {
+            let MountSource::Bind(Bind { propagation, devices, .. }) = &mut mount.source else { continue };
+            if !self.privileged && *propagation != Propagation::Private {
+                return Err(Error::invalid(format!(
+                    "the propagation modes shared and slave of {} need --privileged: nothing (no device cgroup) keeps the \
+                     container from the devices in a mount that arrives later",
+                    mount.target
+                )));
+            }
+            *devices = self.privileged;
+        }
+        Ok(())
     }
 
     fn add_devices(&self, spec: &mut Spec) -> Result<()> {
         let mut found = Vec::new();
-        if self.privileged {
+        // What is bound there has them already.
+        let bound = spec.mounts.iter().any(|mount| mount.target == "/dev");
+        if self.privileged && !bound {
             all_devices(Path::new("/dev"), "/dev", &mut found)?;
         }
         for device in &self.devices {

@@ -34,7 +34,7 @@ pub struct RunRequest {
     pub command: Vec<String>,
     /// An empty one takes the image's away.
     pub entrypoint: Option<String>,
-    /// `NAME=value`, over those of the image.
+    /// `NAME=value`, over those of the image, or `NAME` for none of what the image has.
     pub env: Vec<String>,
     pub workdir: Option<String>,
     pub user: Option<String>,
@@ -58,6 +58,12 @@ pub struct RunRequest {
     pub tty: bool,
 }
 
+/// The file with a container's id; gone if the container does not start.
+struct IdFile {
+    path: PathBuf,
+    started: bool,
+}
+
 /// Where a container writes while it runs; gone with it.
 struct Scratch(ActiveLayer);
 
@@ -71,6 +77,8 @@ impl Engine {
             cache::Digest::of(format!("{:?}{}", std::time::SystemTime::now(), std::process::id()).as_bytes())
                 .hex();
         let settings = Settings::of(image, request, &id)?;
+        check_terminal(request)?;
+        let mut id_file = request.id_file.as_deref().map(|file| IdFile::write(file, &id)).transpose()?;
         let _name =
             request.name.as_deref().map(|name| ContainerName::take(&self.store, name, &id)).transpose()?;
         let scratch = Scratch(self.store.new_layer()?);
@@ -81,11 +89,11 @@ impl Engine {
         spec.mounts.retain(|mount| !volumes.mounts.iter().any(|volume| volume.target == mount.target));
         spec.mounts.append(&mut volumes.mounts);
         request.confinement.apply(&mut spec)?;
-        if let Some(file) = &request.id_file {
-            write_id(file, &id)?;
-        }
         let raw = own_terminal(request)?;
         let mut container = Container::spawn(spec).map_err(settings::not_started)?;
+        if let Some(file) = &mut id_file {
+            file.started = true;
+        }
         let status =
             container.wait(&self.cancel, Some(signals), &mut copy_out).map_err(settings::not_started)?;
         drop(raw);
@@ -129,15 +137,28 @@ impl Engine {
     }
 }
 
-/// A file that is there may be about a container that still runs.
-fn write_id(file: &Path, id: &str) -> Result<()> {
-    let new = std::fs::OpenOptions::new().write(true).create_new(true).open(file);
-    match new {
-        Err(e) if e.kind() == std::io::ErrorKind::AlreadyExists => Err(Error::invalid(format!(
-            "container ID file found, make sure the other container isn't running or delete {}",
-            file.display()
-        ))),
-        new => new.and_then(|mut new| new.write_all(id.as_bytes())).map_err(Error::io("writing", file)),
+impl IdFile {
+    /// A file that is there may be about a container that still runs.
+    fn write(path: &Path, id: &str) -> Result<IdFile> {
+        let new = std::fs::OpenOptions::new().write(true).create_new(true).open(path);
+        let mut file = new.map_err(|e| match e.kind() {
+            std::io::ErrorKind::AlreadyExists => Error::invalid(format!(
+                "container ID file found, make sure the other container isn't running or delete {}",
+                path.display()
+            )),
+            _ => Error::io("writing", path)(e),
+        })?;
+        let id_file = IdFile { path: path.to_owned(), started: false };
+        file.write_all(id.as_bytes()).map_err(Error::io("writing", path))?;
+        Ok(id_file)
+    }
+}
+
+impl Drop for IdFile {
+    fn drop(&mut self) {
+        if !self.started {
+            let _ = std::fs::remove_file(&self.path);
+        }
     }
 }
 
@@ -150,11 +171,15 @@ fn own_terminal(request: &RunRequest) -> Result<Option<RawTerminal>> {
     if !request.tty || !request.interactive {
         return Ok(None);
     }
-    if !rustix::termios::isatty(std::io::stdin()) {
-        let message = "the input device is not a TTY".to_owned();
-        return Err(Error::Usage(Usage::Arguments { command: "run".to_owned(), message }));
-    }
     RawTerminal::enter(own_stdin()?).map(Some).map_err(settings::not_started)
+}
+
+fn check_terminal(request: &RunRequest) -> Result<()> {
+    if !request.tty || !request.interactive || rustix::termios::isatty(std::io::stdin()) {
+        return Ok(());
+    }
+    let message = "the input device is not a TTY".to_owned();
+    Err(Error::Usage(Usage::Arguments { command: "run".to_owned(), message }))
 }
 
 /// Unbuffered: what a container has said is seen before it says more.

@@ -66,13 +66,17 @@ fn args(entrypoint: Option<&[String]>, cmd: Option<&[String]>, request: &RunRequ
     Ok(args)
 }
 
-/// One value for each name, in the order in which names first appear.
+/// One value for each name, in the order in which names first appear. A name alone in the request takes away what is not
+/// the request's own.
 fn env(image: &[String], request: &[String], hostname: &str, tty: bool) -> Vec<String> {
     let own = [PATH.to_owned(), format!("HOSTNAME={hostname}")];
     let terminal = tty.then(|| "TERM=xterm".to_owned());
+    let (set, removed): (Vec<&String>, Vec<&String>) = request.iter().partition(|entry| entry.contains('='));
+    let is_removed = |entry: &String| removed.iter().any(|name| entry.split('=').next() == Some(name));
+    let given = own.into_iter().chain(terminal).chain(image.iter().cloned()).filter(|e| !is_removed(e));
     let mut names: BTreeMap<String, usize> = BTreeMap::new();
     let mut env: Vec<String> = Vec::new();
-    for entry in own.into_iter().chain(terminal).chain(image.iter().chain(request).cloned()) {
+    for entry in given.chain(set.into_iter().cloned()) {
         let name = entry.split('=').next().unwrap_or_default().to_owned();
         match names.get(&name) {
             Some(&at) => env[at] = entry,
@@ -168,5 +172,11 @@ mod tests {
         let image = words("PATH=/bin A=1 B=2");
         let env = env(&image, &words("A=3 HOME= C=4"), "box", true);
         assert_eq!(env, words("PATH=/bin HOSTNAME=box TERM=xterm A=3 B=2 C=4"));
+    }
+
+    #[test]
+    fn a_name_alone_takes_away_what_the_image_sets() {
+        let env = env(&words("PATH=/bin A=1 AB=2"), &words("A TERM B=3 B NONE"), "box", true);
+        assert_eq!(env, words("PATH=/bin HOSTNAME=box AB=2 B=3"));
     }
 }

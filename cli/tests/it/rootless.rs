@@ -66,5 +66,7 @@ fn rights_are_those_of_the_user_at_most() {
         let out = as_user(ranges, script).says("/dev/loop-control: Permission denied").ok();
         assert_eq!(out, "mounted\n2\nrefused\nCapBnd:\t0000000000000000\nNoNewPrivs:\t1\n", "{ranges:?}");
     }
-    as_user(RANGES, "bw run --rm -v /tmp:/m:rslave busybox true").fails_with(125).says("need root");
+    as_user(RANGES, "bw run --rm --privileged -v /tmp:/m:rslave busybox true")
+        .fails_with(125)
+        .says("need root");
 }

@@ -31,6 +31,18 @@ fn variables_come_from_files_and_flags() {
     let mut command =
         boxwright.command(&["run", "--rm", "--env-file", file, "busybox", "sh", "-c", "echo $PATH_OF_HOST"]);
     assert_eq!(boxwright_testdata::run(command.env("PATH_OF_HOST", "x")).ok(), "x\n");
+    let mut command = boxwright.command(&["run", "--rm", "-e", "PATH_OF_HOST", "busybox", "env"]);
+    assert!(boxwright_testdata::run(command.env("PATH_OF_HOST", "x")).ok().contains("PATH_OF_HOST=x\n"));
+    let context = Context::new("FROM busybox\nENV OF_IMAGE=here\n");
+    boxwright.build(&context, &["-t", "sets"]).ok();
+    let of_image = |flags: &[&str]| {
+        let ran = [&["run", "--rm"], flags, &["sets", "sh", "-c", "echo ${OF_IMAGE-unset}"]].concat();
+        boxwright.ok(&ran)
+    };
+    fs::write(file, "OF_IMAGE\n").unwrap();
+    assert_eq!(of_image(&["--env-file", file]), "here\n");
+    assert_eq!(of_image(&["-e", "OF_IMAGE"]), "unset\n", "a flag without a value takes it away");
+    refused(&boxwright, &["--env-file", "/dev/zero"], "larger than 1 MiB");
     fs::write(file, "A B=1\n").unwrap();
     refused(&boxwright, &["--env-file", file], "variable 'A B' contains whitespaces");
     refused(&boxwright, &["-e", "=x"], "invalid environment variable: =x");
@@ -134,6 +146,7 @@ fn a_seccomp_profile_of_ones_own() {
     profile("NOTIFY", "");
     refused(&boxwright, &["--security-opt", &option], "SCMP_ACT_NOTIFY");
     refused(&boxwright, &["--security-opt", "seccomp=/no/such/profile"], "/no/such/profile");
+    refused(&boxwright, &["--security-opt", "seccomp=/dev/zero"], "larger than 1 MiB");
 }
 
 #[test]
@@ -187,6 +200,12 @@ fn limits_and_the_size_of_shared_memory() {
         "3072\n"
     );
     refused(&boxwright, &["--ulimit", "nofile=2:1"], "soft limit");
+    // More than the kernel has for anybody.
+    refused(
+        &boxwright,
+        &["--ulimit", "nofile=99999999999"],
+        "setting the limit nofile=99999999999:99999999999: operation not permitted",
+    );
     refused(&boxwright, &["--shm-size", "much"], "invalid size");
 }
 
@@ -212,17 +231,30 @@ fn the_id_is_written_to_a_file_that_was_not_there() {
     assert!(id.len() == 64 && id.bytes().all(|b| b.is_ascii_hexdigit()), "{id}");
     refused(&boxwright, &["--cidfile", path], "container ID file found");
     assert_eq!(fs::read_to_string(&file).unwrap(), id);
+    refused(&boxwright, &["--cidfile", path, "-v", "data:/m"], "container ID file found");
+    fs::remove_file(&file).unwrap();
+    boxwright
+        .run(&["run", "--rm", "--cidfile", path, "-it", "-v", "data:/m", "busybox", "true"])
+        .fails_with(1)
+        .says("the input device is not a TTY");
+    assert_eq!(boxwright.ok(&["volume", "ls", "-q"]), "", "it failed before there was one");
+    assert!(!file.exists());
+    boxwright.run(&["run", "--rm", "--cidfile", path, "busybox", "nosuchcommand"]).fails_with(127);
+    assert!(!file.exists(), "nothing has started");
+    boxwright.run(&["run", "--rm", "--cidfile", path, "busybox", "false"]).fails_with(1);
+    assert!(file.exists());
 }
 
 #[test]
-fn labels_signals_and_platforms_are_read() {
+fn what_is_no_label_signal_or_platform_is_refused() {
     let boxwright = Boxwright::with_busybox();
     let host = if cfg!(target_arch = "x86_64") { "linux/amd64" } else { "linux/arm64" };
-    sh(&boxwright, &["-l", "a=b", "--label", "c", "--stop-signal", "SIGINT", "--platform", host], "true");
+    assert_eq!(sh(&boxwright, &["--platform", host, "--pull", "never"], "echo found"), "found\n");
     refused(&boxwright, &["--label", "=b"], "invalid label");
     refused(&boxwright, &["--stop-signal", "SIGNOPE"], "invalid signal: SIGNOPE");
     refused(&boxwright, &["--platform", "linux/s390x", "--pull", "never"], "No such image");
     refused(&boxwright, &["--platform", "a/b/c/d"], "platform");
+    boxwright.run(&["run", "--rm=false", "busybox", "true"]).fails_with(125).says("not supported yet");
 }
 
 #[test]

@@ -138,21 +138,16 @@ fn binds_by_fields() {
     assert_eq!(run(&boxwright, &["-v", &one], "busybox", "cat /etc/motd"), "from the host\n");
 }
 
-/// Runs a script in a mount namespace of its own, where `host` is a mount that is shared. The store's own directory may be
+/// Runs a script in a mount namespace of its own, where `host` is a mount that is shared, with another one at `host/sub`.
+/// `run` is the command under test, `mounts` lists the mounts of that namespace. The store's own directory may be
 /// anywhere.
-fn in_shared_mounts(
-    boxwright: &Boxwright,
-    host: &str,
-    flags: &str,
-    inside: &str,
-    after: &str,
-) -> boxwright_testdata::Ran {
+fn in_shared_mounts(boxwright: &Boxwright, host: &str, script: &str) -> boxwright_testdata::Ran {
     let mut command = boxwright.command(&[]);
     let program = format!("{} --root {}", command.get_program().display(), boxwright.store().display());
     let script = format!(
-        "mount -t tmpfs none {host} && mount --make-shared {host} && mkdir {host}/sub {host}/later && \
-         mount -t tmpfs none {host}/sub && touch {host}/sub/file && mkfifo {host}/go && \
-         ({program} run --rm --privileged {flags} busybox sh -c '{inside}') && {after}"
+        "mount -t tmpfs none {host}; mount --make-shared {host}; cd {host}; mkdir sub later; mount -t tmpfs none sub; \
+         touch sub/file; mkfifo go back; run() {{ {program} run --rm \"$@\"; }}; \
+         mounts() {{ sed 's/ - .*//' /proc/self/mountinfo | sort; }}; {script}"
     );
     command = std::process::Command::new("unshare");
     command.args(["--mount", "--propagation", "private", "sh", "-ec", &script]);
@@ -164,15 +159,153 @@ fn mounts_of_a_container_reach_the_host_only_where_that_was_asked_for() {
     let boxwright = Boxwright::with_busybox();
     let host = tempfile::tempdir().unwrap();
     let path = host.path().to_str().unwrap();
-    let inside = "mount -t tmpfs none /m/later && touch /m/later/mark && ls /m/sub";
-    let after = format!("ls {path}/later");
-    let out = |flags: &str| in_shared_mounts(&boxwright, path, flags, inside, &after).ok();
-    assert_eq!(out(&format!("-v {path}:/m")), "file\n", "nothing by itself");
-    assert_eq!(out(&format!("-v {path}:/m:rslave")), "file\n");
-    assert_eq!(out(&format!("-v {path}:/m:rshared")), "file\nmark\n");
+    let out = |flags: &str| {
+        let script = format!(
+            "mounts > before; run --privileged {flags} busybox sh -c \
+             'mount -t tmpfs none /m/later && touch /m/later/mark && ls /m/sub /m/later'; \
+             mounts > after; diff before after | grep -c '^>' || :; grep -c ' {path}/later ' after || :; ls later"
+        );
+        in_shared_mounts(&boxwright, path, &script).ok()
+    };
+    let inside = "/m/later:\nmark\n\n/m/sub:\nfile\n";
     let fields = format!("--mount type=bind,source={path},target=/m");
-    assert_eq!(out(&format!("{fields},bind-propagation=rshared")), "file\nmark\n");
-    assert_eq!(out(&format!("{fields},bind-nonrecursive")), "", "what is mounted below is left out");
+    for flags in
+        [format!("-v {path}:/m"), format!("-v {path}:/m:rslave"), format!("{fields},bind-propagation=slave")]
+    {
+        assert_eq!(out(&flags), format!("{inside}0\n0\n"), "{flags}");
+    }
+    for flags in [format!("-v {path}:/m:rshared"), format!("{fields},bind-propagation=rshared")] {
+        assert_eq!(out(&flags), format!("{inside}1\n1\nmark\n"), "{flags}");
+    }
+    let inside = "/m/later:\nmark\n\n/m/sub:\n";
+    assert_eq!(out(&format!("{fields},bind-nonrecursive")), format!("{inside}0\n0\n"), "nothing below");
+}
+
+#[test]
+fn mounts_of_the_host_arrive_in_a_container_only_where_that_was_asked_for() {
+    let boxwright = Boxwright::with_busybox();
+    let host = tempfile::tempdir().unwrap();
+    let path = host.path().to_str().unwrap();
+    let out = |mode: &str| {
+        let script = format!(
+            "run --privileged -v {path}:/m{mode} busybox sh -c 'echo > /m/go; read go < /m/back; ls /m/later' & \
+             read go < go; mount -t tmpfs none later; touch later/arrived; echo > back; wait $!"
+        );
+        in_shared_mounts(&boxwright, path, &script).ok()
+    };
+    for mode in ["", ":private", ":rprivate"] {
+        assert_eq!(out(mode), "", "{mode}");
+    }
+    for mode in [":slave", ":rslave", ":shared", ":rshared"] {
+        assert_eq!(out(mode), "arrived\n", "{mode}");
+    }
+}
+
+#[test]
+fn what_arrives_from_the_host_may_have_devices_and_takes_a_privileged_container() {
+    let boxwright = Boxwright::with_busybox();
+    for mode in ["slave", "rslave", "shared", "rshared"] {
+        for flags in [
+            ["-v".to_owned(), format!("/tmp:/m:{mode}")],
+            ["--mount".to_owned(), format!("type=bind,source=/tmp,target=/m,bind-propagation={mode}")],
+        ] {
+            let run = ["run", "--rm", "--cap-add=ALL", &flags[0], &flags[1], "busybox", "true"];
+            boxwright.run(&run).fails_with(125).says("need --privileged").says("no device cgroup");
+        }
+    }
+}
+
+/// Were it made, the host would have it as well, and keep it.
+#[test]
+fn nothing_is_mounted_below_a_shared_bind() {
+    let boxwright = Boxwright::with_busybox();
+    let image = |name: &str, text: &str| {
+        boxwright.build(&Context::new(&format!("FROM busybox\n{text}\n")), &["-t", name]).ok();
+    };
+    image("below", "VOLUME /m/below");
+    image("linked", "RUN mkdir -p /m/below && ln -s /m/below /link\nVOLUME /link");
+    image("deep", "RUN mkdir -p /m/sub && ln -s /m/sub /link\nVOLUME /link");
+    let host = tempfile::tempdir().unwrap();
+    let path = host.path().to_str().unwrap();
+    for (flags, target) in [
+        (format!("-v {path}:/m:rshared below"), "/m/below"),
+        (format!("-v {path}:/m:shared linked"), "/link"),
+        (format!("-v {path}:/m:rshared deep"), "/link"),
+        (format!("-v {path}:/etc:rshared busybox"), "/etc/"),
+        (format!("-v {path}:/m:rshared --device /dev/zero:/m/zero busybox"), "/m/zero"),
+        (format!("-v {path}:/m:rshared -v named:/m/named busybox"), "/m/named"),
+        (format!("-v {path}:/m:rshared --tmpfs /m/tmp busybox"), "/m/tmp"),
+        (format!("-v {path}:/m:rshared -v {path}/sub:/m/later busybox"), "/m/later"),
+        (format!("-v {path}:/m:rshared -v {path}/sub:/m/later:rshared busybox"), "/m/later"),
+    ] {
+        let script = format!(
+            "mkdir below; mounts > before; code=0; run --privileged {flags} true || code=$?; mounts > after; \
+             diff before after; exit $code"
+        );
+        let ran = in_shared_mounts(&boxwright, path, &script).fails_with(125);
+        assert_eq!(ran.stdout, "", "the mounts of the host are as before: {flags}");
+        ran.says(&format!("cannot mount {target}")).says("below the shared bind");
+    }
+    // Beside it, and over it, everything is as ever.
+    let script = format!("run --privileged -v {path}:/m/x:rshared -v {path}/sub:/m/y:ro below ls /m /m/y");
+    assert_eq!(in_shared_mounts(&boxwright, path, &script).ok(), "/m:\nbelow\nx\ny\n\n/m/y:\nfile\n");
+}
+
+/// Docker's idiom for a container that looks after devices.
+#[test]
+fn the_hosts_dev_can_be_bound() {
+    let boxwright = Boxwright::with_busybox();
+    let dir = tempfile::tempdir().unwrap();
+    let node = dir.path().join("node");
+    let kind = rustix::fs::FileType::CharacterDevice;
+    let (mode, device) = (rustix::fs::Mode::from_raw_mode(0o666), rustix::fs::makedev(1, 5));
+    rustix::fs::mknodat(rustix::fs::CWD, &node, kind, mode, device).unwrap();
+    let bind = format!("{}:/m", dir.path().display());
+    let ordinary = "echo x > /dev/null && head -c 3 /dev/zero | wc -c && head -c 2 /dev/urandom | wc -c && \
+                    grep -c ' /dev ' /proc/self/mountinfo";
+    for flags in [&[][..], &["--privileged"]] {
+        let flags = [&["-v", "/dev:/dev", "-v", &bind], flags].concat();
+        assert_eq!(run(&boxwright, &flags, "busybox", ordinary), "3\n2\n2\n", "{flags:?}");
+    }
+    let read = "head -c 3 /m/node | wc -c";
+    assert_eq!(run(&boxwright, &["--privileged", "-v", &bind], "busybox", read), "3\n");
+    let refused = boxwright.run(&["run", "--rm", "-v", &bind, "busybox", "head", "-c", "3", "/m/node"]);
+    refused.fails_with(1).says("Permission denied");
+}
+
+#[test]
+fn a_directory_at_dev_is_left_as_it_is() {
+    let boxwright = Boxwright::with_busybox();
+    let dir = tempfile::tempdir().unwrap();
+    let bind = format!("{}:/dev", dir.path().display());
+    assert_eq!(run(&boxwright, &["-v", &bind], "busybox", "ls /dev; touch /dev/mine"), "");
+    let names: Vec<_> = fs::read_dir(dir.path()).unwrap().map(|entry| entry.unwrap().file_name()).collect();
+    assert_eq!(names, ["mine"]);
+}
+
+#[test]
+fn who_may_mount_makes_no_devices_unless_that_was_asked_for() {
+    let boxwright = Boxwright::with_busybox();
+    let script = "mkdir /m && mount -t tmpfs none /m && mknod /m/zero c 1 5 && head -c 3 /m/zero | wc -c";
+    let run =
+        |flags: &[&str]| boxwright.run(&[&["run", "--rm"], flags, &["busybox", "sh", "-c", script]].concat());
+    for flags in
+        [&["--cap-add=SYS_ADMIN"][..], &["--cap-add=ALL"], &["--cap-add=all", "--cap-add=cap_sys_admin"]]
+    {
+        let ran = run(flags).fails_with(1).says("mknod: /m/zero: Operation not permitted");
+        ran.says("With SYS_ADMIN a container can reach the devices of the host; MKNOD is left out");
+    }
+    for flags in [&["--cap-add=SYS_ADMIN", "--cap-add=cap_mknod"][..], &["--cap-add=ALL", "--cap-add=MKNOD"]]
+    {
+        let ran = run(flags).says("With SYS_ADMIN a container can reach the devices of the host\n");
+        assert_eq!(ran.ok(), "3\n");
+    }
+    let ran = run(&["--privileged"]);
+    assert!(!ran.stderr.contains("SYS_ADMIN"), "{ran}");
+    assert_eq!(ran.ok(), "3\n");
+    let plain = boxwright.run(&["run", "--rm", "busybox", "mknod", "/zero", "c", "1", "5"]);
+    assert!(!plain.stderr.contains("SYS_ADMIN"), "{plain}");
+    plain.ok();
 }
 
 #[test]
@@ -180,13 +313,13 @@ fn a_mount_that_is_not_shared_shares_nothing() {
     let boxwright = Boxwright::with_busybox();
     let host = tempfile::tempdir().unwrap();
     let path = host.path().to_str().unwrap();
-    let bind = format!("{path}:/m:shared");
-    let mut command = boxwright.command(&["run", "--rm", "-v", &bind, "busybox", "true"]);
-    let arguments: Vec<_> = command.get_args().map(ToOwned::to_owned).collect();
-    let program = command.get_program().to_owned();
-    command = std::process::Command::new("unshare");
-    command.args(["--mount", "--propagation", "private"]).arg(program).args(arguments);
-    boxwright_testdata::run(&mut command).fails_with(125).says("it is not a shared mount");
+    for (mode, words) in
+        [("shared", "it is not a shared mount"), ("rslave", "it is not a shared or slave mount")]
+    {
+        let script =
+            format!("mount --make-private {path}; run --privileged -v {path}:/m:{mode} busybox true");
+        in_shared_mounts(&boxwright, path, &script).fails_with(125).says(words);
+    }
 }
 
 #[test]
@@ -261,6 +394,10 @@ fn an_image_can_not_lead_a_volume_out() {
         canary.path().display()
     ));
     boxwright.build(&context, &["-t", "links"]).ok();
+    // The script would say so: here the secret is where the links lead.
+    let seen = format!("{0}:{0}:ro", canary.path().display());
+    let look = "cat /out/secret /up/secret /d/inner/secret";
+    assert_eq!(run(&boxwright, &["-v", &seen], "links", look), "known to the host alone".repeat(3));
     for (n, target) in
         ["/out", "/up", "/out/below", "/d", "/../../out", "/proc/self/root/out"].iter().enumerate()
     {
@@ -270,6 +407,14 @@ fn an_image_can_not_lead_a_volume_out() {
         assert!(!ran.stdout.contains("known to the host") && !ran.stdout.contains("secret\n"), "{ran}");
         let anonymous = ["run", "--rm", "-v", target, "links", "sh", "-c", &script];
         assert!(!boxwright.run(&anonymous).stdout.contains("known to the host"));
+    }
+    // They were followed, in the container.
+    for volume in ["v0", "v1", "v2", "v3"] {
+        assert_eq!(
+            run(&boxwright, &["-v", &format!("{volume}:/v")], "busybox", "cat /v/new"),
+            "x\n",
+            "{volume}"
+        );
     }
     let after = fs::metadata(canary.path()).unwrap();
     assert_eq!((after.mtime(), after.mode()), (before.mtime(), before.mode()));
@@ -281,12 +426,19 @@ fn a_link_that_a_container_leaves_in_a_volume_leads_nowhere_outside() {
     let boxwright = Boxwright::with_busybox();
     let canary = tempfile::tempdir().unwrap();
     run(&boxwright, &["-v", "data:/m"], "busybox", &format!("ln -s {} /m/link", canary.path().display()));
-    // The target of one mount lies behind a link that is in another.
-    let flags = ["-v", "data:/m", "-v", "other:/m/link/new"];
-    boxwright.run(&[&["run", "--rm"], &flags[..], &["busybox", "touch", "/m/link/new/x"]].concat());
+    // The target of one mount lies behind a link that is in another. It leads to nothing in the container.
+    let target = "other:/m/link/new";
+    let ran = boxwright.run(&["run", "--rm", "-v", "data:/m", "-v", target, "busybox", "true"]);
+    ran.fails_with(125).says("mounting /m/link/new: file exists");
     assert_eq!(fs::read_dir(canary.path()).unwrap().count(), 0);
-    let store = boxwright.store().join("volumes/data/data/link");
-    assert!(fs::symlink_metadata(&store).unwrap().is_symlink());
-    fs::remove_file(&store).unwrap();
-    symlink("/", &store).unwrap();
+    let link = boxwright.store().join("volumes/data/data/link");
+    assert!(fs::symlink_metadata(&link).unwrap().is_symlink());
+    // And now to the root of the container.
+    fs::remove_file(&link).unwrap();
+    symlink("/", &link).unwrap();
+    let behind = format!("{}/new", canary.path().display());
+    let flags = ["-v", "data:/m", "-v", &format!("other:/m/link{behind}")];
+    assert_eq!(run(&boxwright, &flags, "busybox", &format!("touch {behind}/x && ls /m/link{behind}")), "x\n");
+    assert_eq!(fs::read_dir(canary.path()).unwrap().count(), 0);
+    assert_eq!(run(&boxwright, &["-v", "other:/v"], "busybox", "ls /v"), "x\n", "it was the volume");
 }

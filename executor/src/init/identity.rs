@@ -32,8 +32,8 @@ pub(crate) struct Limit(pub(crate) Resource, pub(crate) Rlimit);
 impl Identity {
     pub(super) fn assume(&self) -> Outcome {
         rustix::process::umask(rustix::fs::Mode::from_raw_mode(0o022));
-        for (n, limit) in self.limits.iter().enumerate() {
-            set(*limit).map_err(at(Stage::Limits, n))?;
+        for (n, Limit(resource, limit)) in self.limits.iter().enumerate() {
+            setrlimit(*resource, *limit).map_err(at(Stage::Limits, n))?;
         }
         // It fails where the user has no room for another key, and then nothing is gained by it either: the filter
         // refuses every call about keys.
@@ -102,20 +102,5 @@ impl Identity {
             rustix::thread::configure_capability_in_ambient_set(capability, true)?;
         }
         Ok(())
-    }
-}
-
-/// Sets a limit; where its hard part may not be raised, as far as it may.
-fn set(Limit(resource, wanted): Limit) -> Result<(), Errno> {
-    match setrlimit(resource, wanted) {
-        Err(Errno::PERM) => {
-            let hard = rustix::process::getrlimit(resource).maximum;
-            let clamp = |value: Option<u64>| match (value, hard) {
-                (Some(value), Some(hard)) => Some(value.min(hard)),
-                (value, hard) => value.or(hard),
-            };
-            setrlimit(resource, Rlimit { current: clamp(wanted.current), maximum: clamp(wanted.maximum) })
-        }
-        result => result,
     }
 }

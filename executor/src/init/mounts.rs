@@ -12,6 +12,7 @@ use rustix::mount::{
     unmount,
 };
 
+use super::shared::is_shared;
 use super::{Outcome, Stage, at};
 use crate::spec::Propagation;
 use crate::sys;
@@ -176,7 +177,9 @@ impl Mounts {
     fn attach_all(&self) -> Outcome<[Option<OwnedFd>; 2]> {
         let mut pseudo = [None, None];
         for (n, attachment) in self.attachments.iter().enumerate() {
-            match self.attach_one(attachment) {
+            let target = self.target(attachment).map_err(at(Stage::Attach, n))?;
+            self.check(target.as_fd()).map_err(at(Stage::Shared, n))?;
+            match self.attach_one(attachment, target.as_fd()) {
                 Ok(Some(mount)) if n == self.proc => pseudo[0] = Some(mount),
                 Ok(Some(mount)) if n == self.sys => pseudo[1] = Some(mount),
                 Err(Errno::NODEV | Errno::PERM) if attachment.optional => {}
@@ -187,11 +190,10 @@ impl Mounts {
     }
 
     /// The mount, where it was made here.
-    fn attach_one(&self, attachment: &Attachment) -> Result<Option<OwnedFd>, Errno> {
-        let target = self.target(attachment)?;
+    fn attach_one(&self, attachment: &Attachment, target: BorrowedFd<'_>) -> Result<Option<OwnedFd>, Errno> {
         let made = match &attachment.source {
             Source::Mount(mount) => {
-                return place_shared(mount.as_fd(), target.as_fd(), attachment).map(|()| None);
+                return place_shared(mount.as_fd(), target, attachment).map(|()| None);
             }
             Source::Scratch(name) => clone_of(self.scratch.as_fd(), name, false)?,
             Source::Inside { mount, path } => {
@@ -202,7 +204,7 @@ impl Mounts {
             Source::Sys { attributes, fallback } => {
                 match (new(c"sysfs", NOT_EXECUTABLE | *attributes), fallback) {
                     (Err(Errno::PERM), Some(host)) => {
-                        place(host.as_fd(), target.as_fd(), MountAttrFlags::MOUNT_ATTR_RDONLY)?;
+                        place(host.as_fd(), target, MountAttrFlags::MOUNT_ATTR_RDONLY)?;
                         return open_in(host.as_fd(), c".", IN_ROOT).map(Some);
                     }
                     (result, _) => result?,
@@ -210,8 +212,14 @@ impl Mounts {
             }
             Source::New(name, attributes) => new(name, *attributes)?,
         };
-        place(made.as_fd(), target.as_fd(), attachment.attributes)?;
+        place(made.as_fd(), target, attachment.attributes)?;
         Ok(Some(made))
+    }
+
+    /// Refuses a place on a mount that the host shares: it would have what is attached there as well, and keep it.
+    fn check(&self, target: BorrowedFd<'_>) -> Result<(), Errno> {
+        let any = self.attachments.iter().any(|attachment| attachment.propagation == Propagation::Shared);
+        if any && is_shared(target)? { Err(Errno::PERM) } else { Ok(()) }
     }
 
     fn target(&self, attachment: &Attachment) -> Result<OwnedFd, Errno> {
@@ -247,13 +255,14 @@ impl Mounts {
         }
         for (n, (pseudo, path)) in self.read_only.iter().enumerate() {
             let Some(mount) = below(*pseudo) else { continue };
-            make_read_only(mount.as_fd(), path).map_err(at(Stage::ReadOnly, n))?;
+            self.make_read_only(mount.as_fd(), path).map_err(at(Stage::ReadOnly, n))?;
         }
         Ok(())
     }
 
     fn mask(&self, mount: BorrowedFd<'_>, path: &CStr) -> Result<(), Errno> {
         let Some(target) = open_pseudo(mount, path)? else { return Ok(()) };
+        self.check(target.as_fd())?;
         if FileType::from_raw_mode(fstat(&target)?.st_mode) == FileType::Directory {
             let empty = clone_of(self.scratch.as_fd(), EMPTY, false)?;
             let attributes = MountAttrFlags::MOUNT_ATTR_RDONLY | MountAttrFlags::MOUNT_ATTR_NODEV;
@@ -262,6 +271,13 @@ impl Mounts {
             let null = open_in(self.dev.as_fd(), c"null", ResolveFlags::BENEATH | ResolveFlags::NO_SYMLINKS)?;
             attach(clone_of(null.as_fd(), c"", false)?.as_fd(), target.as_fd())
         }
+    }
+
+    fn make_read_only(&self, mount: BorrowedFd<'_>, path: &CStr) -> Result<(), Errno> {
+        let Some(target) = open_pseudo(mount, path)? else { return Ok(()) };
+        self.check(target.as_fd())?;
+        let copy = clone_of(target.as_fd(), c"", true)?;
+        place(copy.as_fd(), target.as_fd(), MountAttrFlags::MOUNT_ATTR_RDONLY)
     }
 
     fn pivot(&self) -> Result<(), Errno> {
@@ -313,7 +329,7 @@ fn place_shared(mount: BorrowedFd<'_>, target: BorrowedFd<'_>, attachment: &Atta
     place(mount, target, attachment.attributes)?;
     if changed.is_err() {
         let mut buffer = [0u8; 32];
-        mount_change(fd_path(&mut buffer, mount.as_raw_fd()), flag | MountPropagationFlags::REC)?;
+        mount_change(fd_path(&mut buffer, FDS, mount.as_raw_fd()), flag | MountPropagationFlags::REC)?;
     }
     Ok(())
 }
@@ -329,7 +345,7 @@ fn read_only(mount: BorrowedFd<'_>) -> Result<(), Errno> {
 /// By the host's procfs, which is still there.
 fn remount(mount: BorrowedFd<'_>, attributes: MountAttrFlags) -> Result<(), Errno> {
     let mut buffer = [0u8; 32];
-    let path = fd_path(&mut buffer, mount.as_raw_fd());
+    let path = fd_path(&mut buffer, FDS, mount.as_raw_fd());
     let kept = rustix::fs::fstatvfs(mount)?.f_flag;
     let mut flags = MountFlags::BIND;
     if attributes.contains(MountAttrFlags::MOUNT_ATTR_RDONLY) {
@@ -351,9 +367,10 @@ fn remount(mount: BorrowedFd<'_>, attributes: MountAttrFlags) -> Result<(), Errn
     rustix::mount::mount_remount(path, flags, c"")
 }
 
-/// `/proc/self/fd/N`, without allocating.
-fn fd_path(buffer: &mut [u8; 32], fd: i32) -> &CStr {
-    const PREFIX: &[u8] = b"/proc/self/fd/";
+const FDS: &[u8] = b"/proc/self/fd/";
+
+/// `/proc/self/fd/N`, or another path that ends in the number, without allocating.
+pub(super) fn fd_path<'a>(buffer: &'a mut [u8; 32], prefix: &[u8], fd: i32) -> &'a CStr {
     let mut digits = [0u8; 10];
     let mut left = fd.unsigned_abs();
     let mut count = 0;
@@ -365,7 +382,7 @@ fn fd_path(buffer: &mut [u8; 32], fd: i32) -> &CStr {
             break;
         }
     }
-    let text = PREFIX.iter().chain(digits.iter().take(count).rev()).chain(&[0]);
+    let text = prefix.iter().chain(digits.iter().take(count).rev()).chain(&[0]);
     for (to, from) in buffer.iter_mut().zip(text) {
         *to = *from;
     }
@@ -397,11 +414,6 @@ fn open_pseudo(mount: BorrowedFd<'_>, path: &CStr) -> Result<Option<OwnedFd>, Er
     }
 }
 
-fn make_read_only(mount: BorrowedFd<'_>, path: &CStr) -> Result<(), Errno> {
-    let Some(target) = open_pseudo(mount, path)? else { return Ok(()) };
-    place(clone_of(target.as_fd(), c"", true)?.as_fd(), target.as_fd(), MountAttrFlags::MOUNT_ATTR_RDONLY)
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -410,7 +422,7 @@ mod tests {
     fn descriptors_have_a_path() {
         for fd in [0, 7, 10, 1_234_567] {
             let mut buffer = [0; 32];
-            assert_eq!(fd_path(&mut buffer, fd).to_str().unwrap(), format!("/proc/self/fd/{fd}"));
+            assert_eq!(fd_path(&mut buffer, FDS, fd).to_str().unwrap(), format!("/proc/self/fd/{fd}"));
         }
     }
 

@@ -46,8 +46,31 @@ pub(super) enum ReadySource {
 /// Makes the sources of the spec's mounts, and sorts them: those that others may lie in come first.
 pub(super) fn ready(spec: &mut Spec) -> Result<Vec<Ready>> {
     let mut mounts = std::mem::take(&mut spec.mounts);
+    let nodes = nodes_over_dev(&mounts)?;
+    mounts.extend(nodes);
     mounts.sort_by_key(|m| m.target.split('/').filter(|n| !n.is_empty()).count());
     mounts.into_iter().map(|mount| make(mount, &spec.root.stubs)).collect()
+}
+
+/// What takes the place of `/dev` is `nodev`: the ordinary devices that it has are bound once more over themselves.
+fn nodes_over_dev(mounts: &[Mount]) -> Result<Vec<Mount>> {
+    let at = |target: &str| mounts.iter().find(|mount| mount.target.trim_end_matches('/') == target);
+    let Some(Mount { source: MountSource::Bind(Bind { source, devices: false, .. }), .. }) = at("/dev")
+    else {
+        return Ok(Vec::new());
+    };
+    let mut nodes = Vec::new();
+    for name in dev::ordinary_names() {
+        let target = format!("/dev/{name}");
+        let flags = OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+        if at(&target).is_none()
+            && let Ok(node) = openat(source, name, flags, Mode::empty())
+            && is_ordinary_device(&node)?
+        {
+            nodes.push(Mount { target, source: MountSource::Bind(node.into()), read_only: false });
+        }
+    }
+    Ok(nodes)
 }
 
 fn make(mount: Mount, stubs: &Stubs) -> Result<Ready> {
@@ -55,8 +78,8 @@ fn make(mount: Mount, stubs: &Stubs) -> Result<Ready> {
     check_target(&target)?;
     let (mut attributes, mut propagation) = (MountAttrFlags::empty(), Propagation::Private);
     let (kind, source) = match source {
-        MountSource::Bind(Bind { source, recursive, propagation: wanted }) => {
-            if !is_ordinary_device(&source)? {
+        MountSource::Bind(Bind { source, recursive, propagation: wanted, devices }) => {
+            if !devices && !is_ordinary_device(&source)? {
                 // Root could make a node of any device of the host in it.
                 attributes |= MountAttrFlags::MOUNT_ATTR_NODEV;
             }
