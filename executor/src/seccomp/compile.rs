@@ -7,19 +7,26 @@ use super::policy::{CHECKED, Check, NAMESPACE_FLAGS, PERSONALITIES, REFUSED_FAMI
 use crate::sys::seccomp::Instruction;
 
 /// How one architecture numbers its calls.
+#[derive(Clone, Copy)]
 pub(super) struct Architecture {
+    /// In profiles.
+    pub(super) name: &'static str,
     audit: u32,
     pub(super) number: fn(&Call) -> i16,
     /// Numbers from here on belong to another ABI of the same architecture (x32), which is treated as not there.
     foreign_from: Option<u32>,
 }
 
-pub(super) const X86_64: Architecture =
-    Architecture { audit: 0xc000_003e, number: |c| c.x86_64, foreign_from: Some(0x4000_0000) };
+pub(super) const X86_64: Architecture = Architecture {
+    name: "SCMP_ARCH_X86_64",
+    audit: 0xc000_003e,
+    number: |c| c.x86_64,
+    foreign_from: Some(0x4000_0000),
+};
 pub(super) const I386: Architecture =
-    Architecture { audit: 0x4000_0003, number: |c| c.i386, foreign_from: None };
+    Architecture { name: "SCMP_ARCH_X86", audit: 0x4000_0003, number: |c| c.i386, foreign_from: None };
 pub(super) const AARCH64: Architecture =
-    Architecture { audit: 0xc000_00b7, number: |c| c.aarch64, foreign_from: None };
+    Architecture { name: "SCMP_ARCH_AARCH64", audit: 0xc000_00b7, number: |c| c.aarch64, foreign_from: None };
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Action {

@@ -1,8 +1,10 @@
 //! A profile of the caller's own, in docker's JSON, compiled by the rules of libseccomp as runc uses it: of the rules about
 //! a call those that look at arguments come first.
 
+use std::collections::BTreeSet;
+
 use rustix::thread::CapabilitySet;
-use serde::Deserialize;
+use serde::{Deserialize, Deserializer};
 
 use super::compile::{
     AND, Architecture, IF_AT_LEAST, IF_EQUAL, IF_GREATER, JUMP, LOAD, branch, by_number, instruction, join,
@@ -19,19 +21,39 @@ use crate::sys::seccomp::Instruction;
 pub struct Profile {
     default_action: String,
     default_errno_ret: Option<u16>,
+    #[serde(default, deserialize_with = "list")]
+    architectures: Vec<String>,
+    #[serde(default, deserialize_with = "list")]
+    arch_map: Vec<Family>,
+    #[serde(default, deserialize_with = "list")]
+    flags: Vec<String>,
     #[serde(default)]
+    listener_path: String,
+    #[serde(default)]
+    listener_metadata: String,
+    #[serde(default, deserialize_with = "list")]
     syscalls: Vec<Rule>,
+}
+
+/// An architecture, and those whose programs its machines run as well.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct Family {
+    architecture: String,
+    #[serde(default, deserialize_with = "list")]
+    sub_architectures: Vec<String>,
 }
 
 #[derive(Clone, Debug, Deserialize)]
 #[serde(rename_all = "camelCase")]
 struct Rule {
-    #[serde(default)]
+    #[serde(default, deserialize_with = "list")]
     names: Vec<String>,
     name: Option<String>,
     action: String,
     errno_ret: Option<u16>,
-    args: Option<Vec<Argument>>,
+    #[serde(default, deserialize_with = "list")]
+    args: Vec<Argument>,
     includes: Option<Condition>,
     excludes: Option<Condition>,
 }
@@ -39,11 +61,16 @@ struct Rule {
 #[derive(Clone, Debug, Default, Deserialize)]
 #[serde(rename_all = "camelCase")]
 struct Condition {
-    #[serde(default)]
+    #[serde(default, deserialize_with = "list")]
     caps: Vec<String>,
-    #[serde(default)]
+    #[serde(default, deserialize_with = "list")]
     arches: Vec<String>,
     min_kernel: Option<String>,
+}
+
+/// Go writes an empty list as null.
+fn list<'de, T: Deserialize<'de>, D: Deserializer<'de>>(from: D) -> Result<Vec<T>, D::Error> {
+    Ok(Option::deserialize(from)?.unwrap_or_default())
 }
 
 /// A comparison of an argument; a masked one has the mask in `value` and what is to be left in `value_two`.
@@ -62,6 +89,8 @@ const FAIL: Instruction = instruction(JUMP, u32::MAX);
 /// How long a program the kernel takes.
 const MOST_INSTRUCTIONS: usize = 4096;
 const MOST_ARGUMENTS: u32 = 6;
+/// Filters all threads of a process at once: there is one.
+const TSYNC: &str = "SECCOMP_FILTER_FLAG_TSYNC";
 
 impl Profile {
     /// # Errors
@@ -74,9 +103,19 @@ impl Profile {
 
     fn check(&self) -> Result<()> {
         let default = action(&self.default_action, self.default_errno_ret)?;
+        if !self.listener_path.is_empty() || !self.listener_metadata.is_empty() {
+            return Err(wrong("a listener is not supported"));
+        }
+        if let Some(flag) = self.flags.iter().find(|flag| *flag != TSYNC) {
+            return Err(wrong(&format!("the flag {flag:?} is not supported")));
+        }
+        if !self.architectures.is_empty() && !self.arch_map.is_empty() {
+            return Err(wrong("it has both 'architectures' and 'archMap'"));
+        }
         for rule in &self.syscalls {
             let what = action(&rule.action, rule.errno_ret)?;
-            for argument in rule.args.iter().flatten() {
+            rule.check_names()?;
+            for argument in &rule.args {
                 argument.code()?;
             }
             // A call that isn't known gets the default, which may allow it.
@@ -99,12 +138,23 @@ impl Profile {
         capabilities: CapabilitySet,
     ) -> Result<Vec<Instruction>> {
         let default = action(&self.default_action, self.default_errno_ret)?;
-        let rules: Vec<&Rule> = self.syscalls.iter().filter(|rule| rule.applies(capabilities)).collect();
-        let program = join(architectures, |architecture| block(architecture, &rules, default));
+        let changes = |rule: &&Rule| rule.code_of_action() != default && rule.applies(capabilities);
+        let rules: Vec<&Rule> = self.syscalls.iter().filter(changes).collect();
+        let program = join(&self.listed(architectures), |architecture| block(architecture, &rules, default));
         if program.len() > MOST_INSTRUCTIONS {
             return Err(wrong(&format!("it needs {} instructions of {MOST_INSTRUCTIONS}", program.len())));
         }
         Ok(program)
+    }
+
+    /// The machine's own architecture, which is the first, and of the others those that the profile lists.
+    fn listed(&self, architectures: &[Architecture]) -> Vec<Architecture> {
+        let own = architectures.first().map_or("", |own| own.name);
+        let of_own = self.arch_map.iter().filter(|family| family.architecture == own);
+        let listed: Vec<&String> =
+            self.architectures.iter().chain(of_own.flat_map(|family| &family.sub_architectures)).collect();
+        let is_listed = |a: &&Architecture| a.name == own || listed.iter().any(|name| *name == a.name);
+        architectures.iter().filter(is_listed).copied().collect()
     }
 }
 
@@ -135,6 +185,20 @@ impl Rule {
         self.names.iter().chain(&self.name).map(String::as_str)
     }
 
+    fn check_names(&self) -> Result<()> {
+        if self.name.is_some() && !self.names.is_empty() {
+            return Err(wrong("a rule has both 'name' and 'names'"));
+        }
+        if self.names().next().is_none() || self.names().any(str::is_empty) {
+            return Err(wrong("a rule has no name of a system call"));
+        }
+        Ok(())
+    }
+
+    fn code_of_action(&self) -> u32 {
+        action(&self.action, self.errno_ret).unwrap_or(libc::SECCOMP_RET_KILL_PROCESS)
+    }
+
     fn applies(&self, capabilities: CapabilitySet) -> bool {
         let has = |name: &String| capability::by_name(name).is_some_and(|c| capabilities.contains(c));
         let is_here = |name: &String| name == machine();
@@ -151,11 +215,19 @@ impl Rule {
         included && !excluded
     }
 
-    /// Falls through where an argument is another one.
+    /// Falls through where an argument is another one. All conditions have to hold, unless two are about one argument: then
+    /// any will do.
     fn code(&self) -> Vec<Instruction> {
-        let action = action(&self.action, self.errno_ret).unwrap_or(libc::SECCOMP_RET_KILL_PROCESS);
-        let conditions = self.args.iter().flatten().flat_map(|a| a.code().unwrap_or_default());
-        let mut code: Vec<Instruction> = conditions.chain([ret(action)]).collect();
+        let indices: BTreeSet<u32> = self.args.iter().map(|argument| argument.index).collect();
+        if indices.len() == self.args.len() {
+            return self.code_where(&self.args);
+        }
+        self.args.chunks(1).flat_map(|condition| self.code_where(condition)).collect()
+    }
+
+    fn code_where(&self, conditions: &[Argument]) -> Vec<Instruction> {
+        let conditions = conditions.iter().flat_map(|argument| argument.code().unwrap_or_default());
+        let mut code: Vec<Instruction> = conditions.chain([ret(self.code_of_action())]).collect();
         let length = code.len();
         for (n, instruction) in code.iter_mut().enumerate() {
             if instruction.code == JUMP && instruction.k == FAIL.k {
@@ -163,10 +235,6 @@ impl Rule {
             }
         }
         code
-    }
-
-    fn is_conditional(&self) -> bool {
-        self.args.as_ref().is_some_and(|args| !args.is_empty())
     }
 }
 
@@ -250,7 +318,7 @@ fn block(architecture: &Architecture, rules: &[&Rule], default: u32) -> Vec<Inst
         None => vec![ret(libc::SECCOMP_RET_ERRNO | libc::ENOSYS.unsigned_abs())],
         Some(at) => {
             let (conditional, plain): (Vec<_>, Vec<_>) =
-                known[at].iter().map(|n| rules[*n]).partition(|rule| rule.is_conditional());
+                known[at].iter().map(|n| rules[*n]).partition(|rule| !rule.args.is_empty());
             let mut code: Vec<Instruction> = conditional.iter().flat_map(|rule| rule.code()).collect();
             code.extend(plain.first().map_or_else(|| vec![ret(default)], |rule| rule.code()));
             code

@@ -1,7 +1,7 @@
 //! Profiles, run as the kernel would run them.
 
-use super::super::compile::X86_64;
 use super::super::compile::tests::run_with;
+use super::super::compile::{I386, X86_64};
 use super::*;
 
 const AUDIT: u32 = 0xc000_003e;
@@ -86,6 +86,55 @@ fn every_argument_has_to_agree_and_any_rule_will_do() {
 }
 
 #[test]
+fn of_conditions_about_one_argument_any_will_do() {
+    let profile = r#"{"defaultAction": "SCMP_ACT_ERRNO", "syscalls": [{"names": ["read"], "action": "SCMP_ACT_ALLOW", "args": [
+        {"index": 0, "value": 1, "op": "SCMP_CMP_EQ"}, {"index": 0, "value": 2, "op": "SCMP_CMP_EQ"},
+        {"index": 1, "value": 3, "op": "SCMP_CMP_EQ"}]}]}"#;
+    for allowed in [[1, 0], [2, 0], [0, 3]] {
+        assert_eq!(asked(profile, 0, &[allowed[0], allowed[1], 0, 0, 0, 0]), libc::SECCOMP_RET_ALLOW);
+    }
+    assert_eq!(asked(profile, 0, &[3, 1, 0, 0, 0, 0]), errno(libc::EPERM));
+}
+
+#[test]
+fn a_rule_that_says_what_is_so_anyway_is_none() {
+    let profile = r#"{"defaultAction": "SCMP_ACT_ERRNO", "syscalls": [
+        {"names": ["read"], "action": "SCMP_ACT_ERRNO", "errnoRet": 1},
+        {"names": ["read"], "action": "SCMP_ACT_ALLOW"},
+        {"names": ["write"], "action": "SCMP_ACT_ERRNO", "errnoRet": 2},
+        {"names": ["write"], "action": "SCMP_ACT_ALLOW"}]}"#;
+    assert_eq!(asked(profile, 0, &[0; 6]), libc::SECCOMP_RET_ALLOW);
+    assert_eq!(asked(profile, 1, &[0; 6]), errno(2), "another errno is another action");
+}
+
+#[test]
+fn other_architectures_are_refused_unless_they_are_listed() {
+    const I386_AUDIT: u32 = 0x4000_0003;
+    for (lists, expected) in [
+        (r#""architectures": ["SCMP_ARCH_X86_64", "SCMP_ARCH_X86"]"#, libc::SECCOMP_RET_ALLOW),
+        (r#""architectures": ["SCMP_ARCH_X86"]"#, libc::SECCOMP_RET_ALLOW),
+        (r#""architectures": ["SCMP_ARCH_X86_64"]"#, libc::SECCOMP_RET_KILL_PROCESS),
+        (r#""architectures": null"#, libc::SECCOMP_RET_KILL_PROCESS),
+        (
+            r#""archMap": [{"architecture": "SCMP_ARCH_AARCH64", "subArchitectures": ["SCMP_ARCH_ARM"]},
+            {"architecture": "SCMP_ARCH_X86_64", "subArchitectures": ["SCMP_ARCH_X86", "SCMP_ARCH_X32"]}]"#,
+            libc::SECCOMP_RET_ALLOW,
+        ),
+        (
+            r#""archMap": [{"architecture": "SCMP_ARCH_X86_64", "subArchitectures": null},
+            {"architecture": "SCMP_ARCH_AARCH64", "subArchitectures": ["SCMP_ARCH_X86"]}]"#,
+            libc::SECCOMP_RET_KILL_PROCESS,
+        ),
+    ] {
+        let profile = format!(r#"{{"defaultAction": "SCMP_ACT_ALLOW", "syscalls": null, {lists}}}"#);
+        let profile = Profile::parse(profile.as_bytes()).unwrap();
+        let program = profile.program(&[X86_64, I386], CapabilitySet::empty()).unwrap();
+        assert_eq!(run_with(&program, I386_AUDIT, 4, &[0; 6]), expected, "{lists}");
+        assert_eq!(run_with(&program, AUDIT, 1, &[0; 6]), libc::SECCOMP_RET_ALLOW, "{lists}");
+    }
+}
+
+#[test]
 fn what_can_not_be_done_is_refused() {
     let rule = |rule: &str| format!(r#"{{"defaultAction": "SCMP_ACT_ALLOW", "syscalls": [{rule}]}}"#);
     for (text, words) in [
@@ -93,6 +142,20 @@ fn what_can_not_be_done_is_refused() {
         (r#"{"defaultAction": "SCMP_ACT_NOTIFY"}"#.to_owned(), "SCMP_ACT_NOTIFY"),
         (rule(r#"{"names": ["nosuchcall"], "action": "SCMP_ACT_ERRNO"}"#), "nosuchcall"),
         (rule(r#"{"names": ["read"], "action": "SCMP_ACT_TRACE"}"#), "SCMP_ACT_TRACE"),
+        (rule(r#"{"names": ["read"], "name": "write", "action": "SCMP_ACT_ERRNO"}"#), "both 'name' and 'names'"),
+        (rule(r#"{"names": null, "action": "SCMP_ACT_ERRNO"}"#), "no name of a system call"),
+        (rule(r#"{"names": ["read", ""], "action": "SCMP_ACT_ERRNO"}"#), "no name of a system call"),
+        (r#"{"defaultAction": "SCMP_ACT_ALLOW", "listenerPath": "/x"}"#.to_owned(), "listener"),
+        (
+            r#"{"defaultAction": "SCMP_ACT_ALLOW", "flags": ["SECCOMP_FILTER_FLAG_TSYNC", "SECCOMP_FILTER_FLAG_LOG"]}"#
+                .to_owned(),
+            "SECCOMP_FILTER_FLAG_LOG",
+        ),
+        (
+            r#"{"defaultAction": "SCMP_ACT_ALLOW", "architectures": ["SCMP_ARCH_X86"], "archMap": [{"architecture": "SCMP_ARCH_X86_64"}]}"#
+                .to_owned(),
+            "both 'architectures' and 'archMap'",
+        ),
         (
             rule(
                 r#"{"names": ["read"], "action": "SCMP_ACT_ERRNO", "args": [{"index": 6, "value": 0, "op": "SCMP_CMP_EQ"}]}"#,
