@@ -66,7 +66,7 @@ pub(crate) struct Prune {
     /// Those that have one as well
     #[arg(short, long)]
     all: bool,
-    /// label=NAME[=VALUE]
+    /// label=NAME[=VALUE], label!=NAME[=VALUE]
     #[arg(long, value_name = "FILTER")]
     filter: Vec<String>,
     /// Don't ask
@@ -176,6 +176,9 @@ fn listed(volume: &VolumeRecord) -> Value {
 impl Ls {
     fn execute(self, session: &mut Session<'_>) -> Result<()> {
         let filters = self.filter.iter().map(|text| Filter::parse(text)).collect::<Result<Vec<_>>>()?;
+        if filters.iter().any(|filter| matches!(filter, Filter::NoLabel(..))) {
+            return Err(Error::invalid("invalid filter 'label!'"));
+        }
         let mut volumes = session.engine.store().volumes()?;
         volumes.retain(|volume| matches_all(&filters, volume));
         if self.quiet {
@@ -198,6 +201,7 @@ impl Ls {
 enum Filter {
     Name(String),
     Label(String, Option<String>),
+    NoLabel(String, Option<String>),
     Dangling(bool),
     Driver(String),
 }
@@ -206,12 +210,14 @@ impl Filter {
     fn parse(text: &str) -> Result<Filter> {
         let invalid = || Error::invalid(format!("invalid filter '{text}'"));
         let (key, value) = text.split_once('=').ok_or_else(invalid)?;
+        let label = || match value.split_once('=') {
+            Some((name, value)) => (name.to_owned(), Some(value.to_owned())),
+            None => (value.to_owned(), None),
+        };
         match key {
             "name" => Ok(Filter::Name(value.to_owned())),
-            "label" => Ok(match value.split_once('=') {
-                Some((name, value)) => Filter::Label(name.to_owned(), Some(value.to_owned())),
-                None => Filter::Label(value.to_owned(), None),
-            }),
+            "label" => Ok(Filter::Label(label().0, label().1)),
+            "label!" => Ok(Filter::NoLabel(label().0, label().1)),
             "dangling" => match value {
                 "true" | "1" => Ok(Filter::Dangling(true)),
                 "false" | "0" => Ok(Filter::Dangling(false)),
@@ -225,15 +231,16 @@ impl Filter {
     fn matches(&self, volume: &VolumeRecord) -> bool {
         match self {
             Filter::Name(part) => volume.name.as_str().contains(part.as_str()),
-            Filter::Label(name, value) => volume
-                .about
-                .labels
-                .get(name)
-                .is_some_and(|own| value.as_ref().is_none_or(|value| value == own)),
+            Filter::Label(name, value) => has_label(volume, name, value.as_deref()),
+            Filter::NoLabel(name, value) => !has_label(volume, name, value.as_deref()),
             Filter::Dangling(dangling) => volume.in_use != *dangling,
             Filter::Driver(driver) => driver == "local",
         }
     }
+}
+
+fn has_label(volume: &VolumeRecord, name: &str, value: Option<&str>) -> bool {
+    volume.about.labels.get(name).is_some_and(|own| value.is_none_or(|value| value == own))
 }
 
 fn matches_all(filters: &[Filter], volume: &VolumeRecord) -> bool {
@@ -264,7 +271,8 @@ impl Rm {
 impl Prune {
     fn execute(self, session: &mut Session<'_>) -> Result<()> {
         let filters = self.filter.iter().map(|text| Filter::parse(text)).collect::<Result<Vec<_>>>()?;
-        if let Some(odd) = filters.iter().find(|filter| !matches!(filter, Filter::Label(..))) {
+        let by_label = |filter: &&Filter| matches!(filter, Filter::Label(..) | Filter::NoLabel(..));
+        if let Some(odd) = filters.iter().find(|filter| !by_label(filter)) {
             return Err(Error::Later(format!("volume prune by {odd:?}")));
         }
         let what = if self.all { "all local volumes" } else { "anonymous local volumes" };
@@ -313,6 +321,9 @@ mod tests {
             (&["name=db", "name=web"], [true, true]),
             (&["label=a"], [true, false]),
             (&["label=a=c"], [false, false]),
+            (&["label!=a"], [false, true]),
+            (&["label!=a=b"], [false, true]),
+            (&["label!=a=c", "label!=x"], [true, true]),
             (&["dangling=true"], [false, true]),
             (&["dangling=0", "label=a=b", "name=one"], [true, false]),
             (&["driver=local"], [true, true]),
