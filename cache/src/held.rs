@@ -2,16 +2,18 @@
 //! holder that dies, however it dies, frees it), and `data`, which is what is mounted.
 
 use std::collections::HashMap;
-use std::ffi::OsStr;
+use std::ffi::{CString, OsStr};
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::{Path, PathBuf};
 
-use rustix::fs::{AtFlags, FlockOperation, Mode, OFlags, fstat, mkdirat, openat, statat};
+use rustix::fs::{
+    AtFlags, Dir, FlockOperation, Mode, OFlags, RenameFlags, fstat, mkdirat, openat, renameat_with, statat,
+};
 use rustix::io::Errno;
 
 use crate::cancel::Cancel;
 use crate::error::{Error, Result};
-use crate::layer::{DirSink, LayerSink as _, Metadata};
+use crate::layer::{DirSink, LayerSink as _, Metadata, NodeKind};
 use crate::lease::remove_tree;
 use crate::snapshot::ActiveLayer;
 use crate::snapshot::owner::OwnerView;
@@ -90,14 +92,18 @@ pub(crate) fn make_data(new: &ActiveLayer) -> Result<()> {
 
 pub(crate) fn set_top(new: &ActiveLayer, meta: &Metadata) -> Result<()> {
     let top = open_at(new.fs(), DATA, OFlags::RDONLY).map_err(Error::io("opening", "a new directory"))?;
-    let written = OwnerView::current().write(top.as_fd(), meta);
+    set_meta(&top, meta)
+}
+
+pub(crate) fn set_meta(dir: &OwnedFd, meta: &Metadata) -> Result<()> {
+    let written = OwnerView::current().write(dir.as_fd(), meta);
     written.map_err(|(doing, errno)| Error::io(doing, "a new directory")(errno))
 }
 
 /// A file beside `data`.
-pub(crate) fn write(new: &ActiveLayer, name: &str, content: &str) -> Result<()> {
-    let flags = OFlags::CREATE | OFlags::EXCL | OFlags::WRONLY | OFlags::CLOEXEC;
-    let file = openat(new.fs(), name, flags, Mode::RUSR | Mode::WUSR).map_err(Error::io("making", name))?;
+pub(crate) fn write(own: impl AsFd, name: &str, content: &str) -> Result<()> {
+    let flags = OFlags::CREATE | OFlags::WRONLY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+    let file = openat(own, name, flags, Mode::RUSR | Mode::WUSR).map_err(Error::io("making", name))?;
     rustix::io::write(&file, content.as_bytes()).map_err(Error::io("writing", name)).map(drop)
 }
 
@@ -125,6 +131,25 @@ pub(crate) fn copy_in(tree: &Tree, path: &str, new: &ActiveLayer, cancel: &Cance
     Ok(true)
 }
 
+/// What is in a directory.
+pub(crate) fn names(dir: &OwnedFd) -> Result<Vec<CString>> {
+    let io = || Error::io("reading", "a volume");
+    let entries = Dir::read_from(dir).map_err(io())?.collect::<Result<Vec<_>, _>>().map_err(io())?;
+    let names = entries.iter().map(|entry| entry.file_name().to_owned());
+    Ok(names.filter(|name| !matches!(name.as_bytes(), b"." | b"..")).collect())
+}
+
+/// Moves what is in one directory to another. A name that is there already stays what it is.
+pub(crate) fn move_all(from: &OwnedFd, to: &OwnedFd) -> Result<()> {
+    for name in names(from)? {
+        match renameat_with(from, &name, to, &name, RenameFlags::NOREPLACE) {
+            Ok(()) | Err(Errno::EXIST) => {}
+            Err(errno) => return Err(Error::io("filling", "a volume")(errno)),
+        }
+    }
+    Ok(())
+}
+
 /// Sockets are nobody's, and devices could not be opened where it is mounted.
 fn put(sink: &mut DirSink, tree: &Tree, node: &Node, place: &Path) -> Result<()> {
     match &node.kind {
@@ -134,6 +159,7 @@ fn put(sink: &mut DirSink, tree: &Tree, node: &Node, place: &Path) -> Result<()>
             sink.file(place, &node.meta, extent.len, &mut extent.reader())
         }
         Kind::Symlink(target) => sink.symlink(place, &node.meta, OsStr::new(target)),
+        Kind::Node(NodeKind::Fifo) => sink.node(place, &node.meta, NodeKind::Fifo),
         Kind::Node(_) | Kind::Socket => Ok(()),
     }
 }

@@ -196,8 +196,8 @@ impl Search<'_> {
             None => held::make_data(&new)?,
         }
         self.set_wanted_top(&new)?;
-        held::write(&new, LOCK, "")?;
-        held::write(&new, ABOUT, self.wanted.id)?;
+        held::write(new.fs(), LOCK, "")?;
+        held::write(new.fs(), ABOUT, self.wanted.id)?;
         self.fresh = false;
         new.place_as(&format!("{CACHES}/{name}")).map(drop)
     }

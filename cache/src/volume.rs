@@ -6,7 +6,7 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::PathBuf;
 use std::str::FromStr;
 
-use rustix::fs::{FlockOperation, Mode, OFlags, ResolveFlags, openat2, renameat};
+use rustix::fs::{AtFlags, FlockOperation, Mode, OFlags, ResolveFlags, openat2, unlinkat};
 use serde::{Deserialize, Serialize};
 
 use crate::cancel::Cancel;
@@ -18,6 +18,8 @@ use crate::usage::allocated;
 
 const VOLUMES: &str = "volumes";
 const ABOUT: &str = "about";
+/// Is there while content is moved in: a fill that was cut off is done again.
+const FILLING: &str = "filling";
 
 /// A name as docker allows them: at least two letters, digits, `_`, `.` and `-`, of which the first is a letter or digit. So
 /// it is never a path.
@@ -129,16 +131,16 @@ impl Store {
         }
         let new = self.new_layer()?;
         held::make_data(&new)?;
-        held::write(&new, held::LOCK, "")?;
+        held::write(new.fs(), held::LOCK, "")?;
         let about = VolumeAbout { created: now(), ..about.clone() };
         let text = serde_json::to_string(&about).map_err(|e| Error::malformed("a label", e.to_string()))?;
-        held::write(&new, ABOUT, &text)?;
+        held::write(new.fs(), ABOUT, &text)?;
         // Another process may have been faster, and then its volume is the one.
         new.place_as(&format!("{VOLUMES}/{}", name.as_str())).map(drop)
     }
 
-    /// Finds or makes a volume. An empty one that nobody uses gets what is at a path of the snapshot, its mode and owner
-    /// included.
+    /// Finds or makes a volume. An empty one gets what is at a path of the snapshot, its mode and owner included, whoever
+    /// else uses it.
     ///
     /// # Errors
     /// [`Error::Cancelled`] while it waits for one that is being filled or removed; when it can't be made.
@@ -150,43 +152,53 @@ impl Store {
         cancel: &Cancel,
     ) -> Result<VolumeDir> {
         let dir = held::open(self, VOLUMES)?;
-        loop {
+        let lock = loop {
             cancel.check()?;
-            if let Some((snapshot, path)) = content
-                && let Held::Here(_lock) =
-                    held::hold(&dir, name.as_str(), FlockOperation::NonBlockingLockExclusive)?
-            {
-                self.fill_volume(name, snapshot, path, cancel)?;
-            }
             match held::hold(&dir, name.as_str(), FlockOperation::NonBlockingLockShared)? {
-                Held::Here(lock) => {
-                    let path = format!("{}/{DATA}", name.as_str());
-                    let data = held::open_at(&dir, &path, OFlags::PATH | OFlags::DIRECTORY)
-                        .map_err(Error::io("opening volume", self.path().join(VOLUMES).join(&path)))?;
-                    return Ok(VolumeDir { _lock: lock, data });
-                }
+                Held::Here(lock) => break lock,
                 Held::InUse => crate::lock::wait(cancel)?,
                 Held::Missing => self.create_volume(name, about)?,
             }
+        };
+        if let Some((snapshot, path)) = content {
+            self.fill_volume(name, snapshot, path, cancel)?;
         }
+        let data = self.open_volume(&format!("{}/{DATA}", name.as_str()), OFlags::PATH)?;
+        Ok(VolumeDir { _lock: lock, data })
     }
 
-    /// Makes the content aside: it takes the place of an empty directory as a whole, or of nothing.
+    fn open_volume(&self, path: &str, flags: OFlags) -> Result<OwnedFd> {
+        let path = format!("{VOLUMES}/{path}");
+        held::open_at(self.dir(), &path, flags | OFlags::DIRECTORY)
+            .map_err(Error::io("opening volume", self.path().join(&path)))
+    }
+
+    /// One process at a time looks whether there is something to do. The content is made aside and moved in, as a container
+    /// that uses the volume has the directory itself. The caller uses the volume.
     fn fill_volume(&self, name: &VolumeName, snapshot: &Snapshot, path: &str, cancel: &Cancel) -> Result<()> {
-        let to = format!("{VOLUMES}/{}/{DATA}", name.as_str());
-        let shown = self.path().join(&to);
-        let io = |doing| Error::io(doing, &shown);
-        let data =
-            held::open_at(self.dir(), &to, OFlags::RDONLY | OFlags::DIRECTORY).map_err(io("opening"))?;
-        let entries = rustix::fs::Dir::read_from(&data).map_err(io("reading"))?;
-        if entries.filter_map(Result::ok).any(|entry| !matches!(entry.file_name().to_bytes(), b"." | b"..")) {
+        let _alone = self.lock("volume-fill", name.as_str(), cancel)?;
+        let own = self.open_volume(name.as_str(), OFlags::RDONLY)?;
+        let data = self.open_volume(&format!("{}/{DATA}", name.as_str()), OFlags::RDONLY)?;
+        let cut_off = held::open_at(&own, FILLING, OFlags::PATH).is_ok();
+        if !cut_off && !held::names(&data)?.is_empty() {
             return Ok(());
         }
+        let tree = snapshot.tree(cancel)?;
+        let Some(top) = tree.lookup(path, true)? else { return Ok(()) };
         let new = self.new_layer()?;
-        if held::copy_in(&snapshot.tree(cancel)?, path, &new, cancel)? {
-            renameat(new.fs(), DATA, self.dir(), &to).map_err(io("filling volume"))?;
+        held::copy_in(&tree, path, &new, cancel)?;
+        let io = |doing| Error::io(doing, self.path().join(VOLUMES).join(name.as_str()));
+        held::set_meta(&data, &top.meta)?;
+        let content =
+            held::open_at(new.fs(), DATA, OFlags::RDONLY | OFlags::DIRECTORY).map_err(io("filling"))?;
+        if held::names(&content)?.is_empty() {
+            return Ok(());
         }
-        Ok(())
+        // A power cut may take all of it, but leaves no names without their content.
+        rustix::fs::syncfs(&content).map_err(io("writing to disk"))?;
+        held::write(&own, FILLING, "")?;
+        held::move_all(&content, &data)?;
+        unlinkat(&own, FILLING, AtFlags::empty()).map_err(io("filling"))
     }
 
     /// All volumes, by name.
@@ -215,7 +227,7 @@ impl Store {
     }
 
     fn read_volume(&self, dir: &OwnedFd, name: VolumeName) -> Result<Option<VolumeRecord>> {
-        let in_use = match held::hold(dir, name.as_str(), FlockOperation::NonBlockingLockExclusive)? {
+        let in_use = match self.hold_alone(dir, &name)? {
             Held::Missing => return Ok(None),
             held => matches!(held, Held::InUse),
         };
@@ -226,13 +238,19 @@ impl Store {
         Ok(Some(VolumeRecord { name, about, in_use, path: own.join(DATA) }))
     }
 
+    /// Nobody tries that at the same time: to look whether a volume is in use is no use.
+    fn hold_alone(&self, dir: &OwnedFd, name: &VolumeName) -> Result<Held> {
+        let _looking = self.lock("volume-look", name.as_str(), &Cancel::new()?)?;
+        held::hold(dir, name.as_str(), FlockOperation::NonBlockingLockExclusive)
+    }
+
     /// Removes a volume, unless somebody uses it.
     ///
     /// # Errors
     /// When it can't be removed.
     pub fn remove_volume(&self, name: &VolumeName) -> Result<VolumeRemoval> {
         let dir = held::open(self, VOLUMES)?;
-        match held::hold(&dir, name.as_str(), FlockOperation::NonBlockingLockExclusive)? {
+        match self.hold_alone(&dir, name)? {
             Held::Here(_lock) => held::discard(self, VOLUMES, name.as_str()).map(|()| VolumeRemoval::Done),
             Held::InUse => Ok(VolumeRemoval::InUse),
             Held::Missing => Ok(VolumeRemoval::Missing),

@@ -32,4 +32,5 @@ mod sources;
 mod stacking;
 mod terminal;
 mod tool;
+mod volume_filling;
 mod volumes;
