@@ -69,4 +69,8 @@ fn rights_are_those_of_the_user_at_most() {
     as_user(RANGES, "bw run --rm --privileged -v /tmp:/m:rslave busybox true")
         .fails_with(125)
         .says("need root");
+    // Where the kernel keeps devices away by itself, nothing is said, and nothing taken.
+    let script = "bw run --rm --cap-add SYS_ADMIN busybox grep CapBnd /proc/self/status";
+    let ran = as_user(RANGES, script).says_nothing_of("With SYS_ADMIN");
+    assert_eq!(ran.ok(), "CapBnd:\t00000000a82425fb\n");
 }
