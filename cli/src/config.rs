@@ -1,21 +1,32 @@
-//! What the environment says. Nothing else in the program reads it, but for the values that `-e NAME`, `--build-arg
+//! What the environment says, and the configuration file. Nothing else in the program reads it, but for the values that `-e NAME`, `--build-arg
 //! NAME` and `--secret` ask for by name.
+
+mod registries;
 
 use std::env;
 use std::path::PathBuf;
 
-use boxwright_cache::registry::Proxies;
+use boxwright_cache::registry::{Hosts, Options, Proxies};
 use boxwright_executor::git::Git;
 
 use crate::error::{Error, Result};
+
+/// The configuration of the machine, for users without one of their own.
+const SYSTEM_CONFIG: &str = "/etc/boxwright/config.toml";
+/// Where docker keeps certificates for and of registries.
+const SYSTEM_CERTS: &str = "/etc/docker/certs.d";
 
 /// The store of root.
 const SYSTEM_STORE: &str = "/var/lib/boxwright";
 
 /// Where the store is when neither `--root` nor `BOXWRIGHT_ROOT` says so.
 pub(crate) fn default_root() -> Result<PathBuf> {
-    let set = |name: &str| env::var_os(name).filter(|v| !v.is_empty()).map(PathBuf::from);
+    let set = path_variable;
     root_for(rustix::process::geteuid().is_root(), set("XDG_DATA_HOME"), set("HOME"))
+}
+
+fn path_variable(name: &str) -> Option<PathBuf> {
+    env::var_os(name).filter(|v| !v.is_empty()).map(PathBuf::from)
 }
 
 fn root_for(root: bool, data_home: Option<PathBuf>, home: Option<PathBuf>) -> Result<PathBuf> {
@@ -42,8 +53,23 @@ pub(crate) fn no_color() -> bool {
     set || env::var_os("TERM").is_some_and(|v| v == "dumb")
 }
 
-/// How registries are reached, by the variables that other programs read for this; the upper-case spelling wins.
-pub(crate) fn proxies() -> Proxies {
+/// How registries are reached: what the environment, the configuration file and docker's directories of certificates say.
+pub(crate) fn registries() -> Result<Options> {
+    // The XDG specification says to ignore relative paths.
+    let config_home = path_variable("XDG_CONFIG_HOME").filter(|dir| dir.is_absolute());
+    let own = config_home.or_else(|| path_variable("HOME").map(|home| home.join(".config")));
+    let mut files = vec![PathBuf::from(SYSTEM_CONFIG)];
+    let mut certs = vec![PathBuf::from(SYSTEM_CERTS)];
+    if let Some(own) = own {
+        files.insert(0, own.join("boxwright/config.toml"));
+        certs.insert(0, own.join("docker/certs.d"));
+    }
+    let hosts = Hosts { known: registries::read(&files)?, certs };
+    Ok(Options { proxies: proxies(), hosts, ..Options::default() })
+}
+
+/// Proxies, by the variables that other programs read for this; the upper-case spelling wins.
+fn proxies() -> Proxies {
     let set = |name: &str| {
         let value = env::var(name).or_else(|_| env::var(name.to_ascii_lowercase())).ok();
         value.filter(|v| !v.is_empty())

@@ -31,7 +31,7 @@ mod volumes;
 use std::path::Path;
 use std::sync::Arc;
 
-use boxwright_cache::registry::{Client, Options, Proxies};
+use boxwright_cache::registry::{Client, Options};
 use boxwright_cache::{Cancel, Store};
 use boxwright_executor::git::Git;
 
@@ -68,14 +68,14 @@ pub struct Engine {
 }
 
 impl Engine {
-    /// Opens the store at `root`, making it if there is none. Registries are reached through `proxies`,
-    /// repositories by `git`.
+    /// Opens the store at `root`, making it if there is none. Registries are reached as `registries`
+    /// says, repositories by `git`.
     ///
     /// # Errors
     /// When it can't be made, read or written.
-    pub fn open(root: &Path, proxies: Proxies, git: Git) -> Result<Engine> {
+    pub fn open(root: &Path, registries: Options, git: Git) -> Result<Engine> {
         let store = Store::open(root)?;
-        let client = Client::new(Options { proxies, ..Options::default() });
+        let client = Client::new(registries);
         // A layer that was only named so far is fetched by whoever needs it first.
         let fetcher = Arc::new(Fetcher::new(client.clone()));
         store.set_remote(fetcher.clone());

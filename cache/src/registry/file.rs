@@ -11,6 +11,7 @@ use reqwest::header::{
 use reqwest::{Response, StatusCode, Url};
 use tokio::sync::mpsc;
 
+use super::hosts::Trust;
 use super::runtime::cancellable;
 use super::transport::{Transport, reason_of};
 use super::{Client, Inner};
@@ -188,7 +189,8 @@ impl Ask {
     }
 
     async fn once(&self, transport: &Transport, url: &Url) -> Result<Response, (Error, bool)> {
-        let client = transport.client(url.scheme() == "http").map_err(|e| (self.error(e), false))?;
+        let trust = Trust { plain: url.scheme() == "http", ..Trust::default() };
+        let client = transport.client_with(trust).map_err(|e| (self.error(e), false))?;
         let mut request = client.get(url.clone());
         let mut header = |name: HeaderName, value: &Option<String>| {
             if let Some(value) = value {

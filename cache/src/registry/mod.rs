@@ -4,6 +4,8 @@
 mod auth;
 mod blob;
 mod file;
+mod hosts;
+mod http;
 mod origin;
 mod runtime;
 mod transport;
@@ -18,6 +20,7 @@ use reqwest::header::{ACCEPT, CONTENT_TYPE, HeaderMap, HeaderName};
 
 pub use blob::BlobReader;
 pub use file::{Answer, FileReader, Validators};
+pub use hosts::{Host, Hosts};
 
 use crate::blob::BlobFetch;
 use crate::cancel::Cancel;
@@ -36,8 +39,7 @@ use transport::{Ask, Transport};
 pub struct Options {
     pub user_agent: String,
     pub proxies: Proxies,
-    /// PEM files' contents: certificates trusted besides the system's.
-    pub extra_roots: Vec<Vec<u8>>,
+    pub hosts: Hosts,
     pub connect_timeout: Duration,
     /// How long a server may be silent while it is its turn.
     pub idle_timeout: Duration,
@@ -57,7 +59,7 @@ impl Default for Options {
         Options {
             user_agent: concat!("boxwright/", env!("CARGO_PKG_VERSION")).to_owned(),
             proxies: Proxies::default(),
-            extra_roots: Vec::new(),
+            hosts: Hosts::default(),
             connect_timeout: Duration::from_secs(15),
             idle_timeout: Duration::from_secs(60),
         }
@@ -88,11 +90,28 @@ impl Client {
         Client(Arc::new(Inner { transport: Arc::new(Transport::new(options)), runtime: Runtime::default() }))
     }
 
+    /// What the first mirror gives that has it, else what the registry itself says.
+    fn mirrored<T>(&self, reference: &Reference, ask: impl Fn(&Reference) -> Result<T>) -> Result<T> {
+        for mirror in self.0.transport.mirrors(reference)? {
+            match ask(&mirror) {
+                Ok(found) => return Ok(found),
+                Err(Error::Cancelled) => return Err(Error::Cancelled),
+                Err(Error::NotFound { .. }) => {}
+                Err(_) => self.0.transport.give_up_mirror(&mirror),
+            }
+        }
+        ask(reference)
+    }
+
     /// The document that `reference` names, by its digest if it has one. What comes back has that digest.
     ///
     /// # Errors
     /// [`Error::NotFound`], [`Error::Mismatch`], [`Error::Registry`] or [`Error::Cancelled`].
     pub fn fetch_manifest(&self, reference: &Reference, cancel: &Cancel) -> Result<Fetched> {
+        self.mirrored(reference, |reference| self.fetch_manifest_at(reference, cancel))
+    }
+
+    fn fetch_manifest_at(&self, reference: &Reference, cancel: &Cancel) -> Result<Fetched> {
         let (transport, reference) = (Arc::clone(&self.0.transport), reference.clone());
         self.0.runtime.call(cancel, async move {
             let ask = manifest_ask(&transport, &reference, Method::GET, "fetching the manifest").await?;
@@ -109,6 +128,10 @@ impl Client {
     /// # Errors
     /// As [`Client::fetch_manifest`].
     pub fn resolve(&self, reference: &Reference, cancel: &Cancel) -> Result<Digest> {
+        self.mirrored(reference, |reference| self.resolve_at(reference, cancel))
+    }
+
+    fn resolve_at(&self, reference: &Reference, cancel: &Cancel) -> Result<Digest> {
         let (transport, asked) = (Arc::clone(&self.0.transport), reference.clone());
         let digest = self.0.runtime.call(cancel, async move {
             let ask = manifest_ask(&transport, &asked, Method::HEAD, "resolving").await?;
@@ -117,7 +140,7 @@ impl Client {
         match (reference.digest(), digest) {
             (Some(digest), _) => Ok(*digest),
             (None, Some(digest)) => Ok(digest),
-            (None, None) => Ok(self.fetch_manifest(reference, cancel)?.digest),
+            (None, None) => Ok(self.fetch_manifest_at(reference, cancel)?.digest),
         }
     }
 
@@ -127,7 +150,7 @@ impl Client {
     /// # Errors
     /// As [`Client::fetch_manifest`]; later ones come out of the reader ([`crate::registry::BlobReader`]).
     pub fn open_blob(&self, reference: &Reference, blob: &Descriptor, cancel: &Cancel) -> Result<BlobReader> {
-        blob::open(self, reference, blob, cancel)
+        self.mirrored(reference, |reference| blob::open(self, reference, blob, cancel))
     }
 
     /// Whether the repository has the blob.
@@ -185,39 +208,6 @@ impl Client {
         let put = upload::put_manifest(transport, reference, media_type, bytes, digest);
         self.0.runtime.call(cancel, put)?;
         Ok(digest)
-    }
-}
-
-impl Options {
-    /// The HTTP library's client. Without TLS no certificate is loaded, so that a machine without any can still
-    /// reach its own registry.
-    fn http_client(&self, plain: bool) -> reqwest::Result<reqwest::Client> {
-        // Another part of the process may have installed the same provider already.
-        let _ = rustls::crypto::ring::default_provider().install_default();
-        let mut builder = reqwest::Client::builder()
-            .user_agent(&self.user_agent)
-            .connect_timeout(self.connect_timeout)
-            .redirect(reqwest::redirect::Policy::none())
-            .referer(false)
-            .http2_adaptive_window(true)
-            .no_proxy();
-        let proxies = &self.proxies;
-        let direct = format!("localhost,127.0.0.0/8,::1,{}", proxies.none_for);
-        let direct = reqwest::NoProxy::from_string(&direct);
-        if let Some(url) = &proxies.http {
-            builder = builder.proxy(reqwest::Proxy::http(url)?.no_proxy(direct.clone()));
-        }
-        if let Some(url) = &proxies.https {
-            builder = builder.proxy(reqwest::Proxy::https(url)?.no_proxy(direct));
-        }
-        if plain {
-            return builder.tls_certs_only([]).build();
-        }
-        let mut roots = Vec::new();
-        for pem in &self.extra_roots {
-            roots.extend(reqwest::Certificate::from_pem_bundle(pem)?);
-        }
-        builder.https_only(true).tls_certs_merge(roots).build()
     }
 }
 

@@ -38,6 +38,18 @@ impl Origin {
             .ok_or_else(|| Error::invalid("registry host", registry, "not a host and port"))
     }
 
+    /// The names that a configuration may call it by: with its port, and without if that is the usual one.
+    pub(super) fn names(&self) -> Vec<String> {
+        let mut names = vec![format!("{}:{}", self.host, self.port)];
+        if self.port == if self.is_plain() { 80 } else { 443 } {
+            names.push(self.host.clone());
+            names.extend((self.host == DOCKER_HUB).then(|| "docker.io".to_owned()));
+        }
+        // A host from a URL could be one of these, and names become those of directories.
+        names.retain(|name| !name.starts_with('.'));
+        names
+    }
+
     pub(super) fn is_plain(&self) -> bool {
         self.scheme == "http"
     }
@@ -55,7 +67,7 @@ impl fmt::Display for Origin {
     }
 }
 
-/// Whether a registry name or URL host is this machine: the only ones spoken to without TLS.
+/// Whether a registry name or URL host is this machine: spoken to without TLS even if nobody said so.
 pub(super) fn is_loopback(registry: &str) -> bool {
     let host = match registry.strip_prefix('[').and_then(|r| r.split_once(']')) {
         Some((v6, _)) => v6,

@@ -1,7 +1,7 @@
 //! One HTTP exchange with a registry, done right: scheme, token, redirects, retries, time limits and error text.
 //! Redirects are followed here and never by the HTTP library, so that no token travels with them (R7).
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::sync::Mutex;
 use std::time::Duration;
 
@@ -10,6 +10,7 @@ use reqwest::{Client, Method, Response, StatusCode, Url};
 
 use super::Options;
 use super::auth::{Actions, Challenge, Scope, Token, TokenAnswer, Tokens};
+use super::hosts::Trust;
 use super::origin::{Origin, is_loopback};
 use crate::error::{Error, Result};
 use crate::oci::Reference;
@@ -59,17 +60,23 @@ impl From<Error> for Failure {
 #[derive(Debug)]
 pub(super) struct Transport {
     options: Options,
-    /// Without TLS, and with it. Loading the CA certificates takes longer than a whole local pull.
-    clients: Mutex<[Option<Client>; 2]>,
+    /// Made when they are needed: loading the CA certificates takes longer than a whole local pull.
+    clients: Mutex<HashMap<Trust, Client>>,
     /// What was found out about registries on this machine.
     loopback: Mutex<HashMap<String, Origin>>,
+    failed_mirrors: Mutex<HashSet<String>>,
     tokens: Tokens,
 }
 
 impl Transport {
     pub(super) fn new(options: Options) -> Transport {
-        let (clients, loopback, tokens) = (Mutex::default(), Mutex::default(), Tokens::default());
-        Transport { options, clients, loopback, tokens }
+        Transport {
+            options,
+            clients: Mutex::default(),
+            loopback: Mutex::default(),
+            failed_mirrors: Mutex::default(),
+            tokens: Tokens::default(),
+        }
     }
 
     pub(super) fn idle_timeout(&self) -> Duration {
@@ -116,7 +123,7 @@ impl Transport {
             response = self.once(ask, ask.url.clone(), Some(&token)).await?;
         }
         for _ in 0..MAX_REDIRECTS {
-            let Some(target) = redirect_target(ask, &response)? else {
+            let Some(target) = self.redirect_target(ask, &response)? else {
                 return check_status(ask, response).await;
             };
             response = self.once(ask, target, None).await?;
@@ -125,7 +132,7 @@ impl Transport {
     }
 
     async fn once(&self, ask: &Ask, url: Url, token: Option<&Token>) -> Result<Response, Failure> {
-        let client = self.client(url.scheme() == "http").map_err(|reason| ask.error(reason))?;
+        let client = self.client(ask, &url)?;
         let mut request = client.request(ask.method.clone(), url);
         for (name, value) in &ask.headers {
             request = request.header(name, value);
@@ -155,10 +162,10 @@ impl Transport {
 
     /// The client for the second request of an upload, which goes where the registry said.
     pub(super) fn upload_client(&self, ask: &Ask, url: &Url) -> Result<Client> {
-        if !may_be_asked(ask, url) {
+        if !self.may_be_asked(ask, url) {
             return Err(ask.error(format!("an upload to {}://, which is not safe", url.scheme())));
         }
-        self.client(url.scheme() == "http").map_err(|reason| ask.error(reason))
+        self.client(ask, url)
     }
 
     /// `response` if it is a success, else the error it stands for.
@@ -175,10 +182,10 @@ impl Transport {
         };
         let realm: Option<Url> = challenge.realm().and_then(|r| r.parse().ok());
         let mut url = realm
-            .filter(|url| may_be_asked(ask, url))
+            .filter(|url| self.may_be_asked(ask, url))
             .ok_or_else(|| ask.error("the registry names no usable token server"))?;
         url.query_pairs_mut().extend_pairs(challenge.query(&ask.scope));
-        let client = self.client(url.scheme() == "http").map_err(|reason| ask.error(reason))?;
+        let client = self.client(ask, &url)?;
         let asking = tokio::time::timeout(self.options.idle_timeout, client.get(url).send());
         let response = match asking.await {
             Ok(Ok(response)) => response,
@@ -214,11 +221,15 @@ impl Transport {
         }
     }
 
-    /// Where `registry` answers. One on this machine is asked without TLS first: the question holds no secret, and
+    /// Where `registry` answers. One on this machine of which nothing is known is asked without TLS first: the question holds no secret, and
     /// a TLS server refuses it at once, while a plain server may wait long for the rest of a TLS handshake.
     async fn origin(&self, registry: &str) -> Result<Origin> {
         let secure = Origin::of_registry(registry, "https")?;
-        if !is_loopback(registry) {
+        let known = self.options.hosts.of(&secure);
+        if known.is_some_and(|host| host.plain_http) {
+            return Origin::of_registry(registry, "http");
+        }
+        if !is_loopback(registry) || known.is_some_and(|host| host.insecure) {
             return Ok(secure);
         }
         if let Some(origin) = self.loopback.lock().unwrap_or_else(|e| e.into_inner()).get(registry) {
@@ -230,7 +241,7 @@ impl Transport {
             doing: "connecting".to_owned(),
             reason,
         };
-        let client = self.client(true).map_err(failed)?;
+        let client = self.client_with(Trust { plain: true, ..Trust::default() }).map_err(failed)?;
         let ping = client.get(plain.url("/v2/")?).send();
         let origin = match tokio::time::timeout(self.options.connect_timeout, ping).await {
             Ok(Ok(response)) if response.status() != StatusCode::BAD_REQUEST => plain,
@@ -242,13 +253,61 @@ impl Transport {
         Ok(known.entry(registry.to_owned()).or_insert(origin).clone())
     }
 
-    pub(super) fn client(&self, plain: bool) -> Result<Client, String> {
+    /// A client for `url`, asked on behalf of the registry of `ask`.
+    fn client(&self, ask: &Ask, url: &Url) -> Result<Client> {
+        let origin = Origin::of_url(url).ok_or_else(|| ask.error("a URL that is not one of HTTP"))?;
+        let trust = self.options.hosts.trust(&origin, &ask.scope.origin)?;
+        self.client_with(trust).map_err(|reason| ask.error(reason))
+    }
+
+    pub(super) fn client_with(&self, trust: Trust) -> Result<Client, String> {
         let mut clients = self.clients.lock().unwrap_or_else(|e| e.into_inner());
-        let slot = &mut clients[usize::from(plain)];
-        if slot.is_none() {
-            *slot = Some(self.options.http_client(plain).map_err(reason_of)?);
+        if let Some(client) = clients.get(&trust) {
+            return Ok(client.clone());
         }
-        Ok(slot.clone().expect("it was just made"))
+        let client = self.options.http_client(&trust)?;
+        clients.insert(trust, client.clone());
+        Ok(client)
+    }
+
+    /// The mirrors' names for `reference`, but for mirrors that failed before.
+    pub(super) fn mirrors(&self, reference: &Reference) -> Result<Vec<Reference>> {
+        let mut mirrors = self.options.hosts.mirrors(reference)?;
+        let failed = self.failed_mirrors.lock().unwrap_or_else(|e| e.into_inner());
+        mirrors.retain(|mirror| !failed.contains(mirror.registry()));
+        Ok(mirrors)
+    }
+
+    /// Nothing more is asked of this mirror.
+    pub(super) fn give_up_mirror(&self, mirror: &Reference) {
+        let mut failed = self.failed_mirrors.lock().unwrap_or_else(|e| e.into_inner());
+        failed.insert(mirror.registry().to_owned());
+    }
+
+    /// Without TLS only servers are asked of which that is known, and only on behalf of such a server.
+    fn may_be_asked(&self, ask: &Ask, url: &Url) -> bool {
+        match (url.scheme(), Origin::of_url(url)) {
+            ("https", Some(_)) => true,
+            ("http", Some(origin)) => {
+                let here = url.host_str().is_some_and(is_loopback);
+                let known = origin == ask.scope.origin || self.options.hosts.is_plain(&origin);
+                ask.scope.origin.is_plain() && (here || known)
+            }
+            _ => false,
+        }
+    }
+
+    /// Where to go on, if `response` is a redirect.
+    fn redirect_target(&self, ask: &Ask, response: &Response) -> Result<Option<Url>> {
+        if !matches!(response.status().as_u16(), 301 | 302 | 303 | 307 | 308) {
+            return Ok(None);
+        }
+        let target = location(ask, response)?;
+        if !self.may_be_asked(ask, &target) {
+            let (scheme, host) = (target.scheme(), target.host_str().unwrap_or_default());
+            return Err(ask.error(format!("a redirect to {scheme}://{host}, which is not safe to follow")));
+        }
+        Ok(Some(target))
     }
 }
 
@@ -257,30 +316,6 @@ fn authorization(ask: &Ask, token: &Token) -> Result<HeaderValue> {
     let mut value = value.map_err(|_| ask.error("the token server's token cannot be sent"))?;
     value.set_sensitive(true);
     Ok(value)
-}
-
-/// Without TLS only servers on this machine are asked, and only on behalf of such a server.
-fn may_be_asked(ask: &Ask, url: &Url) -> bool {
-    match url.scheme() {
-        "https" => true,
-        "http" => ask.scope.origin.is_plain() && url.host_str().is_some_and(is_loopback),
-        _ => false,
-    }
-}
-
-/// Where to go on, if `response` is a redirect.
-fn redirect_target(ask: &Ask, response: &Response) -> Result<Option<Url>> {
-    if !matches!(response.status().as_u16(), 301 | 302 | 303 | 307 | 308) {
-        return Ok(None);
-    }
-    let target = location(ask, response)?;
-    if !may_be_asked(ask, &target) {
-        let host = target.host_str().unwrap_or_default();
-        return Err(
-            ask.error(format!("a redirect to {}://{host}, which is not safe to follow", target.scheme()))
-        );
-    }
-    Ok(Some(target))
 }
 
 /// The `Location` header, absolute or relative to the URL that was asked.

@@ -140,7 +140,7 @@ pub(crate) fn run(args: Args) -> Result<u8> {
     // Before any thread is started.
     let signals = if long { Some(Signals::hold().map_err(|e| Error::invalid(e.to_string()))?) } else { None };
     let helped = |error| helped(error, &root);
-    let engine = Engine::open(&root, config::proxies(), config::git()).map_err(helped)?;
+    let engine = Engine::open(&root, config::registries()?, config::git()).map_err(helped)?;
     let mut out = std::io::BufWriter::new(std::io::stdout());
     let mut session = Session { engine, signals, out: &mut out };
     let result = command.execute(&mut session);

@@ -22,6 +22,7 @@ mod mounts;
 mod named_contexts;
 mod programs;
 mod registry;
+mod registry_hosts;
 mod remote_cache;
 mod rootless;
 mod run;

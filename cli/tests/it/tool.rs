@@ -55,6 +55,8 @@ impl Boxwright {
     pub(crate) fn command(&self, args: &[&str]) -> Command {
         let mut command = Command::new(binary());
         command.arg("--root").arg(self.store()).args(args).env_remove("BOXWRIGHT_ROOT").stdin(Stdio::null());
+        // What whoever runs the tests has configured for registries is not for them.
+        command.env("XDG_CONFIG_HOME", self.scratch("config")).env("DOCKER_CONFIG", self.scratch("docker"));
         command
     }
 

@@ -1,12 +1,14 @@
 //! Real container tools from Debian's packages, each with its own data directory, gone when the test is over.
 
+mod certificates;
 mod daemon;
 mod dockerd;
 mod podman;
 mod registry;
 
+pub use certificates::Certificates;
 pub(crate) use daemon::Daemon;
 pub use daemon::free_port;
 pub use dockerd::Dockerd;
 pub use podman::Podman;
-pub use registry::{Registry, skopeo};
+pub use registry::{PASSWORD, Registry, Setup, USER, skopeo};

@@ -1,4 +1,4 @@
-//! A registry (distribution) on 127.0.0.1, plain HTTP, with its files where a test can damage them.
+//! A registry (distribution) on 127.0.0.1, with its files where a test can damage them.
 
 use std::fs::{self, File};
 use std::net::TcpStream;
@@ -7,8 +7,15 @@ use std::process::{Command, Stdio};
 
 use tempfile::TempDir;
 
+use super::certificates::Certificates;
 use super::daemon::{Daemon, free_port};
 use crate::{Ran, run};
+
+/// Who may log in to a registry with [`Setup::basic`].
+pub const USER: &str = "tester";
+pub const PASSWORD: &str = "secret";
+/// Of `PASSWORD`.
+const BCRYPT: &str = "$2b$05$abcdefghijklmnopqrstuuOQiyCxlgf/oeuTqixKmWdcYUh4Hjl0a";
 
 #[derive(Debug)]
 pub struct Registry {
@@ -18,17 +25,42 @@ pub struct Registry {
     port: u16,
 }
 
-impl Registry {
-    pub fn start() -> Registry {
+/// How a registry is set up, in the words of its configuration file.
+#[derive(Debug, Default)]
+pub struct Setup {
+    tls: String,
+    auth: String,
+}
+
+impl Setup {
+    /// With TLS; whoever connects has to show a certificate if `clients`.
+    #[must_use]
+    pub fn tls(mut self, certificates: &Certificates, clients: bool) -> Setup {
+        let at = |name: &str| certificates.path(name).display().to_string();
+        let ca = if clients { format!(", clientcas: [{}]", at("ca.pem")) } else { String::new() };
+        self.tls = format!(", tls: {{certificate: {}, key: {}{ca}}}", at("server.pem"), at("server.key"));
+        self
+    }
+
+    /// For [`USER`] with [`PASSWORD`] alone.
+    #[must_use]
+    pub fn basic(mut self, htpasswd: &Path) -> Setup {
+        fs::write(htpasswd, format!("{USER}:{BCRYPT}\n")).unwrap();
+        self.auth = format!("auth: {{htpasswd: {{realm: test, path: {}}}}}\n", htpasswd.display());
+        self
+    }
+
+    pub fn start(self) -> Registry {
         let dir = tempfile::tempdir().unwrap();
         let port = free_port();
         let config = dir.path().join("config.yml");
+        let Setup { tls, auth } = self;
         fs::write(
             &config,
             format!(
                 "version: 0.1\nlog: {{level: error}}\n\
                  storage: {{filesystem: {{rootdirectory: {}}}, delete: {{enabled: true}}}}\n\
-                 http: {{addr: 127.0.0.1:{port}, secret: test}}\n",
+                 http: {{addr: 127.0.0.1:{port}, secret: test{tls}}}\n{auth}",
                 dir.path().join("data").display()
             ),
         )
@@ -38,6 +70,18 @@ impl Registry {
         command.stdout(File::create(dir.path().join("log")).unwrap()).stderr(Stdio::null());
         let daemon = Daemon::start(&mut command, || TcpStream::connect(("127.0.0.1", port)).is_ok());
         Registry { _daemon: daemon, dir, port }
+    }
+}
+
+impl Registry {
+    /// Plain HTTP, for everybody.
+    pub fn start() -> Registry {
+        Setup::default().start()
+    }
+
+    /// `127.0.0.1:PORT`.
+    pub fn host(&self) -> String {
+        format!("127.0.0.1:{}", self.port)
     }
 
     /// `127.0.0.1:PORT/NAME`.

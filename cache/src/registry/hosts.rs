@@ -1,0 +1,183 @@
+//! What is known beforehand of registries: which are spoken to without TLS, whom to trust as one, who we are to it, and
+//! its mirrors. The caller reads the configuration; docker's `certs.d` directories are looked into here.
+
+use std::collections::BTreeMap;
+use std::ffi::OsStr;
+use std::fs;
+use std::io::ErrorKind;
+use std::path::{Path, PathBuf};
+
+use super::origin::Origin;
+use crate::error::{Error, Result};
+use crate::oci::Reference;
+
+/// How one registry is reached.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Host {
+    /// It is spoken to without TLS.
+    pub plain_http: bool,
+    /// Its certificate may be anybody's.
+    pub insecure: bool,
+    /// Asked before it when something is fetched: `HOST[:PORT][/PATH]` each.
+    pub mirrors: Vec<String>,
+    /// PEM files of certificates that vouch for it, besides the system's.
+    pub ca: Vec<PathBuf>,
+    /// PEM files of the certificate that we show to it, and of its key.
+    pub client: Option<(PathBuf, PathBuf)>,
+}
+
+/// All registries that something is known of.
+#[derive(Clone, Debug, Default)]
+pub struct Hosts {
+    /// By `HOST[:PORT]` in lower case, as it stands in an image's name.
+    pub known: BTreeMap<String, Host>,
+    /// Directories as docker's `/etc/docker/certs.d`; the first that has one for a host counts.
+    pub certs: Vec<PathBuf>,
+}
+
+/// What a connection is made with. Equal ones can share connections.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
+pub(super) struct Trust {
+    pub(super) plain: bool,
+    pub(super) insecure: bool,
+    pub(super) roots: Vec<PathBuf>,
+    pub(super) identity: Option<(PathBuf, PathBuf)>,
+}
+
+impl Hosts {
+    pub(super) fn of(&self, origin: &Origin) -> Option<&Host> {
+        origin.names().iter().find_map(|name| self.known.get(name))
+    }
+
+    pub(super) fn is_plain(&self, origin: &Origin) -> bool {
+        self.of(origin).is_some_and(|host| host.plain_http)
+    }
+
+    /// Whom to trust as `origin` when it is asked on behalf of `registry`. What vouches for a registry may vouch for the
+    /// servers that it names; our own certificate is for the host that it was given for.
+    pub(super) fn trust(&self, origin: &Origin, registry: &Origin) -> Result<Trust> {
+        if origin.is_plain() {
+            return Ok(Trust { plain: true, ..Trust::default() });
+        }
+        let mut trust = self.own_trust(origin)?;
+        if origin != registry && !registry.is_plain() {
+            trust.roots.extend(self.own_trust(registry)?.roots);
+        }
+        trust.roots.sort();
+        trust.roots.dedup();
+        Ok(trust)
+    }
+
+    fn own_trust(&self, origin: &Origin) -> Result<Trust> {
+        let mut trust = Trust::default();
+        for (dir, name) in self.certs.iter().flat_map(|dir| origin.names().into_iter().map(move |n| (dir, n)))
+        {
+            if let Some(found) = certs_of(&dir.join(name))? {
+                trust = found;
+                break;
+            }
+        }
+        if let Some(host) = self.of(origin) {
+            trust.insecure = host.insecure;
+            trust.roots.extend(host.ca.iter().cloned());
+            trust.identity = host.client.clone().or(trust.identity);
+        }
+        Ok(trust)
+    }
+
+    /// The names under which the mirrors of its registry have what `reference` names.
+    pub(super) fn mirrors(&self, reference: &Reference) -> Result<Vec<Reference>> {
+        let origin = Origin::of_registry(reference.registry(), "https")?;
+        let mirrors = self.of(&origin).map_or(&[][..], |host| &host.mirrors);
+        let at = |mirror: &String| {
+            let tag = reference.tag().map_or(String::new(), |tag| format!(":{tag}"));
+            let digest = reference.digest().map_or(String::new(), |digest| format!("@{digest}"));
+            format!("{mirror}/{}{tag}{digest}", reference.repository()).parse()
+        };
+        mirrors.iter().map(at).collect()
+    }
+}
+
+/// What docker finds in a host's directory: `*.crt` vouch for it, `*.cert` with the `*.key` of the same name is shown.
+fn certs_of(dir: &Path) -> Result<Option<Trust>> {
+    let failed = || Error::io("reading", dir);
+    let entries = match fs::read_dir(dir) {
+        Ok(entries) => entries,
+        Err(e) if matches!(e.kind(), ErrorKind::NotFound | ErrorKind::NotADirectory) => return Ok(None),
+        Err(e) => return Err(failed()(e)),
+    };
+    let files: Result<Vec<PathBuf>> = entries.map(|e| e.map(|e| e.path()).map_err(failed())).collect();
+    let files = files?;
+    let ending = |ending: &str| {
+        let ending = Some(OsStr::new(ending));
+        let mut found: Vec<PathBuf> = files.iter().filter(|f| f.extension() == ending).cloned().collect();
+        found.sort();
+        found
+    };
+    let (certs, keys) = (ending("cert"), ending("key"));
+    for (one, other) in [(&certs, "key"), (&keys, "cert")] {
+        for file in one {
+            let partner = file.with_extension(other);
+            if !files.contains(&partner) {
+                let reason = format!("{} is missing; certificates of a CA end with .crt", partner.display());
+                return Err(Error::malformed(file.display().to_string(), reason));
+            }
+        }
+    }
+    let mut certs = certs.into_iter();
+    let identity = certs.next().map(|cert| (cert.clone(), cert.with_extension("key")));
+    if certs.next().is_some() {
+        return Err(Error::malformed(dir.display().to_string(), "more than one client certificate"));
+    }
+    Ok(Some(Trust { roots: ending("crt"), identity, ..Trust::default() }))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn origin(registry: &str) -> Origin {
+        Origin::of_registry(registry, "https").unwrap()
+    }
+
+    #[test]
+    fn a_mirror_has_the_same_repository_below_its_path() {
+        let host = Host { mirrors: vec!["m.example:5000/hub".to_owned()], ..Host::default() };
+        let hosts = Hosts { known: [("docker.io".to_owned(), host)].into(), ..Hosts::default() };
+        let mirrors = |name: &str| {
+            let found = hosts.mirrors(&name.parse().unwrap()).unwrap();
+            found.iter().map(ToString::to_string).collect::<Vec<_>>()
+        };
+        assert_eq!(mirrors("busybox:1"), ["m.example:5000/hub/library/busybox:1"]);
+        assert!(mirrors("other.example/busybox:1").is_empty());
+    }
+
+    #[test]
+    fn certificates_are_found_by_host_and_port_and_shown_to_their_host_alone() {
+        let dir = tempfile::tempdir().unwrap();
+        let host = dir.path().join("r.example:5000");
+        fs::create_dir(&host).unwrap();
+        for name in ["ca.crt", "me.cert", "me.key", "note.txt"] {
+            fs::write(host.join(name), "").unwrap();
+        }
+        let hosts = Hosts { certs: vec![dir.path().join("none"), dir.path().into()], ..Hosts::default() };
+        let (registry, other) = (origin("r.example:5000"), origin("r.example:5001"));
+        let own = hosts.trust(&registry, &registry).unwrap();
+        assert_eq!(own.roots, [host.join("ca.crt")]);
+        assert_eq!(own.identity, Some((host.join("me.cert"), host.join("me.key"))));
+        let named = hosts.trust(&other, &registry).unwrap();
+        assert_eq!((named.roots.len(), named.identity), (1, None));
+        assert_eq!(hosts.trust(&other, &other).unwrap(), Trust::default());
+        fs::remove_file(host.join("me.key")).unwrap();
+        let error = hosts.trust(&registry, &registry).unwrap_err().to_string();
+        assert!(error.contains("me.key is missing"), "{error}");
+    }
+
+    #[test]
+    fn a_host_without_a_port_is_the_one_with_the_usual_port() {
+        let host = Host { insecure: true, ..Host::default() };
+        let hosts = Hosts { known: [("r.example".to_owned(), host)].into(), ..Hosts::default() };
+        assert!(hosts.trust(&origin("r.example:443"), &origin("x")).unwrap().insecure);
+        assert!(!hosts.trust(&origin("r.example:444"), &origin("x")).unwrap().insecure);
+    }
+}

@@ -1,0 +1,131 @@
+//! Registries that have to be known beforehand: with a CA of their own, for clients with certificates, without TLS,
+//! and with mirrors; by the configuration file and by docker's `certs.d`.
+
+use std::fs;
+use std::path::PathBuf;
+
+use boxwright_testdata::peer::{Certificates, Registry, Setup};
+use boxwright_testdata::server::{Reply, Server};
+use boxwright_testdata::{base, run};
+
+use crate::tool::{Boxwright, Context, cache};
+
+fn configure(boxwright: &Boxwright, text: &str) {
+    let dir = boxwright.scratch("config/boxwright");
+    fs::create_dir_all(&dir).unwrap();
+    fs::write(dir.join("config.toml"), text).unwrap();
+}
+
+/// The user's directory of certificates for `host`.
+fn certs_d(boxwright: &Boxwright, host: &str) -> PathBuf {
+    let dir = boxwright.scratch("config/docker/certs.d").join(host);
+    fs::create_dir_all(&dir).unwrap();
+    dir
+}
+
+/// Pushes busybox as `name`, pulls it back, and runs it.
+#[track_caller]
+fn there_and_back(boxwright: &Boxwright, name: &str) {
+    boxwright.ok(&["tag", "busybox", name]);
+    boxwright.ok(&["push", name]);
+    boxwright.ok(&["rmi", name]);
+    assert_eq!(boxwright.output_of(name, &["echo", "hi"]), "hi\n");
+}
+
+#[test]
+fn a_ca_of_ones_own_vouches_for_its_registry_alone() {
+    let (certificates, boxwright) = (Certificates::new(), Boxwright::with_busybox());
+    let (one, two) = (
+        Setup::default().tls(&certificates, false).start(),
+        Setup::default().tls(&certificates, false).start(),
+    );
+    boxwright.ok(&["tag", "busybox", &one.name("a:1")]);
+    boxwright.run(&["push", &one.name("a:1")]).fails_with(1).says("certificate");
+    let ca = certificates.path("ca.pem");
+    configure(&boxwright, &format!("[registry.\"{}\"]\nca = [{ca:?}]\n", one.host()));
+    there_and_back(&boxwright, &one.name("a:1"));
+    let context = Context::new(&format!("FROM {}\nRUN echo 1 > /1\n", one.name("a:1")));
+    boxwright.build(&context, &["--pull"]).ok();
+    boxwright.run(&["pull", &two.name("a:1")]).fails_with(1).says("certificate");
+    let dir = certs_d(&boxwright, &two.host());
+    fs::copy(ca, dir.join("my.crt")).unwrap();
+    there_and_back(&boxwright, &two.name("a:1"));
+}
+
+#[test]
+fn a_client_certificate_is_shown_to_the_registry_that_it_is_for() {
+    let (certificates, boxwright) = (Certificates::new(), Boxwright::with_busybox());
+    let registry = Setup::default().tls(&certificates, true).start();
+    let name = registry.name("a:1");
+    let dir = certs_d(&boxwright, &registry.host());
+    fs::copy(certificates.path("ca.pem"), dir.join("ca.crt")).unwrap();
+    boxwright.ok(&["tag", "busybox", &name]);
+    boxwright.run(&["push", &name]).fails_with(1).says("ertificate");
+    fs::copy(certificates.path("client.pem"), dir.join("client.cert")).unwrap();
+    boxwright.run(&["push", &name]).fails_with(1).says("client.key is missing");
+    fs::copy(certificates.path("client.key"), dir.join("client.key")).unwrap();
+    there_and_back(&boxwright, &name);
+
+    fs::remove_dir_all(&dir).unwrap();
+    let at = |name: &str| certificates.path(name);
+    let (ca, cert, key) = (at("ca.pem"), at("client.pem"), at("client.key"));
+    let table = format!(
+        "[registry.\"{}\"]\nca = [{ca:?}]\nclient-cert = {cert:?}\nclient-key = {key:?}\n",
+        registry.host()
+    );
+    configure(&boxwright, &table);
+    there_and_back(&boxwright, &name);
+}
+
+#[test]
+fn an_insecure_registry_may_have_any_certificate() {
+    let (certificates, boxwright) = (Certificates::new(), Boxwright::with_busybox());
+    let registry = Setup::default().tls(&certificates, false).start();
+    configure(&boxwright, &format!("[registry.\"{}\"]\ninsecure = true\n", registry.host()));
+    there_and_back(&boxwright, &registry.name("a:1"));
+}
+
+#[test]
+fn a_plain_registry_elsewhere_is_asked_without_tls_because_it_is_known_as_that() {
+    let proxy = Server::start(|_, _| Reply::new(404, ""));
+    let boxwright = Boxwright::new();
+    let pull = |name: &str| {
+        let mut command = boxwright.command(&["pull", name]);
+        command.env("HTTP_PROXY", format!("http://{}", proxy.address())).env("HTTPS_PROXY", "");
+        run(command.env_remove("NO_PROXY").env_remove("no_proxy")).fails_with(1)
+    };
+    configure(&boxwright, "[registry.\"plain.invalid:5000\"]\nplain-http = true\n");
+    pull("plain.invalid:5000/a:1").says("not found");
+    pull("other.invalid:5000/a:1");
+    let asked: Vec<String> = proxy.requests().into_iter().map(|r| r.path).collect();
+    assert_eq!(asked, ["http://plain.invalid:5000/v2/a/manifests/1"]);
+}
+
+#[test]
+fn a_mirror_is_asked_first_and_the_registry_for_what_it_does_not_have() {
+    let (mirror, registry) = (Registry::start(), Registry::start());
+    mirror.push(&base::busybox(cache()), "cache/both:1");
+    registry.push(&base::busybox(cache()), "both:1");
+    registry.push(&base::busybox(cache()), "one:1");
+    let before = registry.requests().len();
+    let boxwright = Boxwright::new();
+    let dead = boxwright_testdata::peer::free_port();
+    let mirrors = format!("[\"127.0.0.1:{dead}\", \"{}\"]", mirror.name("cache"));
+    configure(&boxwright, &format!("[registry.\"{}\"]\nmirrors = {mirrors}\n", registry.host()));
+    let both = registry.name("both:1");
+    assert_eq!(boxwright.output_of(&both, &["echo", "hi"]), "hi\n");
+    assert!(boxwright.ok(&["images"]).contains(&registry.name("both")));
+    assert_eq!(registry.requests().len(), before, "the mirror has it all");
+    boxwright.ok(&["pull", &registry.name("one:1")]);
+    // A push goes to the registry itself.
+    boxwright.ok(&["tag", &both, &registry.name("new:1")]);
+    boxwright.ok(&["push", &registry.name("new:1")]);
+    assert!(!mirror.requests().iter().any(|r| r.starts_with("PUT") && r.contains("/new/")));
+}
+
+#[test]
+fn a_configuration_that_cannot_be_right_is_told_with_its_place() {
+    let boxwright = Boxwright::new();
+    configure(&boxwright, "[registry.\"r.example\"]\nplain-htpp = true\n");
+    boxwright.run(&["images"]).fails_with(1).says("config.toml: ").says("line 2").says("plain-htpp");
+}
