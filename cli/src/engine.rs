@@ -11,6 +11,7 @@ mod epoch;
 mod failure;
 mod fetcher;
 mod inspect;
+mod login;
 mod name;
 mod named;
 mod names;
@@ -31,7 +32,7 @@ mod volumes;
 use std::path::Path;
 use std::sync::Arc;
 
-use boxwright_cache::registry::{Client, Options};
+use boxwright_cache::registry::{Client, Logins, Options};
 use boxwright_cache::{Cancel, Store};
 use boxwright_executor::git::Git;
 
@@ -62,6 +63,7 @@ pub use volumes::{HostPath, NamedVolume, TmpfsVolume, Volume, VolumeSource};
 pub struct Engine {
     store: Store,
     client: Client,
+    logins: Option<Logins>,
     fetcher: Arc<Fetcher>,
     git: Git,
     cancel: Cancel,
@@ -75,11 +77,12 @@ impl Engine {
     /// When it can't be made, read or written.
     pub fn open(root: &Path, registries: Options, git: Git) -> Result<Engine> {
         let store = Store::open(root)?;
+        let logins = registries.logins.clone();
         let client = Client::new(registries);
         // A layer that was only named so far is fetched by whoever needs it first.
         let fetcher = Arc::new(Fetcher::new(client.clone()));
         store.set_remote(fetcher.clone());
-        Ok(Engine { store, client, fetcher, git, cancel: Cancel::new()? })
+        Ok(Engine { store, client, logins, fetcher, git, cancel: Cancel::new()? })
     }
 
     pub fn store(&self) -> &Store {

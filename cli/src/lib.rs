@@ -14,6 +14,7 @@ mod format;
 mod graph;
 mod interrupt;
 pub mod progress;
+mod prompt;
 mod report;
 mod stdin;
 

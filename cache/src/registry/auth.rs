@@ -1,11 +1,13 @@
-//! Anonymous bearer tokens (distribution-spec "token" authentication): what a registry's challenge says, and the
-//! tokens it led to. A token belongs to one origin, repository and set of actions, and goes nowhere else (R7).
+//! What a registry's challenge says (bearer tokens by distribution's "token" authentication, and basic), and what was
+//! sent to answer it. That belongs to one origin, repository and set of actions, and goes nowhere else (R7).
 
 use std::collections::HashMap;
 use std::fmt;
 use std::sync::Mutex;
 use std::time::{Duration, Instant};
 
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
 use serde::Deserialize;
 
 use super::origin::Origin;
@@ -30,23 +32,34 @@ impl Actions {
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub(super) struct Scope {
     pub(super) origin: Origin,
+    /// Empty for what belongs to no repository.
     pub(super) repository: String,
     pub(super) actions: Actions,
+    /// Another repository that is read for this one.
+    pub(super) from: Option<String>,
 }
 
-impl fmt::Display for Scope {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "repository:{}:{}", self.repository, self.actions.names())
+impl Scope {
+    /// What a token has to allow.
+    fn needs(&self) -> Vec<String> {
+        let own = (!self.repository.is_empty())
+            .then(|| format!("repository:{}:{}", self.repository, self.actions.names()));
+        let other = self.from.iter().map(|from| format!("repository:{from}:{}", Actions::Pull.names()));
+        own.into_iter().chain(other).collect()
     }
 }
 
-/// A bearer token. Its text is never printed.
+/// What goes into the `Authorization` header. Its text is never printed.
 #[derive(Clone)]
 pub(super) struct Token(String);
 
 impl Token {
-    pub(super) fn header(&self) -> String {
-        format!("Bearer {}", self.0)
+    pub(super) fn basic(user: &str, password: &str) -> Token {
+        Token(format!("Basic {}", STANDARD.encode(format!("{user}:{password}"))))
+    }
+
+    pub(super) fn header(&self) -> &str {
+        &self.0
     }
 }
 
@@ -70,13 +83,9 @@ impl Tokens {
         tokens.get(scope).filter(|(_, end)| Instant::now() < *end).map(|(token, _)| token.clone())
     }
 
-    pub(super) fn put(&self, scope: Scope, answer: TokenAnswer) -> Option<Token> {
-        let life = answer.expires_in.map_or(DEFAULT_LIFE, |s| Duration::from_secs(s.clamp(1, 86_400)));
+    pub(super) fn put(&self, scope: Scope, token: Token, life: Duration) {
         let end = Instant::now() + life.saturating_sub(MARGIN).max(Duration::from_secs(1));
-        let text = answer.token.or(answer.access_token).filter(|t| !t.is_empty())?;
-        let token = Token(text);
-        self.0.lock().unwrap_or_else(|e| e.into_inner()).insert(scope, (token.clone(), end));
-        Some(token)
+        self.0.lock().unwrap_or_else(|e| e.into_inner()).insert(scope, (token, end));
     }
 
     pub(super) fn forget(&self, scope: &Scope) {
@@ -90,6 +99,23 @@ pub(super) struct TokenAnswer {
     token: Option<String>,
     access_token: Option<String>,
     expires_in: Option<u64>,
+    refresh_token: Option<String>,
+}
+
+impl TokenAnswer {
+    pub(super) fn life(&self) -> Duration {
+        self.expires_in.map_or(DEFAULT_LIFE, |s| Duration::from_secs(s.clamp(1, 86_400)))
+    }
+
+    pub(super) fn token(&self) -> Option<Token> {
+        let text = self.token.as_ref().or(self.access_token.as_ref()).filter(|t| !t.is_empty())?;
+        Some(Token(format!("Bearer {text}")))
+    }
+
+    /// What may be sent instead of a password from now on.
+    pub(super) fn identity(self) -> Option<String> {
+        self.refresh_token.filter(|token| !token.is_empty())
+    }
 }
 
 /// One challenge of a `WWW-Authenticate` header (RFC 9110, 11.6.1).
@@ -105,16 +131,28 @@ impl Challenge {
         self.scheme == "bearer"
     }
 
+    pub(super) fn is_basic(&self) -> bool {
+        self.scheme == "basic"
+    }
+
     pub(super) fn realm(&self) -> Option<&str> {
         self.parameters.get("realm").map(String::as_str)
     }
 
-    /// The query of the token request: the challenge's own service and scope, else what `scope` needs.
-    pub(super) fn query(&self, scope: &Scope) -> Vec<(&'static str, String)> {
-        let asked = self.parameters.get("scope").filter(|s| !s.is_empty());
-        let scope = asked.cloned().unwrap_or_else(|| scope.to_string());
-        let service = self.parameters.get("service").map(|s| ("service", s.clone()));
-        service.into_iter().chain([("scope", scope)]).collect()
+    pub(super) fn service(&self) -> Option<&str> {
+        self.parameters.get("service").map(String::as_str)
+    }
+
+    /// What a token has to allow: what `scope` needs, and what the registry asks for besides.
+    pub(super) fn scopes(&self, scope: &Scope) -> Vec<String> {
+        let mut all = scope.needs();
+        let asked = self.parameters.get("scope").map_or("", String::as_str);
+        for asked in asked.split_ascii_whitespace() {
+            if !all.iter().any(|known| covers(known, asked)) {
+                all.push(asked.to_owned());
+            }
+        }
+        all
     }
 
     /// All challenges of one header value.
@@ -145,6 +183,15 @@ impl Challenge {
     }
 }
 
+/// Whether `wide` (`repository:a:pull,push`) allows all that `narrow` does.
+fn covers(wide: &str, narrow: &str) -> bool {
+    let (Some((thing, actions)), Some((other, wanted))) = (wide.rsplit_once(':'), narrow.rsplit_once(':'))
+    else {
+        return wide == narrow;
+    };
+    thing == other && wanted.split(',').all(|action| actions.split(',').any(|a| a == action))
+}
+
 /// A token or quoted string at the start of `text`, and what follows it.
 fn parameter_value(text: &str) -> (String, &str) {
     let Some(quoted) = text.strip_prefix('"') else {
@@ -169,7 +216,7 @@ mod tests {
 
     fn scope() -> Scope {
         let origin = Origin::of_url(&"https://r.example/".parse().unwrap()).unwrap();
-        Scope { origin, repository: "a/b".into(), actions: Actions::Push }
+        Scope { origin, repository: "a/b".into(), actions: Actions::Push, from: None }
     }
 
     #[test]
@@ -180,14 +227,20 @@ mod tests {
         assert!(challenges[0].is_bearer() && !challenges[1].is_bearer());
         assert_eq!(challenges[0].realm(), Some("https://auth.example/token?x=1,2"));
         assert_eq!(challenges[1].realm(), Some(r#"a "b""#));
-        let query = challenges[0].query(&scope());
-        assert_eq!(query, [("service", "reg".into()), ("scope", "repository:a/b:pull".into())]);
+        assert_eq!(challenges[0].service(), Some("reg"));
     }
 
     #[test]
-    fn a_challenge_without_scope_asks_for_what_the_request_needs() {
-        let challenge = &Challenge::parse("bearer realm=https://auth.example/t")[0];
-        assert_eq!(challenge.query(&scope()), [("scope", "repository:a/b:pull,push".into())]);
+    fn a_token_is_for_what_is_needed_and_for_what_the_registry_wants_besides() {
+        let scopes = |header: &str, scope: &Scope| Challenge::parse(header)[0].scopes(scope);
+        assert_eq!(scopes("bearer realm=https://auth.example/t", &scope()), ["repository:a/b:pull,push"]);
+        let narrower = r#"Bearer scope="repository:a/b:pull repository:a/b:delete plugin""#;
+        let all = ["repository:a/b:pull,push", "repository:a/b:delete", "plugin"];
+        assert_eq!(scopes(narrower, &scope()), all);
+        let mount = Scope { from: Some("c".into()), ..scope() };
+        assert_eq!(scopes("Bearer x=y", &mount), ["repository:a/b:pull,push", "repository:c:pull"]);
+        let nothing = Scope { repository: String::new(), ..scope() };
+        assert!(scopes("Bearer x=y", &nothing).is_empty());
     }
 
     #[test]
@@ -200,8 +253,9 @@ mod tests {
     #[test]
     fn tokens_stay_in_their_scope_and_out_of_print() {
         let tokens = Tokens::default();
-        let answer = TokenAnswer { token: Some("secret".into()), access_token: None, expires_in: None };
-        let token = tokens.put(scope(), answer).unwrap();
+        let answer: TokenAnswer = serde_json::from_str(r#"{"token":"secret"}"#).unwrap();
+        let token = answer.token().unwrap();
+        tokens.put(scope(), token.clone(), answer.life());
         assert_eq!(token.header(), "Bearer secret");
         assert!(!format!("{token:?} {tokens:?}").contains("secret"));
         assert!(tokens.get(&scope()).is_some());

@@ -1,13 +1,15 @@
 //! A client of OCI registries (distribution-spec 1.1: pull and push). Blocking; HTTP runs on a thread of its own that
-//! the first request starts. Every byte is verified against its digest; access is anonymous so far.
+//! the first request starts. Every byte is verified against its digest.
 
 mod auth;
 mod blob;
 mod file;
 mod hosts;
 mod http;
+mod login;
 mod origin;
 mod runtime;
+mod token;
 mod transport;
 mod upload;
 
@@ -21,6 +23,7 @@ use reqwest::header::{ACCEPT, CONTENT_TYPE, HeaderMap, HeaderName};
 pub use blob::BlobReader;
 pub use file::{Answer, FileReader, Validators};
 pub use hosts::{Host, Hosts};
+pub use login::{Credentials, Kept, Logins, key_of, registry_of};
 
 use crate::blob::BlobFetch;
 use crate::cancel::Cancel;
@@ -40,6 +43,8 @@ pub struct Options {
     pub user_agent: String,
     pub proxies: Proxies,
     pub hosts: Hosts,
+    /// Who we are to registries that ask for that; to none if there are no logins.
+    pub logins: Option<Logins>,
     pub connect_timeout: Duration,
     /// How long a server may be silent while it is its turn.
     pub idle_timeout: Duration,
@@ -60,6 +65,7 @@ impl Default for Options {
             user_agent: concat!("boxwright/", env!("CARGO_PKG_VERSION")).to_owned(),
             proxies: Proxies::default(),
             hosts: Hosts::default(),
+            logins: None,
             connect_timeout: Duration::from_secs(15),
             idle_timeout: Duration::from_secs(60),
         }
@@ -189,6 +195,16 @@ impl Client {
             return Ok(false);
         }
         upload::push(&self.0.runtime, &self.0.transport, reference, blob, open, cancel).map(|()| true)
+    }
+
+    /// Whether `registry` (`HOST[:PORT]`) takes the credentials. Gives what should be kept: they themselves, or the
+    /// identity token that the registry's token server gave for them.
+    ///
+    /// # Errors
+    /// [`Error::Registry`] when it does not, or can't be asked; [`Error::Cancelled`].
+    pub fn log_in(&self, registry: &str, credentials: Credentials, cancel: &Cancel) -> Result<Credentials> {
+        let (transport, registry) = (Arc::clone(&self.0.transport), registry.to_owned());
+        self.0.runtime.call(cancel, async move { transport.log_in(&registry, credentials).await })
     }
 
     /// Puts a manifest or index under the tag of `reference`, or under its digest if it has no tag.

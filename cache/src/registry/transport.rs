@@ -5,12 +5,13 @@ use std::collections::{HashMap, HashSet};
 use std::sync::Mutex;
 use std::time::Duration;
 
-use reqwest::header::{AUTHORIZATION, HeaderName, HeaderValue, LOCATION, RETRY_AFTER, WWW_AUTHENTICATE};
+use reqwest::header::{AUTHORIZATION, HeaderName, HeaderValue, LOCATION, RETRY_AFTER};
 use reqwest::{Client, Method, Response, StatusCode, Url};
 
 use super::Options;
-use super::auth::{Actions, Challenge, Scope, Token, TokenAnswer, Tokens};
+use super::auth::{Actions, Scope, Token, Tokens};
 use super::hosts::Trust;
+use super::login::Credentials;
 use super::origin::{Origin, is_loopback};
 use crate::error::{Error, Result};
 use crate::oci::Reference;
@@ -21,7 +22,6 @@ const MAX_REDIRECTS: u32 = 10;
 /// A server that wants a longer pause than this gets its refusal reported instead.
 const MAX_RETRY_AFTER: Duration = Duration::from_secs(30);
 const MAX_ERROR_BODY: u64 = 16 << 10;
-const MAX_TOKEN_BODY: u64 = 1 << 20;
 
 /// One request that may be sent more than once, and what to call it in an error.
 #[derive(Clone, Debug)]
@@ -46,8 +46,8 @@ impl Ask {
 }
 
 /// Why an exchange failed, and whether another try makes sense (after what pause, if the server said).
-struct Failure {
-    error: Error,
+pub(super) struct Failure {
+    pub(super) error: Error,
     again: Option<Option<Duration>>,
 }
 
@@ -59,13 +59,15 @@ impl From<Error> for Failure {
 
 #[derive(Debug)]
 pub(super) struct Transport {
-    options: Options,
+    pub(super) options: Options,
     /// Made when they are needed: loading the CA certificates takes longer than a whole local pull.
     clients: Mutex<HashMap<Trust, Client>>,
     /// What was found out about registries on this machine.
     loopback: Mutex<HashMap<String, Origin>>,
     failed_mirrors: Mutex<HashSet<String>>,
-    tokens: Tokens,
+    pub(super) tokens: Tokens,
+    /// What was found out about who we are to a registry. Asking can mean to run a program, so it is done once.
+    pub(super) logins: tokio::sync::Mutex<HashMap<String, Option<Credentials>>>,
 }
 
 impl Transport {
@@ -76,6 +78,7 @@ impl Transport {
             loopback: Mutex::default(),
             failed_mirrors: Mutex::default(),
             tokens: Tokens::default(),
+            logins: tokio::sync::Mutex::default(),
         }
     }
 
@@ -95,7 +98,7 @@ impl Transport {
         let registry = reference.registry().to_owned();
         let origin = self.origin(&registry).await?;
         let url = origin.url(&format!("/v2/{}/{path}", reference.repository()))?;
-        let scope = Scope { origin, repository: reference.repository().to_owned(), actions };
+        let scope = Scope { origin, repository: reference.repository().to_owned(), actions, from: None };
         let thing = ("image", reference.familiar());
         Ok(Ask { method, scope, url, headers: Vec::new(), body: Vec::new(), registry, doing, thing })
     }
@@ -131,7 +134,7 @@ impl Transport {
         Err(ask.error(format!("more than {MAX_REDIRECTS} redirects")).into())
     }
 
-    async fn once(&self, ask: &Ask, url: Url, token: Option<&Token>) -> Result<Response, Failure> {
+    pub(super) async fn once(&self, ask: &Ask, url: Url, token: Option<&Token>) -> Result<Response, Failure> {
         let client = self.client(ask, &url)?;
         let mut request = client.request(ask.method.clone(), url);
         for (name, value) in &ask.headers {
@@ -173,36 +176,6 @@ impl Transport {
         check_status(ask, response).await.map_err(|failure| failure.error)
     }
 
-    async fn token(&self, ask: &Ask, refused: &Response) -> Result<Token> {
-        let headers = refused.headers().get_all(WWW_AUTHENTICATE);
-        let challenges: Vec<Challenge> =
-            headers.iter().filter_map(|h| h.to_str().ok()).flat_map(Challenge::parse).collect();
-        let Some(challenge) = challenges.iter().find(|c| c.is_bearer()) else {
-            return Err(ask.error("the registry wants a login, and anonymous access is all there is so far"));
-        };
-        let realm: Option<Url> = challenge.realm().and_then(|r| r.parse().ok());
-        let mut url = realm
-            .filter(|url| self.may_be_asked(ask, url))
-            .ok_or_else(|| ask.error("the registry names no usable token server"))?;
-        url.query_pairs_mut().extend_pairs(challenge.query(&ask.scope));
-        let client = self.client(ask, &url)?;
-        let asking = tokio::time::timeout(self.options.idle_timeout, client.get(url).send());
-        let response = match asking.await {
-            Ok(Ok(response)) => response,
-            Ok(Err(e)) => return Err(ask.error(format!("asking for a token: {}", reason_of(e)))),
-            Err(_) => return Err(ask.error("asking for a token: no answer in time")),
-        };
-        if !response.status().is_success() {
-            return Err(ask.error(format!("access denied: the token server answered {}", response.status())));
-        }
-        let body = self.read(ask, response, MAX_TOKEN_BODY).await?;
-        // The parser's message could quote the token.
-        let answer: TokenAnswer =
-            serde_json::from_slice(&body).map_err(|_| ask.error("the token server's answer is not JSON"))?;
-        let token = self.tokens.put(ask.scope.clone(), answer);
-        token.ok_or_else(|| ask.error("the token server's answer holds no token"))
-    }
-
     /// The whole body, which must not be longer than `limit` bytes.
     pub(super) async fn read(&self, ask: &Ask, mut response: Response, limit: u64) -> Result<Vec<u8>> {
         let too_long = || ask.error(format!("the answer is longer than {limit} bytes"));
@@ -223,7 +196,7 @@ impl Transport {
 
     /// Where `registry` answers. One on this machine of which nothing is known is asked without TLS first: the question holds no secret, and
     /// a TLS server refuses it at once, while a plain server may wait long for the rest of a TLS handshake.
-    async fn origin(&self, registry: &str) -> Result<Origin> {
+    pub(super) async fn origin(&self, registry: &str) -> Result<Origin> {
         let secure = Origin::of_registry(registry, "https")?;
         let known = self.options.hosts.of(&secure);
         if known.is_some_and(|host| host.plain_http) {
@@ -254,7 +227,7 @@ impl Transport {
     }
 
     /// A client for `url`, asked on behalf of the registry of `ask`.
-    fn client(&self, ask: &Ask, url: &Url) -> Result<Client> {
+    pub(super) fn client(&self, ask: &Ask, url: &Url) -> Result<Client> {
         let origin = Origin::of_url(url).ok_or_else(|| ask.error("a URL that is not one of HTTP"))?;
         let trust = self.options.hosts.trust(&origin, &ask.scope.origin)?;
         self.client_with(trust).map_err(|reason| ask.error(reason))
@@ -285,7 +258,7 @@ impl Transport {
     }
 
     /// Without TLS only servers are asked of which that is known, and only on behalf of such a server.
-    fn may_be_asked(&self, ask: &Ask, url: &Url) -> bool {
+    pub(super) fn may_be_asked(&self, ask: &Ask, url: &Url) -> bool {
         match (url.scheme(), Origin::of_url(url)) {
             ("https", Some(_)) => true,
             ("http", Some(origin)) => {
@@ -311,8 +284,8 @@ impl Transport {
     }
 }
 
-fn authorization(ask: &Ask, token: &Token) -> Result<HeaderValue> {
-    let value = HeaderValue::from_str(&token.header());
+pub(super) fn authorization(ask: &Ask, token: &Token) -> Result<HeaderValue> {
+    let value = HeaderValue::from_str(token.header());
     let mut value = value.map_err(|_| ask.error("the token server's token cannot be sent"))?;
     value.set_sensitive(true);
     Ok(value)

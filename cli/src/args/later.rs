@@ -37,7 +37,7 @@ pub(super) fn is_command(path: &str, word: &str) -> bool {
 #[rustfmt::skip]
 const TOP: &[&str] = &[
     "attach", "commit", "compose", "config", "container", "context", "cp", "create", "diff", "events", "exec", "export",
-    "import", "kill", "login", "logout", "logs", "manifest", "network", "pause", "port", "ps", "rename", "restart", "rm",
+    "import", "kill", "logs", "manifest", "network", "pause", "port", "ps", "rename", "restart", "rm",
     "search", "start", "stats", "stop", "top", "unpause", "update", "wait",
 ];
 

@@ -11,6 +11,8 @@ mod images;
 mod info;
 mod inspect;
 mod load;
+mod login;
+mod logout;
 mod prune;
 mod pull;
 mod push;
@@ -38,6 +40,8 @@ pub(crate) enum Command {
     Run(run::Run),
     Pull(pull::Pull),
     Push(push::Push),
+    Login(login::Login),
+    Logout(logout::Logout),
     Images(images::Images),
     Tag(tag::Tag),
     Rmi(rmi::Rmi),
@@ -176,7 +180,9 @@ impl Command {
     fn needs_snapshots(&self) -> bool {
         !matches!(
             self,
-            Command::Images(_)
+            Command::Login(_)
+                | Command::Logout(_)
+                | Command::Images(_)
                 | Command::Tag(_)
                 | Command::Inspect(_)
                 | Command::History(_)
@@ -209,6 +215,8 @@ impl Command {
             Command::Build(c) => c.execute(session),
             Command::Pull(c) => c.execute(session),
             Command::Push(c) => c.execute(session),
+            Command::Login(c) => c.execute(session),
+            Command::Logout(c) => c.execute(session),
             Command::Images(c) => c.execute(session),
             Command::Tag(c) => c.execute(session),
             Command::Rmi(c) => c.execute(session),

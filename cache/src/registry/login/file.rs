@@ -1,0 +1,235 @@
+//! Docker's `config.json`, of which only the logins are ours: whatever else is in it stays as it is.
+
+use std::fs::{self, OpenOptions};
+use std::io::{ErrorKind, Write};
+use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
+use std::path::{Path, PathBuf};
+
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
+use serde::Serialize;
+use serde_json::{Map, Value, json};
+
+use super::{Credentials, host_of, key_of};
+use crate::error::{Error, Result};
+
+pub(super) struct ConfigFile {
+    path: PathBuf,
+    content: Map<String, Value>,
+}
+
+const MAX_SIZE: u64 = 4 << 20;
+
+impl ConfigFile {
+    /// The one in `dir`, empty if there is none.
+    pub(super) fn read(dir: &Path) -> Result<ConfigFile> {
+        let path = dir.join("config.json");
+        let bytes = match fs::metadata(&path) {
+            Ok(metadata) if metadata.len() > MAX_SIZE || !metadata.is_file() => {
+                return Err(Error::malformed(path.display().to_string(), "not a file of docker's"));
+            }
+            Ok(_) => fs::read(&path).map_err(Error::io("reading", &path))?,
+            Err(e) if matches!(e.kind(), ErrorKind::NotFound | ErrorKind::NotADirectory) => Vec::new(),
+            Err(e) => return Err(Error::io("reading", &path)(e)),
+        };
+        if bytes.trim_ascii().is_empty() {
+            return Ok(ConfigFile { path, content: Map::new() });
+        }
+        // The parser's message could quote a secret.
+        let content = serde_json::from_slice(&bytes).map_err(|e| {
+            let place = format!("line {} column {}", e.line(), e.column());
+            Error::malformed(path.display().to_string(), format!("not a JSON object, at {place}"))
+        })?;
+        Ok(ConfigFile { path, content })
+    }
+
+    /// The name of the program that keeps the secrets for `registry`.
+    pub(super) fn helper(&self, registry: &str) -> Option<&str> {
+        let own = self.content.get("credHelpers").and_then(Value::as_object);
+        let own = own.and_then(|own| own.get(key_of(registry)).or_else(|| own.get(registry)));
+        own.or_else(|| self.content.get("credsStore")).and_then(Value::as_str).filter(|name| !name.is_empty())
+    }
+
+    pub(super) fn get(&self, registry: &str) -> Result<Option<Credentials>> {
+        let Some(entries) = self.content.get("auths").and_then(Value::as_object) else { return Ok(None) };
+        let exact = entries.get(key_of(registry));
+        let found = exact.or_else(|| entries.iter().find(|(key, _)| names(key, registry)).map(|(_, v)| v));
+        let Some(entry) = found else { return Ok(None) };
+        credentials(entry).ok_or_else(|| {
+            let path = self.path.display().to_string();
+            Error::malformed(path, format!("what it has for {registry} are no credentials"))
+        })
+    }
+
+    /// Writes down the credentials, or that there are some elsewhere.
+    pub(super) fn put(&mut self, registry: &str, credentials: Option<&Credentials>) {
+        self.remove(registry);
+        let encoded = |user: &str, password: &str| STANDARD.encode(format!("{user}:{password}"));
+        let entry = match credentials {
+            None => json!({}),
+            Some(Credentials::Password { user, password }) => json!({ "auth": encoded(user, password) }),
+            Some(Credentials::Identity { user, token }) => {
+                json!({ "auth": encoded(user, ""), "identitytoken": token })
+            }
+        };
+        let entries = self.content.entry("auths").or_insert_with(|| json!({}));
+        if !entries.is_object() {
+            *entries = json!({});
+        }
+        entries[key_of(registry)] = entry;
+    }
+
+    /// Whether there was something.
+    pub(super) fn remove(&mut self, registry: &str) -> bool {
+        let Some(entries) = self.content.get_mut("auths").and_then(Value::as_object_mut) else {
+            return false;
+        };
+        let before = entries.len();
+        entries.retain(|key, _| !names(key, registry));
+        entries.len() < before
+    }
+
+    /// A link is left alone: whoever made it did not mean its target to become another file, nor to get secrets.
+    pub(super) fn check_writable(&self) -> Result<()> {
+        match fs::symlink_metadata(&self.path) {
+            Ok(metadata) if metadata.is_symlink() => {
+                let reason = "it is a symbolic link, and logins are written to a file of their own alone";
+                Err(Error::malformed(self.path.display().to_string(), reason))
+            }
+            _ => Ok(()),
+        }
+    }
+
+    /// Replaces the file by one that nobody else can read; gives its path.
+    pub(super) fn write(self) -> Result<PathBuf> {
+        self.check_writable()?;
+        let dir = self.path.parent().unwrap_or(Path::new("."));
+        fs::DirBuilder::new().recursive(true).mode(0o700).create(dir).map_err(Error::io("creating", dir))?;
+        let mut bytes = Vec::new();
+        let form = serde_json::ser::PrettyFormatter::with_indent(b"\t");
+        let mut out = serde_json::Serializer::with_formatter(&mut bytes, form);
+        self.content.serialize(&mut out).map_err(|e| Error::malformed("config.json", e.to_string()))?;
+        let new = dir.join(format!("config.json.{}", std::process::id()));
+        let written = || -> std::io::Result<()> {
+            let mut file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(&new)?;
+            file.write_all(&bytes)?;
+            file.sync_all()?;
+            fs::rename(&new, &self.path)
+        };
+        written().map_err(|e| {
+            let _ = fs::remove_file(&new);
+            Error::io("writing", &self.path)(e)
+        })?;
+        Ok(self.path)
+    }
+}
+
+/// Whether an entry's key means the whole registry. One with a path of its own is for a part of it at most.
+fn names(key: &str, registry: &str) -> bool {
+    let rest = key.strip_prefix("https://").or_else(|| key.strip_prefix("http://")).unwrap_or(key);
+    let path = rest.split_once('/').map_or("", |(_, path)| path).trim_end_matches('/');
+    host_of(key) == registry && matches!(path, "" | "v1" | "v2")
+}
+
+/// None of them in an empty entry; nothing for one that can't be read.
+#[expect(clippy::option_option, reason = "absent and unreadable are two things")]
+fn credentials(entry: &Value) -> Option<Option<Credentials>> {
+    let text = |name: &str| entry.get(name).and_then(Value::as_str).unwrap_or_default().to_owned();
+    let (mut user, mut password) = (text("username"), text("password"));
+    let auth = text("auth");
+    if !auth.is_empty() {
+        let decoded = String::from_utf8(STANDARD.decode(auth.trim()).ok()?).ok()?;
+        let (name, secret) = decoded.split_once(':')?;
+        // Docker has padded passwords with zeros.
+        (user, password) = (name.to_owned(), secret.trim_end_matches('\0').to_owned());
+    }
+    let token = text("identitytoken");
+    Some(match (token.is_empty(), user.is_empty()) {
+        (false, _) => Some(Credentials::Identity { user, token }),
+        (true, false) => Some(Credentials::Password { user, password }),
+        (true, true) => None,
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::fs::PermissionsExt;
+
+    use super::*;
+
+    fn password(user: &str, password: &str) -> Credentials {
+        Credentials::Password { user: user.into(), password: password.into() }
+    }
+
+    fn file(text: &str) -> (tempfile::TempDir, ConfigFile) {
+        let dir = tempfile::tempdir().unwrap();
+        fs::write(dir.path().join("config.json"), text).unwrap();
+        let file = ConfigFile::read(dir.path()).unwrap();
+        (dir, file)
+    }
+
+    #[test]
+    fn an_entry_is_found_for_its_registry_and_no_other() {
+        let auth = STANDARD.encode("u:p:q");
+        let entries: Map<String, Value> =
+            ["r.example", "https://s.example:5000/v2/", "t.example/team", "https://index.docker.io/v1/"]
+                .into_iter()
+                .map(|key| (key.to_owned(), json!({ "auth": auth })))
+                .collect();
+        let (_dir, file) = file(&json!({ "auths": entries }).to_string());
+        for registry in ["r.example", "s.example:5000", "docker.io"] {
+            assert_eq!(file.get(registry).unwrap(), Some(password("u", "p:q")), "{registry}");
+        }
+        for registry in
+            ["r.example.evil", "evilr.example", "example", "r.example:5000", "s.example", "t.example"]
+        {
+            assert_eq!(file.get(registry).unwrap(), None, "{registry}");
+        }
+    }
+
+    #[test]
+    fn what_is_written_is_docker_s_and_the_rest_stays() {
+        let (dir, mut file) =
+            file(r#"{"credHelpers":{"x":"y"},"auths":{"http://r.example":{"auth":"eA=="}},"other":[1]}"#);
+        fs::set_permissions(dir.path().join("config.json"), fs::Permissions::from_mode(0o644)).unwrap();
+        file.put("r.example", Some(&password("u", "p")));
+        let identity = Credentials::Identity { user: "u".into(), token: "t".into() };
+        file.put("docker.io", Some(&identity));
+        let path = file.write().unwrap();
+        assert_eq!(fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o600);
+        let text = fs::read_to_string(&path).unwrap();
+        assert!(text.starts_with("{\n\t\"auths\""), "{text}");
+        let expected = json!({
+            "credHelpers": { "x": "y" }, "other": [1],
+            "auths": { "r.example": { "auth": "dTpw" },
+                       "https://index.docker.io/v1/": { "auth": "dTo=", "identitytoken": "t" } },
+        });
+        assert_eq!(serde_json::from_str::<Value>(&text).unwrap(), expected);
+        let mut file = ConfigFile::read(dir.path()).unwrap();
+        assert_eq!(file.get("docker.io").unwrap(), Some(identity));
+        assert!(file.remove("r.example") && !file.remove("r.example"));
+        assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 1);
+    }
+
+    #[test]
+    fn a_link_is_not_written_to() {
+        let (target, _) = file("{}");
+        let dir = tempfile::tempdir().unwrap();
+        std::os::unix::fs::symlink(target.path().join("config.json"), dir.path().join("config.json"))
+            .unwrap();
+        let mut file = ConfigFile::read(dir.path()).unwrap();
+        file.put("r.example", Some(&password("u", "p")));
+        assert!(file.write().unwrap_err().to_string().contains("symbolic link"));
+        assert_eq!(fs::read_to_string(target.path().join("config.json")).unwrap(), "{}");
+    }
+
+    #[test]
+    fn an_error_quotes_nothing() {
+        let (dir, file) = file(r#"{"auths":{"r.example":{"auth":"czNjcmV0"}}}"#);
+        let error = file.get("r.example").unwrap_err().to_string();
+        assert!(error.contains("r.example") && !error.contains("czNj"), "{error}");
+        fs::write(dir.path().join("config.json"), r#"{"auths":czNjcmV0"#).unwrap();
+        let error = ConfigFile::read(dir.path()).map(|_| ()).unwrap_err().to_string();
+        assert!(error.contains("line 1") && !error.contains("czNj"), "{error}");
+    }
+}

@@ -1,0 +1,184 @@
+//! `login` and `logout`, and who gets to see what was logged in with: a real registry with passwords, one with a token
+//! server, and programs that keep secrets.
+
+use std::fs;
+use std::io::Write;
+use std::os::unix::fs::PermissionsExt;
+use std::path::Path;
+use std::process::Stdio;
+
+use boxwright_testdata::peer::{Certificates, PASSWORD, Registry, Setup, TokenServer, USER, skopeo};
+use boxwright_testdata::{Ran, run};
+use serde_json::{Value, json};
+
+use crate::tool::Boxwright;
+
+/// `login -u USER --password-stdin HOST` with this on standard input.
+fn login(boxwright: &Boxwright, host: &str, input: &str, path: Option<&Path>) -> Ran {
+    let mut command = boxwright.command(&["login", "-u", USER, "--password-stdin", host]);
+    if let Some(path) = path {
+        command.env("PATH", path);
+    }
+    let text = format!("{command:?}");
+    let mut child =
+        command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+    child.stdin.take().unwrap().write_all(input.as_bytes()).unwrap();
+    Ran::new(text, &child.wait_with_output().unwrap())
+}
+
+fn config(boxwright: &Boxwright) -> Value {
+    serde_json::from_slice(&fs::read(boxwright.scratch("docker/config.json")).unwrap()).unwrap()
+}
+
+fn guarded(boxwright: &Boxwright) -> Registry {
+    Setup::default().basic(&boxwright.scratch("htpasswd")).start()
+}
+
+#[test]
+fn a_login_is_kept_as_docker_keeps_it_and_opens_its_registry() {
+    let boxwright = Boxwright::with_busybox();
+    let registry = guarded(&boxwright);
+    let name = registry.name("team/a:1");
+    boxwright.ok(&["tag", "busybox", &name]);
+    boxwright.run(&["push", &name]).fails_with(1).says("wants a login");
+    let wrong = login(&boxwright, &registry.host(), "wrong", None);
+    wrong.fails_with(1).says("failed with status: 401 Unauthorized").says_nothing_of("wrong");
+    assert!(!boxwright.scratch("docker/config.json").exists());
+    let said = login(&boxwright, &registry.host(), &format!("{PASSWORD}\n"), None);
+    let said = said.fails_with(0).says("stored unencrypted").says_nothing_of(PASSWORD);
+    assert_eq!(said.stdout, "Login Succeeded\n");
+    let file = boxwright.scratch("docker/config.json");
+    assert_eq!(fs::metadata(&file).unwrap().permissions().mode() & 0o777, 0o600);
+    assert_eq!(fs::metadata(file.parent().unwrap()).unwrap().permissions().mode() & 0o777, 0o700);
+    boxwright.ok(&["push", &name]);
+    boxwright.ok(&["rmi", &name]);
+    assert_eq!(boxwright.output_of(&name, &["echo", "hi"]), "hi\n");
+    let image = format!("docker://{name}");
+    skopeo(&["inspect", "--raw", "--tls-verify=false", "--authfile", file.to_str().unwrap(), &image]).ok();
+    boxwright.run(&["login", &registry.host()]).fails_with(0).says("existing credentials");
+
+    let said = boxwright.ok(&["logout", &registry.host()]);
+    assert_eq!(said, format!("Removing login credentials for {}\n", registry.host()));
+    assert_eq!(config(&boxwright), json!({ "auths": {} }));
+    let said = boxwright.ok(&["logout", &registry.host()]);
+    assert_eq!(said, format!("Not logged in to {}\n", registry.host()));
+    boxwright.run(&["pull", &name]).fails_with(1).says("wants a login");
+}
+
+#[test]
+fn the_docker_client_forgets_what_we_kept() {
+    let boxwright = Boxwright::new();
+    let registry = guarded(&boxwright);
+    login(&boxwright, &registry.host(), PASSWORD, None).ok();
+    let mut docker = std::process::Command::new("docker");
+    docker.args(["logout", &registry.host()]).env("DOCKER_CONFIG", boxwright.scratch("docker"));
+    run(&mut docker).ok();
+    assert!(config(&boxwright)["auths"].as_object().is_none_or(serde_json::Map::is_empty));
+}
+
+#[test]
+fn what_the_command_line_lacks_is_told_in_docker_s_words() {
+    let boxwright = Boxwright::new();
+    let fails = |args: &[&str], reason: &str| {
+        let args = [&["login"], args, &["127.0.0.1:1"]].concat();
+        boxwright.run(&args).fails_with(1).says(reason);
+    };
+    fails(&["--password-stdin"], "Must provide --username with --password-stdin");
+    fails(
+        &["-u", "a", "-p", "b", "--password-stdin"],
+        "--password and --password-stdin are mutually exclusive",
+    );
+    fails(&["-u", "a"], "Cannot perform an interactive login from a non TTY device");
+    fails(&[], "Cannot perform an interactive login from a non TTY device");
+    fails(&["-u", "a", "--password-stdin"], "password is required");
+    boxwright.run(&["login", "--nosuch"]).fails_with(125);
+    boxwright.run(&["login", "a", "b"]).fails_with(1);
+    boxwright
+        .run(&["login", "-u", "a", "-p", "b", "127.0.0.1:1"])
+        .fails_with(1)
+        .says("insecure")
+        .says("refused");
+}
+
+#[test]
+fn a_configuration_that_is_a_link_is_not_written_to() {
+    let boxwright = Boxwright::new();
+    let registry = guarded(&boxwright);
+    fs::create_dir(boxwright.scratch("docker")).unwrap();
+    fs::write(boxwright.scratch("elsewhere"), "{}").unwrap();
+    std::os::unix::fs::symlink("../elsewhere", boxwright.scratch("docker/config.json")).unwrap();
+    login(&boxwright, &registry.host(), PASSWORD, None).fails_with(1).says("symbolic link");
+    assert_eq!(fs::read_to_string(boxwright.scratch("elsewhere")).unwrap(), "{}");
+}
+
+/// A program that keeps secrets as files of a directory.
+const HELPER: &str = r#"#!/bin/sh
+echo "$1" >> "$0.log"
+case $1 in
+store) cat > "$0.secret" ;;
+get) read -r server
+    grep -qF "\"$server\"" "$0.secret" 2>/dev/null || { echo "credentials not found in native keychain"; exit 1; }
+    cat "$0.secret" ;;
+erase) rm "$0.secret" ;;
+esac
+"#;
+
+#[test]
+fn a_program_keeps_the_secret_and_the_file_says_only_that_it_does() {
+    let boxwright = Boxwright::with_busybox();
+    let registry = guarded(&boxwright);
+    let (bin, docker) = (boxwright.scratch("bin"), boxwright.scratch("docker"));
+    fs::create_dir(&bin).unwrap();
+    fs::create_dir(&docker).unwrap();
+    let helper = bin.join("docker-credential-test");
+    fs::write(&helper, HELPER).unwrap();
+    fs::set_permissions(&helper, fs::Permissions::from_mode(0o755)).unwrap();
+    let path = format!("{}:/usr/bin:/bin", bin.display());
+    let name = registry.name("a:1");
+    boxwright.ok(&["tag", "busybox", &name]);
+    let host = registry.host();
+    for setup in
+        [json!({ "credsStore": "test" }), json!({ "credsStore": "other", "credHelpers": { &host: "test" } })]
+    {
+        fs::write(docker.join("config.json"), setup.to_string()).unwrap();
+        login(&boxwright, &host, PASSWORD, Some(Path::new(&path))).says_nothing_of("unencrypted").ok();
+        let mut expected = setup.clone();
+        expected["auths"] = json!({ &host: {} });
+        assert_eq!(config(&boxwright), expected);
+        run(boxwright.command(&["push", &name]).env("PATH", &path)).ok();
+        run(boxwright.command(&["logout", &host]).env("PATH", &path)).says("Removing").ok();
+        assert!(!bin.join("docker-credential-test.secret").exists());
+        run(boxwright.command(&["pull", &name]).env("PATH", &path)).fails_with(1).says("wants a login");
+    }
+    run(boxwright.command(&["pull", &name]).env("PATH", "/usr/bin"))
+        .fails_with(1)
+        .says("docker-credential-test");
+}
+
+#[test]
+fn a_token_server_is_asked_with_the_login_and_then_with_the_identity_that_it_gave() {
+    let certificates = Certificates::new();
+    let tokens = TokenServer::start(&certificates, 300);
+    let registry = Setup::default().tokens(&tokens, &certificates).start();
+    let boxwright = Boxwright::with_busybox();
+    let name = registry.name("team/a:1");
+    boxwright.ok(&["tag", "busybox", &name]);
+    boxwright.run(&["push", &name]).fails_with(1).says("denied");
+    login(&boxwright, &registry.host(), "wrong", None).fails_with(1).says("401");
+    login(&boxwright, &registry.host(), PASSWORD, None).ok();
+    let kept = config(&boxwright)["auths"][registry.host()].clone();
+    assert_eq!(kept["identitytoken"], "1dent1ty");
+    assert!(
+        !fs::read_to_string(boxwright.scratch("docker/config.json")).unwrap().contains("dGVzdGVyOnNlY3JldA")
+    );
+    boxwright.ok(&["push", &name]);
+    let last = tokens.requests().pop().unwrap();
+    assert_eq!((last.method.as_str(), last.header("authorization")), ("POST", None));
+    boxwright.ok(&["rmi", &name]);
+    assert_eq!(boxwright.output_of(&name, &["echo", "hi"]), "hi\n");
+    // A password in the file, as other tools write it, works as well.
+    let mut with_password = config(&boxwright);
+    with_password["auths"][registry.host()] = json!({ "auth": "dGVzdGVyOnNlY3JldA==" });
+    fs::write(boxwright.scratch("docker/config.json"), with_password.to_string()).unwrap();
+    boxwright.ok(&["push", &name]);
+}
