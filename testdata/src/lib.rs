@@ -3,6 +3,7 @@
 
 pub mod archive;
 pub mod base;
+pub mod dropping;
 pub mod git;
 pub mod listing;
 pub mod peer;

@@ -17,15 +17,28 @@ use crate::layer::diff::write_tar;
 use crate::oci::descriptor::{OCI_CONFIG, OCI_LAYER_GZIP, OCI_MANIFEST};
 use crate::oci::{Descriptor, Document, Reference};
 use crate::record::ImageRecord;
+use crate::registry::Sent;
 use crate::snapshot::{Layer, LayerBlob};
 use crate::store::Store;
 
 /// What a push tells while it runs, from several threads. Layers are named by their diff ids.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum PushEvent {
-    Preparing { layer: Digest },
-    Present { layer: Digest },
-    Done { layer: Digest, size: u64 },
+    Preparing {
+        layer: Digest,
+    },
+    Present {
+        layer: Digest,
+    },
+    /// The registry had it in another repository.
+    Mounted {
+        layer: Digest,
+        from: String,
+    },
+    Done {
+        layer: Digest,
+        size: u64,
+    },
 }
 
 /// What the registry has now under the name.
@@ -60,7 +73,7 @@ pub fn push(
     let forms = push_layers(sources, image, &original, reference, tell, cancel)?;
     let config_blob = Descriptor::new(OCI_CONFIG, image.id, config.len() as u64);
     let mut open = || Ok(Box::new(std::io::Cursor::new(config.clone())) as Box<dyn Read + Send>);
-    client.push_blob(reference, &config_blob, &mut open, cancel)?;
+    client.push_blob(reference, &config_blob, None, &mut open, cancel)?;
     let (media_type, manifest) = if same_layers(&original, &forms)? {
         (media_type_of(&original), original)
     } else {
@@ -145,11 +158,13 @@ fn push_layer(
     let diff_id = layer.diff_id().0;
     tell(PushEvent::Preparing { layer: diff_id });
     let form = pushable(store, layer, wanted, cancel)?;
-    let sent = client.push_blob(reference, &form.descriptor, &mut || open(sources, &form, cancel), cancel)?;
-    tell(if sent {
-        PushEvent::Done { layer: diff_id, size: form.descriptor.size }
-    } else {
-        PushEvent::Present { layer: diff_id }
+    let mut bytes = || open(sources, &form, cancel);
+    let sent =
+        client.push_blob(reference, &form.descriptor, form.repository.as_deref(), &mut bytes, cancel)?;
+    tell(match sent {
+        Sent::Uploaded => PushEvent::Done { layer: diff_id, size: form.descriptor.size },
+        Sent::Mounted(from) => PushEvent::Mounted { layer: diff_id, from },
+        Sent::Present => PushEvent::Present { layer: diff_id },
     });
     Ok(form)
 }

@@ -97,7 +97,7 @@ impl<'a> Export<'a> {
     ) -> Result<()> {
         match self.target {
             Target::Registry(reference) => {
-                self.sources.client.push_blob(reference, blob, open, cancel).map(drop)
+                self.sources.client.push_blob(reference, blob, None, open, cancel).map(drop)
             }
             Target::Layout { dir, .. } => LayoutWriter::open(dir)?.put(blob, open, cancel),
         }

@@ -42,6 +42,8 @@ pub(super) struct Trust {
     pub(super) insecure: bool,
     pub(super) roots: Vec<PathBuf>,
     pub(super) identity: Option<(PathBuf, PathBuf)>,
+    /// Each request has a connection of its own.
+    pub(super) alone: bool,
 }
 
 impl Hosts {

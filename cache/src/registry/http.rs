@@ -30,6 +30,9 @@ impl Options {
         if let Some(url) = &proxies.https {
             builder = builder.proxy(reqwest::Proxy::https(url).map_err(reason_of)?.no_proxy(direct));
         }
+        if trust.alone {
+            builder = builder.pool_max_idle_per_host(0);
+        }
         if trust.plain {
             return builder.tls_certs_only([]).build().map_err(reason_of);
         }

@@ -3,12 +3,15 @@
 
 mod auth;
 mod blob;
+mod body;
 mod file;
 mod hosts;
 mod http;
 mod login;
 mod origin;
+mod pieces;
 mod runtime;
+mod session;
 mod token;
 mod transport;
 mod upload;
@@ -24,6 +27,7 @@ pub use blob::BlobReader;
 pub use file::{Answer, FileReader, Validators};
 pub use hosts::{Host, Hosts};
 pub use login::{Credentials, Kept, Logins, key_of, registry_of};
+pub use upload::Sent;
 
 use crate::blob::BlobFetch;
 use crate::cancel::Cancel;
@@ -159,27 +163,9 @@ impl Client {
         self.mirrored(reference, |reference| blob::open(self, reference, blob, cancel))
     }
 
-    /// Whether the repository has the blob.
-    ///
-    /// # Errors
-    /// [`Error::Registry`] or [`Error::Cancelled`].
-    pub fn has_blob(&self, reference: &Reference, digest: &Digest, cancel: &Cancel) -> Result<bool> {
-        let (transport, reference, digest) = (Arc::clone(&self.0.transport), reference.clone(), *digest);
-        let found = self.0.runtime.call(cancel, async move {
-            let doing = format!("looking for blob {digest} of {}", reference.familiar_name());
-            let path = format!("blobs/{digest}");
-            // Asked for by whoever is about to push, so that one token serves it all.
-            transport.send(&transport.ask(&reference, Method::HEAD, Actions::Push, &path, doing).await?).await
-        });
-        match found {
-            Ok(_) => Ok(true),
-            Err(Error::NotFound { .. }) => Ok(false),
-            Err(e) => Err(e),
-        }
-    }
-
-    /// Uploads a blob, unless the repository has it; says whether it was sent. `open` gives its bytes from the start,
-    /// and is called again when a transfer broke.
+    /// Brings a blob to the repository of `reference`, unless it has it. It is taken from the repository `from` (`HOST/NAME`)
+    /// if the registry is willing to do that. `open` gives its bytes from the start, and is called again when a transfer
+    /// broke.
     ///
     /// # Errors
     /// [`Error::Registry`], [`Error::Mismatch`] if the bytes are not as `blob` says, [`Error::Cancelled`],
@@ -188,13 +174,18 @@ impl Client {
         &self,
         reference: &Reference,
         blob: &Descriptor,
+        from: Option<&str>,
         open: &mut upload::Open<'_>,
         cancel: &Cancel,
-    ) -> Result<bool> {
-        if self.has_blob(reference, &blob.digest, cancel)? {
-            return Ok(false);
+    ) -> Result<Sent> {
+        let Inner { transport, runtime } = self.0.as_ref();
+        let job = upload::Job { runtime, transport, reference, blob, cancel };
+        if job.is_there()? {
+            return Ok(Sent::Present);
         }
-        upload::push(&self.0.runtime, &self.0.transport, reference, blob, open, cancel).map(|()| true)
+        let own = |from: &str| from.strip_prefix(reference.registry())?.strip_prefix('/').map(str::to_owned);
+        let from = from.and_then(own).filter(|from| from != reference.repository());
+        upload::push(&job, from.as_deref(), open)
     }
 
     /// Whether `registry` (`HOST[:PORT]`) takes the credentials. Gives what should be kept: they themselves, or the

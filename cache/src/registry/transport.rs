@@ -48,7 +48,7 @@ impl Ask {
 /// Why an exchange failed, and whether another try makes sense (after what pause, if the server said).
 pub(super) struct Failure {
     pub(super) error: Error,
-    again: Option<Option<Duration>>,
+    pub(super) again: Option<Option<Duration>>,
 }
 
 impl From<Error> for Failure {
@@ -157,23 +157,28 @@ impl Transport {
 
     /// The authorisation header for `ask`, if it has a token; for requests that are sent elsewhere.
     pub(super) fn authorization(&self, ask: &Ask, url: &Url) -> Result<Option<HeaderValue>> {
-        if Origin::of_url(url).as_ref() != Some(&ask.scope.origin) {
+        if !self.is_own(ask, url) {
             return Ok(None);
         }
         self.tokens.get(&ask.scope).map(|token| authorization(ask, &token)).transpose()
     }
 
-    /// The client for the second request of an upload, which goes where the registry said.
-    pub(super) fn upload_client(&self, ask: &Ask, url: &Url) -> Result<Client> {
+    /// Whether `url` is the registry's own.
+    pub(super) fn is_own(&self, ask: &Ask, url: &Url) -> bool {
+        Origin::of_url(url).as_ref() == Some(&ask.scope.origin)
+    }
+
+    /// The client for the later requests of an upload, which go where the registry said.
+    pub(super) fn upload_client(&self, ask: &Ask, url: &Url, alone: bool) -> Result<Client> {
         if !self.may_be_asked(ask, url) {
             return Err(ask.error(format!("an upload to {}://, which is not safe", url.scheme())));
         }
-        self.client(ask, url)
+        self.client_alone(ask, url, alone)
     }
 
     /// `response` if it is a success, else the error it stands for.
-    pub(super) async fn accept(&self, ask: &Ask, response: Response) -> Result<Response> {
-        check_status(ask, response).await.map_err(|failure| failure.error)
+    pub(super) async fn accept(&self, ask: &Ask, response: Response) -> Result<Response, Failure> {
+        check_status(ask, response).await
     }
 
     /// The whole body, which must not be longer than `limit` bytes.
@@ -228,8 +233,13 @@ impl Transport {
 
     /// A client for `url`, asked on behalf of the registry of `ask`.
     pub(super) fn client(&self, ask: &Ask, url: &Url) -> Result<Client> {
+        self.client_alone(ask, url, false)
+    }
+
+    /// The same; with `alone`, its connections serve one request each.
+    fn client_alone(&self, ask: &Ask, url: &Url, alone: bool) -> Result<Client> {
         let origin = Origin::of_url(url).ok_or_else(|| ask.error("a URL that is not one of HTTP"))?;
-        let trust = self.options.hosts.trust(&origin, &ask.scope.origin)?;
+        let trust = Trust { alone, ..self.options.hosts.trust(&origin, &ask.scope.origin)? };
         self.client_with(trust).map_err(|reason| ask.error(reason))
     }
 

@@ -1,20 +1,20 @@
-//! Pushing: a blob in one piece after a POST that opens the upload (distribution-spec, "POST then PUT"), and manifests.
-//! The caller's thread reads the bytes, the network thread sends them; a broken transfer starts again.
+//! Pushing: a blob in one piece after a POST that opens the upload (distribution-spec, "POST then PUT"), or in several where
+//! that breaks; and manifests. The caller's thread reads the bytes, the network thread sends them.
 
-use std::future::Future;
 use std::io::Read;
-use std::pin::Pin;
 use std::sync::Arc;
-use std::task::{Context, Poll};
 use std::time::Duration;
 
-use reqwest::header::{AUTHORIZATION, CONTENT_LENGTH, CONTENT_TYPE};
-use reqwest::{Body, Method, StatusCode, Url};
+use reqwest::header::CONTENT_TYPE;
+use reqwest::{Method, StatusCode};
 use tokio::sync::mpsc;
 
 use super::auth::Actions;
+use super::body::{CHUNK, streamed};
+use super::pieces;
 use super::runtime::Runtime;
-use super::transport::{Ask, Transport, location, reason_of};
+use super::session::{Failed, Opened, Session};
+use super::transport::Transport;
 use crate::cancel::Cancel;
 use crate::digest::Digest;
 use crate::error::{Error, Result};
@@ -24,166 +24,146 @@ use crate::oci::{Descriptor, Reference};
 #[expect(unreachable_pub, reason = "part of a public signature of the client")]
 pub type Open<'a> = dyn FnMut() -> Result<Box<dyn Read + Send>> + 'a;
 
-const MAX_TRIES: u32 = 4;
-const CHUNK: usize = 256 << 10;
+/// How a blob got to its repository.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Sent {
+    /// It was there.
+    Present,
+    /// The registry took it from this repository of its own.
+    Mounted(String),
+    Uploaded,
+}
+
+const MAX_TRIES: u32 = 5;
 const QUEUE: usize = 4;
 
-pub(super) fn push(
-    runtime: &Runtime,
-    transport: &Arc<Transport>,
-    reference: &Reference,
-    blob: &Descriptor,
-    open: &mut Open<'_>,
-    cancel: &Cancel,
-) -> Result<()> {
-    let (mut tries, mut pause) = (1, Duration::ZERO);
-    loop {
-        let source = open()?;
-        let (chunks, queue) = mpsc::channel(QUEUE);
-        let (transport, reference) = (Arc::clone(transport), reference.clone());
-        let sent = Upload { transport, reference, blob: blob.clone(), pause };
-        let failure = std::thread::scope(|scope| {
-            let feeder = scope.spawn(move || feed(source, blob, &chunks));
-            let outcome = runtime.call(cancel, async move { Ok(sent.run(queue).await) });
-            let fed = feeder.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic));
-            // What is wrong with the source matters more than how its upload ended.
-            fed.and(outcome)
+/// A blob on its way.
+pub(super) struct Job<'a> {
+    pub(super) runtime: &'a Runtime,
+    pub(super) transport: &'a Arc<Transport>,
+    pub(super) reference: &'a Reference,
+    pub(super) blob: &'a Descriptor,
+    pub(super) cancel: &'a Cancel,
+}
+
+/// Sends the blob, or has it mounted from the repository `from` of the same registry.
+pub(super) fn push(job: &Job<'_>, from: Option<&str>, open: &mut Open<'_>) -> Result<Sent> {
+    let (mut from, mut pieces) = (from, job.blob.size > pieces::LEAST_PIECE as u64);
+    for tries in 1.. {
+        let session = match job.open(from)? {
+            Opened::Mounted => return Ok(Sent::Mounted(from.unwrap_or_default().to_owned())),
+            Opened::Session(session) => session,
+        };
+        from = None;
+        let failed = match send_whole(job, session, open)? {
+            Ok(()) => return Ok(Sent::Uploaded),
+            Err(failed) => failed,
+        };
+        let broken = matches!(
+            failed,
+            Failed::Broken(_) | Failed::Refused { status: StatusCode::PAYLOAD_TOO_LARGE, .. }
+        );
+        if pieces && broken {
+            if pieces::push(job, open)? {
+                return Ok(Sent::Uploaded);
+            }
+            pieces = false;
+        }
+        let pause = match failed {
+            Failed::Refused { again: Some(pause), .. } if tries < MAX_TRIES => pause,
+            Failed::Broken(_) if tries < MAX_TRIES => None,
+            failed => return Err(failed.into_error()),
+        };
+        let pause = pause.unwrap_or(Duration::from_millis(200 << tries));
+        job.runtime.call(job.cancel, async move {
+            tokio::time::sleep(pause).await;
+            Ok(())
         })?;
-        match failure {
-            None => return Ok(()),
-            Some(failure) if !failure.passing || tries == MAX_TRIES => return Err(failure.error),
-            Some(_) => (tries, pause) = (tries + 1, Duration::from_millis(200 << tries)),
+    }
+    unreachable!("the last try returns")
+}
+
+impl Job<'_> {
+    pub(super) fn open(&self, from: Option<&str>) -> Result<Opened> {
+        let (transport, from) = (Arc::clone(self.transport), from.map(str::to_owned));
+        let (reference, blob) = (self.reference.clone(), self.blob.clone());
+        self.runtime.call(self.cancel, async move { Session::open(transport, &reference, &blob, from).await })
+    }
+
+    /// Whether the repository has the blob.
+    pub(super) fn is_there(&self) -> Result<bool> {
+        let (transport, reference) = (Arc::clone(self.transport), self.reference.clone());
+        let digest = self.blob.digest;
+        let found = self.runtime.call(self.cancel, async move {
+            let doing = format!("looking for blob {digest} of {}", reference.familiar_name());
+            let path = format!("blobs/{digest}");
+            // Asked for by whoever is about to push, so that one token serves it all.
+            transport.send(&transport.ask(&reference, Method::HEAD, Actions::Push, &path, doing).await?).await
+        });
+        match found {
+            Ok(_) => Ok(true),
+            Err(Error::NotFound { .. }) => Ok(false),
+            Err(e) => Err(e),
+        }
+    }
+
+    pub(super) fn expect_digest(&self, actual: Digest) -> Result<()> {
+        let expected = self.blob.digest;
+        if actual == expected {
+            Ok(())
+        } else {
+            Err(mismatch(self.blob, expected.to_string(), actual.to_string()))
         }
     }
 }
 
+/// The error is one of ours, or of the source; the inner one is the server's.
+fn send_whole(job: &Job<'_>, session: Session, open: &mut Open<'_>) -> Result<Result<(), Failed>> {
+    let source = open()?;
+    let (chunks, queue) = mpsc::channel(QUEUE);
+    std::thread::scope(|scope| {
+        let feeder = scope.spawn(move || feed(job, source, &chunks));
+        let outcome = job.runtime.call(job.cancel, async move { Ok(session.put(streamed(queue)).await) });
+        let fed = feeder.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic));
+        // What is wrong with the source matters more than how its upload ended.
+        fed.and(outcome)
+    })
+}
+
 /// Reads `source` into the queue, as long as somebody takes it, and verifies it on the way.
-fn feed(mut source: Box<dyn Read + Send>, blob: &Descriptor, queue: &mpsc::Sender<Vec<u8>>) -> Result<()> {
-    let mut hasher = blob.digest.algorithm().hasher();
-    let mut left = blob.size;
-    while left > 0 {
-        let mut chunk = Vec::with_capacity(CHUNK);
-        let mut part = (&mut source).take(left.min(CHUNK as u64));
-        part.read_to_end(&mut chunk).map_err(Error::io("reading blob", blob.digest.to_string()))?;
-        if chunk.is_empty() {
-            let actual = format!("{} bytes", blob.size - left);
-            return Err(mismatch(blob, format!("{} bytes", blob.size), actual));
-        }
-        left -= chunk.len() as u64;
+fn feed(job: &Job<'_>, mut source: Box<dyn Read + Send>, queue: &mpsc::Sender<Vec<u8>>) -> Result<()> {
+    let mut hasher = job.blob.digest.algorithm().hasher();
+    let mut read = 0;
+    while read < job.blob.size {
+        let chunk = read_part(&mut source, job.blob, read, CHUNK)?;
+        read += chunk.len() as u64;
         hasher.update(&chunk);
         if queue.blocking_send(chunk).is_err() {
             return Ok(());
         }
     }
-    let actual = hasher.finish();
-    if actual == blob.digest {
-        Ok(())
-    } else {
-        Err(mismatch(blob, blob.digest.to_string(), actual.to_string()))
+    job.expect_digest(hasher.finish())
+}
+
+/// The next `most` bytes of a blob of which `before` were read, or what is left of it.
+pub(super) fn read_part(
+    source: &mut dyn Read,
+    blob: &Descriptor,
+    before: u64,
+    most: usize,
+) -> Result<Vec<u8>> {
+    let wanted = (blob.size - before).min(most as u64);
+    let mut part = Vec::with_capacity(usize::try_from(wanted).unwrap_or(most));
+    source.take(wanted).read_to_end(&mut part).map_err(Error::io("reading blob", blob.digest.to_string()))?;
+    if part.len() as u64 == wanted {
+        return Ok(part);
     }
+    let actual = before + part.len() as u64;
+    Err(mismatch(blob, format!("{} bytes", blob.size), format!("{actual} bytes")))
 }
 
 fn mismatch(blob: &Descriptor, expected: String, actual: String) -> Error {
     Error::Mismatch { what: format!("blob {} to be pushed", blob.digest), expected, actual }
-}
-
-struct Failed {
-    error: Error,
-    /// Whether another try makes sense.
-    passing: bool,
-}
-
-struct Upload {
-    transport: Arc<Transport>,
-    reference: Reference,
-    blob: Descriptor,
-    /// Before it starts.
-    pause: Duration,
-}
-
-impl Upload {
-    async fn run(self, queue: mpsc::Receiver<Vec<u8>>) -> Option<Failed> {
-        tokio::time::sleep(self.pause).await;
-        let opened = self.open().await;
-        let (ask, url) = match opened {
-            Ok(opened) => opened,
-            // The opening request has had its own tries.
-            Err(error) => return Some(Failed { error, passing: false }),
-        };
-        self.put(&ask, url, queue).await.err()
-    }
-
-    /// Opens an upload; gives where to send the bytes to.
-    async fn open(&self) -> Result<(Ask, Url)> {
-        let doing = format!("pushing blob {}", self.blob.digest);
-        let mut ask =
-            self.transport.ask(&self.reference, Method::POST, Actions::Push, "blobs/uploads/", doing).await?;
-        ask.thing = ("repository", self.reference.familiar_name());
-        ask.headers.push((CONTENT_LENGTH, "0".to_owned()));
-        let response = self.transport.send(&ask).await?;
-        let mut url = location(&ask, &response)?;
-        url.query_pairs_mut().append_pair("digest", &self.blob.digest.to_string());
-        Ok((ask, url))
-    }
-
-    async fn put(&self, ask: &Ask, url: Url, queue: mpsc::Receiver<Vec<u8>>) -> Result<(), Failed> {
-        let fatal = |error| Failed { error, passing: false };
-        let client = self.transport.upload_client(ask, &url).map_err(fatal)?;
-        let mut request = client
-            .put(url.clone())
-            .header(CONTENT_TYPE, "application/octet-stream")
-            .header(CONTENT_LENGTH, self.blob.size);
-        if let Some(value) = self.transport.authorization(ask, &url).map_err(fatal)? {
-            request = request.header(AUTHORIZATION, value);
-        }
-        let (progress, moved) = tokio::sync::watch::channel(());
-        let body = Body::wrap_stream(Queue { chunks: queue, progress });
-        let response = match self.moving(moved, request.body(body).send()).await {
-            Some(Ok(response)) => response,
-            Some(Err(e)) => return Err(Failed { error: ask.error(reason_of(e)), passing: true }),
-            None => {
-                return Err(Failed { error: ask.error("the transfer stopped in the middle"), passing: true });
-            }
-        };
-        let passing =
-            response.status().is_server_error() || response.status() == StatusCode::TOO_MANY_REQUESTS;
-        self.transport.accept(ask, response).await.map(drop).map_err(|error| Failed { error, passing })
-    }
-
-    /// The result of `sending`, or nothing when neither a byte left nor the answer came for too long.
-    async fn moving<T>(
-        &self,
-        mut moved: tokio::sync::watch::Receiver<()>,
-        sending: impl Future<Output = T>,
-    ) -> Option<T> {
-        let idle: Duration = self.transport.idle_timeout();
-        let mut sending = std::pin::pin!(sending);
-        loop {
-            match tokio::time::timeout(idle, sending.as_mut()).await {
-                Ok(result) => return Some(result),
-                Err(_) if moved.has_changed().unwrap_or(false) => moved.mark_unchanged(),
-                Err(_) => return None,
-            }
-        }
-    }
-}
-
-/// The queue as a request's body; tells when a part of it has left.
-struct Queue {
-    chunks: mpsc::Receiver<Vec<u8>>,
-    progress: tokio::sync::watch::Sender<()>,
-}
-
-impl futures_core::Stream for Queue {
-    type Item = Result<Vec<u8>, std::convert::Infallible>;
-
-    fn poll_next(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Self::Item>> {
-        let next = self.chunks.poll_recv(cx);
-        if next.is_ready() {
-            self.progress.send_replace(());
-        }
-        next.map(|chunk| chunk.map(Ok))
-    }
 }
 
 pub(super) async fn put_manifest(

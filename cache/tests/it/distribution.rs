@@ -4,17 +4,17 @@ use std::io::Read;
 
 use boxwright_cache::oci::descriptor::{OCI_CONFIG, OCI_LAYER, OCI_MANIFEST};
 use boxwright_cache::oci::{Descriptor, ImageConfig, Manifest, Reference};
-use boxwright_cache::registry::{Client, Options};
+use boxwright_cache::registry::{Client, Options, Sent};
 use boxwright_cache::{Cancel, DiffId, Digest, Error};
 use boxwright_testdata::peer::{Registry, skopeo};
 
 /// An empty tar: two blocks of zeros.
 const LAYER: [u8; 1024] = [0; 1024];
 
-fn push(client: &Client, reference: &Reference, bytes: &[u8], media_type: &str) -> (Descriptor, bool) {
+fn push(client: &Client, reference: &Reference, bytes: &[u8], media_type: &str) -> (Descriptor, Sent) {
     let blob = Descriptor::new(media_type, Digest::of(bytes), bytes.len() as u64);
     let mut open = || Ok(Box::new(std::io::Cursor::new(bytes.to_vec())) as Box<dyn Read + Send>);
-    let sent = client.push_blob(reference, &blob, &mut open, &Cancel::new().unwrap()).unwrap();
+    let sent = client.push_blob(reference, &blob, None, &mut open, &Cancel::new().unwrap()).unwrap();
     (blob, sent)
 }
 
@@ -50,8 +50,8 @@ fn a_second_push_sends_nothing_and_what_is_absent_is_not_found() {
     let (registry, cancel) = (Registry::start(), Cancel::new().unwrap());
     let client = Client::new(Options::default());
     let reference: Reference = registry.name("x:1").parse().unwrap();
-    assert!(push(&client, &reference, &LAYER, OCI_LAYER).1);
-    assert!(!push(&client, &reference, &LAYER, OCI_LAYER).1);
+    assert_eq!(push(&client, &reference, &LAYER, OCI_LAYER).1, Sent::Uploaded);
+    assert_eq!(push(&client, &reference, &LAYER, OCI_LAYER).1, Sent::Present);
     assert!(matches!(client.fetch_manifest(&reference, &cancel), Err(Error::NotFound { .. })));
     let absent = Descriptor::new(OCI_LAYER, Digest::of(b"absent"), 6);
     assert!(matches!(client.open_blob(&reference, &absent, &cancel), Err(Error::NotFound { .. })));

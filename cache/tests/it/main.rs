@@ -4,4 +4,5 @@ mod archives;
 mod distribution;
 mod images;
 mod peers;
+mod pushing;
 mod registry;

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use boxwright_cache::oci::descriptor::{OCI_LAYER, OCI_MANIFEST};
 use boxwright_cache::oci::{Descriptor, Reference};
-use boxwright_cache::registry::{Client, Options};
+use boxwright_cache::registry::{Client, Options, Sent};
 use boxwright_cache::{Cancel, Digest, Error, Result};
 
 use boxwright_testdata::server::{Reply, Request, Server};
@@ -269,10 +269,10 @@ fn a_login_that_is_not_there_is_said_to_be_needed() {
     assert!(error.contains("no usable token server"), "{error}");
 }
 
-fn push(server: &Server, bytes: &[u8], descriptor: &Descriptor) -> Result<bool> {
+fn push(server: &Server, bytes: &[u8], descriptor: &Descriptor) -> Result<Sent> {
     let owned = bytes.to_vec();
     let mut open = move || Ok(Box::new(std::io::Cursor::new(owned.clone())) as Box<dyn Read + Send>);
-    client().push_blob(&reference(server, "a/b"), descriptor, &mut open, &Cancel::new().unwrap())
+    client().push_blob(&reference(server, "a/b"), descriptor, None, &mut open, &Cancel::new().unwrap())
 }
 
 #[test]
@@ -284,7 +284,7 @@ fn an_upload_that_broke_is_sent_again_whole() {
         _ if before < 4 => Reply::new(500, ""),
         _ => Reply::new(201, ""),
     });
-    assert!(push(&server, &bytes, &layer(&bytes)).unwrap());
+    assert_eq!(push(&server, &bytes, &layer(&bytes)).unwrap(), Sent::Uploaded);
     let puts: Vec<Request> = server.requests().into_iter().filter(|r| r.method == "PUT").collect();
     assert!(puts.len() > 1);
     let last = puts.last().unwrap();
@@ -301,7 +301,7 @@ fn an_upload_elsewhere_gets_no_token() {
         "HEAD" => Reply::new(404, ""),
         _ => Reply::new(202, "").header("Location", target.clone()),
     });
-    assert!(push(&server, b"abc", &layer(b"abc")).unwrap());
+    assert_eq!(push(&server, b"abc", &layer(b"abc")).unwrap(), Sent::Uploaded);
     assert!(elsewhere.requests()[0].header("authorization").is_none());
 }
 
@@ -320,7 +320,7 @@ fn what_is_pushed_must_be_what_was_promised() {
 #[test]
 fn a_blob_that_is_there_is_not_sent() {
     let server = Server::start(|_, _| Reply::new(200, ""));
-    assert!(!push(&server, b"abc", &layer(b"abc")).unwrap());
+    assert_eq!(push(&server, b"abc", &layer(b"abc")).unwrap(), Sent::Present);
     assert_eq!(server.requests().len(), 1);
 }
 

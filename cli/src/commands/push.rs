@@ -26,6 +26,7 @@ impl Push {
             let line = match event {
                 PushEvent::Preparing { layer } => format!("{}: Preparing", &layer.hex()[..12]),
                 PushEvent::Present { layer } => format!("{}: Layer already exists", &layer.hex()[..12]),
+                PushEvent::Mounted { layer, from } => format!("{}: Mounted from {from}", &layer.hex()[..12]),
                 PushEvent::Done { layer, .. } => format!("{}: Pushed", &layer.hex()[..12]),
             };
             lines.lock().unwrap_or_else(|e| e.into_inner()).push(line);

@@ -24,6 +24,7 @@ mod programs;
 mod registry;
 mod registry_hosts;
 mod registry_login;
+mod registry_transfer;
 mod remote_cache;
 mod rootless;
 mod run;

@@ -1,0 +1,133 @@
+//! Pushing a blob piece by piece (distribution-spec, "Pushing a blob in chunks"), where the whole did not get through: each
+//! piece over a connection of its own, and what broke goes on where the server says that it broke.
+
+use std::time::Duration;
+
+use reqwest::StatusCode;
+
+use super::session::{Failed, Opened, Session};
+use super::upload::{Job, Open, read_part};
+use crate::error::{Error, Result};
+
+/// So little that what broke off a larger transfer may let it pass, and so much that it does not take many.
+const PIECE: usize = 4 << 20;
+pub(super) const LEAST_PIECE: usize = 256 << 10;
+/// How often in a row a piece may break without having moved on.
+const MAX_BREAKS: u32 = 5;
+/// How often a server may forget all that it has.
+const MAX_RESTARTS: u32 = 6;
+
+enum Outcome {
+    Done,
+    /// The server takes no pieces.
+    Unwanted,
+    /// The server has forgotten what it had.
+    Lost(Error),
+}
+
+/// Whether the blob got there; if not, the server takes no pieces.
+pub(super) fn push(job: &Job<'_>, open: &mut Open<'_>) -> Result<bool> {
+    let mut piece = PIECE;
+    let mut restarts = 0;
+    loop {
+        match attempt(job, open, piece)? {
+            Outcome::Done => return Ok(true),
+            Outcome::Unwanted => return Ok(false),
+            Outcome::Lost(error) if restarts == MAX_RESTARTS => return Err(error),
+            Outcome::Lost(_) => (restarts, piece) = (restarts + 1, (piece / 2).max(LEAST_PIECE)),
+        }
+    }
+}
+
+/// From the start to the end, or until the server has lost it.
+fn attempt(job: &Job<'_>, open: &mut Open<'_>, piece: usize) -> Result<Outcome> {
+    let mut session = match job.open(None)? {
+        Opened::Mounted => return Ok(Outcome::Done),
+        Opened::Session(session) => session,
+    };
+    session.alone = true;
+    let piece = piece.max(session.least);
+    let mut source = open()?;
+    let mut hasher = job.blob.digest.algorithm().hasher();
+    let mut sent = 0;
+    while sent < job.blob.size {
+        let bytes = read_part(&mut source, job.blob, sent, piece)?;
+        hasher.update(&bytes);
+        let (start, length) = (sent, bytes.len() as u64);
+        let (back, outcome) = job.runtime.call(job.cancel, async move {
+            let outcome = send(&mut session, start, &bytes).await?;
+            Ok((session, outcome))
+        })?;
+        session = back;
+        match outcome {
+            Outcome::Done => sent += length,
+            other => return Ok(other),
+        }
+    }
+    job.expect_digest(hasher.finish())?;
+    let finished = job.runtime.call(job.cancel, async move { Ok(session.finish().await) })?;
+    match finished {
+        Ok(()) => Ok(Outcome::Done),
+        // The answer may be all that was lost.
+        Err(failed) if job.is_there()? => {
+            drop(failed);
+            Ok(Outcome::Done)
+        }
+        Err(Failed::Unsent(error) | Failed::Refused { error, again: None, .. }) => Err(error),
+        Err(failed) => Ok(Outcome::Lost(failed.into_error())),
+    }
+}
+
+/// Sends one piece, again and again from where it broke.
+async fn send(session: &mut Session, start: u64, bytes: &[u8]) -> Result<Outcome> {
+    let (mut done, mut breaks) = (0, 0);
+    while done < bytes.len() {
+        let failed = match session.patch(start + done as u64, &bytes[done..]).await {
+            Ok(has) => match position(start, has, done + 1..=bytes.len()) {
+                Some(now) => {
+                    (done, breaks) = (now, 0);
+                    continue;
+                }
+                None => {
+                    return Err(Error::malformed("the registry's answer to a piece", "it has another one"));
+                }
+            },
+            Err(failed) => failed,
+        };
+        let pause = match &failed {
+            Failed::Refused { status, .. } if start == 0 && done == 0 && takes_none(*status) => {
+                return Ok(Outcome::Unwanted);
+            }
+            Failed::Refused { again: Some(pause), .. } => *pause,
+            Failed::Broken(_) | Failed::Refused { status: StatusCode::RANGE_NOT_SATISFIABLE, .. } => None,
+            _ => return Err(failed.into_error()),
+        };
+        breaks += 1;
+        if breaks > MAX_BREAKS {
+            return Err(failed.into_error());
+        }
+        tokio::time::sleep(pause.unwrap_or(Duration::from_millis(50 << breaks))).await;
+        let has = match session.status().await {
+            Ok(has) => has,
+            // Nothing is known; the piece itself will show.
+            Err(Failed::Broken(_) | Failed::Refused { .. }) => continue,
+            Err(failed) => return Err(failed.into_error()),
+        };
+        match has.and_then(|has| position(start, has, 0..=bytes.len())) {
+            Some(now) if now > done => (done, breaks) = (now, 0),
+            Some(now) => done = now,
+            None => return Ok(Outcome::Lost(failed.into_error())),
+        }
+    }
+    Ok(Outcome::Done)
+}
+
+/// How much of a piece that began at `start` a server has that has `has` bytes, if that makes sense.
+fn position(start: u64, has: u64, expected: std::ops::RangeInclusive<usize>) -> Option<usize> {
+    let done = usize::try_from(has.checked_sub(start)?).ok()?;
+    expected.contains(&done).then_some(done)
+}
+
+fn takes_none(status: StatusCode) -> bool {
+    matches!(status, StatusCode::NOT_FOUND | StatusCode::METHOD_NOT_ALLOWED | StatusCode::NOT_IMPLEMENTED)
+}
