@@ -125,9 +125,8 @@ impl Client {
         let (transport, reference) = (Arc::clone(&self.0.transport), reference.clone());
         self.0.runtime.call(cancel, async move {
             let ask = manifest_ask(&transport, &reference, Method::GET, "fetching the manifest").await?;
-            let response = transport.send(&ask).await?;
-            let (media_type, announced) = (content_type(response.headers()), announced(response.headers()));
-            let bytes = transport.read(&ask, response, MAX_DOCUMENT).await?;
+            let (headers, bytes) = transport.fetch(&ask, MAX_DOCUMENT).await?;
+            let (media_type, announced) = (content_type(&headers), announced(&headers));
             let digest = verify(&reference, &bytes, announced)?;
             Ok(Fetched { bytes, media_type, digest })
         })

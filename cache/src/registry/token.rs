@@ -76,7 +76,7 @@ impl Transport {
         if !response.status().is_success() {
             return Err(ask.error(format!("access denied: the token server answered {}", response.status())));
         }
-        let body = self.read(ask, response, MAX_TOKEN_BODY).await?;
+        let body = self.read(ask, response, MAX_TOKEN_BODY).await.map_err(|failure| failure.error)?;
         // The parser's message could quote the token.
         serde_json::from_slice(&body).map_err(|_| ask.error("the token server's answer is not JSON"))
     }

@@ -5,7 +5,7 @@ use std::collections::{HashMap, HashSet};
 use std::sync::Mutex;
 use std::time::Duration;
 
-use reqwest::header::{AUTHORIZATION, HeaderName, HeaderValue, LOCATION, RETRY_AFTER};
+use reqwest::header::{AUTHORIZATION, DATE, HeaderMap, HeaderName, HeaderValue, LOCATION, RETRY_AFTER};
 use reqwest::{Client, Method, Response, StatusCode, Url};
 
 use super::Options;
@@ -181,9 +181,29 @@ impl Transport {
         check_status(ask, response).await
     }
 
+    /// The headers and the whole body of what `ask` asks for, again if the body breaks off.
+    pub(super) async fn fetch(&self, ask: &Ask, limit: u64) -> Result<(HeaderMap, Vec<u8>)> {
+        let mut tries = 1;
+        loop {
+            let response = self.send(ask).await?;
+            let headers = response.headers().clone();
+            match self.read(ask, response, limit).await {
+                Ok(body) => return Ok((headers, body)),
+                Err(Failure { again: Some(_), .. }) if tries < MAX_TRIES => tries += 1,
+                Err(failure) => return Err(failure.error),
+            }
+        }
+    }
+
     /// The whole body, which must not be longer than `limit` bytes.
-    pub(super) async fn read(&self, ask: &Ask, mut response: Response, limit: u64) -> Result<Vec<u8>> {
-        let too_long = || ask.error(format!("the answer is longer than {limit} bytes"));
+    pub(super) async fn read(
+        &self,
+        ask: &Ask,
+        mut response: Response,
+        limit: u64,
+    ) -> Result<Vec<u8>, Failure> {
+        let too_long = || Failure::from(ask.error(format!("the answer is longer than {limit} bytes")));
+        let broken = |reason: String| Failure { error: ask.error(reason), again: Some(None) };
         if response.content_length().is_some_and(|n| n > limit) {
             return Err(too_long());
         }
@@ -193,8 +213,8 @@ impl Transport {
                 Ok(Ok(Some(chunk))) if (body.len() + chunk.len()) as u64 > limit => return Err(too_long()),
                 Ok(Ok(Some(chunk))) => body.extend_from_slice(&chunk),
                 Ok(Ok(None)) => return Ok(body),
-                Ok(Err(e)) => return Err(ask.error(reason_of(e))),
-                Err(_) => return Err(ask.error("the answer stopped in the middle")),
+                Ok(Err(e)) => return Err(broken(reason_of(e))),
+                Err(_) => return Err(broken("the answer stopped in the middle".to_owned())),
             }
         }
     }
@@ -314,15 +334,31 @@ async fn check_status(ask: &Ask, response: Response) -> Result<Response, Failure
     if status.is_success() {
         return Ok(response);
     }
-    let pause =
-        response.headers().get(RETRY_AFTER).and_then(|v| v.to_str().ok()).and_then(|v| v.parse().ok());
-    let pause = pause.map(Duration::from_secs);
+    let pause = retry_after(response.headers());
     let message = error_message(response).await;
     let again = match status.as_u16() {
         408 | 429 | 500 | 502 | 503 | 504 if pause.is_none_or(|p| p <= MAX_RETRY_AFTER) => Some(pause),
         _ => None,
     };
     Err(Failure { error: refusal(ask, status, &message, pause), again })
+}
+
+/// The pause that a server wants, given in seconds or as a time of the day that its `Date` names (RFC 9110, 10.2.3).
+fn retry_after(headers: &HeaderMap) -> Option<Duration> {
+    let text = |name| headers.get(name).and_then(|value| value.to_str().ok()).map(str::trim);
+    let wanted = text(RETRY_AFTER)?;
+    if let Ok(seconds) = wanted.parse() {
+        return Some(Duration::from_secs(seconds));
+    }
+    // `Sun, 06 Nov 1994 08:49:37 GMT`: by the server's clock, ours may be another one.
+    let parts = |date: &str| {
+        let (day, clock) = (date.get(..16)?.to_owned(), date.get(17..25)?);
+        let mut numbers = clock.split(':').map(|n| n.parse::<u64>().ok());
+        let seconds = numbers.next()?? * 3600 + numbers.next()?? * 60 + numbers.next()??;
+        Some((day, seconds))
+    };
+    let ((day, until), (today, now)) = (parts(wanted)?, parts(text(DATE)?)?);
+    (day == today).then(|| Duration::from_secs(until.saturating_sub(now)))
 }
 
 fn refusal(ask: &Ask, status: StatusCode, message: &str, pause: Option<Duration>) -> Error {
@@ -389,4 +425,23 @@ pub(super) fn reason_of(error: reqwest::Error) -> String {
     }
     let from = parts.len().saturating_sub(2);
     parts[from..].join(": ")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_server_s_pause_is_a_number_or_a_time_of_its_clock() {
+        let pause = |after: &str| {
+            let date = "Sun, 06 Nov 1994 08:49:37 GMT".parse().unwrap();
+            retry_after(&HeaderMap::from_iter([(RETRY_AFTER, after.parse().unwrap()), (DATE, date)]))
+        };
+        assert_eq!(pause("7"), Some(Duration::from_secs(7)));
+        assert_eq!(pause("Sun, 06 Nov 1994 08:50:07 GMT"), Some(Duration::from_secs(30)));
+        assert_eq!(pause("Sun, 06 Nov 1994 08:00:00 GMT"), Some(Duration::ZERO));
+        for text in ["Mon, 07 Nov 1994 08:49:38 GMT", "soon", "-1", "Sun, 06 Nov 1994 08:50"] {
+            assert_eq!(pause(text), None, "{text}");
+        }
+    }
 }

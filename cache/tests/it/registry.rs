@@ -82,6 +82,17 @@ fn a_giant_manifest_is_refused_whether_announced_or_not() {
 }
 
 #[test]
+fn a_manifest_that_breaks_off_is_asked_for_again() {
+    let server = Server::start(|_, before| match before {
+        0 | 1 => manifest_reply().cut(5),
+        _ => manifest_reply(),
+    });
+    let fetched = client().fetch_manifest(&reference(&server, "a/b:1"), &Cancel::new().unwrap()).unwrap();
+    assert_eq!(fetched.bytes, MANIFEST.as_bytes());
+    assert_eq!(server.requests().len(), 3);
+}
+
+#[test]
 fn an_unknown_image_is_not_found_and_asked_for_once() {
     let server = Server::start(|_, _| Reply::new(404, r#"{"errors":[{"code":"MANIFEST_UNKNOWN"}]}"#));
     let error = client().fetch_manifest(&reference(&server, "a/b:1"), &Cancel::new().unwrap()).unwrap_err();

@@ -2,9 +2,12 @@
 //! and with mirrors; by the configuration file and by docker's `certs.d`.
 
 use std::fs;
+use std::io::{Read, Write};
+use std::net::{Shutdown, TcpListener, TcpStream};
 use std::path::PathBuf;
+use std::sync::{Arc, Mutex};
 
-use boxwright_testdata::peer::{Certificates, Registry, Setup};
+use boxwright_testdata::peer::{Certificates, PASSWORD, Registry, Setup, USER};
 use boxwright_testdata::server::{Reply, Server};
 use boxwright_testdata::{base, run};
 
@@ -121,6 +124,61 @@ fn a_mirror_is_asked_first_and_the_registry_for_what_it_does_not_have() {
     boxwright.ok(&["tag", &both, &registry.name("new:1")]);
     boxwright.ok(&["push", &registry.name("new:1")]);
     assert!(!mirror.requests().iter().any(|r| r.starts_with("PUT") && r.contains("/new/")));
+}
+
+/// A proxy that connects to `target` whatever it is asked for. Gives its address, and what it saw of each connection's start.
+fn connecting_proxy(target: String) -> (String, Arc<Mutex<Vec<String>>>) {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = format!("http://{}", listener.local_addr().unwrap());
+    let seen = Arc::new(Mutex::new(Vec::new()));
+    let log = Arc::clone(&seen);
+    std::thread::spawn(move || {
+        for client in listener.incoming().flatten() {
+            let (mut head, mut byte) = (Vec::new(), [0]);
+            while !head.ends_with(b"\r\n\r\n") && (&client).read(&mut byte).unwrap() == 1 {
+                head.push(byte[0]);
+            }
+            log.lock().unwrap().push(String::from_utf8(head).unwrap());
+            (&client).write_all(b"HTTP/1.1 200 OK\r\n\r\n").unwrap();
+            let server = TcpStream::connect(&target).unwrap();
+            for (mut from, mut to) in
+                [(client.try_clone().unwrap(), server.try_clone().unwrap()), (server, client)]
+            {
+                std::thread::spawn(move || {
+                    let _ = std::io::copy(&mut from, &mut to);
+                    let _ = to.shutdown(Shutdown::Write);
+                });
+            }
+        }
+    });
+    (address, seen)
+}
+
+#[test]
+fn a_registry_behind_a_proxy_is_pushed_to_and_pulled_from_through_it() {
+    let (certificates, boxwright) = (Certificates::new(), Boxwright::with_busybox());
+    let registry = Setup::default().tls(&certificates, false).basic(&boxwright.scratch("htpasswd")).start();
+    let (proxy, seen) = connecting_proxy(registry.host());
+    configure(
+        &boxwright,
+        &format!("[registry.\"registry.test\"]\nca = [{:?}]\n", certificates.path("ca.pem")),
+    );
+    let proxied = |args: &[&str]| {
+        let mut command = boxwright.command(args);
+        command.env_remove("https_proxy").env_remove("no_proxy").env_remove("NO_PROXY");
+        run(command.env("HTTPS_PROXY", &proxy)).ok()
+    };
+    proxied(&["login", "-u", USER, "-p", PASSWORD, "registry.test"]);
+    boxwright.ok(&["tag", "busybox", "registry.test/a:1"]);
+    proxied(&["push", "registry.test/a:1"]);
+    boxwright.ok(&["rmi", "registry.test/a:1"]);
+    proxied(&["pull", "registry.test/a:1"]);
+    let seen = seen.lock().unwrap();
+    assert!(seen.len() >= 3);
+    for head in seen.iter() {
+        assert!(head.starts_with("CONNECT registry.test:443 HTTP/1.1\r\n"), "{head}");
+        assert!(!head.to_lowercase().contains("authorization"), "{head}");
+    }
 }
 
 #[test]

@@ -1,4 +1,5 @@
-//! A certificate authority of one test, with a certificate for servers on this machine and one for a client.
+//! A certificate authority of one test, with a certificate for servers on this machine (and `registry.test`), and one for a
+//! client.
 
 use std::fs;
 use std::path::PathBuf;
@@ -18,7 +19,10 @@ impl Certificates {
         let certificates = Certificates { dir: tempfile::tempdir().unwrap() };
         certificates.request("ca", &["-x509", "-subj", "/CN=Authority of a test", "-days", "2"]);
         for (name, names) in [
-            ("server", "subjectAltName=IP:127.0.0.1,DNS:localhost\nextendedKeyUsage=serverAuth\n"),
+            (
+                "server",
+                "subjectAltName=IP:127.0.0.1,DNS:localhost,DNS:registry.test\nextendedKeyUsage=serverAuth\n",
+            ),
             ("client", "extendedKeyUsage=clientAuth\n"),
         ] {
             let at = |ending: &str| certificates.path(&format!("{name}.{ending}"));
