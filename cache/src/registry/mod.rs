@@ -10,6 +10,7 @@ mod http;
 mod login;
 mod origin;
 mod pieces;
+mod referrers;
 mod runtime;
 mod session;
 mod token;
@@ -197,7 +198,8 @@ impl Client {
         self.0.runtime.call(cancel, async move { transport.log_in(&registry, credentials).await })
     }
 
-    /// Puts a manifest or index under the tag of `reference`, or under its digest if it has no tag.
+    /// Puts a manifest or index under the tag of `reference`, or under its digest if it has no tag; and into the list of what
+    /// refers to its subject, if it has one and the registry keeps no such list.
     ///
     /// # Errors
     /// [`Error::Registry`] or [`Error::Cancelled`].
@@ -208,11 +210,15 @@ impl Client {
         bytes: Vec<u8>,
         cancel: &Cancel,
     ) -> Result<Digest> {
-        let (transport, reference) = (Arc::clone(&self.0.transport), reference.clone());
-        let media_type = media_type.to_owned();
         let digest = Digest::of(&bytes);
-        let put = upload::put_manifest(transport, reference, media_type, bytes, digest);
-        self.0.runtime.call(cancel, put)?;
+        let subject = referrers::subject(&bytes);
+        let sent = if subject.is_some() { bytes.clone() } else { Vec::new() };
+        let (transport, name) = (Arc::clone(&self.0.transport), reference.clone());
+        let put = upload::put_manifest(transport, name, media_type.to_owned(), bytes, digest);
+        let noted = self.0.runtime.call(cancel, put)?;
+        if let Some(subject) = subject.filter(|_| !noted) {
+            referrers::list(self, reference, &subject.digest, media_type, &sent, cancel)?;
+        }
         Ok(digest)
     }
 }

@@ -166,18 +166,19 @@ fn mismatch(blob: &Descriptor, expected: String, actual: String) -> Error {
     Error::Mismatch { what: format!("blob {} to be pushed", blob.digest), expected, actual }
 }
 
+/// Says whether the registry took note of what the manifest refers to.
 pub(super) async fn put_manifest(
     transport: Arc<Transport>,
     reference: Reference,
     media_type: String,
     bytes: Vec<u8>,
     digest: Digest,
-) -> Result<()> {
+) -> Result<bool> {
     let name = reference.tag().map_or_else(|| digest.to_string(), str::to_owned);
     let doing = format!("pushing the manifest of {}", reference.familiar());
     let path = format!("manifests/{name}");
     let mut ask = transport.ask(&reference, Method::PUT, Actions::Push, &path, doing).await?;
     ask.headers.push((CONTENT_TYPE, media_type));
     ask.body = bytes;
-    transport.send(&ask).await.map(drop)
+    Ok(transport.send(&ask).await?.headers().contains_key("oci-subject"))
 }

@@ -2,7 +2,7 @@
 
 use std::io::Read;
 
-use boxwright_cache::oci::descriptor::{OCI_CONFIG, OCI_LAYER, OCI_MANIFEST};
+use boxwright_cache::oci::descriptor::{OCI_CONFIG, OCI_INDEX, OCI_LAYER, OCI_MANIFEST};
 use boxwright_cache::oci::{Descriptor, ImageConfig, Manifest, Reference};
 use boxwright_cache::registry::{Client, Options, Sent};
 use boxwright_cache::{Cancel, DiffId, Digest, Error};
@@ -76,4 +76,36 @@ fn skopeo_reads_what_was_pushed_and_its_copy_is_fetched() {
     ])
     .ok();
     assert_eq!(client.fetch_manifest(&copy.parse().unwrap(), &cancel).unwrap().digest, digest);
+}
+
+#[test]
+fn what_refers_to_a_manifest_is_listed_where_the_registry_keeps_no_list() {
+    let (registry, cancel) = (Registry::start(), Cancel::new().unwrap());
+    let client = Client::new(Options::default());
+    let reference: Reference = registry.name("x:1").parse().unwrap();
+    let (subject, layer) = push_image(&client, &reference);
+    let tag = format!("{}:{}", registry.name("x"), subject.to_string().replace(':', "-")).parse().unwrap();
+    assert!(matches!(client.fetch_manifest(&tag, &cancel), Err(Error::NotFound { .. })));
+    let config = client.fetch_manifest(&reference, &cancel).unwrap().bytes;
+    let config: Manifest = serde_json::from_slice(&config).unwrap();
+    let mut manifest = Manifest::oci(config.config, vec![layer]);
+    let size = client.fetch_manifest(&reference, &cancel).unwrap().bytes.len() as u64;
+    let refers = serde_json::to_value(Descriptor::new(OCI_MANIFEST, subject, size)).unwrap();
+    manifest.extra.insert("subject".to_owned(), refers);
+    manifest.extra.insert("artifactType".to_owned(), "application/x.signature".into());
+    manifest.extra.insert("annotations".to_owned(), serde_json::json!({ "a": "b" }));
+    let bytes = serde_json::to_vec(&manifest).unwrap();
+    let signature = reference.with_digest(Digest::of(&bytes));
+    // A second time changes nothing.
+    for _ in 0..2 {
+        let pushed = client.push_manifest(&signature, OCI_MANIFEST, bytes.clone(), &cancel).unwrap();
+        let list = client.fetch_manifest(&tag, &cancel).unwrap();
+        assert_eq!(list.media_type, OCI_INDEX);
+        let list: serde_json::Value = serde_json::from_slice(&list.bytes).unwrap();
+        let expected = serde_json::json!([{
+            "mediaType": OCI_MANIFEST, "digest": pushed.to_string(), "size": bytes.len(),
+            "artifactType": "application/x.signature", "annotations": { "a": "b" },
+        }]);
+        assert_eq!(list["manifests"], expected);
+    }
 }

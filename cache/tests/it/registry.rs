@@ -336,6 +336,16 @@ fn a_blob_that_is_there_is_not_sent() {
 }
 
 #[test]
+fn a_registry_that_takes_note_of_a_subject_needs_no_list_of_ours() {
+    let server = Server::start(|_, _| Reply::new(201, "").header("OCI-Subject", "sha256:0"));
+    let subject = Descriptor::new(OCI_MANIFEST, Digest::of(b"x"), 1);
+    let manifest = format!(r#"{{"schemaVersion":2,"subject":{}}}"#, serde_json::to_string(&subject).unwrap());
+    let (name, cancel) = (reference(&server, "a/b:1"), Cancel::new().unwrap());
+    client().push_manifest(&name, OCI_MANIFEST, manifest.into_bytes(), &cancel).unwrap();
+    assert_eq!(server.requests().len(), 1);
+}
+
+#[test]
 fn nobody_listening_is_one_clear_error() {
     let free = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
     let reference: Reference = format!("{free}/a/b").parse().unwrap();

@@ -1,0 +1,61 @@
+//! Manifests that refer to another one (`subject`), for registries without an API for that: the client keeps the list of
+//! them in an index under a tag (distribution-spec, "Pushing Manifests with Subject", "Referrers Tag Schema").
+
+use serde_json::Value;
+
+use super::Client;
+use crate::cancel::Cancel;
+use crate::digest::Digest;
+use crate::error::{Error, Result};
+use crate::oci::descriptor::OCI_INDEX;
+use crate::oci::{Descriptor, Document, Index, Reference};
+
+/// What the manifest refers to, if it refers to something.
+pub(super) fn subject(manifest: &[u8]) -> Option<Descriptor> {
+    let mut manifest: Value = serde_json::from_slice(manifest).ok()?;
+    serde_json::from_value(manifest.get_mut("subject")?.take()).ok()
+}
+
+/// Puts the manifest, which is there already, into the list of those that refer to `subject`.
+pub(super) fn list(
+    client: &Client,
+    reference: &Reference,
+    subject: &Digest,
+    media_type: &str,
+    manifest: &[u8],
+    cancel: &Cancel,
+) -> Result<()> {
+    let text = subject.to_string();
+    let (algorithm, hex) = text.split_once(':').unwrap_or_default();
+    // A tag has a limit, and the longer digests are cut for it.
+    let tag = format!("{algorithm}-{}", hex.get(..64).unwrap_or(hex));
+    let name = format!("{}/{}:{tag}", reference.registry(), reference.repository()).parse()?;
+    let mut index = match client.fetch_manifest_at(&name, cancel) {
+        Ok(found) => match Document::parse(&found.bytes, Some(&found.media_type))? {
+            Document::Index(index) => index,
+            Document::Manifest(_) => {
+                return Err(Error::malformed(name.familiar(), "not a list of what refers to a manifest"));
+            }
+        },
+        Err(Error::NotFound { .. }) => Index::oci(Vec::new()),
+        Err(e) => return Err(e),
+    };
+    let entry = entry(media_type, manifest);
+    if index.manifests.iter().any(|known| known.digest == entry.digest) {
+        return Ok(());
+    }
+    index.manifests.push(entry);
+    let bytes = serde_json::to_vec(&index).map_err(|e| Error::malformed(name.familiar(), e.to_string()))?;
+    client.push_manifest(&name, OCI_INDEX, bytes, cancel).map(drop)
+}
+
+/// The manifest's descriptor, with what it says it is and the annotations that it has.
+fn entry(media_type: &str, manifest: &[u8]) -> Descriptor {
+    let mut entry = Descriptor::new(media_type, Digest::of(manifest), manifest.len() as u64);
+    let fields: Value = serde_json::from_slice(manifest).unwrap_or_default();
+    let text = |value: &Value| value.as_str().filter(|text| !text.is_empty()).map(str::to_owned);
+    let kind = text(&fields["artifactType"]).or_else(|| text(&fields["config"]["mediaType"]));
+    entry.extra.extend(kind.map(|kind| ("artifactType".to_owned(), kind.into())));
+    entry.annotations = serde_json::from_value(fields["annotations"].clone()).unwrap_or_default();
+    entry
+}
