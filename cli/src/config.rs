@@ -65,16 +65,16 @@ pub(crate) fn registries() -> Result<Options> {
         certs.insert(0, own.join("docker/certs.d"));
     }
     let hosts = Hosts { known: registries::read(&files)?, certs };
-    Ok(Options { proxies: proxies(), hosts, logins: Some(logins()), ..Options::default() })
+    Ok(Options { proxies: proxies(), hosts, logins: logins(), ..Options::default() })
 }
 
-/// Docker's directory of logins. Without a home there is none, and nothing is found in it.
-fn logins() -> Logins {
+/// Docker's directory of logins, if there is a place for one.
+fn logins() -> Option<Logins> {
     let home = || path_variable("HOME").map(|home| home.join(".docker"));
-    let dir = path_variable("DOCKER_CONFIG").or_else(home).unwrap_or_else(|| "/nonexistent/.docker".into());
+    let dir = path_variable("DOCKER_CONFIG").or_else(home)?;
     let path = env::var_os("PATH").unwrap_or_else(|| "/usr/local/bin:/usr/bin:/bin".into());
     // A program in the current directory is nobody's helper.
-    Logins { dir, programs: env::split_paths(&path).filter(|dir| dir.is_absolute()).collect() }
+    Some(Logins { dir, programs: env::split_paths(&path).filter(|dir| dir.is_absolute()).collect() })
 }
 
 /// Proxies, by the variables that other programs read for this; the upper-case spelling wins.

@@ -11,6 +11,8 @@ use crate::error::{Error, Result};
 
 /// So little that what broke off a larger transfer may let it pass, and so much that it does not take many.
 const PIECE: usize = 4 << 20;
+/// A piece is in memory while it is sent, whatever a server would like it to be.
+const LARGEST_PIECE: usize = 32 << 20;
 pub(super) const LEAST_PIECE: usize = 256 << 10;
 /// How often in a row a piece may break without having moved on.
 const MAX_BREAKS: u32 = 5;
@@ -45,6 +47,9 @@ fn attempt(job: &Job<'_>, open: &mut Open<'_>, piece: usize) -> Result<Outcome> 
         Opened::Mounted => return Ok(Outcome::Done),
         Opened::Session(session) => session,
     };
+    if session.least > LARGEST_PIECE {
+        return Ok(Outcome::Unwanted);
+    }
     session.alone = true;
     let piece = piece.max(session.least);
     let mut source = open()?;

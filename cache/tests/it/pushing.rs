@@ -146,6 +146,27 @@ fn a_server_that_takes_no_pieces_gets_the_whole_again() {
 }
 
 #[test]
+fn a_server_may_want_larger_pieces_but_not_any() {
+    for (wanted, first_piece) in [("6000000", Some(6_000_000)), ("1000000000000000000", None)] {
+        let state = Arc::new(Mutex::new(Uploads::default()));
+        let shared = Arc::clone(&state);
+        let server = Server::start(move |request, before| {
+            // HEAD, POST, and the PUT that breaks.
+            if before == 2 {
+                return Reply::new(200, "").header("no name", "");
+            }
+            shared.lock().unwrap().answer(request).header("OCI-Chunk-Min-Length", wanted)
+        });
+        let bytes = pattern(7 << 20);
+        assert_eq!(push(&client(), &server.address(), &bytes, None).unwrap(), Sent::Uploaded);
+        assert_eq!(state.lock().unwrap().done.as_ref(), Some(bytes.as_ref()));
+        let requests = server.requests();
+        let piece = requests.iter().find(|r| r.method == "PATCH").map(|r| r.body.len());
+        assert_eq!(piece, first_piece);
+    }
+}
+
+#[test]
 fn a_blob_of_another_repository_is_mounted() {
     let server = Server::start(|request, _| match request.method.as_str() {
         "HEAD" => Reply::new(404, ""),

@@ -33,6 +33,7 @@ impl Engine {
     }
 
     fn logins(&self) -> Result<&Logins> {
-        self.logins.as_ref().ok_or_else(|| Error::invalid("there is no place for logins"))
+        let nowhere = || Error::invalid("logins have no place: neither HOME nor DOCKER_CONFIG is set");
+        self.logins.as_ref().ok_or_else(nowhere)
     }
 }

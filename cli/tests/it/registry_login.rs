@@ -2,7 +2,7 @@
 //! server, and programs that keep secrets.
 
 use std::fs;
-use std::io::Write;
+use std::io::{Read, Write};
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 use std::process::Stdio;
@@ -11,7 +11,7 @@ use boxwright_testdata::peer::{Certificates, PASSWORD, Registry, Setup, TokenSer
 use boxwright_testdata::{Ran, run};
 use serde_json::{Value, json};
 
-use crate::tool::Boxwright;
+use crate::tool::{Boxwright, Running};
 
 /// `login -u USER --password-stdin HOST` with this on standard input.
 fn login(boxwright: &Boxwright, host: &str, input: &str, path: Option<&Path>) -> Ran {
@@ -98,6 +98,52 @@ fn what_the_command_line_lacks_is_told_in_docker_s_words() {
         .fails_with(1)
         .says("insecure")
         .says("refused");
+}
+
+/// A terminal: its own end, and the one that a program gets.
+fn terminal() -> (fs::File, fs::File) {
+    use rustix::pty::{OpenptFlags, grantpt, openpt, ptsname, unlockpt};
+    let own = openpt(OpenptFlags::RDWR | OpenptFlags::NOCTTY).unwrap();
+    grantpt(&own).and_then(|()| unlockpt(&own)).unwrap();
+    let name = ptsname(&own, Vec::new()).unwrap().into_string().unwrap();
+    let flags = rustix::fs::OFlags::RDWR | rustix::fs::OFlags::NOCTTY;
+    let other = rustix::fs::open(name, flags, rustix::fs::Mode::empty()).unwrap();
+    (own.into(), other.into())
+}
+
+/// Reads until this has come.
+fn read_until(from: &mut impl Read, text: &str) {
+    let (mut read, mut byte) = (String::new(), [0]);
+    while !read.ends_with(text) {
+        assert_eq!(from.read(&mut byte).unwrap(), 1, "no {text:?} after {read:?}");
+        read.push(byte[0].into());
+    }
+}
+
+#[test]
+fn at_a_terminal_the_login_is_asked_for_and_the_password_not_shown() {
+    use rustix::termios::{LocalModes, tcgetattr};
+    let boxwright = Boxwright::new();
+    let registry = guarded(&boxwright);
+    for (typed, status) in [(PASSWORD.to_owned() + "\n", 0), ("\x03".to_owned(), 130)] {
+        let (mut own, other) = terminal();
+        let shows = || tcgetattr(&other).unwrap().local_modes.contains(LocalModes::ECHO);
+        let mut command = boxwright.command(&["login", &registry.host()]);
+        command.env("DOCKER_CONFIG", boxwright.scratch(&format!("docker{status}")));
+        command.stdin(other.try_clone().unwrap()).stdout(Stdio::piped()).stderr(Stdio::piped());
+        let mut running = Running::start(&mut command);
+        let mut asked = running.0.stderr.take().unwrap();
+        read_until(&mut asked, "Username: ");
+        own.write_all(format!("{USER}\n").as_bytes()).unwrap();
+        read_until(&mut asked, "Password: ");
+        assert!(!shows());
+        own.write_all(typed.as_bytes()).unwrap();
+        assert_eq!(running.wait(), status);
+        assert!(shows());
+        let mut shown = vec![0; 1000];
+        let n = own.read(&mut shown).unwrap();
+        assert_eq!(String::from_utf8_lossy(&shown[..n]), format!("{USER}\r\n"));
+    }
 }
 
 #[test]
