@@ -142,3 +142,39 @@ fn a_wrong_password_is_tried_once() {
     assert!(error.contains("denied") && !error.contains("s3cret"), "{error}");
     assert_eq!(registry.requests().len(), 2);
 }
+
+#[test]
+fn a_token_that_ends_during_a_pull_is_replaced() {
+    let given = Arc::new(Mutex::new(0));
+    let count = Arc::clone(&given);
+    let tokens = Server::start(move |_, _| {
+        let mut given = count.lock().unwrap();
+        *given += 1;
+        Reply::new(200, format!(r#"{{"token":"t{given}","expires_in":3600}}"#))
+    });
+    let realm = format!("Bearer realm=\"http://{}/token\"", tokens.address());
+    let bytes: Vec<u8> = (0..500_000).map(|i| (i % 251) as u8).collect();
+    let layer = Descriptor::new(OCI_LAYER, Digest::of(&bytes), bytes.len() as u64);
+    let (served, last) = (bytes.clone(), Arc::clone(&given));
+    // Each token is good for one request, and each answer breaks off.
+    let used = Mutex::new(0);
+    let registry = Server::start(move |request, _| {
+        let mut used = used.lock().unwrap();
+        let now = *last.lock().unwrap();
+        if request.header("authorization") != Some(&format!("Bearer t{now}")) || *used == now {
+            return Reply::new(401, "").header("WWW-Authenticate", realm.clone());
+        }
+        *used = now;
+        let start = request.header("range").map_or(0, |r| r[6..r.len() - 1].parse().unwrap());
+        let range = format!("bytes {start}-{}/{}", served.len() - 1, served.len());
+        let rest = &served[start..];
+        let status = if start == 0 { 200 } else { 206 };
+        Reply::new(status, rest).header("Content-Range", range).cut(rest.len().min(200_000))
+    });
+    let client = Client::new(Options::default());
+    let mut reader = client.open_blob(&reference(&registry), &layer, &Cancel::new().unwrap()).unwrap();
+    let mut read = Vec::new();
+    reader.read_to_end(&mut read).unwrap();
+    assert!(read == bytes);
+    assert_eq!(*given.lock().unwrap(), 3);
+}

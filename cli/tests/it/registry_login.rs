@@ -11,7 +11,7 @@ use boxwright_testdata::peer::{Certificates, PASSWORD, Registry, Setup, TokenSer
 use boxwright_testdata::{Ran, run};
 use serde_json::{Value, json};
 
-use crate::tool::{Boxwright, Running};
+use crate::tool::{Boxwright, Context, Running};
 
 /// `login -u USER --password-stdin HOST` with this on standard input.
 fn login(boxwright: &Boxwright, host: &str, input: &str, path: Option<&Path>) -> Ran {
@@ -63,6 +63,21 @@ fn a_login_is_kept_as_docker_keeps_it_and_opens_its_registry() {
     let said = boxwright.ok(&["logout", &registry.host()]);
     assert_eq!(said, format!("Not logged in to {}\n", registry.host()));
     boxwright.run(&["pull", &name]).fails_with(1).says("wants a login");
+}
+
+#[test]
+fn a_login_of_another_tool_is_ours() {
+    let boxwright = Boxwright::with_busybox();
+    let registry = guarded(&boxwright);
+    fs::create_dir(boxwright.scratch("docker")).unwrap();
+    let file = boxwright.scratch("docker/config.json");
+    let file = file.to_str().unwrap();
+    let host = registry.host();
+    skopeo(&["login", "--tls-verify=false", "--authfile", file, "-u", USER, "-p", PASSWORD, &host]).ok();
+    boxwright.ok(&["tag", "busybox", &registry.name("a:1")]);
+    boxwright.ok(&["push", &registry.name("a:1")]);
+    let context = Context::new(&format!("FROM {}\nRUN echo 1 > /1\n", registry.name("a:1")));
+    boxwright.build(&context, &["--pull"]).ok();
 }
 
 #[test]
