@@ -3,15 +3,16 @@
 
 use std::io::{self, Read};
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use reqwest::header::{CONTENT_RANGE, RANGE};
 use reqwest::{Method, Response, StatusCode};
 use tokio::sync::mpsc;
 
 use super::auth::Actions;
+use super::body::{Incoming, PROGRESS};
 use super::runtime::cancellable;
-use super::transport::{Ask, Transport, reason_of};
+use super::transport::{Ask, Transport};
 use super::{Client, Inner};
 use crate::cancel::Cancel;
 use crate::digest::Hasher;
@@ -20,10 +21,8 @@ use crate::oci::{Descriptor, Reference};
 
 /// Chunks that wait between the network and the reader, each of at most a few hundred KiB.
 const QUEUE: usize = 8;
-/// How often in a row a transfer may break without having moved on by `PROGRESS` bytes. One that brings less in the
-/// time that a server may be silent counts as broken.
+/// How often in a row a transfer may break without having moved on by `PROGRESS` bytes.
 const MAX_BREAKS: u32 = 5;
-const PROGRESS: u64 = 64 << 10;
 
 /// Reads a blob; at its end, and only there, it is known to have had the right size and digest. Errors are
 /// [`crate::Error`] inside an [`io::Error`].
@@ -136,35 +135,21 @@ impl Fetch {
         self.copy(response, skip).await
     }
 
-    async fn copy(&mut self, mut response: Response, mut skip: u64) -> Result<()> {
-        let idle = self.transport.idle_timeout();
-        // Since it last moved on: how long the server was waited for, and what it brought.
-        let (mut waited, mut brought) = (Duration::ZERO, 0);
-        loop {
-            let asked = Instant::now();
-            let chunk = match tokio::time::timeout(idle, response.chunk()).await {
-                Ok(Ok(Some(chunk))) => chunk,
-                Ok(Ok(None)) => return Ok(()),
-                Ok(Err(e)) => return Err(self.ask.error(reason_of(e))),
-                Err(_) => return Err(self.ask.error("the transfer stopped in the middle")),
-            };
-            (waited, brought) = (waited + asked.elapsed(), brought + chunk.len() as u64);
-            if brought >= PROGRESS {
-                (waited, brought) = (Duration::ZERO, 0);
-            } else if waited > idle {
-                return Err(self.ask.error("the transfer has all but stopped"));
-            }
-            let known = skip.min(chunk.len() as u64);
-            skip -= known;
-            let fresh = chunk.slice(usize::try_from(known).unwrap_or(chunk.len())..);
-            self.offset += fresh.len() as u64;
+    async fn copy(&mut self, response: Response, mut skip: u64) -> Result<()> {
+        let mut incoming = Incoming::new(response, self.transport.idle_timeout());
+        while let Some(mut chunk) = incoming.next().await.map_err(|reason| self.ask.error(reason))? {
+            let known = usize::try_from(skip).unwrap_or(usize::MAX).min(chunk.len());
+            skip -= known as u64;
+            chunk.drain(..known);
+            self.offset += chunk.len() as u64;
             if self.offset > self.blob.size {
                 return Err(wrong_size(&self.blob, self.offset));
             }
-            if !fresh.is_empty() && self.sender.send(Ok(fresh.into())).await.is_err() {
+            if !chunk.is_empty() && self.sender.send(Ok(chunk)).await.is_err() {
                 return Err(Error::Cancelled);
             }
         }
+        Ok(())
     }
 }
 

@@ -1,10 +1,12 @@
 //! Pushing a blob piece by piece (distribution-spec, "Pushing a blob in chunks"), where the whole did not get through: each
 //! piece over a connection of its own, and what broke goes on where the server says that it broke.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use reqwest::StatusCode;
 
+use super::body::PROGRESS;
 use super::session::{Failed, Opened, Session};
 use super::upload::{Job, Open, read_part};
 use crate::error::{Error, Result};
@@ -14,7 +16,7 @@ const PIECE: usize = 4 << 20;
 /// A piece is in memory while it is sent, whatever a server would like it to be.
 const LARGEST_PIECE: usize = 32 << 20;
 pub(super) const LEAST_PIECE: usize = 256 << 10;
-/// How often in a row a piece may break without having moved on.
+/// How often in a row a piece may break without having moved on by `PROGRESS` bytes.
 const MAX_BREAKS: u32 = 5;
 /// How often a server may forget all that it has.
 const MAX_RESTARTS: u32 = 6;
@@ -60,7 +62,7 @@ fn attempt(job: &Job<'_>, open: &mut Open<'_>, piece: usize) -> Result<Outcome> 
         hasher.update(&bytes);
         let (start, length) = (sent, bytes.len() as u64);
         let (back, outcome) = job.runtime.call(job.cancel, async move {
-            let outcome = send(&mut session, start, &bytes).await?;
+            let outcome = send(&mut session, start, &Arc::new(bytes)).await?;
             Ok((session, outcome))
         })?;
         session = back;
@@ -83,16 +85,36 @@ fn attempt(job: &Job<'_>, open: &mut Open<'_>, piece: usize) -> Result<Outcome> 
     }
 }
 
+/// How far one piece got, and how often it broke.
+#[derive(Default)]
+struct Progress {
+    done: usize,
+    /// Where it was when the breaks were last counted from nothing.
+    reached: usize,
+    breaks: u32,
+}
+
+impl Progress {
+    /// It broke off with `done` of its bytes at the server. Whether it may go on.
+    fn broke(&mut self, done: usize, all: usize) -> bool {
+        self.done = done;
+        if (done as u64) >= self.reached as u64 + PROGRESS {
+            (self.breaks, self.reached) = (0, done);
+        }
+        self.breaks += 1;
+        done == all || self.breaks <= MAX_BREAKS
+    }
+}
+
 /// Sends one piece, again and again from where it broke.
-async fn send(session: &mut Session, start: u64, bytes: &[u8]) -> Result<Outcome> {
-    let (mut done, mut breaks) = (0, 0);
-    while done < bytes.len() {
-        let failed = match session.patch(start + done as u64, &bytes[done..]).await {
-            Ok(has) => match position(start, has, done + 1..=bytes.len()) {
-                Some(now) => {
-                    (done, breaks) = (now, 0);
-                    continue;
-                }
+async fn send(session: &mut Session, start: u64, piece: &Arc<Vec<u8>>) -> Result<Outcome> {
+    let mut progress = Progress::default();
+    while progress.done < piece.len() {
+        let done = progress.done;
+        let failed = match session.patch(start, piece, done).await {
+            Ok(has) => match position(start, has, done + 1..=piece.len()) {
+                Some(now) if progress.broke(now, piece.len()) => continue,
+                Some(_) => return Err(session.error("the registry takes too little at a time")),
                 None => {
                     return Err(Error::malformed("the registry's answer to a piece", "it has another one"));
                 }
@@ -107,20 +129,16 @@ async fn send(session: &mut Session, start: u64, bytes: &[u8]) -> Result<Outcome
             Failed::Broken(_) | Failed::Refused { status: StatusCode::RANGE_NOT_SATISFIABLE, .. } => None,
             _ => return Err(failed.into_error()),
         };
-        breaks += 1;
-        if breaks > MAX_BREAKS {
-            return Err(failed.into_error());
-        }
-        tokio::time::sleep(pause.unwrap_or(Duration::from_millis(50 << breaks))).await;
-        let has = match session.status().await {
-            Ok(has) => has,
+        tokio::time::sleep(pause.unwrap_or(Duration::from_millis(100 << progress.breaks))).await;
+        let now = match session.status().await {
+            Ok(has) => has.and_then(|has| position(start, has, 0..=piece.len())),
             // Nothing is known; the piece itself will show.
-            Err(Failed::Broken(_) | Failed::Refused { .. }) => continue,
+            Err(Failed::Broken(_) | Failed::Refused { .. }) => Some(done),
             Err(failed) => return Err(failed.into_error()),
         };
-        match has.and_then(|has| position(start, has, 0..=bytes.len())) {
-            Some(now) if now > done => (done, breaks) = (now, 0),
-            Some(now) => done = now,
+        match now {
+            Some(now) if progress.broke(now, piece.len()) => {}
+            Some(_) => return Err(failed.into_error()),
             None => return Ok(Outcome::Lost(failed.into_error())),
         }
     }

@@ -8,10 +8,9 @@ use reqwest::header::{
     AUTHORIZATION, CONTENT_LENGTH, CONTENT_RANGE, CONTENT_TYPE, HeaderMap, HeaderName, LOCATION, RANGE,
 };
 use reqwest::{Body, Method, Response, StatusCode, Url};
-use tokio::sync::watch;
 
 use super::auth::Actions;
-use super::body::{self, moving};
+use super::body::{Moved, moving, rest};
 use super::transport::{Ask, Transport, location, reason_of};
 use crate::error::{Error, Result};
 use crate::oci::{Descriptor, Reference};
@@ -92,16 +91,23 @@ impl Session {
     }
 
     /// Sends everything in one request, which ends the upload.
-    pub(super) async fn put(&self, body: (Body, watch::Receiver<()>)) -> Result<(), Failed> {
+    pub(super) async fn put(&self, body: (Body, Moved)) -> Result<(), Failed> {
         let headers = self.headers(self.blob.size, None);
         self.send(Method::PUT, self.last_url(), headers, Some(body)).await.map(drop)
     }
 
-    /// Sends a piece, of which the first byte is the `start`th of the blob. Gives how many bytes the server has then.
-    pub(super) async fn patch(&mut self, start: u64, bytes: &[u8]) -> Result<u64, Failed> {
-        let end = start + bytes.len() as u64;
-        let headers = self.headers(bytes.len() as u64, Some(format!("{start}-{}", end - 1)));
-        let response = self.send(Method::PATCH, self.url.clone(), headers, Some(body::whole(bytes))).await?;
+    /// Sends a piece, of which the first byte is the `start`th of the blob, without the `done` bytes that the server has.
+    /// Gives how many bytes of the blob the server has then.
+    pub(super) async fn patch(
+        &mut self,
+        start: u64,
+        piece: &Arc<Vec<u8>>,
+        done: usize,
+    ) -> Result<u64, Failed> {
+        let (first, end) = (start + done as u64, start + piece.len() as u64);
+        let headers = self.headers(end - first, Some(format!("{first}-{}", end - 1)));
+        let body = Some(rest(piece, done));
+        let response = self.send(Method::PATCH, self.url.clone(), headers, body).await?;
         self.follow(&response).map_err(Failed::Unsent)?;
         Ok(received(&response).unwrap_or(end))
     }
@@ -123,6 +129,10 @@ impl Session {
     /// Ends an upload whose pieces are all there.
     pub(super) async fn finish(&self) -> Result<(), Failed> {
         self.send(Method::PUT, self.last_url(), self.headers(0, None), None).await.map(drop)
+    }
+
+    pub(super) fn error(&self, reason: &str) -> Error {
+        self.ask.error(reason)
     }
 
     fn headers(&self, length: u64, range: Option<String>) -> Vec<(HeaderName, String)> {
@@ -152,7 +162,7 @@ impl Session {
         method: Method,
         url: Url,
         headers: Vec<(HeaderName, String)>,
-        body: Option<(Body, watch::Receiver<()>)>,
+        body: Option<(Body, Moved)>,
     ) -> Result<Response, Failed> {
         let (transport, ask) = (&self.transport, &self.ask);
         let client = transport.upload_client(ask, &url, self.alone).map_err(Failed::Unsent)?;
@@ -168,7 +178,7 @@ impl Session {
                 request = request.body(body);
                 moved
             }
-            None => watch::channel(()).1,
+            None => Moved::now(),
         };
         let response = match moving(transport.idle_timeout(), moved, request.send()).await {
             Some(Ok(response)) => response,

@@ -200,15 +200,16 @@ fn a_registry_that_does_not_mount_gets_the_bytes() {
 
 #[test]
 fn nothing_is_mounted_from_elsewhere_or_from_itself() {
-    let state = Arc::new(Mutex::new(Uploads::default()));
-    let server = Server::start(move |request, _| state.lock().unwrap().answer(request));
-    let host = server.address();
-    for (n, from) in
-        ["elsewhere.example/x".to_owned(), format!("{host}/a/b"), format!("{host}9/x")].iter().enumerate()
-    {
-        let _ = push(&client(), &host, &pattern(10 + n), Some(from));
+    let elsewhere: [fn(&str) -> String; 3] =
+        [|_| "elsewhere.example/x".to_owned(), |host| format!("{host}/a/b"), |host| format!("{host}9/x")];
+    for from in elsewhere {
+        let state = Mutex::new(Uploads::default());
+        let server = Server::start(move |request, _| state.lock().unwrap().answer(request));
+        let host = server.address();
+        let from = from(&host);
+        assert_eq!(push(&client(), &host, &pattern(10), Some(&from)).unwrap(), Sent::Uploaded, "{from}");
+        assert!(server.requests().iter().all(|r| !r.path.contains("mount=")), "{from}");
     }
-    assert!(server.requests().iter().all(|r| !r.path.contains("mount=")));
 }
 
 #[test]
@@ -283,6 +284,57 @@ fn an_upload_waits_as_long_as_the_server_says() {
     push(&client(), &server.address(), &pattern(10), None).unwrap();
     assert!(started.elapsed() >= Duration::from_secs(2));
     assert_eq!(server.requests().iter().filter(|r| r.method == "PUT").count(), 2);
+}
+
+/// Gives its last byte after a pause.
+struct Late(Cursor<Vec<u8>>, Duration);
+
+impl Read for Late {
+    fn read(&mut self, buffer: &mut [u8]) -> std::io::Result<usize> {
+        let left = self.0.get_ref().len() - usize::try_from(self.0.position()).unwrap();
+        if left == 1 {
+            std::thread::sleep(self.1);
+        }
+        let most = left.saturating_sub(1).max(1).min(buffer.len());
+        self.0.read(&mut buffer[..most])
+    }
+}
+
+#[test]
+fn a_server_has_its_time_after_the_last_byte() {
+    let server = Server::start(|request, _| match request.method.as_str() {
+        "HEAD" => Reply::new(404, ""),
+        "POST" => Reply::new(202, "").header("Location", "/up"),
+        _ => {
+            std::thread::sleep(Duration::from_millis(1200));
+            Reply::new(201, "")
+        }
+    });
+    let client = Client::new(Options { idle_timeout: Duration::from_secs(2), ..Options::default() });
+    let reference: Reference = format!("{}/a/b", server.address()).parse().unwrap();
+    let bytes = pattern(300_000);
+    // The last byte leaves after 1.6 s, the answer comes 1.2 s later: never were 2 s without anything.
+    let late = || Late(Cursor::new(bytes.as_ref().clone()), Duration::from_millis(1600));
+    let mut open = || Ok(Box::new(late()) as Box<dyn Read + Send>);
+    let cancel = Cancel::new().unwrap();
+    let sent = client.push_blob(&reference, &blob(&bytes), None, &mut open, &cancel).unwrap();
+    assert_eq!(sent, Sent::Uploaded);
+    let methods: Vec<String> = server.requests().into_iter().map(|r| r.method).collect();
+    assert_eq!(methods, ["HEAD", "POST", "PUT"]);
+}
+
+#[test]
+fn a_server_that_takes_a_byte_at_a_time_is_given_up() {
+    let server = Server::start(|request, before| match request.method.as_str() {
+        "HEAD" => Reply::new(404, ""),
+        "POST" => Reply::new(202, "").header("Location", "/up"),
+        "PUT" => Reply::new(200, "").header("no name", ""),
+        _ => located(202, "/up", before),
+    });
+    let error = push(&client(), &server.address(), &pattern(1 << 20), None).unwrap_err();
+    assert!(error.to_string().contains("too little at a time"), "{error}");
+    let pieces = server.requests().iter().filter(|r| r.method == "PATCH").count();
+    assert!(pieces < 10, "{pieces} pieces");
 }
 
 #[test]
