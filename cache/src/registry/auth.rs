@@ -9,6 +9,7 @@ use std::time::{Duration, Instant};
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use serde::Deserialize;
+use serde_json::Value;
 
 use super::origin::Origin;
 
@@ -98,13 +99,15 @@ impl Tokens {
 pub(super) struct TokenAnswer {
     token: Option<String>,
     access_token: Option<String>,
-    expires_in: Option<u64>,
+    /// A number of seconds, or what some servers take for that.
+    #[serde(default)]
+    expires_in: Value,
     refresh_token: Option<String>,
 }
 
 impl TokenAnswer {
     pub(super) fn life(&self) -> Duration {
-        self.expires_in.map_or(DEFAULT_LIFE, |s| Duration::from_secs(s.clamp(1, 86_400)))
+        self.expires_in.as_u64().map_or(DEFAULT_LIFE, |s| Duration::from_secs(s.clamp(1, 86_400)))
     }
 
     pub(super) fn token(&self) -> Option<Token> {
@@ -247,6 +250,20 @@ mod tests {
     fn nonsense_is_no_challenge() {
         for text in ["", ",,,", "realm=\"x\"", "=", "\"", "Bearer realm=\"open"] {
             assert!(Challenge::parse(text).iter().all(|c| c.realm().is_none_or(|r| r == "open")), "{text}");
+        }
+    }
+
+    #[test]
+    fn a_life_that_cannot_be_read_is_the_usual_one() {
+        let life = |expires_in: &str| {
+            let answer = format!(r#"{{"token":"t"{expires_in}}}"#);
+            serde_json::from_str::<TokenAnswer>(&answer).unwrap().life().as_secs()
+        };
+        assert_eq!(life(r#","expires_in":300"#), 300);
+        assert_eq!(life(r#","expires_in":0"#), 1);
+        for text in ["", "null", r#""300""#, "-1", "300.5", "1e30", "[]"] {
+            let field = if text.is_empty() { String::new() } else { format!(r#","expires_in":{text}"#) };
+            assert_eq!(life(&field), 60, "{text}");
         }
     }
 

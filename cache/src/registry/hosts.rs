@@ -55,15 +55,24 @@ impl Hosts {
         self.of(origin).is_some_and(|host| host.plain_http)
     }
 
+    /// Whether something is known of how `origin` is spoken to with TLS.
+    pub(super) fn has_tls(&self, origin: &Origin) -> Result<bool> {
+        let known = |host: &Host| host.insecure || !host.ca.is_empty() || host.client.is_some();
+        Ok(self.of(origin).is_some_and(known) || self.found_trust(origin)?.is_some())
+    }
+
     /// Whom to trust as `origin` when it is asked on behalf of `registry`. What vouches for a registry may vouch for the
-    /// servers that it names; our own certificate is for the host that it was given for.
+    /// servers that it names. But no registry can make us show our certificate to another host, nor believe any certificate.
     pub(super) fn trust(&self, origin: &Origin, registry: &Origin) -> Result<Trust> {
         if origin.is_plain() {
             return Ok(Trust { plain: true, ..Trust::default() });
         }
         let mut trust = self.own_trust(origin)?;
-        if origin != registry && !registry.is_plain() {
-            trust.roots.extend(self.own_trust(registry)?.roots);
+        if origin != registry {
+            (trust.insecure, trust.identity) = (false, None);
+            if !registry.is_plain() {
+                trust.roots.extend(self.own_trust(registry)?.roots);
+            }
         }
         trust.roots.sort();
         trust.roots.dedup();
@@ -71,20 +80,20 @@ impl Hosts {
     }
 
     fn own_trust(&self, origin: &Origin) -> Result<Trust> {
-        let mut trust = Trust::default();
-        for (dir, name) in self.certs.iter().flat_map(|dir| origin.names().into_iter().map(move |n| (dir, n)))
-        {
-            if let Some(found) = certs_of(&dir.join(name))? {
-                trust = found;
-                break;
-            }
-        }
+        let mut trust = self.found_trust(origin)?.unwrap_or_default();
         if let Some(host) = self.of(origin) {
             trust.insecure = host.insecure;
             trust.roots.extend(host.ca.iter().cloned());
             trust.identity = host.client.clone().or(trust.identity);
         }
         Ok(trust)
+    }
+
+    /// What the first directory of certificates that there is for `origin` says.
+    fn found_trust(&self, origin: &Origin) -> Result<Option<Trust>> {
+        let dirs =
+            self.certs.iter().flat_map(|dir| origin.names().into_iter().map(move |name| dir.join(name)));
+        dirs.map(|dir| certs_of(&dir)).find_map(Result::transpose).transpose()
     }
 
     /// The names under which the mirrors of its registry have what `reference` names.
@@ -170,6 +179,8 @@ mod tests {
         let named = hosts.trust(&other, &registry).unwrap();
         assert_eq!((named.roots.len(), named.identity), (1, None));
         assert_eq!(hosts.trust(&other, &other).unwrap(), Trust::default());
+        let sent_by_another = hosts.trust(&registry, &other).unwrap();
+        assert_eq!((sent_by_another.roots.len(), sent_by_another.identity), (1, None));
         fs::remove_file(host.join("me.key")).unwrap();
         let error = hosts.trust(&registry, &registry).unwrap_err().to_string();
         assert!(error.contains("me.key is missing"), "{error}");
@@ -179,7 +190,10 @@ mod tests {
     fn a_host_without_a_port_is_the_one_with_the_usual_port() {
         let host = Host { insecure: true, ..Host::default() };
         let hosts = Hosts { known: [("r.example".to_owned(), host)].into(), ..Hosts::default() };
-        assert!(hosts.trust(&origin("r.example:443"), &origin("x")).unwrap().insecure);
-        assert!(!hosts.trust(&origin("r.example:444"), &origin("x")).unwrap().insecure);
+        let insecure =
+            |host: &str, registry: &str| hosts.trust(&origin(host), &origin(registry)).unwrap().insecure;
+        assert!(insecure("r.example:443", "r.example"));
+        assert!(!insecure("r.example:444", "r.example:444"));
+        assert!(!insecure("r.example", "another.example"), "another registry cannot make use of it");
     }
 }

@@ -54,6 +54,11 @@ impl Origin {
         self.scheme == "http"
     }
 
+    /// Whether it is this machine.
+    pub(super) fn is_loopback(&self) -> bool {
+        is_loopback(&self.host)
+    }
+
     /// The URL of `path`, which starts with `/` and is already escaped.
     pub(super) fn url(&self, path: &str) -> Result<Url> {
         let url = format!("{self}{path}");

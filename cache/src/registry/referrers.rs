@@ -1,9 +1,12 @@
 //! Manifests that refer to another one (`subject`), for registries without an API for that: the client keeps the list of
 //! them in an index under a tag (distribution-spec, "Pushing Manifests with Subject", "Referrers Tag Schema").
 
+use std::sync::Arc;
+
 use serde_json::Value;
 
 use super::Client;
+use super::upload::put_manifest;
 use crate::cancel::Cancel;
 use crate::digest::Digest;
 use crate::error::{Error, Result};
@@ -45,8 +48,12 @@ pub(super) fn list(
         return Ok(());
     }
     index.manifests.push(entry);
+    // It refers to nothing itself, whatever the registry's says: a list of lists would have no end.
+    index.extra.remove("subject");
     let bytes = serde_json::to_vec(&index).map_err(|e| Error::malformed(name.familiar(), e.to_string()))?;
-    client.push_manifest(&name, OCI_INDEX, bytes, cancel).map(drop)
+    let (transport, digest) = (Arc::clone(&client.0.transport), Digest::of(&bytes));
+    let put = put_manifest(transport, name, OCI_INDEX.to_owned(), bytes, digest);
+    client.0.runtime.call(cancel, put).map(drop)
 }
 
 /// The manifest's descriptor, with what it says it is and the annotations that it has.

@@ -10,6 +10,7 @@ use reqwest::{Client, Method, Response, StatusCode, Url};
 
 use super::Options;
 use super::auth::{Actions, Scope, Token, Tokens};
+use super::body::Incoming;
 use super::hosts::Trust;
 use super::login::Credentials;
 use super::origin::{Origin, is_loopback};
@@ -21,7 +22,9 @@ const MAX_TRIES: u32 = 4;
 const MAX_REDIRECTS: u32 = 10;
 /// A server that wants a longer pause than this gets its refusal reported instead.
 const MAX_RETRY_AFTER: Duration = Duration::from_secs(30);
-const MAX_ERROR_BODY: u64 = 16 << 10;
+const MAX_ERROR_BODY: usize = 16 << 10;
+/// A server's words are not waited for longer than this.
+const MAX_ERROR_WAIT: Duration = Duration::from_secs(10);
 
 /// One request that may be sent more than once, and what to call it in an error.
 #[derive(Clone, Debug)]
@@ -196,38 +199,32 @@ impl Transport {
     }
 
     /// The whole body, which must not be longer than `limit` bytes.
-    pub(super) async fn read(
-        &self,
-        ask: &Ask,
-        mut response: Response,
-        limit: u64,
-    ) -> Result<Vec<u8>, Failure> {
+    pub(super) async fn read(&self, ask: &Ask, response: Response, limit: u64) -> Result<Vec<u8>, Failure> {
         let too_long = || Failure::from(ask.error(format!("the answer is longer than {limit} bytes")));
         let broken = |reason: String| Failure { error: ask.error(reason), again: Some(None) };
         if response.content_length().is_some_and(|n| n > limit) {
             return Err(too_long());
         }
         let mut body = Vec::new();
-        loop {
-            match tokio::time::timeout(self.options.idle_timeout, response.chunk()).await {
-                Ok(Ok(Some(chunk))) if (body.len() + chunk.len()) as u64 > limit => return Err(too_long()),
-                Ok(Ok(Some(chunk))) => body.extend_from_slice(&chunk),
-                Ok(Ok(None)) => return Ok(body),
-                Ok(Err(e)) => return Err(broken(reason_of(e))),
-                Err(_) => return Err(broken("the answer stopped in the middle".to_owned())),
+        let mut incoming = Incoming::new(response, self.options.idle_timeout);
+        while let Some(chunk) = incoming.next().await.map_err(broken)? {
+            if (body.len() + chunk.len()) as u64 > limit {
+                return Err(too_long());
             }
+            body.extend_from_slice(&chunk);
         }
+        Ok(body)
     }
 
-    /// Where `registry` answers. One on this machine of which nothing is known is asked without TLS first: the question holds no secret, and
-    /// a TLS server refuses it at once, while a plain server may wait long for the rest of a TLS handshake.
+    /// Where `registry` answers. One on this machine of which nothing is known is asked without TLS first: the question
+    /// holds no secret, and a TLS server refuses it at once, while a plain server may wait long for the rest of a TLS
+    /// handshake.
     pub(super) async fn origin(&self, registry: &str) -> Result<Origin> {
         let secure = Origin::of_registry(registry, "https")?;
-        let known = self.options.hosts.of(&secure);
-        if known.is_some_and(|host| host.plain_http) {
+        if self.options.hosts.is_plain(&secure) {
             return Origin::of_registry(registry, "http");
         }
-        if !is_loopback(registry) || known.is_some_and(|host| host.insecure) {
+        if !is_loopback(registry) || self.options.hosts.has_tls(&secure)? {
             return Ok(secure);
         }
         if let Some(origin) = self.loopback.lock().unwrap_or_else(|e| e.into_inner()).get(registry) {
@@ -287,14 +284,16 @@ impl Transport {
         failed.insert(mirror.registry().to_owned());
     }
 
-    /// Without TLS only servers are asked of which that is known, and only on behalf of such a server.
+    /// Without TLS only servers are asked of which that is known, and only on behalf of such a server; those on this
+    /// machine only for a registry that is here too.
     pub(super) fn may_be_asked(&self, ask: &Ask, url: &Url) -> bool {
         match (url.scheme(), Origin::of_url(url)) {
             ("https", Some(_)) => true,
             ("http", Some(origin)) => {
-                let here = url.host_str().is_some_and(is_loopback);
-                let known = origin == ask.scope.origin || self.options.hosts.is_plain(&origin);
-                ask.scope.origin.is_plain() && (here || known)
+                let registry = &ask.scope.origin;
+                let here = origin.is_loopback() && registry.is_loopback();
+                let known = origin == *registry || self.options.hosts.is_plain(&origin);
+                registry.is_plain() && (here || known)
             }
             _ => false,
         }
@@ -309,6 +308,11 @@ impl Transport {
         if !self.may_be_asked(ask, &target) {
             let (scheme, host) = (target.scheme(), target.host_str().unwrap_or_default());
             return Err(ask.error(format!("a redirect to {scheme}://{host}, which is not safe to follow")));
+        }
+        // What changes something is meant for the registry alone.
+        if !matches!(ask.method, Method::GET | Method::HEAD) && !self.is_own(ask, &target) {
+            let host = target.host_str().unwrap_or_default();
+            return Err(ask.error(format!("a redirect of a {} to {host}", ask.method)));
         }
         Ok(Some(target))
     }
@@ -393,9 +397,9 @@ async fn error_message(mut response: Response) -> String {
         message: String,
     }
     let mut body = Vec::new();
-    let brief = Duration::from_secs(5);
-    while let Ok(Ok(Some(chunk))) = tokio::time::timeout(brief, response.chunk()).await {
-        if (body.len() + chunk.len()) as u64 > MAX_ERROR_BODY {
+    let end = tokio::time::Instant::now() + MAX_ERROR_WAIT;
+    while let Ok(Ok(Some(chunk))) = tokio::time::timeout_at(end, response.chunk()).await {
+        if body.len() + chunk.len() > MAX_ERROR_BODY {
             return String::new();
         }
         body.extend_from_slice(&chunk);

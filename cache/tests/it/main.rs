@@ -3,6 +3,7 @@
 mod archives;
 mod credentials;
 mod distribution;
+mod hostile;
 mod images;
 mod peers;
 mod pushing;
