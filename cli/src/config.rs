@@ -10,6 +10,7 @@ use boxwright_cache::registry::{Hosts, Logins, Options, Proxies};
 use boxwright_executor::git::Git;
 
 use crate::error::{Error, Result};
+use crate::report::remark_once;
 
 /// The configuration of the machine, for users without one of their own.
 const SYSTEM_CONFIG: &str = "/etc/boxwright/config.toml";
@@ -59,13 +60,23 @@ pub(crate) fn registries() -> Result<Options> {
     let config_home = path_variable("XDG_CONFIG_HOME").filter(|dir| dir.is_absolute());
     let own = config_home.or_else(|| path_variable("HOME").map(|home| home.join(".config")));
     let mut files = vec![PathBuf::from(SYSTEM_CONFIG)];
-    let mut certs = vec![PathBuf::from(SYSTEM_CERTS)];
+    let mut certs = Vec::new();
     if let Some(own) = own {
         files.insert(0, own.join("boxwright/config.toml"));
-        certs.insert(0, own.join("docker/certs.d"));
+        certs.push(own.join("docker/certs.d"));
     }
-    let hosts = Hosts { known: registries::read(&files)?, certs };
-    Ok(Options { proxies: proxies(), hosts, logins: logins(), ..Options::default() })
+    let hosts = Hosts {
+        known: registries::read(&files)?,
+        certs,
+        system_certs: Some(SYSTEM_CERTS.into()),
+        remark: Some(remark_once),
+    };
+    Ok(Options { proxies: proxies(), hosts, ..no_registries() })
+}
+
+/// For what asks no registry, and so must not fail where the configuration of one is wrong.
+pub(crate) fn no_registries() -> Options {
+    Options { logins: logins(), ..Options::default() }
 }
 
 /// Docker's directory of logins, if there is a place for one.
@@ -74,7 +85,8 @@ fn logins() -> Option<Logins> {
     let dir = path_variable("DOCKER_CONFIG").or_else(home)?;
     let path = env::var_os("PATH").unwrap_or_else(|| "/usr/local/bin:/usr/bin:/bin".into());
     // A program in the current directory is nobody's helper.
-    Some(Logins { dir, programs: env::split_paths(&path).filter(|dir| dir.is_absolute()).collect() })
+    let programs = env::split_paths(&path).filter(|dir| dir.is_absolute()).collect();
+    Some(Logins { dir, programs, remark: remark_once })
 }
 
 /// Proxies, by the variables that other programs read for this; the upper-case spelling wins.

@@ -2,23 +2,26 @@
 
 use std::io::{IsTerminal, Read, Write};
 
-use boxwright_cache as cache;
+use boxwright_cache::{self as cache, Cancel};
 use rustix::termios::{LocalModes, OptionalActions, SpecialCodeIndex, Termios, tcgetattr, tcsetattr};
 
 use crate::error::{Error, Result};
+use crate::stdin::Stdin;
 
 /// Ctrl-C, where it does not end the process.
 const INTERRUPT: u8 = 3;
 
 /// What is typed until Enter.
-pub(crate) fn line(question: &str) -> Result<String> {
+pub(crate) fn line(question: &str, cancel: &Cancel) -> Result<String> {
     if !std::io::stdin().is_terminal() {
         return Err(Error::invalid("Cannot perform an interactive login from a non TTY device"));
     }
     let mut err = std::io::stderr();
     let _ = err.write_all(question.as_bytes()).and_then(|()| err.flush());
     let mut line = Vec::new();
-    for byte in std::io::stdin().lock().bytes() {
+    #[expect(clippy::unbuffered_bytes, reason = "what is typed ahead belongs to the next question")]
+    for byte in Stdin(cancel).bytes() {
+        cancel.check().map_err(Error::Cache)?;
         match byte.map_err(Error::io("reading", "the terminal"))? {
             b'\n' => break,
             INTERRUPT => return Err(Error::Cache(cache::Error::Cancelled)),
@@ -30,9 +33,9 @@ pub(crate) fn line(question: &str) -> Result<String> {
 }
 
 /// The same, without showing it.
-pub(crate) fn secret(question: &str) -> Result<String> {
+pub(crate) fn secret(question: &str, cancel: &Cancel) -> Result<String> {
     let hidden = std::io::stdin().is_terminal().then(Hidden::start).transpose()?;
-    let answer = line(question);
+    let answer = line(question, cancel);
     if hidden.is_some() {
         // The terminal did not show that one either.
         let _ = std::io::stderr().write_all(b"\n");

@@ -4,8 +4,10 @@
 mod json;
 mod snippet;
 
+use std::collections::BTreeSet;
 use std::fmt::Write as _;
 use std::io::{IsTerminal, Write as _};
+use std::sync::Mutex;
 
 use boxwright_frontend::Diagnostic;
 
@@ -106,6 +108,14 @@ fn look(stream: &impl IsTerminal) -> Look {
 /// One line beside a command's output, for the person at the terminal.
 pub(crate) fn remark(line: &str) {
     let _ = writeln!(std::io::stderr(), "{line}");
+}
+
+/// The same, unless it was said before.
+pub(crate) fn remark_once(line: &str) {
+    static SAID: Mutex<BTreeSet<String>> = Mutex::new(BTreeSet::new());
+    if SAID.lock().unwrap_or_else(|e| e.into_inner()).insert(line.to_owned()) {
+        remark(line);
+    }
 }
 
 #[cfg(test)]

@@ -245,7 +245,7 @@ fn validators(headers: &HeaderMap) -> Validators {
 }
 
 /// For an error about a text that can't be taken apart.
-fn without_login(text: &str) -> &str {
+pub(super) fn without_login(text: &str) -> &str {
     text.rsplit_once('@').map_or(text, |(_, rest)| rest)
 }
 

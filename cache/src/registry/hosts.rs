@@ -33,6 +33,10 @@ pub struct Hosts {
     pub known: BTreeMap<String, Host>,
     /// Directories as docker's `/etc/docker/certs.d`; the first that has one for a host counts.
     pub certs: Vec<PathBuf>,
+    /// Another one, which is looked into last. It is the machine's: what we may not read there is not meant for us.
+    pub system_certs: Option<PathBuf>,
+    /// Gets told, in a line, what was passed over; the same line more than once.
+    pub remark: Option<fn(&str)>,
 }
 
 /// What a connection is made with. Equal ones can share connections.
@@ -91,9 +95,24 @@ impl Hosts {
 
     /// What the first directory of certificates that there is for `origin` says.
     fn found_trust(&self, origin: &Origin) -> Result<Option<Trust>> {
-        let dirs =
-            self.certs.iter().flat_map(|dir| origin.names().into_iter().map(move |name| dir.join(name)));
-        dirs.map(|dir| certs_of(&dir)).find_map(Result::transpose).transpose()
+        let names = origin.names();
+        let own = self.certs.iter().flat_map(|dir| names.iter().map(move |name| certs_of(&dir.join(name))));
+        let system = self.system_certs.iter();
+        let system =
+            system.flat_map(|dir| names.iter().map(move |name| self.system_certs_of(&dir.join(name))));
+        own.chain(system).find_map(Result::transpose).transpose()
+    }
+
+    fn system_certs_of(&self, dir: &Path) -> Result<Option<Trust>> {
+        let found = certs_of(dir);
+        let Err(error) = &found else { return found };
+        if error.kind() != Some(ErrorKind::PermissionDenied) {
+            return found;
+        }
+        if let Some(remark) = self.remark {
+            remark(&format!("WARNING: going on without the machine's certificates: {error}"));
+        }
+        Ok(None)
     }
 
     /// The names under which the mirrors of its registry have what `reference` names.
@@ -184,6 +203,22 @@ mod tests {
         fs::remove_file(host.join("me.key")).unwrap();
         let error = hosts.trust(&registry, &registry).unwrap_err().to_string();
         assert!(error.contains("me.key is missing"), "{error}");
+    }
+
+    #[test]
+    fn what_may_not_be_read_counts_as_absent_in_the_machine_s_directory_alone() {
+        use std::os::unix::fs::PermissionsExt;
+        if rustix::process::geteuid().is_root() {
+            // It may read everything.
+            return;
+        }
+        let dir = tempfile::tempdir().unwrap();
+        fs::set_permissions(dir.path(), fs::Permissions::from_mode(0o000)).unwrap();
+        let (certs, r) = (dir.path().join("certs.d"), origin("r.example"));
+        let own = Hosts { certs: vec![certs.clone()], ..Hosts::default() };
+        assert_eq!(own.trust(&r, &r).unwrap_err().kind(), Some(ErrorKind::PermissionDenied));
+        let system = Hosts { system_certs: Some(certs), ..Hosts::default() };
+        assert_eq!(system.trust(&r, &r).unwrap(), Trust::default());
     }
 
     #[test]

@@ -3,11 +3,13 @@
 
 use reqwest::header::{CONTENT_TYPE, WWW_AUTHENTICATE};
 use reqwest::{Method, RequestBuilder, Response, StatusCode, Url};
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
 
 use super::auth::{Actions, Challenge, Scope, Token, TokenAnswer};
-use super::login::Credentials;
+use super::login::{Credentials, Logins};
 use super::transport::{Ask, Transport, authorization, reason_of};
-use crate::error::Result;
+use crate::cancel::Cancel;
+use crate::error::{Error, Result};
 
 const MAX_TOKEN_BODY: u64 = 1 << 20;
 /// What token servers know this program by.
@@ -39,19 +41,28 @@ impl Transport {
         }
     }
 
-    /// Who we are to the registry.
+    /// Who we are to the registry. What is public can be pulled by somebody whose credentials can't be found.
     async fn credentials(&self, ask: &Ask) -> Result<Option<Credentials>> {
         let Some(logins) = &self.options.logins else { return Ok(None) };
         let mut known = self.logins.lock().await;
-        if let Some(credentials) = known.get(&ask.registry) {
-            return Ok(credentials.clone());
+        // No registry has such a name, so that who pushes is told what is wrong.
+        let as_nobody = format!("{} as nobody", ask.registry);
+        let pulls = ask.scope.actions == Actions::Pull;
+        if let Some(found) = known.get(&ask.registry).or_else(|| known.get(&as_nobody).filter(|_| pulls)) {
+            return Ok(found.clone());
         }
-        let (logins, registry) = (logins.clone(), ask.registry.clone());
-        // A program may ask its user something.
-        let found = tokio::task::spawn_blocking(move || logins.find(&registry)).await;
-        let found = found.map_err(|_| ask.error("looking for credentials failed"))??;
-        known.insert(ask.registry.clone(), found.clone());
-        Ok(found)
+        match find(logins, ask).await {
+            Ok(found) => {
+                known.insert(ask.registry.clone(), found.clone());
+                Ok(found)
+            }
+            Err(error) if pulls && !matches!(error, Error::Cancelled) => {
+                (logins.remark)(&format!("WARNING: going on without a login: {error}"));
+                known.insert(as_nobody, None);
+                Ok(None)
+            }
+            Err(error) => Err(error),
+        }
     }
 
     /// Asks the server that the challenge names, for an identity token as well if `lasting`.
@@ -149,6 +160,41 @@ impl Transport {
 
     async fn try_once(&self, ask: &Ask, token: Option<&Token>) -> Result<Response> {
         self.once(ask, ask.url.clone(), token).await.map_err(|failure| failure.error)
+    }
+}
+
+/// A program may ask its user something. It ends when nobody waits for its answer any more.
+async fn find(logins: &Logins, ask: &Ask) -> Result<Option<Credentials>> {
+    let (logins, registry) = (logins.clone(), ask.registry.clone());
+    let waiting = Waiting::new()?;
+    let (cancel, ended) = (waiting.cancel.clone(), waiting.ended.clone());
+    let finding = tokio::task::spawn_blocking(move || {
+        let found = logins.find(&registry, &cancel);
+        ended.raise();
+        found
+    });
+    finding.await.map_err(|_| ask.error("looking for credentials failed"))?
+}
+
+/// Dropped before the end, it raises `cancel`, and gives whoever sees that the time to end.
+struct Waiting {
+    cancel: Cancel,
+    ended: Cancel,
+}
+
+impl Waiting {
+    fn new() -> Result<Waiting> {
+        Ok(Waiting { cancel: Cancel::new()?, ended: Cancel::new()? })
+    }
+}
+
+impl Drop for Waiting {
+    fn drop(&mut self) {
+        self.cancel.raise();
+        if !self.ended.is_raised() {
+            let second = Timespec { tv_sec: 1, tv_nsec: 0 };
+            let _ = poll(&mut [PollFd::new(&self.ended, PollFlags::IN)], Some(&second));
+        }
     }
 }
 

@@ -19,7 +19,7 @@ fn client(host: &str) -> (TempDir, Client) {
     let dir = tempfile::tempdir().unwrap();
     let config = format!(r#"{{"auths":{{"{host}":{{"auth":"bWU6czNjcmV0"}}}}}}"#);
     fs::write(dir.path().join("config.json"), config).unwrap();
-    let logins = Logins { dir: dir.path().to_owned(), programs: Vec::new() };
+    let logins = Logins { dir: dir.path().to_owned(), programs: Vec::new(), remark: |_| {} };
     (dir, Client::new(Options { logins: Some(logins), ..Options::default() }))
 }
 
@@ -130,6 +130,23 @@ fn a_token_server_without_tls_on_another_machine_is_not_asked() {
     let error =
         client.fetch_manifest(&reference(&registry), &Cancel::new().unwrap()).unwrap_err().to_string();
     assert!(error.contains("no usable token server"), "{error}");
+}
+
+#[test]
+fn what_is_public_is_pulled_where_the_login_cannot_be_found_and_nothing_is_pushed() {
+    let tokens = Server::start(|_, _| Reply::new(200, r#"{"token":"t"}"#));
+    let realm = format!("Bearer realm=\"http://{}/token\"", tokens.address());
+    let registry = Server::start(move |request, _| match request.header("authorization") {
+        Some("Bearer t") => manifest(),
+        _ => Reply::new(401, "").header("WWW-Authenticate", realm.clone()),
+    });
+    let (dir, client) = client(&registry.address());
+    fs::write(dir.path().join("config.json"), r#"{"credsStore":"nosuch"}"#).unwrap();
+    let (reference, cancel) = (reference(&registry), Cancel::new().unwrap());
+    client.fetch_manifest(&reference, &cancel).unwrap();
+    let error = client.push_manifest(&reference, OCI_MANIFEST, b"{}".to_vec(), &cancel).unwrap_err();
+    assert!(error.to_string().contains("docker-credential-nosuch"), "{error}");
+    client.fetch_manifest(&reference, &cancel).unwrap();
 }
 
 #[test]

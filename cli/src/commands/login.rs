@@ -3,9 +3,11 @@
 use std::io::Read as _;
 
 use boxwright_cache::registry::{Credentials, Kept, registry_of};
+use boxwright_cache::{self as cache, Cancel};
 
 use super::Session;
 use crate::error::{Error, Result};
+use crate::stdin::Stdin;
 use crate::{prompt, report};
 
 /// The registry of names without one.
@@ -25,6 +27,7 @@ pub(crate) struct Login {
     /// Read the password from standard input
     #[arg(long)]
     password_stdin: bool,
+    /// The registry, HOST[:PORT]; docker.io if none is named
     #[arg(value_name = "SERVER")]
     server: Option<String>,
 }
@@ -56,6 +59,7 @@ impl Login {
         report::remark("Authenticating with existing credentials...");
         match session.engine.log_in(registry, known) {
             Ok(_) => Ok(true),
+            Err(Error::Cache(cache::Error::Cancelled)) => Err(Error::Cache(cache::Error::Cancelled)),
             Err(error) => {
                 report::remark(&format!("Login did not succeed, error: {error}"));
                 Ok(false)
@@ -80,7 +84,7 @@ impl Login {
                 let known = session.engine.known_login(registry)?.map(|c| c.user().to_owned());
                 let known = known.unwrap_or_default();
                 let hint = if known.is_empty() { String::new() } else { format!(" ({known})") };
-                let user = prompt::line(&format!("Username{hint}: "))?;
+                let user = prompt::line(&format!("Username{hint}: "), session.engine.cancel())?;
                 if user.is_empty() { known } else { user }
             }
         };
@@ -89,8 +93,8 @@ impl Login {
         }
         let password = match self.password {
             Some(password) => password,
-            None if stdin => from_stdin()?,
-            None => prompt::secret("Password: ")?,
+            None if stdin => from_stdin(session.engine.cancel())?,
+            None => prompt::secret("Password: ", session.engine.cancel())?,
         };
         if password.is_empty() {
             return Err(Error::invalid("password is required"));
@@ -100,10 +104,14 @@ impl Login {
 }
 
 /// All of standard input without the end of its last line.
-fn from_stdin() -> Result<String> {
+fn from_stdin(cancel: &Cancel) -> Result<String> {
     let mut text = String::new();
-    let input = std::io::stdin().lock();
-    input.take(MAX_PASSWORD).read_to_string(&mut text).map_err(Error::io("reading", "standard input"))?;
+    let read = Stdin(cancel).take(MAX_PASSWORD + 1).read_to_string(&mut text);
+    cancel.check().map_err(Error::Cache)?;
+    read.map_err(Error::io("reading", "standard input"))?;
+    if text.len() as u64 > MAX_PASSWORD {
+        return Err(Error::invalid(format!("a password of more than {MAX_PASSWORD} bytes")));
+    }
     let line = text.strip_suffix('\n').unwrap_or(&text);
     Ok(line.strip_suffix('\r').unwrap_or(line).to_owned())
 }

@@ -9,6 +9,7 @@ use crate::error::Result;
 /// Forget the login to a registry
 #[derive(Debug, clap::Args)]
 pub(crate) struct Logout {
+    /// The registry, HOST[:PORT]; docker.io if none is named
     #[arg(value_name = "SERVER")]
     server: Option<String>,
 }
@@ -16,11 +17,8 @@ pub(crate) struct Logout {
 impl Logout {
     pub(crate) fn execute(self, session: &mut Session<'_>) -> Result<()> {
         let registry = registry_of(self.server.as_deref().unwrap_or(HUB))?;
-        let (known, key) = (session.engine.log_out(&registry)?, key_of(&registry));
-        session.print(if known {
-            format!("Removing login credentials for {key}")
-        } else {
-            format!("Not logged in to {key}")
-        })
+        // Docker says so whether there was one or not.
+        session.print(format!("Removing login credentials for {}", key_of(&registry)))?;
+        session.engine.log_out(&registry)
     }
 }

@@ -141,10 +141,12 @@ pub(crate) fn run(args: Args) -> Result<u8> {
     if long {
         boxwright_executor::idmap::enter_user_namespace().map_err(|e| Error::invalid(e.to_string()))?;
     }
-    // Before any thread is started.
-    let signals = if long { Some(Signals::hold().map_err(|e| Error::invalid(e.to_string()))?) } else { None };
+    // Before any thread is started. A program that keeps secrets is started by these two.
+    let held = long || matches!(command, Command::Login(_) | Command::Logout(_));
+    let signals = if held { Some(Signals::hold().map_err(|e| Error::invalid(e.to_string()))?) } else { None };
     let helped = |error| helped(error, &root);
-    let engine = Engine::open(&root, config::registries()?, config::git()).map_err(helped)?;
+    let registries = if command.is_offline() { config::no_registries() } else { config::registries()? };
+    let engine = Engine::open(&root, registries, config::git()).map_err(helped)?;
     let mut out = std::io::BufWriter::new(std::io::stdout());
     let mut session = Session { engine, signals, out: &mut out };
     let result = command.execute(&mut session);
@@ -174,6 +176,11 @@ impl Command {
             Command::System(SystemCommand::Info(c)) => Command::Info(c),
             other => other,
         }
+    }
+
+    /// Whether no registry is ever asked.
+    fn is_offline(&self) -> bool {
+        matches!(self, Command::Logout(_) | Command::Images(_) | Command::Version(_) | Command::Sync(_))
     }
 
     /// Whether files of images are read or written, for which an ordinary user needs a user namespace.

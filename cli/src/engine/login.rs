@@ -11,7 +11,7 @@ impl Engine {
     /// # Errors
     /// When what is kept can't be read.
     pub fn known_login(&self, registry: &str) -> Result<Option<Credentials>> {
-        Ok(self.logins()?.find(registry)?)
+        Ok(self.logins()?.find(registry, &self.cancel)?)
     }
 
     /// Keeps the credentials if the registry takes them.
@@ -20,16 +20,17 @@ impl Engine {
     /// When it does not, or they can't be kept.
     pub fn log_in(&self, registry: &str, credentials: Credentials) -> Result<Kept> {
         let logins = self.logins()?;
+        logins.check(registry)?;
         let credentials = self.client.log_in(registry, credentials, &self.cancel)?;
-        Ok(logins.keep(registry, &credentials)?)
+        Ok(logins.keep(registry, &credentials, &self.cancel)?)
     }
 
-    /// Forgets what is kept for a registry; says whether anything was.
+    /// Forgets what is kept for a registry.
     ///
     /// # Errors
     /// When what is kept can't be written.
-    pub fn log_out(&self, registry: &str) -> Result<bool> {
-        Ok(self.logins()?.forget(registry)?)
+    pub fn log_out(&self, registry: &str) -> Result<()> {
+        Ok(self.logins()?.forget(registry, &self.cancel)?)
     }
 
     fn logins(&self) -> Result<&Logins> {

@@ -185,5 +185,10 @@ fn a_registry_behind_a_proxy_is_pushed_to_and_pulled_from_through_it() {
 fn a_configuration_that_cannot_be_right_is_told_with_its_place() {
     let boxwright = Boxwright::new();
     configure(&boxwright, "[registry.\"r.example\"]\nplain-htpp = true\n");
-    boxwright.run(&["images"]).fails_with(1).says("config.toml: ").says("line 2").says("plain-htpp");
+    boxwright
+        .run(&["pull", "r.invalid/a"])
+        .fails_with(1)
+        .says("config.toml: ")
+        .says("line 2")
+        .says("plain-htpp");
 }

@@ -11,7 +11,7 @@ use boxwright_testdata::peer::{Certificates, PASSWORD, Registry, Setup, TokenSer
 use boxwright_testdata::{Ran, run};
 use serde_json::{Value, json};
 
-use crate::tool::{Boxwright, Context, Running};
+use crate::tool::{Boxwright, Context, Running, eventually};
 
 /// `login -u USER --password-stdin HOST` with this on standard input.
 fn login(boxwright: &Boxwright, host: &str, input: &str, path: Option<&Path>) -> Ran {
@@ -61,7 +61,7 @@ fn a_login_is_kept_as_docker_keeps_it_and_opens_its_registry() {
     assert_eq!(said, format!("Removing login credentials for {}\n", registry.host()));
     assert_eq!(config(&boxwright), json!({ "auths": {} }));
     let said = boxwright.ok(&["logout", &registry.host()]);
-    assert_eq!(said, format!("Not logged in to {}\n", registry.host()));
+    assert_eq!(said, format!("Removing login credentials for {}\n", registry.host()));
     boxwright.run(&["pull", &name]).fails_with(1).says("wants a login");
 }
 
@@ -162,14 +162,122 @@ fn at_a_terminal_the_login_is_asked_for_and_the_password_not_shown() {
 }
 
 #[test]
-fn a_configuration_that_is_a_link_is_not_written_to() {
+fn a_configuration_that_is_a_link_is_written_where_it_leads_to() {
     let boxwright = Boxwright::new();
     let registry = guarded(&boxwright);
+    let (docker, elsewhere) = (boxwright.scratch("docker"), boxwright.scratch("elsewhere"));
+    fs::create_dir(&docker).unwrap();
+    fs::write(&elsewhere, r#"{"other":1}"#).unwrap();
+    std::os::unix::fs::symlink("../elsewhere", docker.join("config.json")).unwrap();
+    login(&boxwright, &registry.host(), PASSWORD, None).ok();
+    assert!(docker.join("config.json").is_symlink() && !elsewhere.is_symlink());
+    assert_eq!(config(&boxwright)["other"], 1);
+    boxwright.run(&["login", &registry.host()]).says("existing credentials").ok();
+    boxwright.ok(&["logout", &registry.host()]);
+    assert_eq!(config(&boxwright), json!({ "auths": {}, "other": 1 }));
+}
+
+#[test]
+fn a_login_that_could_not_be_kept_is_not_tried() {
+    let boxwright = Boxwright::new();
     fs::create_dir(boxwright.scratch("docker")).unwrap();
-    fs::write(boxwright.scratch("elsewhere"), "{}").unwrap();
-    std::os::unix::fs::symlink("../elsewhere", boxwright.scratch("docker/config.json")).unwrap();
-    login(&boxwright, &registry.host(), PASSWORD, None).fails_with(1).says("symbolic link");
-    assert_eq!(fs::read_to_string(boxwright.scratch("elsewhere")).unwrap(), "{}");
+    fs::write(boxwright.scratch("docker/config.json"), r#"{"credsStore":"nosuch"}"#).unwrap();
+    // Nobody listens there, which is not found out.
+    login(&boxwright, "127.0.0.1:1", PASSWORD, None).fails_with(1).says("docker-credential-nosuch");
+    fs::write(boxwright.scratch("docker/config.json"), "{").unwrap();
+    login(&boxwright, "127.0.0.1:1", PASSWORD, None).fails_with(1).says("not a JSON object");
+}
+
+#[test]
+fn logins_at_the_same_time_are_all_kept() {
+    let boxwright = Boxwright::new();
+    let registries: Vec<Registry> = (0..4).map(|_| guarded(&boxwright)).collect();
+    std::thread::scope(|scope| {
+        for registry in &registries {
+            scope.spawn(|| login(&boxwright, &registry.host(), PASSWORD, None).ok());
+        }
+    });
+    assert_eq!(config(&boxwright)["auths"].as_object().unwrap().len(), registries.len());
+}
+
+#[test]
+fn a_password_that_is_too_long_is_not_cut() {
+    let boxwright = Boxwright::new();
+    let input = "x".repeat((1 << 20) + 1);
+    login(&boxwright, "127.0.0.1:1", &input, None).fails_with(1).says("more than 1048576 bytes");
+}
+
+#[test]
+fn a_password_in_the_name_of_a_registry_is_not_printed() {
+    let boxwright = Boxwright::new();
+    for command in ["login", "logout"] {
+        let said = boxwright.run(&[command, "https://bob:hunter2@r.example"]);
+        said.fails_with(1).says("r.example").says_nothing_of("hunter2");
+    }
+}
+
+#[test]
+fn a_logout_works_where_other_things_do_not() {
+    let boxwright = Boxwright::new();
+    let (docker, config_dir) = (boxwright.scratch("docker"), boxwright.scratch("config/boxwright"));
+    fs::create_dir_all(&config_dir).unwrap();
+    fs::create_dir(&docker).unwrap();
+    fs::write(config_dir.join("config.toml"), "[regisrty]").unwrap();
+    let text = r#"{"auths":{"r.example":{"auth":"dTpw"}},"credsStore":"nosuch"}"#;
+    fs::write(docker.join("config.json"), text).unwrap();
+    let with_config = |args: &[&str]| {
+        let mut command = boxwright.command(args);
+        run(command.env("XDG_CONFIG_HOME", boxwright.scratch("config")))
+    };
+    with_config(&["pull", "r.example/a"]).fails_with(1).says("config.toml");
+    let said = with_config(&["logout", "r.example"]);
+    said.says("Removing login credentials for r.example").says("could not erase").says("nosuch").ok();
+    assert_eq!(config(&boxwright), json!({ "auths": {}, "credsStore": "nosuch" }));
+    with_config(&["images"]).ok();
+}
+
+#[test]
+fn who_cannot_be_found_pulls_as_nobody_and_pushes_not_at_all() {
+    let boxwright = Boxwright::with_busybox();
+    let certificates = Certificates::new();
+    let tokens = TokenServer::start(&certificates, 300);
+    let registry = Setup::default().tokens(&tokens, &certificates).start();
+    let name = registry.name("public/a:1");
+    boxwright.ok(&["tag", "busybox", &name]);
+    fs::create_dir(boxwright.scratch("docker")).unwrap();
+    fs::write(boxwright.scratch("docker/config.json"), r#"{"credsStore":"nosuch"}"#).unwrap();
+    let said = boxwright.run(&["push", &name]);
+    said.fails_with(1).says("docker-credential-nosuch").says_nothing_of("going on");
+    let said = boxwright.run(&["pull", &name]).says("going on without a login");
+    assert_eq!(said.stderr.matches("going on").count(), 1, "{}", said.stderr);
+}
+
+#[test]
+fn a_program_that_hangs_ends_with_ctrl_c() {
+    let boxwright = Boxwright::new();
+    let (bin, docker) = (boxwright.scratch("bin"), boxwright.scratch("docker"));
+    fs::create_dir(&bin).unwrap();
+    fs::create_dir(&docker).unwrap();
+    fs::write(docker.join("config.json"), r#"{"credsStore":"test"}"#).unwrap();
+    let helper = bin.join("docker-credential-test");
+    let script = "#!/bin/sh\nsleep 1000 & echo $! > $0.new; mv $0.new $0.pid; wait\n";
+    fs::write(&helper, script).unwrap();
+    fs::set_permissions(&helper, fs::Permissions::from_mode(0o755)).unwrap();
+    let path = format!("{}:/usr/bin:/bin", bin.display());
+    let registry = guarded(&boxwright);
+    for args in [&["logout", "r.example"][..], &["login", "r.example"], &["pull", &registry.name("a:1")]] {
+        let pid_file = bin.join("docker-credential-test.pid");
+        let _ = fs::remove_file(&pid_file);
+        let mut command = boxwright.command(args);
+        command.env("PATH", &path).stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::piped());
+        let mut running = Running::start(&mut command);
+        eventually("the program runs", || pid_file.exists());
+        running.signal(rustix::process::Signal::INT);
+        assert_eq!(running.wait(), 130, "{args:?}");
+        let left = fs::read_to_string(&pid_file).unwrap();
+        let state = || fs::read_to_string(format!("/proc/{}/stat", left.trim()));
+        eventually("its child is gone", || state().map_or(true, |state| state.contains(") Z ")));
+    }
 }
 
 /// A program that keeps secrets as files of a directory.

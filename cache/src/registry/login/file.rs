@@ -1,20 +1,29 @@
 //! Docker's `config.json`, of which only the logins are ours: whatever else is in it stays as it is.
 
-use std::fs::{self, OpenOptions};
+use std::fs::{self, File, OpenOptions};
 use std::io::{ErrorKind, Write};
-use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
+use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
+use rustix::fs::{Access, FlockOperation};
+use rustix::io::Errno;
 use serde::Serialize;
 use serde_json::{Map, Value, json};
 
 use super::{Credentials, host_of, key_of};
+use crate::cancel::Cancel;
 use crate::error::{Error, Result};
+use crate::lock::wait;
+use crate::store::unique_name;
 
 pub(super) struct ConfigFile {
     path: PathBuf,
+    /// The same, or what it is a link to.
+    real: PathBuf,
+    /// Whose it is: user and group.
+    owner: Option<(u32, u32)>,
     content: Map<String, Value>,
 }
 
@@ -24,23 +33,27 @@ impl ConfigFile {
     /// The one in `dir`, empty if there is none.
     pub(super) fn read(dir: &Path) -> Result<ConfigFile> {
         let path = dir.join("config.json");
-        let bytes = match fs::metadata(&path) {
+        let real = real(&path);
+        let metadata = match fs::metadata(&real) {
             Ok(metadata) if metadata.len() > MAX_SIZE || !metadata.is_file() => {
                 return Err(Error::malformed(path.display().to_string(), "not a file of docker's"));
             }
-            Ok(_) => fs::read(&path).map_err(Error::io("reading", &path))?,
-            Err(e) if matches!(e.kind(), ErrorKind::NotFound | ErrorKind::NotADirectory) => Vec::new(),
+            Ok(metadata) => Some(metadata),
+            Err(e) if matches!(e.kind(), ErrorKind::NotFound | ErrorKind::NotADirectory) => None,
             Err(e) => return Err(Error::io("reading", &path)(e)),
         };
+        let owner = metadata.as_ref().map(|metadata| (metadata.uid(), metadata.gid()));
+        let bytes = metadata.map_or(Ok(Vec::new()), |_| fs::read(&real));
+        let bytes = bytes.map_err(Error::io("reading", &path))?;
         if bytes.trim_ascii().is_empty() {
-            return Ok(ConfigFile { path, content: Map::new() });
+            return Ok(ConfigFile { path, real, owner, content: Map::new() });
         }
         // The parser's message could quote a secret.
         let content = serde_json::from_slice(&bytes).map_err(|e| {
             let place = format!("line {} column {}", e.line(), e.column());
             Error::malformed(path.display().to_string(), format!("not a JSON object, at {place}"))
         })?;
-        Ok(ConfigFile { path, content })
+        Ok(ConfigFile { path, real, owner, content })
     }
 
     /// The name of the program that keeps the secrets for `registry`.
@@ -79,48 +92,84 @@ impl ConfigFile {
         entries[key_of(registry)] = entry;
     }
 
-    /// Whether there was something.
-    pub(super) fn remove(&mut self, registry: &str) -> bool {
-        let Some(entries) = self.content.get_mut("auths").and_then(Value::as_object_mut) else {
-            return false;
-        };
-        let before = entries.len();
-        entries.retain(|key, _| !names(key, registry));
-        entries.len() < before
-    }
-
-    /// A link is left alone: whoever made it did not mean its target to become another file, nor to get secrets.
-    pub(super) fn check_writable(&self) -> Result<()> {
-        match fs::symlink_metadata(&self.path) {
-            Ok(metadata) if metadata.is_symlink() => {
-                let reason = "it is a symbolic link, and logins are written to a file of their own alone";
-                Err(Error::malformed(self.path.display().to_string(), reason))
-            }
-            _ => Ok(()),
+    pub(super) fn remove(&mut self, registry: &str) {
+        if let Some(entries) = self.content.get_mut("auths").and_then(Value::as_object_mut) {
+            entries.retain(|key, _| !names(key, registry));
         }
     }
 
-    /// Replaces the file by one that nobody else can read; gives its path.
-    pub(super) fn write(self) -> Result<PathBuf> {
-        self.check_writable()?;
-        let dir = self.path.parent().unwrap_or(Path::new("."));
+    pub(super) fn has(&self, registry: &str) -> bool {
+        let entries = self.content.get("auths").and_then(Value::as_object);
+        entries.is_some_and(|entries| entries.keys().any(|key| names(key, registry)))
+    }
+
+    /// Whether there is a directory in which we may write it, or place for one.
+    pub(super) fn check_writable(&self) -> Result<()> {
+        let dir = self.real.ancestors().skip(1).find(|dir| dir.exists()).unwrap_or(Path::new("."));
+        rustix::fs::access(dir, Access::WRITE_OK | Access::EXEC_OK).map_err(Error::io("writing to", dir))
+    }
+
+    /// Changes the one in `dir` while nobody else of us does; gives its path.
+    pub(super) fn change(
+        dir: &Path,
+        cancel: &Cancel,
+        change: impl FnOnce(&mut ConfigFile),
+    ) -> Result<PathBuf> {
         fs::DirBuilder::new().recursive(true).mode(0o700).create(dir).map_err(Error::io("creating", dir))?;
+        let _lock = lock(&dir.join("config.json.lock"), cancel)?;
+        let mut file = ConfigFile::read(dir)?;
+        change(&mut file);
+        file.write()?;
+        Ok(file.path)
+    }
+
+    /// Replaces the file by one that nobody but its owner can read.
+    fn write(&self) -> Result<()> {
         let mut bytes = Vec::new();
         let form = serde_json::ser::PrettyFormatter::with_indent(b"\t");
         let mut out = serde_json::Serializer::with_formatter(&mut bytes, form);
         self.content.serialize(&mut out).map_err(|e| Error::malformed("config.json", e.to_string()))?;
-        let new = dir.join(format!("config.json.{}", std::process::id()));
-        let written = || -> std::io::Result<()> {
-            let mut file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(&new)?;
-            file.write_all(&bytes)?;
-            file.sync_all()?;
-            fs::rename(&new, &self.path)
-        };
-        written().map_err(|e| {
+        let dir = self.real.parent().unwrap_or(Path::new("."));
+        let new = dir.join(format!("config.json.{}", unique_name()?));
+        let failed = |e| Error::io("writing", &self.real)(e);
+        let file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(&new).map_err(failed)?;
+        let written = self.fill(file, &bytes).and_then(|()| fs::rename(&new, &self.real));
+        written.map_err(|e| {
             let _ = fs::remove_file(&new);
-            Error::io("writing", &self.path)(e)
-        })?;
-        Ok(self.path)
+            failed(e)
+        })
+    }
+
+    fn fill(&self, mut file: File, bytes: &[u8]) -> std::io::Result<()> {
+        file.write_all(bytes)?;
+        if let Some((user, group)) = self.owner {
+            // With sudo it stays the user's. Who may not give files away is its owner, or becomes it.
+            let _ = std::os::unix::fs::fchown(&file, Some(user), Some(group));
+        }
+        file.sync_all()
+    }
+}
+
+/// Where `path` leads to, if it is a link.
+#[expect(clippy::disallowed_methods, reason = "the user's own file, which this is to follow, and once")]
+fn real(path: &Path) -> PathBuf {
+    fs::canonicalize(path).unwrap_or_else(|_| match (path.parent(), fs::read_link(path)) {
+        // Nothing is there yet.
+        (Some(dir), Ok(target)) => dir.join(target),
+        _ => path.to_owned(),
+    })
+}
+
+/// Held until it is dropped. The file stays, for whoever waits for it.
+fn lock(path: &Path, cancel: &Cancel) -> Result<File> {
+    let file = OpenOptions::new().write(true).create(true).truncate(false).mode(0o600).open(path);
+    let file = file.map_err(Error::io("making lock", path))?;
+    loop {
+        match rustix::fs::flock(&file, FlockOperation::NonBlockingLockExclusive) {
+            Ok(()) => return Ok(file),
+            Err(Errno::WOULDBLOCK | Errno::INTR) => wait(cancel)?,
+            Err(e) => return Err(Error::io("locking", path)(e)),
+        }
     }
 }
 
@@ -195,7 +244,8 @@ mod tests {
         file.put("r.example", Some(&password("u", "p")));
         let identity = Credentials::Identity { user: "u".into(), token: "t".into() };
         file.put("docker.io", Some(&identity));
-        let path = file.write().unwrap();
+        file.write().unwrap();
+        let path = dir.path().join("config.json");
         assert_eq!(fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o600);
         let text = fs::read_to_string(&path).unwrap();
         assert!(text.starts_with("{\n\t\"auths\""), "{text}");
@@ -207,20 +257,38 @@ mod tests {
         assert_eq!(serde_json::from_str::<Value>(&text).unwrap(), expected);
         let mut file = ConfigFile::read(dir.path()).unwrap();
         assert_eq!(file.get("docker.io").unwrap(), Some(identity));
-        assert!(file.remove("r.example") && !file.remove("r.example"));
+        assert!(file.has("r.example"));
+        file.remove("r.example");
+        assert!(!file.has("r.example") && file.has("docker.io"));
         assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 1);
     }
 
     #[test]
-    fn a_link_is_not_written_to() {
-        let (target, _) = file("{}");
-        let dir = tempfile::tempdir().unwrap();
-        std::os::unix::fs::symlink(target.path().join("config.json"), dir.path().join("config.json"))
-            .unwrap();
-        let mut file = ConfigFile::read(dir.path()).unwrap();
-        file.put("r.example", Some(&password("u", "p")));
-        assert!(file.write().unwrap_err().to_string().contains("symbolic link"));
-        assert_eq!(fs::read_to_string(target.path().join("config.json")).unwrap(), "{}");
+    fn a_link_stays_and_its_target_is_replaced() {
+        let (target, _) = file(r#"{"other":1}"#);
+        let target = target.path().join("config.json");
+        for target in [target.clone(), target.with_file_name("new")] {
+            let dir = tempfile::tempdir().unwrap();
+            std::os::unix::fs::symlink(&target, dir.path().join("config.json")).unwrap();
+            let cancel = Cancel::new().unwrap();
+            let put = |file: &mut ConfigFile| file.put("r.example", Some(&password("u", "p")));
+            let path = ConfigFile::change(dir.path(), &cancel, put).unwrap();
+            assert_eq!(fs::read_link(&path).unwrap(), target);
+            let found = ConfigFile::read(dir.path()).unwrap().get("r.example").unwrap();
+            assert_eq!(found, Some(password("u", "p")));
+        }
+        assert!(fs::read_to_string(target).unwrap().contains("other"));
+    }
+
+    #[test]
+    fn the_owner_stays() {
+        let (dir, _) = file("{}");
+        let path = dir.path().join("config.json");
+        // Only root can try.
+        if std::os::unix::fs::chown(&path, Some(1234), Some(1234)).is_ok() {
+            ConfigFile::read(dir.path()).unwrap().write().unwrap();
+            assert_eq!(fs::metadata(&path).unwrap().uid(), 1234);
+        }
     }
 
     #[test]

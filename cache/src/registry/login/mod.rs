@@ -2,11 +2,14 @@
 //! one registry is never found for another (R7).
 
 mod file;
+mod process;
 mod program;
 
 use std::fmt;
 use std::path::PathBuf;
 
+use super::file::without_login;
+use crate::cancel::Cancel;
 use crate::error::{Error, Result};
 use crate::oci::Reference;
 use file::ConfigFile;
@@ -47,6 +50,8 @@ pub struct Logins {
     pub dir: PathBuf,
     /// Where programs are looked for.
     pub programs: Vec<PathBuf>,
+    /// Gets told, in a line each, what did not work but is no reason to give up; the same line more than once.
+    pub remark: fn(&str),
 }
 
 /// Where a login was written to.
@@ -68,7 +73,8 @@ pub fn registry_of(server: &str) -> Result<String> {
     let host = host_of(server);
     let name = format!("{host}/x").parse::<Reference>();
     let registry = name.ok().filter(|name| name.registry() == host).map(|name| name.registry().to_owned());
-    registry.ok_or_else(|| Error::invalid("registry", server, "not a host and port"))
+    let shown = without_login(server);
+    registry.ok_or_else(|| Error::invalid("registry", shown, "not a host and port, and nothing else"))
 }
 
 /// The host of a name or URL, as images are named after it.
@@ -89,56 +95,66 @@ impl Logins {
     /// What is kept for `registry` (`HOST[:PORT]`), if anything is.
     ///
     /// # Errors
-    /// When the file or what a program answers can't be understood.
-    pub fn find(&self, registry: &str) -> Result<Option<Credentials>> {
-        let file = self.file()?;
+    /// When the file or what a program answers can't be understood; [`Error::Cancelled`].
+    pub fn find(&self, registry: &str, cancel: &Cancel) -> Result<Option<Credentials>> {
+        let file = ConfigFile::read(&self.dir)?;
         match self.helper(&file, registry)? {
-            Some(helper) => helper.get(key_of(registry)),
+            Some(helper) => helper.get(key_of(registry), cancel),
             None => file.get(registry),
         }
+    }
+
+    /// Whether credentials for `registry` could be kept, as far as that can be told before there are any.
+    ///
+    /// # Errors
+    /// As [`Logins::keep`].
+    pub fn check(&self, registry: &str) -> Result<()> {
+        let file = ConfigFile::read(&self.dir)?;
+        self.helper(&file, registry)?;
+        file.check_writable()
     }
 
     /// Keeps the credentials for `registry`.
     ///
     /// # Errors
-    /// As [`Logins::find`], and when the file can't be written, or is only a link to one.
-    pub fn keep(&self, registry: &str, credentials: &Credentials) -> Result<Kept> {
-        let mut file = self.file()?;
-        let helper = self.helper(&file, registry)?;
-        match helper {
+    /// As [`Logins::find`], and when the file can't be written.
+    pub fn keep(&self, registry: &str, credentials: &Credentials, cancel: &Cancel) -> Result<Kept> {
+        match self.helper(&ConfigFile::read(&self.dir)?, registry)? {
             Some(helper) => {
+                helper.store(key_of(registry), credentials, cancel)?;
                 // The file says that there is something to be asked for, as docker has it.
-                file.put(registry, None);
-                file.check_writable()?;
-                helper.store(key_of(registry), credentials)?;
-                file.write()?;
+                ConfigFile::change(&self.dir, cancel, |file| file.put(registry, None))?;
                 Ok(Kept::Helper)
             }
             None => {
-                file.put(registry, Some(credentials));
-                Ok(Kept::File(file.write()?))
+                let put = |file: &mut ConfigFile| file.put(registry, Some(credentials));
+                Ok(Kept::File(ConfigFile::change(&self.dir, cancel, put)?))
             }
         }
     }
 
-    /// Forgets what is kept for `registry`; says whether the file knew of it.
+    /// Forgets what is kept for `registry`. A program that does not is remarked upon.
     ///
     /// # Errors
-    /// As [`Logins::keep`].
-    pub fn forget(&self, registry: &str) -> Result<bool> {
-        let mut file = self.file()?;
-        if let Some(helper) = self.helper(&file, registry)? {
-            helper.erase(key_of(registry))?;
+    /// When the file can't be read or written; [`Error::Cancelled`].
+    pub fn forget(&self, registry: &str, cancel: &Cancel) -> Result<()> {
+        let file = ConfigFile::read(&self.dir)?;
+        if file.has(registry) {
+            ConfigFile::change(&self.dir, cancel, |file| file.remove(registry))?;
         }
-        let known = file.remove(registry);
-        if known {
-            file.write()?;
+        let erased = match self.helper(&file, registry) {
+            Ok(Some(helper)) => helper.erase(key_of(registry), cancel),
+            Ok(None) => Ok(()),
+            Err(error) => Err(error),
+        };
+        match erased {
+            Err(Error::Cancelled) => Err(Error::Cancelled),
+            Err(error) => {
+                (self.remark)(&format!("WARNING: could not erase credentials: {error}"));
+                Ok(())
+            }
+            Ok(()) => Ok(()),
         }
-        Ok(known)
-    }
-
-    fn file(&self) -> Result<ConfigFile> {
-        ConfigFile::read(&self.dir)
     }
 
     fn helper(&self, file: &ConfigFile, registry: &str) -> Result<Option<Program>> {
@@ -170,5 +186,47 @@ mod tests {
     fn credentials_are_not_printed() {
         let credentials = Credentials::Password { user: "u".into(), password: "s3cret".into() };
         assert!(!format!("{credentials:?}").contains("s3cret"));
+    }
+
+    #[test]
+    fn a_login_in_a_name_is_not_printed() {
+        let error = registry_of("https://bob:hunter2@r.example").unwrap_err().to_string();
+        assert!(error.contains("r.example") && !error.contains("hunter2"), "{error}");
+    }
+
+    fn password(password: &str) -> Credentials {
+        Credentials::Password { user: "u".into(), password: password.into() }
+    }
+
+    fn logins(dir: &std::path::Path) -> Logins {
+        Logins { dir: dir.to_owned(), programs: Vec::new(), remark: |_| {} }
+    }
+
+    #[test]
+    fn logins_at_the_same_time_are_all_kept() {
+        let dir = tempfile::tempdir().unwrap();
+        let (logins, cancel) = (logins(&dir.path().join("new")), Cancel::new().unwrap());
+        std::thread::scope(|scope| {
+            for n in 0..24 {
+                let (logins, cancel) = (&logins, &cancel);
+                scope.spawn(move || logins.keep(&format!("r{n}.example"), &password("p"), cancel).unwrap());
+            }
+        });
+        for n in 0..24 {
+            let found = logins.find(&format!("r{n}.example"), &cancel).unwrap();
+            assert!(found == Some(password("p")), "{n}");
+        }
+    }
+
+    #[test]
+    fn a_logout_reaches_the_file_where_the_program_is_missing() {
+        let dir = tempfile::tempdir().unwrap();
+        let (logins, cancel) = (logins(dir.path()), Cancel::new().unwrap());
+        let text = r#"{"auths":{"r.example":{"auth":"dTpw"}},"credsStore":"nosuch"}"#;
+        std::fs::write(dir.path().join("config.json"), text).unwrap();
+        logins.forget("r.example", &cancel).unwrap();
+        let left = std::fs::read_to_string(dir.path().join("config.json")).unwrap();
+        assert!(!left.contains("dTpw") && left.contains("nosuch"), "{left}");
+        assert!(logins.check("r.example").is_err() && logins.find("r.example", &cancel).is_err());
     }
 }

@@ -1,13 +1,14 @@
 //! A program that keeps secrets, `docker-credential-NAME`: one word says what to do, standard input says for whom, and
 //! standard output what came of it.
 
-use std::io::Write;
 use std::path::{Path, PathBuf};
-use std::process::{Command, Output, Stdio};
+use std::process::{Command, ExitStatus};
 
 use serde_json::{Value, json};
 
 use super::Credentials;
+use super::process::{self, Ran};
+use crate::cancel::Cancel;
 use crate::error::{Error, Result};
 
 pub(super) struct Program {
@@ -36,13 +37,17 @@ impl Program {
         Ok(Program { program })
     }
 
-    pub(super) fn get(&self, server: &str) -> Result<Option<Credentials>> {
-        let output = self.run("get", server.as_bytes())?;
-        if !output.status.success() {
-            return if is_unknown(&output) { Ok(None) } else { Err(self.error("get", &output)) };
+    pub(super) fn get(&self, server: &str, cancel: &Cancel) -> Result<Option<Credentials>> {
+        let ran = self.run("get", server.as_bytes(), cancel)?;
+        if is_unknown(&ran) && !ran.status.success() {
+            return Ok(None);
+        }
+        if !ran.status.success() {
+            // Where the secret belongs, something of it may be.
+            return Err(self.error("get", ran.status, &ran.stderr, ""));
         }
         // The parser's message could quote the secret.
-        let answer: Value = serde_json::from_slice(&output.stdout)
+        let answer: Value = serde_json::from_slice(&ran.stdout)
             .map_err(|_| Error::malformed(self.name(), "its answer is not JSON"))?;
         let text = |name: &str| answer.get(name).and_then(Value::as_str).unwrap_or_default().to_owned();
         let (user, secret) = (text("Username"), text("Secret"));
@@ -53,53 +58,57 @@ impl Program {
         })
     }
 
-    pub(super) fn store(&self, server: &str, credentials: &Credentials) -> Result<()> {
+    pub(super) fn store(&self, server: &str, credentials: &Credentials, cancel: &Cancel) -> Result<()> {
         let (user, secret) = match credentials {
             Credentials::Password { user, password } => (user.as_str(), password),
             Credentials::Identity { token, .. } => (TOKEN_USER, token),
         };
         let input = json!({ "ServerURL": server, "Username": user, "Secret": secret }).to_string();
-        let output = self.run("store", input.as_bytes())?;
-        if output.status.success() { Ok(()) } else { Err(self.error("store", &output)) }
-    }
-
-    pub(super) fn erase(&self, server: &str) -> Result<()> {
-        let output = self.run("erase", server.as_bytes())?;
-        let done = output.status.success() || is_unknown(&output);
-        if done { Ok(()) } else { Err(self.error("erase", &output)) }
-    }
-
-    fn run(&self, word: &str, input: &[u8]) -> Result<Output> {
-        let failed = || Error::io("running", &self.program);
-        let mut child = Command::new(&self.program)
-            .arg(word)
-            .stdin(Stdio::piped())
-            .stdout(Stdio::piped())
-            .stderr(Stdio::piped())
-            .spawn()
-            .map_err(failed())?;
-        if let Some(mut stdin) = child.stdin.take() {
-            // A program that does not read says with its exit code whether that was right.
-            let _ = stdin.write_all(input);
+        let ran = self.run("store", input.as_bytes(), cancel)?;
+        if ran.status.success() {
+            return Ok(());
         }
-        child.wait_with_output().map_err(failed())
+        Err(self.error("store", ran.status, &[ran.stdout, ran.stderr].concat(), secret))
+    }
+
+    pub(super) fn erase(&self, server: &str, cancel: &Cancel) -> Result<()> {
+        let ran = self.run("erase", server.as_bytes(), cancel)?;
+        if ran.status.success() || is_unknown(&ran) {
+            return Ok(());
+        }
+        Err(self.error("erase", ran.status, &[ran.stdout, ran.stderr].concat(), ""))
+    }
+
+    fn run(&self, word: &str, input: &[u8], cancel: &Cancel) -> Result<Ran> {
+        process::run(Command::new(&self.program).arg(word), input, cancel)
     }
 
     fn name(&self) -> String {
         self.program.file_name().unwrap_or_default().to_string_lossy().into_owned()
     }
 
-    /// What the program said, without control characters; a secret is never part of that when it fails.
-    fn error(&self, word: &str, output: &Output) -> Error {
-        let said = [output.stdout.as_slice(), output.stderr.as_slice()].concat();
-        let said: String =
-            String::from_utf8_lossy(&said).trim().chars().filter(|c| !c.is_control()).take(300).collect();
-        Error::malformed(format!("{} {word}", self.name()), format!("{} ({said})", output.status))
+    /// What the program said, without control characters, and not at all if there is something of `secret` in it.
+    fn error(&self, word: &str, status: ExitStatus, said: &[u8], secret: &str) -> Error {
+        let said = String::from_utf8_lossy(said);
+        let said: String = if tells(&said, secret) {
+            "…".to_owned()
+        } else {
+            said.trim().chars().filter(|c| !c.is_control()).take(300).collect()
+        };
+        Error::malformed(format!("{} {word}", self.name()), format!("{status} ({said})"))
     }
 }
 
-fn is_unknown(output: &Output) -> bool {
-    String::from_utf8_lossy(&output.stdout).trim() == NOT_FOUND
+/// Whether `said` could hold the secret, also as JSON or a shell's trace have it. A document with a secret does, whichever that is.
+fn tells(said: &str, secret: &str) -> bool {
+    let bare = |text: &str| text.chars().filter(char::is_ascii_alphanumeric).collect::<String>();
+    let forms = [secret.to_owned(), json!(secret).to_string()];
+    let told = |form: &String| said.contains(form) || bare(said).contains(&bare(form));
+    said.contains("Secret") || (!secret.is_empty() && forms.iter().any(told))
+}
+
+fn is_unknown(ran: &Ran) -> bool {
+    String::from_utf8_lossy(&ran.stdout).trim() == NOT_FOUND
 }
 
 #[cfg(test)]
@@ -118,21 +127,57 @@ mod tests {
         (dir, helper)
     }
 
+    fn get(helper: &Program) -> Result<Option<Credentials>> {
+        helper.get("r.example", &Cancel::new().unwrap())
+    }
+
     #[test]
     fn answers_are_understood() {
         let (_dir, h) =
             helper(r#"read s; echo "{\"ServerURL\":\"$s\",\"Username\":\"u\",\"Secret\":\"for $s\"}""#);
         let expected = Credentials::Password { user: "u".into(), password: "for r.example".into() };
-        assert_eq!(h.get("r.example").unwrap(), Some(expected));
+        assert_eq!(get(&h).unwrap(), Some(expected));
         let (_dir, h) = helper(r#"echo '{"Username":"<token>","Secret":"t"}'"#);
         let expected = Credentials::Identity { user: String::new(), token: "t".into() };
-        assert_eq!(h.get("r.example").unwrap(), Some(expected));
+        assert_eq!(get(&h).unwrap(), Some(expected));
         let (_dir, h) = helper("echo credentials not found in native keychain; exit 1");
-        assert_eq!(h.get("r.example").unwrap(), None);
-        h.erase("r.example").unwrap();
-        let (_dir, h) = helper("echo locked; exit 3");
-        let error = h.get("r.example").unwrap_err().to_string();
+        assert_eq!(get(&h).unwrap(), None);
+        h.erase("r.example", &Cancel::new().unwrap()).unwrap();
+        let (_dir, h) = helper("echo locked >&2; exit 3");
+        let error = get(&h).unwrap_err().to_string();
         assert!(error.contains("docker-credential-test get") && error.contains("locked"), "{error}");
+    }
+
+    #[test]
+    fn a_program_that_fails_does_not_show_the_secret() {
+        let cancel = Cancel::new().unwrap();
+        let scripts = [
+            "cat >&2; exit 1",
+            "cat; exit 1",
+            "set -x; s=$(cat); : \"$s\"; exit 1",
+            r#"set -x; s=$(sed 's/","[TU].*//; s/.*t":"//'); : "$s"; exit 1"#,
+        ];
+        for (script, password) in scripts.iter().flat_map(|s| ["hunter2", "hun'ter\n\"2"].map(|p| (s, p))) {
+            let (_dir, h) = helper(script);
+            let credentials = Credentials::Password { user: "u".into(), password: password.into() };
+            let error = h.store("r.example", &credentials, &cancel).unwrap_err().to_string();
+            assert!(!error.contains("hun"), "{script}: {error}");
+        }
+        for script in ["echo hunter2; exit 1", r#"echo '{"Secret":"hunter2"}' >&2; exit 1"#] {
+            let (_dir, h) = helper(script);
+            let error = get(&h).unwrap_err().to_string();
+            assert!(!error.contains("hunter2"), "{script}: {error}");
+        }
+        for script in [r#"cut -d '"' -f 4; exit 1"#, r#"set -x; s=$(cut -d '"' -f 4); : "$s"; exit 1"#] {
+            let (_dir, h) = helper(script);
+            let credentials = Credentials::Password { user: "u".into(), password: "hunter2".into() };
+            let error = h.store("r.example", &credentials, &cancel).unwrap_err().to_string();
+            assert!(error.contains('…') && !error.contains("hunter2"), "{script}: {error}");
+        }
+        let (_dir, h) = helper("echo the keychain is locked; exit 1");
+        let credentials = Credentials::Password { user: "u".into(), password: "hunter2".into() };
+        let error = h.store("r.example", &credentials, &cancel).unwrap_err().to_string();
+        assert!(error.contains("the keychain is locked"), "{error}");
     }
 
     #[test]
