@@ -32,7 +32,7 @@ fn as_user(ranges: &str, script: &str) -> Ran {
     fs::write(path("script"), script).unwrap();
     // In a mount namespace, so that the machine's own files stay as they are.
     let outer = "mount --bind ranges /etc/subuid && mount --bind ranges /etc/subgid && cd home && \
-                 exec setpriv --reuid 1 --regid 1 --clear-groups sh -eu ../script";
+                 exec env HOME=$PWD setpriv --reuid 1 --regid 1 --clear-groups sh -eu ../script";
     let mut command = Command::new("unshare");
     command.args(["--mount", "--propagation", "private", "sh", "-ec", outer]).current_dir(dir.path());
     boxwright_testdata::run(&mut command)
@@ -43,6 +43,28 @@ fn users_and_groups_are_those_of_the_ranges() {
     let script = "bw run --rm --init -u 1 --group-add 10 busybox sh -c 'id -u; id -G'; \
                   bw run --rm -v data:/x -u 1:1 --tmpfs /t:uid=1,mode=700 busybox sh -c 'touch /t/f && stat -c %u:%g /t/f'";
     assert_eq!(as_user(RANGES, script).ok(), "1\n1 10\n1:1\n");
+}
+
+#[test]
+fn a_home_of_another_user_is_not_looked_into() {
+    let homes = tempfile::tempdir().unwrap();
+    fs::set_permissions(homes.path(), fs::Permissions::from_mode(0o755)).unwrap();
+    let home = |name: &str, directory: u32| {
+        let config = homes.path().join(name).join(".config/boxwright/config.toml");
+        fs::create_dir_all(config.parent().unwrap()).unwrap();
+        fs::write(&config, "nothing that can be read").unwrap();
+        fs::set_permissions(&config, fs::Permissions::from_mode(0o600)).unwrap();
+        fs::set_permissions(homes.path().join(name), fs::Permissions::from_mode(directory)).unwrap();
+        homes.path().join(name).display().to_string()
+    };
+    let (hidden, seen) = (home("hidden", 0o700), home("seen", 0o755));
+    let script = format!(
+        "HOME={hidden} bw run --rm busybox echo ran; HOME={seen} bw run busybox true || echo refused"
+    );
+    let ran = as_user(RANGES, &script);
+    let ran =
+        ran.says("hidden/.config/boxwright/config.toml is not looked for: its directory is another user's");
+    assert_eq!(ran.says("seen/.config/boxwright/config.toml: Permission denied").ok(), "ran\nrefused\n");
 }
 
 #[test]
