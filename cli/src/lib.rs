@@ -5,6 +5,7 @@ mod args;
 mod call;
 mod commands;
 mod config;
+mod doctor;
 mod durability;
 pub mod engine;
 pub mod error;

@@ -16,7 +16,7 @@ use crate::error::{Error, Result};
 use crate::{sys, user};
 
 /// Which ids of a container there are.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 pub enum Ids {
     /// Root's: all of them.
     Real,
@@ -26,35 +26,54 @@ pub enum Ids {
     Single,
 }
 
+/// Why there are no [`Ids::Mapped`].
+#[derive(Clone, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+pub enum Unmapped {
+    /// These files have no range for the user.
+    NoRanges { user: String, files: Vec<String> },
+    /// What a helper said, or why it did not start.
+    Refused(String),
+}
+
 /// Makes the process root of a user namespace of its own, with a mount namespace to match. Nothing is done for a
 /// process that may mount already. To be called in `main`, before any thread is started.
 ///
 /// # Errors
 /// When the machine does not let users make user namespaces.
 pub fn enter_user_namespace() -> Result<Ids> {
+    enter().map(|(ids, _)| ids)
+}
+
+/// The same, with the reason where one id is all there is.
+pub(crate) fn enter() -> Result<(Ids, Option<Unmapped>)> {
     if may_mount() {
-        return Ok(Ids::Real);
+        return Ok((Ids::Real, None));
     }
     let (uid, gid) = (rustix::process::geteuid(), rustix::process::getegid());
     let name = user::name_of(uid.as_raw())?;
     let uids = ranges("/etc/subuid", &name, uid.as_raw())?;
     let gids = ranges("/etc/subgid", &name, uid.as_raw())?;
-    let mapper = if uids.is_empty() || gids.is_empty() {
-        None
+    let files = [("/etc/subuid", &uids), ("/etc/subgid", &gids)];
+    let lacking = files.iter().filter(|(_, ranges)| ranges.is_empty()).map(|(file, _)| (*file).to_owned());
+    let lacking: Vec<String> = lacking.collect();
+    let mapper = if lacking.is_empty() {
+        Ok(Mapper::start(arguments(uid.as_raw(), &uids), arguments(gid.as_raw(), &gids))?)
     } else {
-        Some(Mapper::start(arguments(uid.as_raw(), &uids), arguments(gid.as_raw(), &gids))?)
+        let user = if name.is_empty() { uid.as_raw().to_string() } else { name };
+        Err(Unmapped::NoRanges { user, files: lacking })
     };
     sys::namespace::unshare(UnshareFlags::NEWUSER).map_err(refused)?;
-    let ids = match mapper.map(Mapper::map) {
-        Some(Ok(())) => Ids::Mapped,
+    let mapped = mapper.and_then(|m| m.map().map_err(|error| Unmapped::Refused(error.to_string())));
+    let (ids, why) = match mapped {
+        Ok(()) => (Ids::Mapped, None),
         // Without the helpers, or with ranges that they refuse, the user's own id is what there is.
-        Some(Err(_)) | None => map_single(uid, gid).map(|()| Ids::Single)?,
+        Err(why) => map_single(uid, gid).map(|()| (Ids::Single, Some(why)))?,
     };
     become_root(ids).map_err(Error::io("becoming root of", "the user namespace"))?;
     sys::namespace::unshare(UnshareFlags::NEWNS).map_err(refused)?;
     mount_change(c"/", MountPropagationFlags::REC | MountPropagationFlags::PRIVATE)
         .map_err(Error::io("separating mounts from", "those of the host"))?;
-    Ok(ids)
+    Ok((ids, why))
 }
 
 /// Whether ids, devices and mounts are restricted as they are in a user namespace, ours or somebody else's.

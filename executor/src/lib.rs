@@ -16,6 +16,7 @@ mod local;
 mod mountpoint;
 pub mod network;
 mod prepare;
+pub mod probe;
 mod propagation;
 mod reaper;
 mod rootfs;

@@ -6,6 +6,7 @@ mod builds;
 mod check;
 mod debug;
 mod df;
+mod doctor;
 mod history;
 mod images;
 mod info;
@@ -52,6 +53,7 @@ pub(crate) enum Command {
     Why(why::Why),
     Version(version::Version),
     Info(info::Info),
+    Doctor(doctor::Doctor),
     #[command(subcommand)]
     Image(ImageCommand),
     #[command(subcommand)]
@@ -137,6 +139,9 @@ pub(crate) fn run(args: Args) -> Result<u8> {
     // Nobody hears what the command that uses it says.
     config::keep_storage()?;
     let command = args.command.flattened();
+    if let Command::Doctor(doctor) = &command {
+        return doctor.execute(&root);
+    }
     let long = command.needs_snapshots();
     if long {
         boxwright_executor::idmap::enter_user_namespace().map_err(|e| Error::invalid(e.to_string()))?;
@@ -245,11 +250,12 @@ impl Command {
             Command::System(SystemCommand::Df(c)) => c.execute(session),
             Command::System(SystemCommand::Check(c)) => c.execute(session),
             Command::Run(_)
+            | Command::Doctor(_)
             | Command::Image(_)
             | Command::Container(_)
             | Command::Builder(_)
             | Command::Buildx(_)
-            | Command::System(_) => unreachable!("flattened"),
+            | Command::System(_) => unreachable!("flattened, or done already"),
         }
     }
 

@@ -33,7 +33,7 @@ fn every_command_has_help() {
     let boxwright = Boxwright::new();
     let commands = [
         "build", "run", "pull", "push", "images", "tag", "rmi", "inspect", "history", "save", "load", "info",
-        "version",
+        "version", "doctor",
     ];
     let all = boxwright.ok(&["--help"]);
     for command in commands {

@@ -12,6 +12,7 @@ mod copying;
 mod debug;
 mod disk;
 mod docker_equality;
+mod doctor;
 mod epoch;
 mod failures;
 mod hardship;

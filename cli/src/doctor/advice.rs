@@ -1,0 +1,89 @@
+//! The commands that change something.
+
+use std::path::Path;
+
+/// A program's package, for each of the managers that we know.
+pub(super) type Package = [(&'static str, &'static str)];
+
+pub(super) const GIT: [(&str, &str); 5] = [
+    ("/usr/bin/apt-get", "apt-get install git"),
+    ("/usr/bin/dnf", "dnf install git"),
+    ("/usr/bin/zypper", "zypper install git"),
+    ("/sbin/apk", "apk add git"),
+    ("/usr/bin/pacman", "pacman -S git"),
+];
+
+pub(super) const UIDMAP: [(&str, &str); 5] = [
+    ("/usr/bin/apt-get", "apt-get install uidmap"),
+    ("/usr/bin/dnf", "dnf install shadow-utils"),
+    ("/usr/bin/zypper", "zypper install shadow"),
+    ("/sbin/apk", "apk add shadow-uidmap"),
+    ("/usr/bin/pacman", "pacman -S shadow"),
+];
+
+const EMULATOR: [(&str, &str); 3] = [
+    ("/usr/bin/apt-get", "apt-get install qemu-user-static binfmt-support"),
+    ("/usr/bin/dnf", "dnf install qemu-user-static"),
+    ("/usr/bin/pacman", "pacman -S qemu-user-static qemu-user-static-binfmt"),
+];
+
+/// By the package manager that is there.
+pub(super) fn install(package: &Package) -> Option<String> {
+    let found = package.iter().find(|(manager, _)| Path::new(manager).exists());
+    found.map(|(_, command)| (*command).to_owned())
+}
+
+/// The kernel's list has to be mounted for an emulator to be put into it.
+pub(super) fn emulator() -> Vec<String> {
+    let dir = "/proc/sys/fs/binfmt_misc";
+    let status = std::fs::read_to_string(Path::new(dir).join("status"));
+    let mut commands = match status.as_deref().map(str::trim) {
+        Ok("disabled") => vec![format!("echo 1 > {dir}/status")],
+        Ok(_) => Vec::new(),
+        Err(_) => vec![format!("mount -t binfmt_misc binfmt_misc {dir}")],
+    };
+    commands.extend(install(&EMULATOR));
+    commands
+}
+
+/// A range for `user` in each of the files.
+pub(super) fn ranges(user: &str, files: &[String]) -> Vec<String> {
+    let texts = files.iter().map(|file| (file, std::fs::read_to_string(file).unwrap_or_default()));
+    texts.map(|(file, text)| format!("echo '{user}:{}:65536' >> {file}", free_range(&text))).collect()
+}
+
+/// The first id behind all ranges that there are.
+fn free_range(text: &str) -> u64 {
+    let end = |line: &str| {
+        let mut numbers = line.trim().split(':').skip(1).map(|field| field.parse::<u64>().ok());
+        Some(numbers.next()??.saturating_add(numbers.next()??))
+    };
+    text.lines().filter_map(end).max().unwrap_or(0).max(100_000)
+}
+
+/// For what keeps users from making user namespaces.
+pub(super) fn user_namespaces() -> Vec<String> {
+    let settings = [
+        ("kernel.unprivileged_userns_clone", "0", "1"),
+        ("user.max_user_namespaces", "0", "15000"),
+        ("kernel.apparmor_restrict_unprivileged_userns", "1", "0"),
+    ];
+    let is = |name: &str, value: &str| {
+        let path = Path::new("/proc/sys").join(name.replace('.', "/"));
+        std::fs::read_to_string(path).is_ok_and(|text| text.trim() == value)
+    };
+    let wrong = settings.iter().filter(|(name, bad, _)| is(name, bad));
+    wrong.map(|(name, _, good)| format!("sysctl -w {name}={good}")).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::free_range;
+
+    #[test]
+    fn a_new_range_is_nobodys() {
+        assert_eq!(free_range(""), 100_000);
+        assert_eq!(free_range("# comment\nann:100000:65536\nbob:300000:65536\ncarl:165536:65536\n"), 365_536);
+        assert_eq!(free_range("ann:1000:5\nbad:x:1\n"), 100_000);
+    }
+}

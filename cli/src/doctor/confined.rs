@@ -1,0 +1,107 @@
+//! Rights, namespaces, networks, control groups, and programs of other machines.
+
+use boxwright_executor::idmap::{Ids, Unmapped};
+use boxwright_executor::probe::{Answer, Cgroups, Emulation};
+
+use super::{Line, advice};
+
+/// What is missing where one id is all there is.
+const SINGLE: &str = "made one, in which this user's own id is root's and the only one: a step or container that needs \
+                      other users fails, as most installations of packages do";
+
+pub(super) fn ids(answer: Answer<(Ids, Option<Unmapped>)>) -> Line {
+    let what = "user namespace";
+    match answer {
+        Ok((Ids::Real, _)) => Line::yes(
+            what,
+            "not needed: this user mounts without one, and containers have all ids that it has",
+        ),
+        Ok((Ids::Mapped, _)) => Line::yes(what, "made one, with the ids of /etc/subuid and /etc/subgid"),
+        Ok((Ids::Single, Some(Unmapped::NoRanges { user, files }))) => {
+            let why = format!("{} no range for {user}", has(&files));
+            Line::partly(what, SINGLE, why).with(advice::ranges(&user, &files))
+        }
+        Ok((Ids::Single, Some(Unmapped::Refused(why)))) => {
+            let missing = why.contains("os error 2)");
+            let commands = if missing { advice::install(&advice::UIDMAP) } else { None };
+            Line::partly(what, SINGLE, why).with(commands)
+        }
+        Ok((Ids::Single, None)) => Line::partly(what, SINGLE, "the ids could not be mapped"),
+        Err(why) => Line::no(what, "only root can build and run here", why).with(advice::user_namespaces()),
+    }
+    .needed()
+}
+
+fn has(files: &[String]) -> String {
+    let verb = if files.len() == 1 { "has" } else { "have" };
+    format!("{} {verb}", files.join(" and "))
+}
+
+pub(super) fn namespaces(answer: Answer) -> Line {
+    let what = "namespaces";
+    match answer {
+        Ok(()) => Line::yes(what, "made those of a container, and mounted its /proc"),
+        Err(why) => Line::no(what, "no container can be started, neither for RUN nor for run", why),
+    }
+    .needed()
+}
+
+pub(super) fn network(answer: Answer) -> Line {
+    let what = "network";
+    match answer {
+        Ok(()) => Line::yes(
+            what,
+            "containers use the host's (host, the default) or have none (none); there is no bridge network yet, on any machine",
+        ),
+        Err(why) => Line::partly(what, "containers use the host's; --network none does not work", why),
+    }
+}
+
+pub(super) fn emulation(architecture: &str, answer: Answer<Emulation>) -> Line {
+    let what = format!("programs for {architecture}");
+    let says = format!("RUN with --platform linux/{architecture}, and run of such images, fail");
+    match answer {
+        Ok(Emulation::Works) => Line::yes(&what, "ran one in a root of its own"),
+        Ok(Emulation::Unknown) => {
+            let why = "no emulator is registered with binfmt_misc";
+            Line::no(&what, says, why).with(advice::emulator())
+        }
+        Ok(Emulation::NotInContainers) => {
+            let why =
+                "the emulator is registered without the flag F, so the kernel looks for it in the container";
+            Line::no(&what, says, why).with(advice::emulator())
+        }
+        Ok(Emulation::Broken) => Line::no(&what, says, "a small program ran, and did not end as it should"),
+        Err(why) => Line::no(&what, says, why),
+    }
+}
+
+/// Nothing depends on them, whatever the answer is.
+pub(super) fn cgroups(answer: Answer<Cgroups>) -> Line {
+    let what = "cgroups";
+    let unused = "not used yet: limits of memory and processors are refused on every machine";
+    match answer {
+        Ok(found) if found.controllers.is_empty() => {
+            let why = match (found.refused.first(), found.v1 || found.v2) {
+                (Some(refused), _) => refused.clone(),
+                (None, true) => "the groups that can be made have no controllers".to_owned(),
+                (None, false) => "none are mounted".to_owned(),
+            };
+            Line::no(what, unused, why)
+        }
+        Ok(found) => {
+            let version = match (found.v1, found.v2) {
+                (true, true) => "v1 and v2",
+                (true, false) => "v1",
+                _ => "v2",
+            };
+            let says =
+                format!("{version}, groups can be made with {}; {unused}", found.controllers.join(", "));
+            match found.refused.first() {
+                Some(why) => Line::partly(what, says, why.as_str()),
+                None => Line::yes(what, says),
+            }
+        }
+        Err(why) => Line::no(what, unused, why),
+    }
+}
