@@ -5,6 +5,7 @@ pub(crate) mod caches;
 mod confine;
 pub(crate) mod env;
 mod file;
+pub(crate) mod filter;
 mod later;
 pub(crate) mod mount;
 mod names;

@@ -155,6 +155,17 @@ impl Store {
         Ok(named > 0)
     }
 
+    /// Forgets that a registry has what a name stands for under this digest. The name stays.
+    ///
+    /// # Errors
+    /// When the store can't be written.
+    pub fn forget_digest(&self, name: &Reference, digest: &Digest) -> Result<()> {
+        self.write("forgetting a digest", |tx| {
+            let values = params![name.to_string(), digest.to_string()];
+            tx.execute("UPDATE names SET digest = NULL WHERE name = ?1 AND digest = ?2", values).map(drop)
+        })
+    }
+
     /// Takes names of an image away and, with the last that it has, the image: true if that is what happened. Its
     /// layers stay until they are collected.
     ///

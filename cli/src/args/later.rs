@@ -93,9 +93,9 @@ const VOLUME_CREATE: &[&str] = &[
 ];
 const PULL: &[&str] = &["--all-tags", "-a", "--disable-content-trust", "--platform"];
 const PUSH: &[&str] = &["--all-tags", "-a", "--disable-content-trust", "--platform"];
-const IMAGES: &[&str] = &["--filter", "-f", "--format", "--tree"];
+const IMAGES: &[&str] = &["--tree"];
 const PRUNE: &[&str] = &["--filter", "--volumes", "--min-free-space", "--verbose"];
-const HISTORY: &[&str] = &["--format", "--platform"];
+const HISTORY: &[&str] = &["--platform"];
 const INSPECT: &[&str] = &["--size", "-s", "--platform"];
 const SAVE: &[&str] = &["--platform"];
 const LOAD: &[&str] = &["--platform"];

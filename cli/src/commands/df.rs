@@ -131,7 +131,7 @@ fn images(session: &Session<'_>, usage: &Usage) -> Result<Table> {
     }
     let mut table =
         Table::new(&["REPOSITORY", "TAG", "IMAGE ID", "CREATED", "SIZE", "SHARED SIZE", "UNIQUE SIZE"]);
-    for listed in session.engine.images(None)? {
+    for listed in session.engine.images(&[])? {
         let layers = usage
             .images
             .iter()

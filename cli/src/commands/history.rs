@@ -2,12 +2,13 @@
 
 use boxwright_cache::oci::History as Step;
 use boxwright_cache::record::ImageRecord;
+use serde_json::{Value, json};
 
 use super::Session;
 use super::builds::Builds;
 use super::images::{ago, short_id};
 use crate::error::Result;
-use crate::format::{self, Table};
+use crate::format::{self, Table, Template};
 
 /// How long a shortened instruction is.
 const WIDTH: usize = 45;
@@ -28,6 +29,9 @@ pub(crate) struct ImageHistory {
     /// Sizes and dates for people
     #[arg(short = 'H', long, default_value_t = true, action = clap::ArgAction::Set, num_args = 0..=1, require_equals = true, default_missing_value = "true")]
     human: bool,
+    /// `json`, or a Go template, for each step
+    #[arg(long, value_name = "FORMAT")]
+    format: Option<String>,
     /// Don't shorten anything
     #[arg(long)]
     no_trunc: bool,
@@ -49,6 +53,7 @@ impl History {
 
 impl ImageHistory {
     pub(crate) fn execute(self, session: &mut Session<'_>) -> Result<()> {
+        let template = Template::for_each(self.format.as_deref())?;
         let image = session.engine.find(self.image.as_deref().unwrap_or_default())?.image;
         let id = if self.no_trunc { image.id.to_string() } else { short_id(&image.id) };
         let ids = std::iter::once(id).chain(std::iter::repeat("<missing>".to_owned()));
@@ -56,22 +61,44 @@ impl ImageHistory {
         if self.quiet {
             return steps.iter().zip(ids).try_for_each(|(_, id)| session.print(id));
         }
+        let rows = steps.iter().zip(ids);
+        if let Some(template) = template {
+            return rows
+                .map(|((step, size), id)| self.object(id, step, *size))
+                .try_for_each(|row| session.print(template.render(&row)?));
+        }
         let mut table = Table::new(&["IMAGE", "CREATED", "CREATED BY", "SIZE", "COMMENT"]);
-        for ((step, size), id) in steps.iter().zip(ids) {
+        for ((step, size), id) in rows {
             table.row(self.cells(id, step, *size));
         }
         session.write(&table)
     }
 
     fn cells(&self, id: String, step: &Step, size: u64) -> Vec<String> {
-        let by = step.created_by.replace('\t', " ");
-        let by = if self.no_trunc { by } else { shortened(&by, WIDTH) };
-        let (created, size) = if self.human {
-            (ago(step.created.as_deref()), format::size(size))
-        } else {
-            (step.created.clone().unwrap_or_default(), size.to_string())
-        };
-        vec![id, created, by, size, step.comment.clone()]
+        let created =
+            if self.human { ago(step.created.as_deref()) } else { step.created.clone().unwrap_or_default() };
+        vec![id, created, self.created_by(step), self.size(size), step.comment.clone()]
+    }
+
+    fn created_by(&self, step: &Step) -> String {
+        let text = step.created_by.replace('\t', " ");
+        if self.no_trunc { text } else { shortened(&text, WIDTH) }
+    }
+
+    fn size(&self, bytes: u64) -> String {
+        if self.human { format::size(bytes) } else { bytes.to_string() }
+    }
+
+    /// What a template sees: all of it is text.
+    fn object(&self, id: String, step: &Step, size: u64) -> Value {
+        json!({
+            "Comment": step.comment,
+            "CreatedAt": step.created.clone().unwrap_or_default(),
+            "CreatedBy": self.created_by(step),
+            "CreatedSince": ago(step.created.as_deref()),
+            "ID": id,
+            "Size": self.size(size),
+        })
     }
 }
 

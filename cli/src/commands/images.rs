@@ -1,9 +1,12 @@
 //! `images`.
 
+use serde_json::{Value, json};
+
 use super::Session;
-use crate::engine::Listed;
+use crate::args::filter::{self, Pair};
+use crate::engine::{ImageFilter, Listed};
 use crate::error::Result;
-use crate::format::{self, Table, time};
+use crate::format::{self, Table, Template, time};
 
 /// List images
 #[derive(Debug, clap::Args)]
@@ -14,6 +17,12 @@ pub(crate) struct Images {
     /// Show digests
     #[arg(long)]
     digests: bool,
+    /// dangling=BOOL, since=IMAGE, before=IMAGE, reference=PATTERN, label=NAME[=VALUE], until=TIME
+    #[arg(short, long, value_name = "FILTER", value_parser = filter::pair)]
+    filter: Vec<Pair>,
+    /// `json`, or a Go template, for each
+    #[arg(long, value_name = "FORMAT")]
+    format: Option<String>,
     /// Don't truncate ids
     #[arg(long)]
     no_trunc: bool,
@@ -27,25 +36,59 @@ pub(crate) struct Images {
 
 impl Images {
     pub(crate) fn execute(self, session: &mut Session<'_>) -> Result<()> {
-        let rows = session.engine.images(self.name.as_deref())?;
-        let id =
-            |row: &Listed| if self.no_trunc { row.image.id.to_string() } else { short_id(&row.image.id) };
-        if self.quiet {
-            return rows.iter().try_for_each(|row| session.print(id(row)));
+        let mut filters = filter::images(&self.filter)?;
+        if let Some(name) = &self.name {
+            filters.push(ImageFilter::reference(name)?);
         }
+        let template = Template::for_each(self.format.as_deref())?;
+        let rows = session.engine.images(&filters)?;
+        if self.quiet {
+            return rows.iter().try_for_each(|row| session.print(self.id(row)));
+        }
+        match template {
+            Some(template) => {
+                rows.iter().try_for_each(|row| session.print(template.render(&self.object(row))?))
+            }
+            None => session.write(self.table(&rows)),
+        }
+    }
+
+    fn id(&self, row: &Listed) -> String {
+        if self.no_trunc { row.image.id.to_string() } else { short_id(&row.image.id) }
+    }
+
+    fn table(&self, rows: &[Listed]) -> Table {
         let mut heading = vec!["REPOSITORY", "TAG", "DIGEST", "IMAGE ID", "CREATED", "SIZE"];
         if !self.digests {
             heading.remove(2);
         }
         let mut table = Table::new(&heading);
-        for row in &rows {
-            let mut cells = vec![row.repository(), row.tag(), row.digest(), id(row), created(row), size(row)];
+        for row in rows {
+            let mut cells =
+                vec![row.repository(), row.tag(), row.digest(), self.id(row), created(row), size(row)];
             if !self.digests {
                 cells.remove(2);
             }
             table.row(cells);
         }
-        session.write(&table)
+        table
+    }
+
+    /// What a template sees: all of it is text.
+    fn object(&self, row: &Listed) -> Value {
+        let made = row.image.config.created.as_deref().and_then(time::parse);
+        json!({
+            "Containers": "N/A",
+            "CreatedAt": made.map_or("N/A".to_owned(), time::spaced),
+            "CreatedSince": created(row),
+            "Digest": row.digest(),
+            "ID": self.id(row),
+            "Repository": row.repository(),
+            "SharedSize": "N/A",
+            "Size": size(row),
+            "Tag": row.tag(),
+            "UniqueSize": "N/A",
+        })
     }
 }
 

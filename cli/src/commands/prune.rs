@@ -8,6 +8,7 @@ use boxwright_cache::gc::Forget;
 use boxwright_frontend::{parse_duration, size};
 
 use super::Session;
+use crate::args::filter::{self, Pair};
 use crate::engine::{Pruned, Removed};
 use crate::error::{Error, Result};
 use crate::format;
@@ -32,9 +33,12 @@ pub(crate) struct BuilderPrune {
 /// Remove images that have no name
 #[derive(Debug, clap::Args)]
 pub(crate) struct ImagePrune {
-    /// Those that have one as well, unless a container runs from them
+    /// Those that have one as well
     #[arg(short, long)]
     all: bool,
+    /// until=TIME, label=NAME[=VALUE], label!=NAME[=VALUE]
+    #[arg(long, value_name = "FILTER", value_parser = filter::pair)]
+    filter: Vec<Pair>,
     /// Don't ask
     #[arg(short, long)]
     force: bool,
@@ -102,11 +106,21 @@ fn unused_for(filter: &str) -> Result<Duration> {
 
 impl ImagePrune {
     pub(crate) fn execute(self, session: &mut Session<'_>) -> Result<()> {
-        let what = if self.all { "all images without a running container" } else { "all dangling images" };
+        if let Some((name, _)) =
+            self.filter.iter().find(|(name, _)| !matches!(name.as_str(), "" | "until" | "label" | "label!"))
+        {
+            return Err(Error::invalid(format!("invalid filter '{name}'")));
+        }
+        let filters = filter::images(&self.filter)?;
+        let what = if self.all {
+            "all images without at least one container associated to them"
+        } else {
+            "all dangling images"
+        };
         if !self.force && !agreed(session, what)? {
             return Ok(());
         }
-        let pruned = session.engine.prune_images(self.all)?;
+        let pruned = session.engine.prune_images(self.all, &filters)?;
         report(session, &pruned)
     }
 }
@@ -121,7 +135,7 @@ impl SystemPrune {
         if !self.force && !agreed(session, what)? {
             return Ok(());
         }
-        let mut pruned = session.engine.prune_images(self.all)?;
+        let mut pruned = session.engine.prune_images(self.all, &[])?;
         pruned.freed += session.engine.prune_builds(everything(self.all))?.freed;
         report(session, &pruned)
     }

@@ -3,11 +3,12 @@
 use super::Session;
 use crate::engine::Removed;
 use crate::error::{Error, Result};
+use crate::report;
 
 /// Remove names of images, and images that have no other name
 #[derive(Debug, clap::Args)]
 pub(crate) struct Rmi {
-    /// Remove an image by its id although several names stand for it; do not mind images that are not there
+    /// Remove an image by its id although several names stand for it; only tell of images that are not there
     #[arg(short, long)]
     force: bool,
     /// Accepted for docker's sake: Boxwright has no untagged parents
@@ -23,7 +24,7 @@ impl Rmi {
         for name in &self.images {
             match session.engine.remove(name, self.force) {
                 Ok(removed) => print(session, &removed)?,
-                Err(Error::NoSuchImage(_)) if self.force => {}
+                Err(error @ Error::NoSuchImage(_)) if self.force => report::print(&error),
                 Err(error) => errors.push(error),
             }
         }

@@ -1,6 +1,6 @@
 //! An image as `docker inspect` shows it.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use boxwright_cache::oci::ContainerConfig;
 use boxwright_cache::record::{ImageRecord, NameRecord};
@@ -25,7 +25,7 @@ fn describe(image: &ImageRecord, names: &[NameRecord]) -> Value {
     let config = &image.config;
     let tags: Vec<String> =
         names.iter().filter(|n| n.name.tag().is_some()).map(|n| n.name.familiar()).collect();
-    let digests: Vec<String> =
+    let digests: BTreeSet<String> =
         names.iter().filter_map(|n| Some(format!("{}@{}", n.name.familiar_name(), n.digest?))).collect();
     let text = |name: &str| config.extra.get(name).cloned().unwrap_or_else(|| json!(""));
     let mut value = json!({

@@ -1,10 +1,9 @@
-//! Images by name: docker's rules for what a word on the command line stands for, listing, naming and removing.
+//! Images by name: docker's rules for what a word on the command line stands for, naming and removing.
 
 use std::collections::BTreeSet;
 
 use boxwright_cache as cache;
 use cache::Digest;
-use cache::fs::pattern::Glob;
 use cache::oci::Reference;
 use cache::record::{ImageRecord, NameRecord};
 use cache::snapshot::Layer;
@@ -19,35 +18,11 @@ pub struct Found {
     pub name: Option<Reference>,
 }
 
-/// A line of the list of images.
-#[derive(Clone, Debug)]
-pub struct Listed {
-    pub image: ImageRecord,
-    pub name: Option<NameRecord>,
-}
-
 /// What a removal did.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Removed {
     Name(String),
     Image(Digest),
-}
-
-/// Shown where an image has no name, tag or digest.
-const NONE: &str = "<none>";
-
-impl Listed {
-    pub fn repository(&self) -> String {
-        self.name.as_ref().map_or(NONE.to_owned(), |n| n.name.familiar_name())
-    }
-
-    pub fn tag(&self) -> String {
-        self.name.as_ref().and_then(|n| n.name.tag()).unwrap_or(NONE).to_owned()
-    }
-
-    pub fn digest(&self) -> String {
-        self.name.as_ref().and_then(|n| n.digest).map_or(NONE.to_owned(), |d| d.to_string())
-    }
 }
 
 /// Parses an image name, with docker's words for what is none.
@@ -113,7 +88,7 @@ impl Engine {
             return Ok(Some(image));
         }
         for known in self.store.names(None)? {
-            if known.name.registry() != name.registry() || known.name.repository() != name.repository() {
+            if !same_repository(&known.name, name) {
                 continue;
             }
             let image = self.store.image(&known.image)?;
@@ -124,29 +99,6 @@ impl Engine {
             }
         }
         Ok(None)
-    }
-
-    /// Every name with its image, then images without a name; newest first. With `filter`, only names that match it.
-    ///
-    /// # Errors
-    /// When the store can't be read, or the filter is no pattern.
-    pub fn images(&self, filter: Option<&str>) -> Result<Vec<Listed>> {
-        let names = self.store.names(None)?;
-        let mut rows = Vec::new();
-        for id in self.store.image_ids()? {
-            let Some(image) = self.store.image(&id)? else { continue };
-            let mut own: Vec<Option<NameRecord>> =
-                names.iter().filter(|n| n.image == id).cloned().map(Some).collect();
-            if own.is_empty() {
-                own.push(None);
-            }
-            rows.extend(own.into_iter().map(|name| Listed { image: image.clone(), name }));
-        }
-        if let Some(filter) = filter {
-            let filter = Glob::new(filter)?;
-            rows.retain(|row| row.name.as_ref().is_some_and(|n| matches(&filter, &n.name)));
-        }
-        Ok(rows)
     }
 
     /// Gives an image one more name.
@@ -163,36 +115,63 @@ impl Engine {
         if named { Ok(()) } else { Err(Error::NoSuchImage(source.to_owned())) }
     }
 
-    /// Takes a name away, and the image if it was the last one. By id: all names of the image, when they are of one
-    /// repository or `force` is set.
+    /// Takes a name away, and the image if it was the last one. By id: all names of the image, when there is but one or
+    /// `force` is set. By digest: only that the repository has it under this digest, where tags are left.
     ///
     /// # Errors
-    /// [`Error::NoSuchImage`], or when several repositories name the image.
+    /// [`Error::NoSuchImage`], or when several names stand for an id.
     pub fn remove(&self, text: &str, force: bool) -> Result<Vec<Removed>> {
         let Found { image, name } = self.find(text)?;
         let names = self.store.names(Some(&image.id))?;
-        let named: Vec<&NameRecord> = match &name {
-            Some(name) => names.iter().filter(|n| n.name == *name || name.digest().is_some()).collect(),
-            None => names.iter().collect(),
-        };
-        let repositories: BTreeSet<String> = names.iter().map(|n| n.name.familiar_name()).collect();
-        if name.is_none() && repositories.len() > 1 && !force {
-            let id = &image.id.hex()[..12];
-            return Err(Error::invalid(format!(
-                "conflict: unable to delete {id} (must be forced) - image is referenced in multiple repositories"
-            )));
+        match name {
+            Some(name) => match name.digest() {
+                Some(digest) => self.remove_digest(&image.id, &name, digest, &names),
+                None => self.forget(&image.id, &names.iter().filter(|n| n.name == name).collect::<Vec<_>>()),
+            },
+            None if !force && !is_single(&names) => Err(Error::invalid(format!(
+                "conflict: unable to delete {} (must be forced) - image is referenced in multiple repositories",
+                &image.id.hex()[..12]
+            ))),
+            None => self.forget(&image.id, &names.iter().collect::<Vec<_>>()),
         }
-        self.forget(&image.id, &named)
     }
 
-    /// Removes names, and the image with the last one that it has.
+    fn remove_digest(
+        &self,
+        id: &Digest,
+        name: &Reference,
+        digest: &Digest,
+        names: &[NameRecord],
+    ) -> Result<Vec<Removed>> {
+        let own: Vec<&NameRecord> = names.iter().filter(|n| same_repository(&n.name, name)).collect();
+        let (tagged, bare): (Vec<&NameRecord>, Vec<_>) = own
+            .iter()
+            .copied()
+            .filter(|n| n.digest == Some(*digest) || n.name.digest() == Some(digest))
+            .partition(|n| n.name.tag().is_some());
+        if tagged.is_empty() {
+            return self.forget(id, if bare.is_empty() { &own } else { &bare });
+        }
+        for known in tagged {
+            self.store.forget_digest(&known.name, digest)?;
+        }
+        self.store.remove_names(id, &bare.iter().map(|n| &n.name).collect::<Vec<_>>())?;
+        Ok(vec![Removed::Name(format!("{}@{digest}", name.familiar_name()))])
+    }
+
+    /// Removes names, and the image with the last one that it has. The digest of a repository goes with its last name.
     pub(super) fn forget(&self, id: &Digest, names: &[&NameRecord]) -> Result<Vec<Removed>> {
         let gone = self.store.remove_names(id, &names.iter().map(|n| &n.name).collect::<Vec<_>>())?;
+        let left = if gone { Vec::new() } else { self.store.names(Some(id))? };
         let mut removed = Vec::new();
         for record in names {
             removed.push(Removed::Name(record.name.familiar()));
-            if let Some(digest) = record.digest.filter(|_| gone) {
-                removed.push(Removed::Name(format!("{}@{digest}", record.name.familiar_name())));
+        }
+        for record in names {
+            let Some(digest) = record.digest else { continue };
+            let name = Removed::Name(format!("{}@{digest}", record.name.familiar_name()));
+            if !left.iter().any(|n| same_repository(&n.name, &record.name)) && !removed.contains(&name) {
+                removed.push(name);
             }
         }
         removed.extend(gone.then_some(Removed::Image(*id)));
@@ -200,11 +179,16 @@ impl Engine {
     }
 }
 
+/// Whether no more than one tag of one repository stands for the image that has these names.
+fn is_single(names: &[NameRecord]) -> bool {
+    let repositories: BTreeSet<String> = names.iter().map(|n| n.name.familiar_name()).collect();
+    repositories.len() <= 1 && names.iter().filter(|n| n.name.tag().is_some()).count() <= 1
+}
+
 fn is_hex(text: &str) -> bool {
     !text.is_empty() && text.bytes().all(|b| b.is_ascii_hexdigit())
 }
 
-/// Docker matches a pattern with the whole familiar name, or with the repository alone.
-fn matches(filter: &Glob, name: &Reference) -> bool {
-    filter.matches(name.familiar()) || filter.matches(name.familiar_name())
+pub(super) fn same_repository(one: &Reference, other: &Reference) -> bool {
+    one.registry() == other.registry() && one.repository() == other.repository()
 }

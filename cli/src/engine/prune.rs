@@ -2,10 +2,10 @@
 
 use std::time::Duration;
 
+use boxwright_cache::Digest;
 use boxwright_cache::gc::Forget;
-use boxwright_cache::record::NameRecord;
 
-use super::{Engine, Removed};
+use super::{Engine, ImageFilter, Removed};
 use crate::error::{Error, Result};
 
 const LOOK_EVERY: Duration = Duration::from_secs(3600);
@@ -61,17 +61,20 @@ impl Engine {
         Ok(())
     }
 
-    /// Removes images without a name, or all of them. A running container keeps its layers.
+    /// Of the images that the filters let pass, removes those without a name, or all. A running container keeps its
+    /// layers.
     ///
     /// # Errors
     /// When they can't be removed.
-    pub fn prune_images(&self, all: bool) -> Result<Pruned> {
-        let names = self.store.names(None)?;
+    pub fn prune_images(&self, all: bool, filters: &[ImageFilter]) -> Result<Pruned> {
+        // Their layers are held only until the ids are known.
+        let mut ids: Vec<Digest> = self.images(filters)?.iter().map(|row| row.image.id).collect();
+        ids.dedup();
         let mut removed = Vec::new();
-        for id in self.store.image_ids()? {
-            let own: Vec<&NameRecord> = names.iter().filter(|n| n.image == id).collect();
-            if all || own.is_empty() {
-                removed.extend(self.forget(&id, &own)?);
+        for id in ids {
+            let names = self.store.names(Some(&id))?;
+            if all || names.is_empty() {
+                removed.extend(self.forget(&id, &names.iter().collect::<Vec<_>>())?);
             }
         }
         Ok(Pruned { removed, ..self.collect_garbage()? })

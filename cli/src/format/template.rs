@@ -35,6 +35,15 @@ impl Template {
         Ok(Template { parts })
     }
 
+    /// What `--format` of a list says; none when that is a table.
+    pub(crate) fn for_each(text: Option<&str>) -> Result<Option<Template>> {
+        match text {
+            None | Some("" | "table") => Ok(None),
+            Some(text) if text.starts_with("table ") => Err(Error::Later(format!("the format {text:?}"))),
+            Some(text) => Template::parse(text).map(Some),
+        }
+    }
+
     pub(crate) fn render(&self, data: &Value) -> Result<String> {
         let mut out = String::new();
         for part in &self.parts {
@@ -134,6 +143,7 @@ mod tests {
         {
             assert!(matches!(render(template), Err(Error::Later(_))), "{template}");
         }
+        assert!(matches!(Template::for_each(Some("table {{.Id}}")), Err(Error::Later(_))));
         assert!(render("{{.Id").unwrap_err().to_string().contains("unclosed action"));
         assert!(render("{{.Nope}}").unwrap_err().to_string().contains("no entry for key \"Nope\""));
         assert!(render("{{.Id.Nope}}").is_err());

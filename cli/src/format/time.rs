@@ -16,6 +16,11 @@ pub(crate) fn rfc3339(seconds: i64) -> String {
     format!("{year:04}-{month:02}-{day:02}T{:02}:{:02}:{:02}Z", rest / 3600, rest / 60 % 60, rest % 60)
 }
 
+/// `2024-05-18 09:00:00 +0000 UTC`, as Go prints a time.
+pub(crate) fn spaced(seconds: i64) -> String {
+    format!("{} +0000 UTC", rfc3339(seconds).trim_end_matches('Z').replace('T', " "))
+}
+
 /// Seconds since 1970; the fraction is dropped. None when it is no such time.
 pub(crate) fn parse(text: &str) -> Option<i64> {
     let number = |range: std::ops::Range<usize>| text.get(range)?.parse::<i64>().ok();
@@ -81,6 +86,7 @@ mod tests {
             assert_eq!(rfc3339(seconds), text);
             assert_eq!(parse(text), Some(seconds));
         }
+        assert_eq!(spaced(1_716_022_800), "2024-05-18 09:00:00 +0000 UTC");
     }
 
     #[test]

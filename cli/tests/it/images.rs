@@ -1,5 +1,7 @@
 //! The commands about images in the store: images, tag, rmi, inspect, history, prune, version, info.
 
+use boxwright_testdata::peer::Registry;
+
 use crate::tool::{Boxwright, Context};
 
 #[test]
@@ -28,6 +30,123 @@ fn a_tag_is_another_name_and_rmi_takes_names_away_one_by_one() {
     assert_eq!(boxwright.ok(&["images", "-q"]), "");
 }
 
+/// Two images, the second made of the first, and one without a name.
+fn several() -> Boxwright {
+    let boxwright = Boxwright::with_busybox();
+    let context = Context::new("FROM busybox\nCOPY f /web\nLABEL kind=web stage=one\n").file("f", "");
+    boxwright.build(&context, &["-t", "shop/web:1", "-t", "shop/web:2"]).ok();
+    context.write("Dockerfile", "FROM shop/web:1\nCOPY f /db\nLABEL kind=db\n");
+    boxwright.build(&context, &["-t", "db"]).ok();
+    context.write("Dockerfile", "FROM busybox\nCOPY f /none\nLABEL kind=none\n");
+    boxwright.build(&context, &[]).ok();
+    boxwright
+}
+
+#[test]
+fn filters_choose_images() {
+    let boxwright = several();
+    let unnamed = "<none>:<none>";
+    for (filters, expected) in [
+        (&[][..], &[unnamed, "db:latest", "shop/web:1", "shop/web:2", "busybox:latest"][..]),
+        (&["dangling=true"], &[unnamed]),
+        (&["dangling=false", "since=busybox"], &["db:latest", "shop/web:1", "shop/web:2"]),
+        (&["before=db"], &["shop/web:1", "shop/web:2", "busybox:latest"]),
+        (&["since=shop/web:1"], &[unnamed, "db:latest"]),
+        (&["reference=shop/*:2"], &["shop/web:2"]),
+        (&["reference=db", "reference=busy*"], &["db:latest", "busybox:latest"]),
+        (&["label=stage"], &["db:latest", "shop/web:1", "shop/web:2"]),
+        (&["label=stage=one", "label=kind=web"], &["shop/web:1", "shop/web:2"]),
+        (&["label!=stage"], &[unnamed, "busybox:latest"]),
+        (&["until=1000h", "label=kind"], &[]),
+        (&["label=nosuch"], &[]),
+    ] {
+        let mut args = vec!["images", "-a", "--format", "{{.Repository}}:{{.Tag}}"];
+        args.extend(filters.iter().flat_map(|filter| ["--filter", *filter]));
+        assert_eq!(boxwright.ok(&args).lines().collect::<Vec<_>>(), expected, "{filters:?}");
+    }
+    assert_eq!(boxwright.ok(&["image", "ls", "-q", "-f", "dangling=1", "shop/web"]), "");
+    let ids = boxwright.ok(&["images", "-q", "--no-trunc", "-f", "reference=shop/*", "db"]);
+    let id = |name: &str| boxwright.inspect(name)["Id"].as_str().unwrap().to_owned();
+    assert_eq!(ids, [id("db"), id("shop/web:1"), id("shop/web:2")].join("\n") + "\n");
+}
+
+#[test]
+fn filters_that_are_none_are_refused() {
+    let boxwright = Boxwright::new();
+    for (filter, code, refusal) in [
+        ("colour=red", 1, "invalid filter 'colour'"),
+        ("dangling=maybe", 1, "invalid filter 'dangling=maybe'"),
+        ("dangling", 125, "bad format of filter (expected name=value)"),
+        ("since=nosuch", 1, "No such image: nosuch"),
+    ] {
+        boxwright.run(&["images", "--filter", filter]).fails_with(code).says(refusal);
+    }
+    boxwright.run(&["images", "--format", "table {{.ID}}"]).fails_with(1).says("not supported yet");
+    for filter in ["reference=x", "dangling=true", "since=x"] {
+        boxwright.run(&["image", "prune", "-f", "--filter", filter]).fails_with(1).says("invalid filter");
+    }
+}
+
+#[test]
+fn image_prune_takes_images_without_a_name_or_all_that_filters_choose() {
+    let boxwright = several();
+    let unnamed = boxwright.ok(&["images", "-q", "--no-trunc", "-f", "dangling=true"]);
+    assert_eq!(
+        boxwright.ok(&["image", "prune", "-f", "--filter", "label!=kind=none"]),
+        "Total reclaimed space: 0B\n"
+    );
+    let told = boxwright.ok(&["image", "prune", "-f", "--filter", "label=kind"]);
+    assert!(told.starts_with(&format!("Deleted Images:\ndeleted: {unnamed}\nTotal reclaimed")), "{told}");
+    let all = boxwright.ok(&["image", "prune", "-a", "-f", "--filter", "label=kind=web"]);
+    let lines: Vec<&str> = all.lines().collect();
+    assert_eq!(lines[..3], ["Deleted Images:", "untagged: shop/web:1", "untagged: shop/web:2"]);
+    assert!(lines[3].starts_with("deleted: sha256:"), "{all}");
+    let left = boxwright.ok(&["images", "--format", "{{.Repository}}"]);
+    assert_eq!(left, "db\nbusybox\n");
+    boxwright.run(&["image", "prune", "-a"]).says("all images without at least one container").ok();
+    assert_eq!(boxwright.ok(&["images", "--format", "{{.Repository}}"]), left, "nobody said yes");
+}
+
+#[test]
+fn the_digest_of_a_repository_goes_with_its_last_name() {
+    let (registry, boxwright) = (Registry::start(), Boxwright::with_busybox());
+    let name = registry.name("app:1");
+    boxwright.ok(&["tag", "busybox", &name]);
+    boxwright.ok(&["push", &name]);
+    boxwright.ok(&["rmi", &name]);
+    boxwright.ok(&["pull", &name]);
+    let digests = || boxwright.inspect("busybox")["RepoDigests"].clone();
+    let by_digest = digests()[0].as_str().unwrap().to_owned();
+    let digest = by_digest.split_once('@').unwrap().1.to_owned();
+    let (other, repository) = (registry.name("app:2"), registry.name("app"));
+    boxwright.ok(&["tag", &name, &other]);
+    let listed = boxwright.ok(&["images", "--digests", "--format", "{{.Tag}} {{.Digest}}", &repository]);
+    assert_eq!(listed, format!("1 {digest}\n2 {digest}\n"));
+    boxwright.run(&["images", "--digests", &repository]).says("DIGEST").says(&digest).ok();
+
+    assert_eq!(boxwright.ok(&["rmi", &by_digest]), format!("Untagged: {by_digest}\n"));
+    assert_eq!(digests(), serde_json::json!([]));
+    boxwright.ok(&["pull", &name]);
+    assert_eq!(boxwright.ok(&["rmi", &other]), format!("Untagged: {other}\n"));
+    assert_eq!(boxwright.ok(&["rmi", &name]), format!("Untagged: {name}\nUntagged: {by_digest}\n"));
+    assert_eq!(boxwright.output_of("busybox", &["echo", "left"]), "left\n");
+}
+
+#[test]
+fn an_image_with_two_tags_of_one_repository_goes_by_id_only_with_force() {
+    let boxwright = Boxwright::with_busybox();
+    boxwright.ok(&["tag", "busybox", "busybox:2"]);
+    let id = boxwright.inspect("busybox")["Id"].as_str().unwrap().to_owned();
+    boxwright.run(&["rmi", &id]).fails_with(1).says(&format!(
+        "conflict: unable to delete {} (must be forced) - image is referenced in multiple repositories",
+        &id[7..19]
+    ));
+    assert_eq!(
+        boxwright.ok(&["image", "rm", "-f", &id]),
+        format!("Untagged: busybox:2\nUntagged: busybox:latest\nDeleted: {id}\n")
+    );
+}
+
 #[test]
 fn an_image_with_two_names_goes_by_id_only_with_force() {
     let boxwright = Boxwright::with_busybox();
@@ -43,7 +162,7 @@ fn what_is_missing_is_named() {
     let boxwright = Boxwright::new();
     boxwright.run(&["tag", "nosuch", "x"]).fails_with(1).says("nosuch");
     boxwright.run(&["rmi", "nosuch"]).fails_with(1).says("No such image: nosuch");
-    boxwright.run(&["rmi", "-f", "nosuch"]).fails_with(0);
+    boxwright.run(&["rmi", "-f", "nosuch"]).fails_with(0).says("No such image: nosuch");
     boxwright.run(&["history", "nosuch"]).fails_with(1).says("nosuch");
     boxwright.run(&["save", "nosuch", "-o", "/dev/null"]).fails_with(1).says("nosuch");
     let inspected =
@@ -91,6 +210,9 @@ fn history_has_a_line_for_each_instruction_newest_first() {
     assert!(lines[1].contains("CMD [\"y\"]") && lines[1].contains("sha256:"), "{history}");
     assert!(lines[2].contains("RUN /bin/sh -c echo x > /x") && lines[2].contains("<missing>"), "{history}");
     assert!(lines[3].contains("COPY f /f"), "{history}");
+    let steps = boxwright.ok(&["history", "--format", "{{.CreatedBy}}, {{.Size}}", "-H=false", "h"]);
+    assert!(steps.starts_with("CMD [\"y\"], 0\nRUN /bin/sh -c echo x > /x # buildkit, "), "{steps}");
+    assert!(boxwright.ok(&["history", "--format", "json", "h"]).starts_with("{\"Comment\":\"buildkit"));
 }
 
 #[test]
