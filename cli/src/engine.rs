@@ -7,6 +7,7 @@ mod check;
 mod confine;
 mod context;
 mod created;
+mod dockerfile;
 mod epoch;
 mod failure;
 mod fetcher;

@@ -7,6 +7,7 @@ mod check;
 mod debug;
 mod df;
 mod doctor;
+mod dockerfile;
 mod history;
 mod images;
 mod info;
@@ -50,6 +51,7 @@ pub(crate) enum Command {
     Load(load::Load),
     Inspect(inspect::Inspect),
     History(history::History),
+    Dockerfile(dockerfile::Dockerfile),
     Why(why::Why),
     Version(version::Version),
     Info(info::Info),
@@ -185,7 +187,14 @@ impl Command {
 
     /// Whether no registry is ever asked.
     fn is_offline(&self) -> bool {
-        matches!(self, Command::Logout(_) | Command::Images(_) | Command::Version(_) | Command::Sync(_))
+        matches!(
+            self,
+            Command::Logout(_)
+                | Command::Images(_)
+                | Command::Dockerfile(_)
+                | Command::Version(_)
+                | Command::Sync(_)
+        )
     }
 
     /// Whether files of images are read or written, for which an ordinary user needs a user namespace.
@@ -198,6 +207,7 @@ impl Command {
                 | Command::Tag(_)
                 | Command::Inspect(_)
                 | Command::History(_)
+                | Command::Dockerfile(_)
                 | Command::Image(ImageCommand::History(_))
                 | Command::Buildx(BuildxCommand::History(_))
                 | Command::Why(_)
@@ -236,6 +246,7 @@ impl Command {
             Command::Load(c) => c.execute(session),
             Command::Inspect(c) => c.execute(session),
             Command::History(c) => c.execute(session),
+            Command::Dockerfile(c) => c.execute(session),
             Command::Image(ImageCommand::History(c)) => c.execute(session),
             Command::Buildx(BuildxCommand::History(c)) => c.execute(session),
             Command::Why(c) => c.execute(session),

@@ -1,4 +1,4 @@
-//! The commands about images in the store: images, tag, rmi, inspect, history, prune, version, info.
+//! The commands about images in the store: images, tag, rmi, inspect, history, dockerfile, prune, version, info.
 
 use boxwright_testdata::peer::Registry;
 
@@ -213,6 +213,36 @@ fn history_has_a_line_for_each_instruction_newest_first() {
     let steps = boxwright.ok(&["history", "--format", "{{.CreatedBy}}, {{.Size}}", "-H=false", "h"]);
     assert!(steps.starts_with("CMD [\"y\"], 0\nRUN /bin/sh -c echo x > /x # buildkit, "), "{steps}");
     assert!(boxwright.ok(&["history", "--format", "json", "h"]).starts_with("{\"Comment\":\"buildkit"));
+}
+
+#[test]
+fn the_dockerfile_of_an_image_builds_it_again() {
+    let boxwright = Boxwright::with_busybox();
+    let context = Context::new(
+        "FROM busybox AS first\nENV OPTS=\"a B=c\" P=/x\nLABEL text=\"it costs \\$5\"\nARG WHO=you\n\
+         RUN echo \"hello $WHO\" > /greeting\nCOPY --chown=1:2 f /d/\nWORKDIR /d\nUSER 1\nEXPOSE 80\n\
+         RUN <<END\necho a\necho b\nEND\nSHELL [\"/bin/ash\", \"-c\"]\nRUN true\n\
+         HEALTHCHECK --interval=5s CMD true\nVOLUME /v\nSTOPSIGNAL SIGINT\nONBUILD RUN echo x\n\
+         ENTRYPOINT [\"echo\"]\nCMD echo \"hi\"\n",
+    )
+    .file("f", "12345");
+    boxwright.build(&context, &["-t", "i"]).ok();
+    let text = boxwright.ok(&["dockerfile", "i"]);
+    let (heading, instructions) = text.split_once('\n').unwrap();
+    assert!(heading.starts_with("# The likely Dockerfile of i"), "{text}");
+    assert_eq!(
+        instructions,
+        "FROM busybox:latest\nENV OPTS=\"a B=c\" P=/x\nLABEL text=\"it costs \\$5\"\nARG WHO=you\n\
+         RUN echo \"hello $WHO\" > /greeting\nCOPY --chown=1:2 f /d/\nWORKDIR /d\nUSER 1\nEXPOSE 80/tcp\n\
+         RUN <<EOF\necho a\necho b\nEOF\nSHELL [\"/bin/ash\", \"-c\"]\nRUN true\n\
+         HEALTHCHECK --interval=5s CMD true\nVOLUME [\"/v\"]\nSTOPSIGNAL SIGINT\n\
+         ENTRYPOINT [\"echo\"]\nCMD echo \"hi\"\nONBUILD RUN echo x\n"
+    );
+    context.write("Dockerfile", &text);
+    boxwright.build(&context, &["-t", "again"]).ok();
+    assert_eq!(boxwright.inspect("again")["Config"], boxwright.inspect("i")["Config"]);
+    boxwright.run(&["dockerfile", "nosuch"]).fails_with(1).says("No such image: nosuch");
+    boxwright.run(&["dockerfile"]).fails_with(1).says("requires exactly 1 argument");
 }
 
 #[test]
