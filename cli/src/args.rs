@@ -4,11 +4,13 @@
 pub(crate) mod caches;
 mod confine;
 pub(crate) mod env;
+mod fields;
 mod file;
 pub(crate) mod filter;
 mod later;
 pub(crate) mod mount;
 mod names;
+pub(crate) mod outputs;
 mod steps;
 mod ulimit;
 pub(crate) mod volume;

@@ -1,7 +1,10 @@
-//! Images as files: archives that docker, podman and skopeo load (`save`), and root file systems as tars.
+//! Images as files: archives that docker, podman and skopeo load (`save`), and root file systems as tars or
+//! directories.
 
 mod archive;
+mod local;
 mod tar;
 
 pub use archive::{Saved, save};
+pub use local::local;
 pub use tar::tar;

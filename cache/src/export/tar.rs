@@ -12,6 +12,9 @@ use crate::snapshot::tree::{Kind, Node};
 
 const CHUNK: usize = 256 << 10;
 
+/// The name under which a file that has several came first.
+pub(super) type FirstNames = HashMap<(u64, u64), PathBuf>;
+
 /// Writes everything in `tree` but its root, parents first and names in the order of their bytes. Names of one file
 /// become hard links to the first of them; sockets are left out, as a tar has none.
 ///
@@ -19,7 +22,7 @@ const CHUNK: usize = 256 << 10;
 /// When the tree can't be read, `out` fails, or `cancel` is raised.
 pub fn tar(tree: &Tree, out: &mut dyn Write, cancel: &Cancel) -> Result<()> {
     let mut tar = Writer::new(BufWriter::with_capacity(CHUNK, out));
-    let mut first_names: HashMap<(u64, u64), PathBuf> = HashMap::new();
+    let mut first_names = FirstNames::new();
     for node in tree.walk("")? {
         let node = node?;
         cancel.check()?;
@@ -36,7 +39,7 @@ pub fn tar(tree: &Tree, out: &mut dyn Write, cancel: &Cancel) -> Result<()> {
 }
 
 /// How the node stands in a tar, if it can.
-fn kind_of(node: &Node, first_names: &mut HashMap<(u64, u64), PathBuf>) -> Option<EntryKind> {
+pub(super) fn kind_of(node: &Node, first_names: &mut FirstNames) -> Option<EntryKind> {
     if let Some(group) = node.group {
         if let Some(first) = first_names.get(&group) {
             return Some(EntryKind::HardLink(first.clone()));

@@ -3,8 +3,8 @@
 use std::path::PathBuf;
 
 use boxwright_cache::record::exported::Target;
-use boxwright_frontend::{csv, gitref::parse_bool};
 
+use super::fields::Fields;
 use crate::engine::{CacheFrom, CacheMode, CacheTo, reference};
 use crate::error::{Error, Result};
 
@@ -61,63 +61,6 @@ pub(crate) fn to(text: &str) -> Result<CacheTo> {
     }
     fields.finish()?;
     Ok(target.map_or(CacheTo::Inline, |target| CacheTo::To { target, mode, image_manifest }))
-}
-
-/// `name=value,name=value`.
-struct Fields<'a> {
-    flag: &'a str,
-    text: &'a str,
-    fields: Vec<(String, String)>,
-}
-
-impl<'a> Fields<'a> {
-    /// None for a text that is no list of fields.
-    fn read(text: &'a str, flag: &'a str) -> Result<Option<Fields<'a>>> {
-        if !text.contains('=') {
-            return Ok(None);
-        }
-        let invalid = |reason: &str| Error::invalid(format!("invalid {flag} {text:?}: {reason}"));
-        let mut fields = Vec::new();
-        for field in csv::fields(text).map_err(|reason| invalid(&reason))? {
-            let (name, value) =
-                field.split_once('=').ok_or_else(|| invalid(&format!("{field:?} has no value")))?;
-            fields.push((name.to_lowercase(), value.to_owned()));
-        }
-        Ok(Some(Fields { flag, text, fields }))
-    }
-
-    fn invalid(&self, reason: &str) -> Error {
-        Error::invalid(format!("invalid {} {:?}: {reason}", self.flag, self.text))
-    }
-
-    fn take(&mut self, name: &str) -> Option<String> {
-        let at = self.fields.iter().rposition(|(field, _)| field == name)?;
-        Some(self.fields.remove(at).1)
-    }
-
-    fn kind(&mut self) -> Result<String> {
-        self.take("type").ok_or_else(|| self.invalid("type is required"))
-    }
-
-    fn required(&mut self, name: &str) -> Result<String> {
-        let value = self.take(name).filter(|value| !value.is_empty());
-        value.ok_or_else(|| self.invalid(&format!("{name} is required")))
-    }
-
-    fn boolean(&mut self, name: &str) -> Result<Option<bool>> {
-        let value = self.take(name);
-        value
-            .map(|value| parse_bool(&value).ok_or_else(|| self.invalid(&format!("{name} is a truth value"))))
-            .transpose()
-    }
-
-    /// What is not known is refused.
-    fn finish(self) -> Result<()> {
-        match self.fields.first() {
-            None => Ok(()),
-            Some((name, _)) => Err(Error::Later(format!("the option {name:?} of {}", self.flag))),
-        }
-    }
 }
 
 #[cfg(test)]

@@ -11,10 +11,10 @@ use boxwright_frontend::gitref::GitRef;
 use boxwright_solver::ir::NetworkMode;
 
 use super::Session;
-use crate::args::{StepFlags, caches};
+use crate::args::{StepFlags, caches, outputs};
 use crate::call::{self, Call, Method};
 use crate::engine::{
-    BuildRequest, Built, ContextSource, DockerfileSource, Engine, MAX_TEXT, Output, no_context, reference,
+    BuildRequest, Built, ContextSource, DockerfileSource, Engine, MAX_TEXT, no_context, reference,
 };
 use crate::error::{Error, Result};
 use crate::progress::{Plain, Quiet, Watch};
@@ -92,7 +92,8 @@ pub(crate) struct Build {
     /// Network of RUN: host (the default so far) or none
     #[arg(long, alias = "net", value_name = "MODE", default_value = "default")]
     network: String,
-    /// Write the result elsewhere than into the store: `type=tar,dest=FILE`, or `-` for a tar on standard output
+    /// Where the result goes, instead of into the store: a directory, `-` for a tar on standard output,
+    /// `type=local,dest=DIR`, `type=tar,dest=FILE`, or `type=cacheonly` for nowhere
     #[arg(short, long, value_name = "DEST")]
     output: Vec<String>,
     #[command(flatten)]
@@ -204,7 +205,7 @@ impl Build {
             allowed: self.steps.allowed(self.network == "host")?,
             steps: self.steps.settings()?,
             tags: self.tag.iter().map(|t| reference(t)).collect::<Result<_>>()?,
-            outputs: self.output.iter().map(|o| parse_output(o)).collect::<Result<_>>()?,
+            outputs: outputs::parse(&self.output)?,
             cache_from: self.cache_from.iter().map(|text| caches::from(text)).collect::<Result<_>>()?,
             cache_to: self.cache_to.iter().map(|text| caches::to(text)).collect::<Result<_>>()?,
             cutoff: !self.no_cutoff,
@@ -393,50 +394,9 @@ fn labels(labels: &[String]) -> Result<BTreeMap<String, String>> {
     labels.iter().map(parse).collect()
 }
 
-/// `-`, or `type=KIND,dest=FILE` in the way of CSV.
-fn parse_output(text: &str) -> Result<Output> {
-    if text == "-" {
-        return Ok(Output::Tar(None));
-    }
-    if !text.contains('=') {
-        return Err(Error::Later(format!("the output into a directory ({text})")));
-    }
-    let (mut kind, mut dest) = (None, None);
-    for field in text.split(',') {
-        match field.split_once('=') {
-            Some(("type", value)) => kind = Some(value),
-            Some(("dest", value)) => dest = Some(value),
-            _ => return Err(Error::Later(format!("the output option {field:?}"))),
-        }
-    }
-    match (kind, dest) {
-        (Some("tar"), Some(dest)) if dest != "-" => Ok(Output::Tar(Some(PathBuf::from(dest)))),
-        (Some("tar"), _) => Ok(Output::Tar(None)),
-        (Some(kind), _) => Err(Error::Later(format!("the output type {kind:?}"))),
-        (None, _) => Err(Error::invalid(format!("invalid output {text:?}: type is required"))),
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn outputs_are_read_or_refused_by_name() {
-        assert_eq!(parse_output("-").unwrap(), Output::Tar(None));
-        assert_eq!(parse_output("type=tar").unwrap(), Output::Tar(None));
-        assert_eq!(parse_output("type=tar,dest=-").unwrap(), Output::Tar(None));
-        assert_eq!(parse_output("dest=/x/y.tar,type=tar").unwrap(), Output::Tar(Some("/x/y.tar".into())));
-        for (text, words) in [
-            ("out", "into a directory (out) is not supported yet"),
-            ("type=oci,dest=x", "output type \"oci\" is not supported yet"),
-            ("type=tar,dest=x,compression=zstd", "\"compression=zstd\" is not supported yet"),
-            ("dest=x", "type is required"),
-        ] {
-            let error = parse_output(text).unwrap_err().to_string();
-            assert!(error.contains(words), "{text}: {error}");
-        }
-    }
 
     #[test]
     fn a_build_argument_without_a_value_takes_the_variable_of_that_name() {

@@ -17,8 +17,18 @@ use crate::progress::{Note, Watch};
 /// A place for the result other than the store.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Output {
+    /// The root file system as files in this directory.
+    Local(PathBuf),
     /// The root file system as a tar, in this file or (none) on standard output.
     Tar(Option<PathBuf>),
+    /// Nowhere: what was built is found again by later builds.
+    CacheOnly,
+}
+
+impl Output {
+    pub(crate) fn is_stdout(&self) -> bool {
+        matches!(self, Output::Tar(None))
+    }
 }
 
 pub(super) fn export(
@@ -32,8 +42,15 @@ pub(super) fn export(
         return into_store(engine, config, result, request, watch).map(Some);
     }
     for output in &request.outputs {
-        let Output::Tar(dest) = output;
-        step(watch, "exporting to client tarball", || write_tar(engine, result, dest.as_ref()))?;
+        match output {
+            Output::Local(dest) => step(watch, "exporting to client directory", || {
+                Ok(cache::export::local(&result.tree(&engine.cancel)?, dest, &engine.cancel)?)
+            })?,
+            Output::Tar(dest) => {
+                step(watch, "exporting to client tarball", || write_tar(engine, result, dest.as_ref()))?;
+            }
+            Output::CacheOnly => {}
+        }
     }
     Ok(None)
 }

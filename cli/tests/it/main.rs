@@ -21,6 +21,7 @@ mod images;
 mod interop;
 mod mounts;
 mod named_contexts;
+mod outputs;
 mod programs;
 mod registry;
 mod registry_hosts;

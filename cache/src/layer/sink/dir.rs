@@ -31,7 +31,7 @@ pub struct Implied {
     pub links: Vec<(PathBuf, PathBuf)>,
 }
 
-/// Writes a layer into an empty directory. Nothing outside of it is touched, whatever the entries are (R1, R5).
+/// Writes a layer into an empty directory, or files into one of the host. Nothing outside of it is touched, whatever the entries are (R1, R5).
 #[derive(Debug)]
 pub struct DirSink {
     parents: Parents,

@@ -1,0 +1,89 @@
+//! `build -o`: where the result goes, and what other tools make of it.
+
+use std::fs;
+use std::os::unix::fs::{MetadataExt, PermissionsExt, symlink};
+
+use boxwright_testdata::listing::Listing;
+
+use crate::tool::{Boxwright, Context};
+
+/// Files with what a directory can get wrong: modes, owners, links of both kinds, times.
+fn context() -> Context {
+    Context::new(
+        "FROM busybox AS made\n\
+         RUN mkdir -p /o/d/e && echo A > /o/d/a && ln /o/d/a /o/d/e/hard && ln -s /etc /o/link && \\\n\
+         mkfifo /o/pipe && chown 12:34 /o/d/a && chmod 4750 /o/d/a && chmod 0500 /o/d/e && touch -d '2001-02-03 04:05:06' /o/d /o/d/a\n\
+         FROM scratch\n\
+         COPY --from=made /o /\n",
+    )
+}
+
+#[test]
+fn a_directory_gets_the_files_and_they_are_ours() {
+    let (boxwright, context) = (Boxwright::with_busybox(), context());
+    let dest = boxwright.scratch("new/out");
+    boxwright.build(&context, &["-o", dest.to_str().unwrap()]).ok();
+    let names: Vec<String> = Listing::of_dir(&dest).entries.into_keys().collect();
+    assert_eq!(names, ["d", "d/a", "d/e", "d/e/hard", "link", "pipe"]);
+    let a = fs::metadata(dest.join("d/a")).unwrap();
+    assert_eq!((a.uid(), a.gid(), a.mode() & 0o7777), (0, 0, 0o4750));
+    assert_eq!(a.ino(), fs::metadata(dest.join("d/e/hard")).unwrap().ino());
+    assert_eq!(fs::metadata(dest.join("d")).unwrap().mtime(), a.mtime());
+    assert_eq!(a.mtime(), 981_173_106);
+    assert_eq!(fs::metadata(dest.join("d/e")).unwrap().permissions().mode() & 0o777, 0o500);
+    assert_eq!(fs::read_link(dest.join("link")).unwrap().to_str(), Some("/etc"));
+    assert_eq!(boxwright.ok(&["images", "-q"]).lines().count(), 1, "busybox, and no image of the build");
+}
+
+#[test]
+fn what_the_directory_has_besides_stays() {
+    let boxwright = Boxwright::new();
+    let context = Context::new("FROM scratch\nCOPY a /d/a\nCOPY a /was-dir\n").file("a", "new");
+    let dest = boxwright.scratch("out");
+    for (name, text) in [("d/a", "old"), ("d/other", "mine"), ("was-dir/x/y", "gone")] {
+        fs::create_dir_all(dest.join(name).parent().unwrap()).unwrap();
+        fs::write(dest.join(name), text).unwrap();
+    }
+    boxwright.build(&context, &["-o", &format!("type=local,dest={}", dest.display())]).ok();
+    let text = |name: &str| fs::read_to_string(dest.join(name)).unwrap();
+    assert_eq!((text("d/a"), text("d/other"), text("was-dir")), ("new".into(), "mine".into(), "new".into()));
+}
+
+#[test]
+fn links_in_the_directory_lead_nowhere() {
+    let boxwright = Boxwright::new();
+    let context =
+        Context::new("FROM scratch\nCOPY a /d/e/a\nCOPY a /b\nCOPY a /c\nCOPY a /up/a\n").file("a", "new");
+    let (dest, outside) = (boxwright.scratch("out"), boxwright.scratch("outside"));
+    fs::create_dir_all(outside.join("e")).unwrap();
+    fs::create_dir(&dest).unwrap();
+    fs::write(outside.join("file"), "secret").unwrap();
+    let before = Listing::of_dir(&outside);
+    symlink(&outside, dest.join("d")).unwrap();
+    symlink(outside.join("file"), dest.join("b")).unwrap();
+    symlink("../outside", dest.join("up")).unwrap();
+    fs::hard_link(outside.join("file"), dest.join("c")).unwrap();
+    boxwright.build(&context, &["-o", dest.to_str().unwrap()]).ok();
+    let now = Listing::of_dir(&outside);
+    assert_eq!((now.entries, now.mtimes), (before.entries, before.mtimes));
+    assert_eq!(fs::read_to_string(outside.join("file")).unwrap(), "secret");
+    for name in ["d/e/a", "b", "c", "up/a"] {
+        let path = dest.join(name);
+        assert!(fs::symlink_metadata(&path).unwrap().is_file(), "{name}");
+        assert_eq!(fs::read_to_string(&path).unwrap(), "new", "{name}");
+    }
+    assert!(fs::symlink_metadata(dest.join("d")).unwrap().is_dir());
+}
+
+#[test]
+fn several_outputs_come_of_one_build() {
+    let (boxwright, context) = (Boxwright::with_busybox(), context());
+    let (dir, tar) = (boxwright.scratch("out"), boxwright.scratch("out.tar"));
+    let to_tar = format!("type=tar,dest={}", tar.display());
+    boxwright.build(&context, &["-o", dir.to_str().unwrap(), "-o", &to_tar, "-o", "type=cacheonly"]).ok();
+    let (in_dir, in_tar) = (Listing::of_dir(&dir), Listing::of_tar(&tar));
+    assert!(in_dir.entries.keys().eq(in_tar.entries.keys()), "{:?}", in_tar.entries);
+    assert_eq!(boxwright.ok(&["images", "-q"]).lines().count(), 1);
+    let again = boxwright.build(&context, &["-o", "type=cacheonly"]);
+    assert_eq!(again.stderr.matches("CACHED").count(), 3, "{again}");
+}
