@@ -41,7 +41,7 @@ use boxwright_executor::git::Git;
 use crate::error::Result;
 use fetcher::Fetcher;
 
-pub use build::{BuildRequest, Built, Output};
+pub use build::{BuildRequest, Built, BuiltImage, Output};
 pub use caches::{CacheFrom, CacheMode, CacheTo};
 pub use check::Checked;
 pub use confine::{Confinement, Device};

@@ -58,7 +58,7 @@ const BUILD: &[&str] = &[
     "--annotation", "--attest", "--builder",
     "--cgroup-parent", "--compress", "--cpu-period", "--cpu-quota", "--cpu-shares", "-c",
     "--cpuset-cpus", "--cpuset-mems", "--debug", "--isolation", "--memory", "-m", "--memory-swap", "--metadata-file",
-    "--provenance", "--push", "--sbom", "--security-opt", "--squash",
+    "--provenance", "--sbom", "--security-opt", "--squash",
 ];
 
 #[rustfmt::skip]

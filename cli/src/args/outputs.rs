@@ -2,13 +2,26 @@
 
 use std::path::{Path, PathBuf};
 
+use boxwright_cache::oci::Reference;
+
 use super::fields::Fields;
-use crate::engine::Output;
+use crate::engine::{Output, reference};
 use crate::error::{Error, Result};
 
-/// All of a build's outputs. Only one of them can be standard output.
-pub(crate) fn parse(texts: &[String]) -> Result<Vec<Output>> {
-    let outputs: Vec<Output> = texts.iter().map(|text| output(text)).collect::<Result<_>>()?;
+/// All outputs of a build with these tags. Only one of them can be standard output.
+pub(crate) fn parse(texts: &[String], push: bool, load: bool, tags: &[Reference]) -> Result<Vec<Output>> {
+    let mut outputs: Vec<Output> = texts.iter().map(|text| output(text)).collect::<Result<_>>()?;
+    let has_image = outputs.iter().any(|output| matches!(output, Output::Image { .. }));
+    if (push || load) && !has_image {
+        outputs.push(Output::Image { names: Vec::new(), push });
+    }
+    for output in &mut outputs {
+        let Output::Image { names, push: pushes } = output else { continue };
+        *pushes |= push;
+        if *pushes && names.is_empty() && tags.is_empty() {
+            return Err(Error::invalid("tag is needed when pushing to registry"));
+        }
+    }
     if outputs.iter().filter(|output| output.is_stdout()).count() > 1 {
         return Err(Error::invalid("only one output can be standard output"));
     }
@@ -37,18 +50,45 @@ fn output(text: &str) -> Result<Output> {
             in_one_place(&mut fields)?;
             Output::Tar(file(&mut fields, &kind)?)
         }
+        "image" | "registry" => image(&mut fields, kind == "registry")?,
+        // Docker's engine is our store.
+        "docker" => image(&mut fields, false)?,
         "cacheonly" => Output::CacheOnly,
         kind => return Err(Error::Later(format!("the output type {kind:?}"))),
     };
     fields.finish().map(|()| output)
 }
 
-/// A build has one platform so far, which gets no directory of its own unless that is asked for.
-fn in_one_place(fields: &mut Fields<'_>) -> Result<()> {
-    match fields.boolean("platform-split")? {
-        Some(true) => Err(Error::Later("platform-split=true".to_owned())),
+fn image(fields: &mut Fields<'_>, push: bool) -> Result<Output> {
+    let names = names(fields)?;
+    let push = fields.boolean("push")?.unwrap_or(push);
+    // The store has layers uncompressed, and a push compresses those that are new.
+    match fields.take("compression").as_deref() {
+        None | Some("gzip") => {}
+        Some(other) => return Err(Error::Later(format!("compression={other} for an image"))),
+    }
+    as_it_is(fields, "force-compression", false)?;
+    as_it_is(fields, "oci-mediatypes", true)?;
+    Ok(Output::Image { names, push })
+}
+
+/// In `name`: several are separated by commas.
+fn names(fields: &mut Fields<'_>) -> Result<Vec<Reference>> {
+    let text = fields.take("name").unwrap_or_default();
+    text.split(',').map(str::trim).filter(|name| !name.is_empty()).map(reference).collect()
+}
+
+/// An option that has only one value so far.
+fn as_it_is(fields: &mut Fields<'_>, name: &str, value: bool) -> Result<()> {
+    match fields.boolean(name)? {
+        Some(other) if other != value => Err(Error::Later(format!("{name}={other}"))),
         _ => Ok(()),
     }
+}
+
+/// A build has one platform so far, which gets no directory of its own unless that is asked for.
+fn in_one_place(fields: &mut Fields<'_>) -> Result<()> {
+    as_it_is(fields, "platform-split", false)
 }
 
 fn directory(dest: String) -> Result<PathBuf> {
@@ -81,7 +121,7 @@ mod tests {
     use super::*;
 
     fn one(text: &str) -> Output {
-        let mut outputs = parse(&[text.to_owned()]).unwrap();
+        let mut outputs = parse(&[text.to_owned()], false, false, &[]).unwrap();
         assert_eq!(outputs.len(), 1);
         outputs.remove(0)
     }
@@ -89,7 +129,7 @@ mod tests {
     #[track_caller]
     fn refused(texts: &[&str], words: &str) {
         let texts: Vec<String> = texts.iter().map(|text| (*text).to_owned()).collect();
-        let error = parse(&texts).unwrap_err().to_string();
+        let error = parse(&texts, false, false, &[]).unwrap_err().to_string();
         assert!(error.contains(words), "{texts:?}: {error}");
     }
 
@@ -103,6 +143,35 @@ mod tests {
         assert_eq!(one("type=cacheonly"), Output::CacheOnly);
     }
 
+    fn image(name: &str, push: bool) -> Output {
+        Output::Image { names: vec![reference(name).unwrap()], push }
+    }
+
+    #[test]
+    fn images() {
+        assert_eq!(one("type=image,name=h/a:1"), image("h/a:1", false));
+        assert_eq!(
+            one("type=image,name=h/a,push=true,compression=gzip,oci-mediatypes=true"),
+            image("h/a", true)
+        );
+        assert_eq!(one("type=registry,name=h/a"), image("h/a", true));
+        assert_eq!(one("type=docker"), Output::Image { names: Vec::new(), push: false });
+        let Output::Image { names, .. } = one("type=image,\"name=a,b\"") else { panic!("an image") };
+        assert_eq!(names, [reference("a").unwrap(), reference("b").unwrap()]);
+    }
+
+    #[test]
+    fn push_and_load_join_what_there_is() {
+        let tags = [reference("t").unwrap()];
+        let parsed = |text: &str, push, load| parse(&[text.to_owned()], push, load, &tags).unwrap();
+        let unnamed = |push| Output::Image { names: Vec::new(), push };
+        assert_eq!(parsed("type=image", true, false), [unnamed(true)]);
+        assert_eq!(parsed("out", true, true), [Output::Local("out".into()), unnamed(true)]);
+        assert_eq!(parsed("out", false, true), [Output::Local("out".into()), unnamed(false)]);
+        assert_eq!(parse(&[], false, false, &tags).unwrap(), []);
+        assert!(parse(&[], true, false, &[]).unwrap_err().to_string().contains("tag is needed"));
+    }
+
     #[test]
     fn what_is_not_there_is_refused_by_name() {
         refused(&["type=local"], "dest is required for local exporter");
@@ -112,6 +181,10 @@ mod tests {
         refused(&["type=local,dest=x,platform-split=true"], "platform-split=true is not supported yet");
         refused(&["type=tar,dest=x,compression=zstd"], "\"compression\" of --output is not supported yet");
         refused(&["type=nix,dest=x"], "output type \"nix\" is not supported yet");
+        refused(&["type=image,compression=zstd"], "compression=zstd for an image is not supported yet");
+        refused(&["type=image,oci-mediatypes=false"], "oci-mediatypes=false is not supported yet");
+        refused(&["type=image,annotation.a=b"], "\"annotation.a\" of --output is not supported yet");
+        refused(&["type=image,push=true"], "tag is needed when pushing to registry");
         refused(&["a=x,dest=x"], "type is required");
         refused(&["-", "-"], "only one output can be standard output");
     }

@@ -14,7 +14,7 @@ use super::Session;
 use crate::args::{StepFlags, caches, outputs};
 use crate::call::{self, Call, Method};
 use crate::engine::{
-    BuildRequest, Built, ContextSource, DockerfileSource, Engine, MAX_TEXT, no_context, reference,
+    BuildRequest, Built, ContextSource, DockerfileSource, Engine, MAX_TEXT, Output, no_context, reference,
 };
 use crate::error::{Error, Result};
 use crate::progress::{Plain, Quiet, Watch};
@@ -89,11 +89,18 @@ pub(crate) struct Build {
     /// Write the image's id to this file
     #[arg(long, value_name = "FILE")]
     iidfile: Option<PathBuf>,
+    /// Bring the image to the registries that its names tell
+    #[arg(long)]
+    push: bool,
+    /// Put the image into the store, whatever other outputs there are
+    #[arg(long)]
+    load: bool,
     /// Network of RUN: host (the default so far) or none
     #[arg(long, alias = "net", value_name = "MODE", default_value = "default")]
     network: String,
     /// Where the result goes, instead of into the store: a directory, `-` for a tar on standard output,
-    /// `type=local,dest=DIR`, `type=tar,dest=FILE`, or `type=cacheonly` for nowhere
+    /// `type=local,dest=DIR`, `type=tar,dest=FILE`, `type=image,name=NAME,push=true`, `type=registry`, or
+    /// `type=cacheonly` for nowhere
     #[arg(short, long, value_name = "DEST")]
     output: Vec<String>,
     #[command(flatten)]
@@ -107,9 +114,6 @@ pub(crate) struct Build {
     /// Accepted for docker's sake: no container is ever left over
     #[arg(long, hide = true)]
     force_rm: bool,
-    /// Accepted for docker's sake: the result is in the store anyway
-    #[arg(long, hide = true)]
-    load: bool,
     /// Where COPY and ADD find files: a directory, the URL of a git repository (`URL#REF:DIR`) or of a tar archive, or
     /// `-` for such an archive, or just a Dockerfile, on standard input
     #[arg(value_name = "CONTEXT")]
@@ -136,7 +140,8 @@ impl Build {
         let built = session.engine.build(&request, watch.as_ref());
         let built = if self.quiet { built.map_err(Error::without_warnings) } else { built };
         let built = self.worded(built)?;
-        self.finish(session, &built)
+        let shows_id = self.quiet && !request.outputs.iter().any(Output::is_stdout);
+        self.finish(session, &built, shows_id)
     }
 
     /// What `--call` asks for.
@@ -196,6 +201,8 @@ impl Build {
 
     pub(super) fn request(&self, engine: &Engine) -> Result<BuildRequest> {
         let (context, dockerfile) = self.sources(engine)?;
+        let tags = self.tag.iter().map(|t| reference(t)).collect::<Result<Vec<_>>>()?;
+        let outputs = outputs::parse(&self.output, self.push, self.load, &tags)?;
         Ok(BuildRequest {
             context,
             contexts: contexts(&self.build_context)?,
@@ -204,8 +211,8 @@ impl Build {
             pull: self.pull,
             allowed: self.steps.allowed(self.network == "host")?,
             steps: self.steps.settings()?,
-            tags: self.tag.iter().map(|t| reference(t)).collect::<Result<_>>()?,
-            outputs: outputs::parse(&self.output)?,
+            tags,
+            outputs,
             cache_from: self.cache_from.iter().map(|text| caches::from(text)).collect::<Result<_>>()?,
             cache_to: self.cache_to.iter().map(|text| caches::to(text)).collect::<Result<_>>()?,
             cutoff: !self.no_cutoff,
@@ -306,7 +313,7 @@ impl Build {
         })
     }
 
-    fn finish(&self, session: &mut Session<'_>, built: &Built) -> Result<()> {
+    fn finish(&self, session: &mut Session<'_>, built: &Built, shows_id: bool) -> Result<()> {
         match &built.warnings[..] {
             warnings if self.json() => report::warnings_as_json(warnings, &built.source),
             [] => {}
@@ -317,7 +324,7 @@ impl Build {
         if let Some(path) = &self.iidfile {
             std::fs::write(path, image.id.to_string()).map_err(Error::io("writing", path))?;
         }
-        if self.quiet { session.print(image.id) } else { Ok(()) }
+        if shows_id { session.print(image.id) } else { Ok(()) }
     }
 }
 

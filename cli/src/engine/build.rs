@@ -9,7 +9,7 @@ use boxwright_executor as executor;
 use boxwright_frontend as frontend;
 use boxwright_solver as solver;
 use cache::oci::Reference;
-use cache::record::{ImageRecord, Outcome};
+use cache::record::Outcome;
 use cache::snapshot::Snapshot;
 use frontend::{Diagnostic, Epoch, Lowered};
 use serde_json::{Value, json};
@@ -26,7 +26,7 @@ use crate::error::{Error, Result};
 use crate::exit;
 use crate::progress::{Note, Watch};
 
-pub use super::output::Output;
+pub use super::output::{BuiltImage, Output};
 
 #[derive(Debug)]
 pub struct BuildRequest {
@@ -57,7 +57,7 @@ pub struct BuildRequest {
 #[derive(Debug)]
 pub struct Built {
     /// None when the result went elsewhere.
-    pub image: Option<ImageRecord>,
+    pub image: Option<BuiltImage>,
     pub warnings: Vec<Diagnostic>,
     /// What their spans are in.
     pub source: Source,

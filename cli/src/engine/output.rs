@@ -5,7 +5,10 @@ use std::io::Write;
 use std::path::PathBuf;
 
 use boxwright_cache as cache;
-use cache::oci::ImageConfig;
+use cache::Digest;
+use cache::image::{PushEvent, Sources};
+use cache::oci::descriptor::OCI_MANIFEST;
+use cache::oci::{Descriptor, ImageConfig, Reference};
 use cache::record::ImageRecord;
 use cache::snapshot::Snapshot;
 
@@ -14,13 +17,16 @@ use super::build::{BuildRequest, step};
 use crate::error::{Error, Result};
 use crate::progress::{Note, Watch};
 
-/// A place for the result other than the store.
+/// A place for the result.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Output {
     /// The root file system as files in this directory.
     Local(PathBuf),
     /// The root file system as a tar, in this file or (none) on standard output.
     Tar(Option<PathBuf>),
+    /// The image in the store and, with `push`, in the registries of its names. The names are those of the build if it
+    /// has any.
+    Image { names: Vec<Reference>, push: bool },
     /// Nowhere: what was built is found again by later builds.
     CacheOnly,
 }
@@ -31,17 +37,51 @@ impl Output {
     }
 }
 
+/// The image that came of a build.
+#[derive(Clone, Debug)]
+pub struct BuiltImage {
+    pub id: Digest,
+    /// As it is where the image went; that of a registry before others.
+    pub manifest: Descriptor,
+    pub names: Vec<Reference>,
+    pushed: bool,
+}
+
+/// What all outputs are made of.
+struct Exporter<'a> {
+    engine: &'a Engine,
+    config: &'a ImageConfig,
+    result: &'a Snapshot,
+    tags: &'a [Reference],
+    watch: &'a dyn Watch,
+}
+
+/// Brings the result to all outputs, or to the store when there is none.
 pub(super) fn export(
     engine: &Engine,
     config: &ImageConfig,
     result: &Snapshot,
     request: &BuildRequest,
     watch: &dyn Watch,
-) -> Result<Option<ImageRecord>> {
+) -> Result<Option<BuiltImage>> {
+    let exporter = Exporter { engine, config, result, tags: &request.tags, watch };
     if request.outputs.is_empty() {
-        return into_store(engine, config, result, request, watch).map(Some);
+        return exporter.image(&[], false).map(Some);
     }
+    let mut built: Option<BuiltImage> = None;
     for output in &request.outputs {
+        if let Some(image) = exporter.export(output)?
+            && built.as_ref().is_none_or(|built| !built.pushed)
+        {
+            built = Some(image);
+        }
+    }
+    Ok(built)
+}
+
+impl Exporter<'_> {
+    fn export(&self, output: &Output) -> Result<Option<BuiltImage>> {
+        let Exporter { engine, result, watch, .. } = *self;
         match output {
             Output::Local(dest) => step(watch, "exporting to client directory", || {
                 Ok(cache::export::local(&result.tree(&engine.cancel)?, dest, &engine.cancel)?)
@@ -49,27 +89,52 @@ pub(super) fn export(
             Output::Tar(dest) => {
                 step(watch, "exporting to client tarball", || write_tar(engine, result, dest.as_ref()))?;
             }
+            Output::Image { names, push } => return self.image(names, *push).map(Some),
             Output::CacheOnly => {}
         }
+        Ok(None)
     }
-    Ok(None)
-}
 
-fn into_store(
-    engine: &Engine,
-    config: &ImageConfig,
-    result: &Snapshot,
-    request: &BuildRequest,
-    watch: &dyn Watch,
-) -> Result<ImageRecord> {
-    step(watch, "exporting to image", || {
-        let image = cache::image::assemble(&engine.store, config.clone(), result.layers(), &request.tags)?;
-        watch.note(Note::Line { text: &format!("writing image {} done", image.id) });
-        for tag in &request.tags {
-            watch.note(Note::Line { text: &format!("naming to {tag} done") });
+    /// The names of an output, if the build has none.
+    fn names<'b>(&'b self, own: &'b [Reference]) -> &'b [Reference] {
+        if self.tags.is_empty() { own } else { self.tags }
+    }
+
+    fn image(&self, own: &[Reference], push: bool) -> Result<BuiltImage> {
+        let names = self.names(own);
+        let image = self.assemble(names)?;
+        let size = self.engine.store.document(&image.manifest)?.map_or(0, |bytes| bytes.len() as u64);
+        let mut manifest = Descriptor::new(OCI_MANIFEST, image.manifest, size);
+        for name in names.iter().filter(|_| push) {
+            manifest = step(self.watch, &format!("pushing {name}"), || self.push(&image, name))?;
         }
-        Ok(image)
-    })
+        Ok(BuiltImage { id: image.id, manifest, names: names.to_vec(), pushed: push })
+    }
+
+    fn assemble(&self, names: &[Reference]) -> Result<ImageRecord> {
+        let Exporter { engine, config, result, watch, .. } = *self;
+        step(watch, "exporting to image", || {
+            let image = cache::image::assemble(&engine.store, config.clone(), result.layers(), names)?;
+            watch.note(Note::Line { text: &format!("writing image {} done", image.id) });
+            for name in names {
+                watch.note(Note::Line { text: &format!("naming to {name} done") });
+            }
+            Ok(image)
+        })
+    }
+
+    fn push(&self, image: &ImageRecord, name: &Reference) -> Result<Descriptor> {
+        let Exporter { engine, watch, .. } = *self;
+        let sources = Sources { store: &engine.store, client: &engine.client };
+        let tell = |event| {
+            if let PushEvent::Done { layer, .. } = event {
+                watch.note(Note::Line { text: &format!("pushing layer {layer} done") });
+            }
+        };
+        let pushed = cache::image::push(sources, image, name, &tell, &engine.cancel)?;
+        watch.note(Note::Line { text: &format!("pushing manifest for {name}@{} done", pushed.digest) });
+        Ok(Descriptor::new(OCI_MANIFEST, pushed.digest, pushed.size))
+    }
 }
 
 fn write_tar(engine: &Engine, result: &Snapshot, dest: Option<&PathBuf>) -> Result<()> {

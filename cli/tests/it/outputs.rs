@@ -4,6 +4,7 @@ use std::fs;
 use std::os::unix::fs::{MetadataExt, PermissionsExt, symlink};
 
 use boxwright_testdata::listing::Listing;
+use boxwright_testdata::peer::Registry;
 
 use crate::tool::{Boxwright, Context};
 
@@ -86,4 +87,56 @@ fn several_outputs_come_of_one_build() {
     assert_eq!(boxwright.ok(&["images", "-q"]).lines().count(), 1);
     let again = boxwright.build(&context, &["-o", "type=cacheonly"]);
     assert_eq!(again.stderr.matches("CACHED").count(), 3, "{again}");
+}
+
+#[test]
+fn a_push_brings_the_image_under_each_of_its_names() {
+    let (registry, boxwright) = (Registry::start(), Boxwright::with_busybox());
+    let (one, two) = (registry.name("team/app:1"), registry.name("other:2"));
+    let context = Context::new("FROM busybox\nCOPY a /a\n").file("a", "pushed");
+    let dest = boxwright.scratch("out");
+    boxwright.build(&context, &["--push", "-t", &one, "-t", &two, "-o", dest.to_str().unwrap()]).ok();
+    assert_eq!(fs::read_to_string(dest.join("a")).unwrap(), "pushed");
+    let id = boxwright.inspect(&one)["Id"].clone();
+    for name in [&one, &two] {
+        let other = Boxwright::new();
+        assert_eq!(other.output_of(name, &["cat", "/a"]), "pushed");
+        assert_eq!(other.inspect(name)["Id"], id);
+    }
+}
+
+#[test]
+fn an_output_names_its_image_unless_the_build_does() {
+    let (registry, boxwright) = (Registry::start(), Boxwright::with_busybox());
+    let (name, tag) = (registry.name("named:1"), registry.name("tagged:1"));
+    let context = Context::new("FROM busybox\nCOPY a /a\n").file("a", "x");
+    let output = format!("type=image,name={name},push=true");
+    boxwright.build(&context, &["-o", &output]).ok();
+    boxwright.build(&context, &["-o", &output, "-t", &tag]).ok();
+    boxwright.build(&context, &["-o", &format!("type=registry,name={}", registry.name("third"))]).ok();
+    let asked = registry.requests();
+    let puts: Vec<&str> = asked
+        .iter()
+        .filter_map(|asked| asked.strip_prefix("PUT /v2/")?.split_once("/manifests/"))
+        .map(|(name, _)| name)
+        .collect();
+    assert_eq!(puts, ["named", "tagged", "third"]);
+    boxwright.build(&context, &["--push"]).fails_with(1).says("tag is needed when pushing to registry");
+}
+
+#[test]
+fn load_keeps_the_image_beside_other_outputs() {
+    let boxwright = Boxwright::with_busybox();
+    let context = Context::new("FROM busybox\nCOPY a /a\n").file("a", "x");
+    let dest = boxwright.scratch("out");
+    let ran =
+        boxwright.run(&["build", "-q", "--load", "-t", "kept", "-o", dest.to_str().unwrap(), context.path()]);
+    assert_eq!(ran.ok().trim_end(), boxwright.inspect("kept")["Id"]);
+    assert!(dest.join("bin/busybox").exists());
+    // Standard output is the tar's alone.
+    let tar = boxwright.scratch("out.tar");
+    let mut command = boxwright.command(&["build", "-q", "--load", "-o", "-", context.path()]);
+    command.stdout(fs::File::create(&tar).unwrap());
+    assert!(command.status().unwrap().success());
+    assert!(Listing::of_tar(&tar).entries.contains_key("bin/busybox"));
 }
