@@ -1,6 +1,6 @@
-//! The archive of `save`: an OCI layout and docker's own format in one, as docker writes it since version 25. The same
-//! images give the same bytes. Layers of our own are written from their directories, uncompressed, and checked against
-//! their diff ids; others go out as the blobs they came as.
+//! Archives of images: an OCI layout, with docker's own format in it as docker writes it since version 25, or (`-o
+//! type=oci`) without. The same images give the same bytes. Layers of our own are compressed, or written from their
+//! directories, uncompressed, and checked against their diff ids; others go out as the blobs they came as.
 
 use std::collections::BTreeMap;
 use std::io::{BufWriter, Read, Write};
@@ -12,8 +12,8 @@ use serde::Serialize;
 use crate::cancel::Cancel;
 use crate::digest::Digest;
 use crate::error::{Error, Result};
-use crate::image::assemble::{as_oci, manifest_bytes, plain_form};
-use crate::image::push::{expect_diff_id, present_blob};
+use crate::image::assemble::{Documents, as_oci, manifest_bytes, plain_form};
+use crate::image::push::{compress, expect_diff_id, present_blob};
 use crate::layer::diff::write_tar;
 use crate::layer::sink::Metadata;
 use crate::layer::tar::{EntryKind, Writer};
@@ -30,6 +30,15 @@ pub struct Saved {
     pub names: Vec<Reference>,
 }
 
+/// How an archive is written.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Format {
+    /// With the documents of docker's own format.
+    pub docker: bool,
+    /// Layers of our own as gzip.
+    pub gzip: bool,
+}
+
 /// What a file in `blobs/` holds.
 #[derive(Debug)]
 enum Content {
@@ -40,8 +49,9 @@ enum Content {
     Layer(Layer),
 }
 
-#[derive(Debug, Default)]
+#[derive(Debug)]
 struct Plan {
+    format: Format,
     blobs: BTreeMap<Digest, (u64, Content)>,
     index: Vec<Descriptor>,
     manifest: Vec<DockerEntry>,
@@ -62,29 +72,69 @@ struct DockerEntry {
 /// # Errors
 /// When a layer can't be had or is not what its digest says, or `out` fails; what was written is then no archive.
 pub fn save(store: &Store, images: &[Saved], out: &mut dyn Write, cancel: &Cancel) -> Result<()> {
-    let mut plan = Plan::default();
-    for saved in images {
-        plan.add(store, saved, cancel)?;
-    }
-    // Layers come in small pieces.
-    let mut out = BufWriter::with_capacity(256 << 10, out);
-    let mut tar = Writer::new(&mut out as &mut dyn Write);
-    plan.write(store, &mut tar, cancel)?;
-    let out = tar.finish().map_err(writing)?;
-    out.flush().map_err(writing)
-}
-
-impl Plan {
-    fn add(&mut self, store: &Store, saved: &Saved, cancel: &Cancel) -> Result<()> {
-        let image = &saved.image;
+    let mut plan = Plan::new(Format { docker: true, gzip: false });
+    for Saved { image, names } in images {
         let document = |digest: &Digest| {
             let missing = || Error::NotFound { what: "document of an image", name: digest.to_string() };
             store.document(digest)?.ok_or_else(missing)
         };
-        let (config, original) = (document(&image.id)?, document(&image.manifest)?);
+        let (config, manifest) = (document(&image.id)?, document(&image.manifest)?);
+        plan.add(store, Documents { id: image.id, config, manifest }, &image.layers, names, cancel)?;
+    }
+    plan.finish(store, out, cancel)
+}
+
+/// Writes an archive with an image that need not be one of the store's. Gives its manifest as it is there.
+///
+/// # Errors
+/// As [`save`].
+pub fn save_built(
+    store: &Store,
+    (documents, layers): (Documents, &[Layer]),
+    names: &[Reference],
+    format: Format,
+    out: &mut dyn Write,
+    cancel: &Cancel,
+) -> Result<Descriptor> {
+    let mut plan = Plan::new(format);
+    let manifest = plan.add(store, documents, layers, names, cancel)?;
+    plan.finish(store, out, cancel)?;
+    Ok(manifest)
+}
+
+impl Plan {
+    fn new(format: Format) -> Plan {
+        Plan {
+            format,
+            blobs: BTreeMap::new(),
+            index: Vec::new(),
+            manifest: Vec::new(),
+            repositories: BTreeMap::new(),
+        }
+    }
+
+    fn finish(self, store: &Store, out: &mut dyn Write, cancel: &Cancel) -> Result<()> {
+        // Layers come in small pieces.
+        let mut out = BufWriter::with_capacity(256 << 10, out);
+        let mut tar = Writer::new(&mut out as &mut dyn Write);
+        self.write(store, &mut tar, cancel)?;
+        let out = tar.finish().map_err(writing)?;
+        out.flush().map_err(writing)
+    }
+
+    /// Gives the descriptor of the manifest.
+    fn add(
+        &mut self,
+        store: &Store,
+        documents: Documents,
+        image_layers: &[Layer],
+        names: &[Reference],
+        cancel: &Cancel,
+    ) -> Result<Descriptor> {
+        let Documents { id, config, manifest: original } = documents;
         let mut layers = Vec::new();
-        for layer in &image.layers {
-            let (descriptor, content) = form(store, layer, cancel)?;
+        for layer in image_layers {
+            let (descriptor, content) = form(store, layer, self.format.gzip, cancel)?;
             self.blobs.insert(descriptor.digest, (descriptor.size, content));
             layers.push(descriptor);
         }
@@ -93,31 +143,32 @@ impl Plan {
         let manifest = if is_oci_with(&original, &layers) {
             original
         } else {
-            manifest_bytes(&image.id, config.len() as u64, layers)
+            manifest_bytes(&id, config.len() as u64, layers)
         };
-        self.name(saved, Descriptor::new(OCI_MANIFEST, Digest::of(&manifest), manifest.len() as u64), top);
-        let repo_tags = saved.names.iter().map(|n| n.without_digest().familiar()).collect::<Vec<_>>();
+        let descriptor = Descriptor::new(OCI_MANIFEST, Digest::of(&manifest), manifest.len() as u64);
+        self.name(names, &descriptor, top.as_ref());
+        let repo_tags = names.iter().map(|n| n.without_digest().familiar()).collect::<Vec<_>>();
         let repo_tags = Some(repo_tags).filter(|tags| !tags.is_empty());
-        self.manifest.push(DockerEntry { config: blob_path(&image.id), repo_tags, layers: paths });
+        self.manifest.push(DockerEntry { config: blob_path(&id), repo_tags, layers: paths });
         for bytes in [config, manifest] {
             self.blobs.insert(Digest::of(&bytes), (bytes.len() as u64, Content::Bytes(bytes)));
         }
-        Ok(())
+        Ok(descriptor)
     }
 
     /// Enters an image's manifest in the index, once for each name.
-    fn name(&mut self, saved: &Saved, manifest: Descriptor, top: Option<String>) {
-        if saved.names.is_empty() {
+    fn name(&mut self, names: &[Reference], manifest: &Descriptor, top: Option<&String>) {
+        if names.is_empty() {
             self.index.push(manifest.clone());
         }
-        for name in saved.names.iter().map(Reference::without_digest) {
+        for name in names.iter().map(Reference::without_digest) {
             let tag = name.tag().unwrap_or("latest").to_owned();
             let mut entry = manifest.clone();
             entry.annotations.insert("io.containerd.image.name".to_owned(), name.to_string());
             entry.annotations.insert("org.opencontainers.image.ref.name".to_owned(), tag.clone());
             self.index.push(entry);
             let tags = self.repositories.entry(name.familiar_name()).or_default();
-            tags.insert(tag, top.clone().unwrap_or_default());
+            tags.insert(tag, top.cloned().unwrap_or_default());
         }
     }
 
@@ -142,14 +193,19 @@ impl Plan {
             }
         }
         document(tar, "index.json", &Index::oci(self.index))?;
-        document(tar, "manifest.json", &self.manifest)?;
+        if self.format.docker {
+            document(tar, "manifest.json", &self.manifest)?;
+        }
         document(tar, "oci-layout", &serde_json::json!({"imageLayoutVersion": "1.0.0"}))?;
-        document(tar, "repositories", &self.repositories)
+        if self.format.docker {
+            document(tar, "repositories", &self.repositories)?;
+        }
+        Ok(())
     }
 }
 
 /// How a layer goes into the archive.
-fn form(store: &Store, layer: &Layer, cancel: &Cancel) -> Result<(Descriptor, Content)> {
+fn form(store: &Store, layer: &Layer, gzip: bool, cancel: &Cancel) -> Result<(Descriptor, Content)> {
     if layer.is_foreign() {
         if layer.unpacked()?.is_none() {
             // Fetching keeps the blob as it comes.
@@ -158,6 +214,9 @@ fn form(store: &Store, layer: &Layer, cancel: &Cancel) -> Result<(Descriptor, Co
         if let Some((blob, _)) = present_blob(store, layer)? {
             return Ok((as_oci(&blob.descriptor), Content::Blob));
         }
+    }
+    if gzip {
+        return Ok((as_oci(&compress(store, layer, cancel)?.descriptor), Content::Blob));
     }
     Ok((plain_form(layer)?.descriptor, Content::Layer(layer.clone())))
 }

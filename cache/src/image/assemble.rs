@@ -11,26 +11,45 @@ use crate::record::ImageRecord;
 use crate::snapshot::{Layer, LayerBlob};
 use crate::store::Store;
 
-/// Records the image that `config` and `layers` (bottom first) make, under `names`. The config's diff ids become those
-/// of the layers.
+/// The documents of an image.
+#[derive(Clone, Debug)]
+pub struct Documents {
+    pub id: Digest,
+    pub config: Vec<u8>,
+    pub manifest: Vec<u8>,
+}
+
+impl Documents {
+    /// Those of the image that `config` and `layers` (bottom first) make. The config's diff ids become those of the
+    /// layers.
+    ///
+    /// # Errors
+    /// When the store can't be read, or a layer's size is not known.
+    pub fn of(mut config: ImageConfig, layers: &[Layer]) -> Result<Documents> {
+        config.rootfs.diff_ids = layers.iter().map(Layer::diff_id).collect();
+        let descriptors =
+            layers.iter().map(|l| stored_form(l).map(|form| form.descriptor)).collect::<Result<_>>()?;
+        let config = config.to_bytes();
+        let id = Digest::of(&config);
+        let manifest = manifest_bytes(&id, config.len() as u64, descriptors);
+        Ok(Documents { id, config, manifest })
+    }
+}
+
+/// Records the image that `config` and `layers` make, under `names`.
 ///
 /// # Errors
-/// When the store can't be read or written, or a layer's size is not known.
+/// As [`Documents::of`], or when the store can't be written.
 pub fn assemble(
     store: &Store,
-    mut config: ImageConfig,
+    config: ImageConfig,
     layers: &[Layer],
     names: &[Reference],
 ) -> Result<ImageRecord> {
-    config.rootfs.diff_ids = layers.iter().map(Layer::diff_id).collect();
-    let descriptors =
-        layers.iter().map(|l| stored_form(l).map(|form| form.descriptor)).collect::<Result<_>>()?;
-    let config_bytes = config.to_bytes();
-    let id = Digest::of(&config_bytes);
-    let manifest = manifest_bytes(&id, config_bytes.len() as u64, descriptors);
+    let Documents { id, config, manifest } = Documents::of(config, layers)?;
     let manifest_digest = Digest::of(&manifest);
     let names: Vec<_> = names.iter().map(|name| (name.clone(), None)).collect();
-    store.put_image((&id, &config_bytes), (&manifest_digest, &manifest), layers, &names)
+    store.put_image((&id, &config), (&manifest_digest, &manifest), layers, &names)
 }
 
 /// An OCI manifest, the same bytes for the same parts.

@@ -194,11 +194,12 @@ pub(crate) fn pushable(
             return Ok(blob);
         }
     }
-    let _lock = store.lock("compress", &layer.id().number().to_string(), cancel)?;
     compress(store, layer, cancel)
 }
 
-fn compress(store: &Store, layer: &Layer, cancel: &Cancel) -> Result<LayerBlob> {
+/// The layer's blob in the store, made if there is none.
+pub(crate) fn compress(store: &Store, layer: &Layer, cancel: &Cancel) -> Result<LayerBlob> {
+    let _lock = store.lock("compress", &layer.id().number().to_string(), cancel)?;
     if let Some(done) = layer.blobs()?.into_iter().find(|b| b.present) {
         return Ok(done);
     }

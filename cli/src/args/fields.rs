@@ -36,6 +36,10 @@ impl<'a> Fields<'a> {
         Some(self.fields.remove(at).1)
     }
 
+    pub(super) fn has(&self, name: &str) -> bool {
+        self.fields.iter().any(|(field, _)| field == name)
+    }
+
     pub(super) fn kind(&mut self) -> Result<String> {
         self.take("type").ok_or_else(|| self.invalid("type is required"))
     }

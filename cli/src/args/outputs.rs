@@ -2,6 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
+use boxwright_cache::export::Format;
 use boxwright_cache::oci::Reference;
 
 use super::fields::Fields;
@@ -52,7 +53,8 @@ fn output(text: &str) -> Result<Output> {
         }
         "image" | "registry" => image(&mut fields, kind == "registry")?,
         // Docker's engine is our store.
-        "docker" => image(&mut fields, false)?,
+        "docker" if !fields.has("dest") => image(&mut fields, false)?,
+        "oci" | "docker" => archive(&mut fields, &kind)?,
         "cacheonly" => Output::CacheOnly,
         kind => return Err(Error::Later(format!("the output type {kind:?}"))),
     };
@@ -70,6 +72,19 @@ fn image(fields: &mut Fields<'_>, push: bool) -> Result<Output> {
     as_it_is(fields, "force-compression", false)?;
     as_it_is(fields, "oci-mediatypes", true)?;
     Ok(Output::Image { names, push })
+}
+
+fn archive(fields: &mut Fields<'_>, kind: &str) -> Result<Output> {
+    as_it_is(fields, "tar", true)?;
+    as_it_is(fields, "force-compression", false)?;
+    as_it_is(fields, "oci-mediatypes", true)?;
+    let gzip = match fields.take("compression").as_deref() {
+        None | Some("gzip") => true,
+        Some("uncompressed") => false,
+        Some(other) => return Err(Error::Later(format!("compression={other} for an archive"))),
+    };
+    let format = Format { docker: kind == "docker", gzip };
+    Ok(Output::Archive { format, names: names(fields)?, dest: file(fields, kind)? })
 }
 
 /// In `name`: several are separated by commas.
@@ -158,6 +173,23 @@ mod tests {
         assert_eq!(one("type=docker"), Output::Image { names: Vec::new(), push: false });
         let Output::Image { names, .. } = one("type=image,\"name=a,b\"") else { panic!("an image") };
         assert_eq!(names, [reference("a").unwrap(), reference("b").unwrap()]);
+    }
+
+    #[test]
+    fn archives() {
+        let archive = |docker, gzip, dest: &str, names| Output::Archive {
+            format: Format { docker, gzip },
+            dest: Some(dest.into()),
+            names,
+        };
+        assert_eq!(one("type=oci,dest=x.tar,tar=true"), archive(false, true, "x.tar", Vec::new()));
+        let named = archive(true, false, "x", vec![reference("a:1").unwrap()]);
+        assert_eq!(one("type=docker,dest=x,name=a:1,compression=uncompressed"), named);
+        refused(&["type=oci,dest=x,tar=false"], "tar=false is not supported yet");
+        refused(
+            &["type=oci,dest=x,compression=zstd"],
+            "compression=zstd for an archive is not supported yet",
+        );
     }
 
     #[test]

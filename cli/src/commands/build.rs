@@ -99,8 +99,8 @@ pub(crate) struct Build {
     #[arg(long, alias = "net", value_name = "MODE", default_value = "default")]
     network: String,
     /// Where the result goes, instead of into the store: a directory, `-` for a tar on standard output,
-    /// `type=local,dest=DIR`, `type=tar,dest=FILE`, `type=image,name=NAME,push=true`, `type=registry`, or
-    /// `type=cacheonly` for nowhere
+    /// `type=local,dest=DIR`, `type=tar,dest=FILE`, `type=oci,dest=FILE` and `type=docker,dest=FILE` for
+    /// archives, `type=image,name=NAME,push=true`, `type=registry`, or `type=cacheonly` for nowhere
     #[arg(short, long, value_name = "DEST")]
     output: Vec<String>,
     #[command(flatten)]

@@ -6,7 +6,8 @@ use std::path::PathBuf;
 
 use boxwright_cache as cache;
 use cache::Digest;
-use cache::image::{PushEvent, Sources};
+use cache::export::Format;
+use cache::image::{Documents, PushEvent, Sources};
 use cache::oci::descriptor::OCI_MANIFEST;
 use cache::oci::{Descriptor, ImageConfig, Reference};
 use cache::record::ImageRecord;
@@ -27,13 +28,15 @@ pub enum Output {
     /// The image in the store and, with `push`, in the registries of its names. The names are those of the build if it
     /// has any.
     Image { names: Vec<Reference>, push: bool },
+    /// The image as an archive, in this file or (none) on standard output.
+    Archive { format: Format, dest: Option<PathBuf>, names: Vec<Reference> },
     /// Nowhere: what was built is found again by later builds.
     CacheOnly,
 }
 
 impl Output {
     pub(crate) fn is_stdout(&self) -> bool {
-        matches!(self, Output::Tar(None))
+        matches!(self, Output::Tar(None) | Output::Archive { dest: None, .. })
     }
 }
 
@@ -90,6 +93,9 @@ impl Exporter<'_> {
                 step(watch, "exporting to client tarball", || write_tar(engine, result, dest.as_ref()))?;
             }
             Output::Image { names, push } => return self.image(names, *push).map(Some),
+            Output::Archive { format, dest, names } => {
+                return self.archive(*format, dest.as_ref(), names).map(Some);
+            }
             Output::CacheOnly => {}
         }
         Ok(None)
@@ -123,6 +129,26 @@ impl Exporter<'_> {
         })
     }
 
+    fn archive(&self, format: Format, dest: Option<&PathBuf>, own: &[Reference]) -> Result<BuiltImage> {
+        let Exporter { engine, result, watch, .. } = *self;
+        let (names, layers) = (self.names(own), result.layers());
+        let kind = if format.docker { "docker" } else { "oci" };
+        step(watch, &format!("exporting to {kind} image format"), || {
+            let documents = Documents::of(self.config.clone(), layers)?;
+            let id = documents.id;
+            let mut manifest = None;
+            written(dest, |out| {
+                let image = (documents, layers);
+                let saved =
+                    cache::export::save_built(&engine.store, image, names, format, out, &engine.cancel)?;
+                manifest = Some(saved);
+                Ok(())
+            })?;
+            let manifest = manifest.expect("it was written");
+            Ok(BuiltImage { id, manifest, names: names.to_vec(), pushed: false })
+        })
+    }
+
     fn push(&self, image: &ImageRecord, name: &Reference) -> Result<Descriptor> {
         let Exporter { engine, watch, .. } = *self;
         let sources = Sources { store: &engine.store, client: &engine.client };
@@ -139,13 +165,18 @@ impl Exporter<'_> {
 
 fn write_tar(engine: &Engine, result: &Snapshot, dest: Option<&PathBuf>) -> Result<()> {
     let tree = result.tree(&engine.cancel)?;
+    written(dest, |out| Ok(cache::export::tar(&tree, out, &engine.cancel)?))
+}
+
+/// Writes a file or (none) standard output.
+fn written(dest: Option<&PathBuf>, write: impl FnOnce(&mut dyn Write) -> Result<()>) -> Result<()> {
     match dest {
         None => {
             let mut out = std::io::stdout().lock();
-            cache::export::tar(&tree, &mut out, &engine.cancel)?;
+            write(&mut out)?;
             out.flush().map_err(Error::Output)
         }
-        Some(path) => write_file(path, |out| Ok(cache::export::tar(&tree, out, &engine.cancel)?)),
+        Some(path) => write_file(path, write),
     }
 }
 

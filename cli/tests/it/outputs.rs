@@ -4,7 +4,7 @@ use std::fs;
 use std::os::unix::fs::{MetadataExt, PermissionsExt, symlink};
 
 use boxwright_testdata::listing::Listing;
-use boxwright_testdata::peer::Registry;
+use boxwright_testdata::peer::{Dockerd, Registry, skopeo};
 
 use crate::tool::{Boxwright, Context};
 
@@ -139,4 +139,32 @@ fn load_keeps_the_image_beside_other_outputs() {
     command.stdout(fs::File::create(&tar).unwrap());
     assert!(command.status().unwrap().success());
     assert!(Listing::of_tar(&tar).entries.contains_key("bin/busybox"));
+}
+
+#[test]
+fn archives_are_what_skopeo_and_docker_read() {
+    let (boxwright, dockerd) = (Boxwright::with_busybox(), Dockerd::start());
+    let context = Context::new("FROM busybox\nCOPY a /a\nCMD [\"cat\", \"/a\"]\n").file("a", "archived");
+    let file = |name: &str| boxwright.scratch(name).display().to_string();
+    let (oci, docker, plain) = (file("oci.tar"), file("docker.tar"), file("plain.tar"));
+    let (to_oci, to_docker) = (format!("type=oci,dest={oci}"), format!("type=docker,dest={docker}"));
+    let to_plain = format!("type=docker,compression=uncompressed,dest={plain}");
+    boxwright.build(&context, &["-t", "app:1", "-o", &to_oci, "-o", &to_docker, "-o", &to_plain]).ok();
+    for (name, source) in [("o", format!("oci-archive:{oci}:1")), ("d", format!("docker-archive:{docker}"))] {
+        let copy = format!("dir:{}", boxwright.scratch(name).display());
+        skopeo(&["copy", "-q", &source, &copy]).ok();
+        let manifest = fs::read_to_string(boxwright.scratch(name).join("manifest.json")).unwrap();
+        assert!(manifest.contains("tar+gzip") || name == "d", "{manifest}");
+    }
+    let docker_only = |tar: &str| Listing::of_tar(tar.as_ref()).entries.contains_key("manifest.json");
+    assert_eq!((docker_only(&oci), docker_only(&docker)), (false, true));
+    assert!(fs::metadata(&plain).unwrap().len() > fs::metadata(&docker).unwrap().len());
+    assert_eq!(boxwright.ok(&["images", "-q"]).lines().count(), 1, "busybox, and no image of the build");
+    for tar in [&docker, &plain] {
+        dockerd.docker(&["load", "-i", tar]).says("Loaded image: app:1").ok();
+        assert_eq!(dockerd.docker(&["run", "--rm", "--network=host", "app:1"]).ok(), "archived");
+    }
+    let other = Boxwright::new();
+    other.ok(&["load", "-i", &oci]);
+    assert_eq!(other.output_of("app:1", &[]), "archived");
 }
