@@ -57,7 +57,7 @@ const BUILDX: &[&str] = &[
 const BUILD: &[&str] = &[
     "--annotation", "--attest", "--builder",
     "--cgroup-parent", "--compress", "--cpu-period", "--cpu-quota", "--cpu-shares", "-c",
-    "--cpuset-cpus", "--cpuset-mems", "--debug", "--isolation", "--memory", "-m", "--memory-swap", "--metadata-file",
+    "--cpuset-cpus", "--cpuset-mems", "--debug", "--isolation", "--memory", "-m", "--memory-swap",
     "--provenance", "--sbom", "--security-opt", "--squash",
 ];
 

@@ -14,7 +14,8 @@ use super::Session;
 use crate::args::{StepFlags, caches, outputs};
 use crate::call::{self, Call, Method};
 use crate::engine::{
-    BuildRequest, Built, ContextSource, DockerfileSource, Engine, MAX_TEXT, Output, no_context, reference,
+    BuildRequest, Built, BuiltImage, ContextSource, DockerfileSource, Engine, MAX_TEXT, Output, no_context,
+    reference, write_file,
 };
 use crate::error::{Error, Result};
 use crate::progress::{Plain, Quiet, Watch};
@@ -89,6 +90,9 @@ pub(crate) struct Build {
     /// Write the image's id to this file
     #[arg(long, value_name = "FILE")]
     iidfile: Option<PathBuf>,
+    /// Write what came of the build to this file, in buildx's JSON
+    #[arg(long, value_name = "FILE")]
+    metadata_file: Option<PathBuf>,
     /// Bring the image to the registries that its names tell
     #[arg(long)]
     push: bool,
@@ -319,6 +323,11 @@ impl Build {
             [] => {}
             _ if self.quiet => {}
             warnings => report::warnings(warnings, &built.source),
+        }
+        if let Some(path) = &self.metadata_file {
+            let told = built.image.as_ref().map_or_else(|| serde_json::json!({}), BuiltImage::metadata);
+            let text = serde_json::to_string_pretty(&told).expect("names and digests always serialise");
+            write_file(path, |out| out.write_all(text.as_bytes()).map_err(Error::io("writing", path)))?;
         }
         let Some(image) = &built.image else { return Ok(()) };
         if let Some(path) = &self.iidfile {

@@ -13,6 +13,8 @@ use cache::oci::{Descriptor, ImageConfig, Reference};
 use cache::record::ImageRecord;
 use cache::snapshot::Snapshot;
 
+use serde_json::{Value, json};
+
 use super::Engine;
 use super::build::{BuildRequest, step};
 use crate::error::{Error, Result};
@@ -48,6 +50,22 @@ pub struct BuiltImage {
     pub manifest: Descriptor,
     pub names: Vec<Reference>,
     pushed: bool,
+}
+
+impl BuiltImage {
+    /// What buildx's `--metadata-file` tells of it.
+    pub(crate) fn metadata(&self) -> Value {
+        let names: Vec<String> = self.names.iter().map(ToString::to_string).collect();
+        let mut told = json!({
+            "containerimage.config.digest": self.id,
+            "containerimage.descriptor": self.manifest,
+            "containerimage.digest": self.manifest.digest,
+        });
+        if !names.is_empty() {
+            told["image.name"] = names.join(",").into();
+        }
+        told
+    }
 }
 
 /// What all outputs are made of.

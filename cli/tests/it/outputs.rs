@@ -168,3 +168,28 @@ fn archives_are_what_skopeo_and_docker_read() {
     other.ok(&["load", "-i", &oci]);
     assert_eq!(other.output_of("app:1", &[]), "archived");
 }
+
+#[test]
+fn the_metadata_file_has_what_scripts_ask_for() {
+    let (registry, boxwright) = (Registry::start(), Boxwright::with_busybox());
+    let name = registry.name("app:1");
+    let context = Context::new("FROM busybox\nCOPY a /a\n").file("a", "x");
+    let file = boxwright.scratch("metadata.json");
+    let told = |args: &[&str]| {
+        boxwright.build(&context, &[&["--metadata-file", file.to_str().unwrap()], args].concat()).ok();
+        serde_json::from_str::<serde_json::Value>(&fs::read_to_string(&file).unwrap()).unwrap()
+    };
+    let pushed = told(&["--push", "-t", &name]);
+    let digest = pushed["containerimage.digest"].as_str().unwrap();
+    assert_eq!(pushed["containerimage.config.digest"], boxwright.inspect(&name)["Id"]);
+    assert_eq!(pushed["containerimage.descriptor"]["digest"], digest);
+    assert_eq!(pushed["image.name"], name.as_str());
+    // It is what the registry has under the name.
+    let source = format!("docker://{name}");
+    let theirs = skopeo(&["inspect", "--tls-verify=false", "--format", "{{.Digest}}", &source]).ok();
+    assert_eq!(theirs.trim_end(), digest);
+    let unnamed = told(&[]);
+    assert_eq!(unnamed["containerimage.config.digest"], pushed["containerimage.config.digest"]);
+    assert_eq!(unnamed.get("image.name"), None);
+    assert_eq!(told(&["-o", "type=cacheonly"]), serde_json::json!({}));
+}
