@@ -35,6 +35,7 @@ fn as_user(ranges: &str, script: &str) -> Ran {
                  exec env HOME=$PWD setpriv --reuid 1 --regid 1 --clear-groups sh -eu ../script";
     let mut command = Command::new("unshare");
     command.args(["--mount", "--propagation", "private", "sh", "-ec", outer]).current_dir(dir.path());
+    command.env("HOME", path("home"));
     boxwright_testdata::run(&mut command)
 }
 
@@ -95,4 +96,13 @@ fn rights_are_those_of_the_user_at_most() {
     let script = "bw run --rm --cap-add SYS_ADMIN busybox grep CapBnd /proc/self/status";
     let ran = as_user(RANGES, script).says_nothing_of("With SYS_ADMIN");
     assert_eq!(ran.ok(), "CapBnd:\t00000000a82425fb\n");
+}
+
+#[test]
+fn files_that_a_build_writes_out_belong_to_the_user() {
+    let script = "mkdir c; echo A > c/a; printf 'FROM scratch\\nCOPY --chown=5:6 --chmod=750 a /d/b\\n' > c/Dockerfile; \
+                  bw build -q -o out c; stat -c '%u %g %a' out/d/b";
+    for ranges in [RANGES, ""] {
+        assert_eq!(as_user(ranges, script).ok(), "1 1 750\n", "{ranges:?}");
+    }
 }
