@@ -2,9 +2,11 @@
 
 use std::fs;
 use std::os::unix::fs::{MetadataExt, PermissionsExt, symlink};
+use std::process::Command;
 
 use boxwright_testdata::listing::Listing;
 use boxwright_testdata::peer::{Dockerd, Registry, skopeo};
+use boxwright_testdata::run;
 
 use crate::tool::{Boxwright, Context};
 
@@ -27,13 +29,41 @@ fn a_directory_gets_the_files_and_they_are_ours() {
     let names: Vec<String> = Listing::of_dir(&dest).entries.into_keys().collect();
     assert_eq!(names, ["d", "d/a", "d/e", "d/e/hard", "link", "pipe"]);
     let a = fs::metadata(dest.join("d/a")).unwrap();
-    assert_eq!((a.uid(), a.gid(), a.mode() & 0o7777), (0, 0, 0o4750));
+    assert_eq!((a.uid(), a.gid(), a.mode() & 0o7777), (0, 0, 0o750));
     assert_eq!(a.ino(), fs::metadata(dest.join("d/e/hard")).unwrap().ino());
     assert_eq!(fs::metadata(dest.join("d")).unwrap().mtime(), a.mtime());
     assert_eq!(a.mtime(), 981_173_106);
     assert_eq!(fs::metadata(dest.join("d/e")).unwrap().permissions().mode() & 0o777, 0o500);
     assert_eq!(fs::read_link(dest.join("link")).unwrap().to_str(), Some("/etc"));
     assert_eq!(boxwright.ok(&["images", "-q"]).lines().count(), 1, "busybox, and no image of the build");
+}
+
+#[test]
+fn what_an_image_may_do_its_files_in_a_directory_may_not() {
+    let boxwright = Boxwright::new();
+    let context = Context::new("FROM scratch\nCOPY . /\n").file("able", "x").file("shared/x", "x");
+    let set =
+        |name: &str, mode| fs::set_permissions(context.join(name), fs::Permissions::from_mode(mode)).unwrap();
+    set("able", 0o6755);
+    set("shared", 0o3777);
+    // CAP_NET_RAW, as setcap writes it.
+    let capability = [&[1, 0, 0, 2, 0, 0x20][..], &[0; 14]].concat();
+    let (name, flags) = ("security.capability", rustix::fs::XattrFlags::empty());
+    rustix::fs::setxattr(context.join("able"), name, &capability, flags).unwrap();
+    let node = context.join("zero").display().to_string();
+    run(Command::new("mknod").args([&node, "c", "1", "5"])).ok();
+    let dest = boxwright.scratch("out");
+    boxwright.build(&context, &["-o", dest.to_str().unwrap()]).ok();
+    let mode = |name: &str| fs::metadata(dest.join(name)).unwrap().mode() & 0o7777;
+    assert_eq!((mode("able"), mode("shared")), (0o755, 0o1777));
+    let kept = rustix::fs::getxattr(dest.join("able"), name, &mut [0; 64][..]);
+    assert_eq!(kept, Err(rustix::io::Errno::NODATA));
+    assert!(!dest.join("zero").exists());
+    // The image itself has all of it.
+    boxwright.build(&context, &["-t", "able"]).ok();
+    boxwright.build(&context, &["-o", &format!("type=tar,dest={}", boxwright.scratch("tar").display())]).ok();
+    let listed = run(Command::new("tar").arg("-tvf").arg(boxwright.scratch("tar"))).ok();
+    assert!(listed.contains("-rwsr-sr-x") && listed.lines().any(|line| line.starts_with('c')), "{listed}");
 }
 
 #[test]
