@@ -12,6 +12,7 @@ use serde::{Deserialize, Serialize};
 use crate::cancel::Cancel;
 use crate::error::{Error, Result};
 use crate::held::{self, DATA, Held};
+use crate::lock::KeyLock;
 use crate::snapshot::Snapshot;
 use crate::store::{Store, now, unique_name};
 use crate::usage::allocated;
@@ -227,7 +228,9 @@ impl Store {
     }
 
     fn read_volume(&self, dir: &OwnedFd, name: VolumeName) -> Result<Option<VolumeRecord>> {
-        let in_use = match self.hold_alone(dir, &name)? {
+        // Let go after the volume itself: who removes it must not find us in its way.
+        let _looking = self.looking(&name)?;
+        let in_use = match held::hold(dir, name.as_str(), FlockOperation::NonBlockingLockExclusive)? {
             Held::Missing => return Ok(None),
             held => matches!(held, Held::InUse),
         };
@@ -238,10 +241,9 @@ impl Store {
         Ok(Some(VolumeRecord { name, about, in_use, path: own.join(DATA) }))
     }
 
-    /// Nobody tries that at the same time: to look whether a volume is in use is no use.
-    fn hold_alone(&self, dir: &OwnedFd, name: &VolumeName) -> Result<Held> {
-        let _looking = self.lock("volume-look", name.as_str(), &Cancel::new()?)?;
-        held::hold(dir, name.as_str(), FlockOperation::NonBlockingLockExclusive)
+    /// Of those that look whether a volume is in use, by trying to have it alone, one does so at a time.
+    fn looking(&self, name: &VolumeName) -> Result<KeyLock> {
+        self.lock("volume-look", name.as_str(), &Cancel::new()?)
     }
 
     /// Removes a volume, unless somebody uses it.
@@ -250,7 +252,8 @@ impl Store {
     /// When it can't be removed.
     pub fn remove_volume(&self, name: &VolumeName) -> Result<VolumeRemoval> {
         let dir = held::open(self, VOLUMES)?;
-        match self.hold_alone(&dir, name)? {
+        let _looking = self.looking(name)?;
+        match held::hold(&dir, name.as_str(), FlockOperation::NonBlockingLockExclusive)? {
             Held::Here(_lock) => held::discard(self, VOLUMES, name.as_str()).map(|()| VolumeRemoval::Done),
             Held::InUse => Ok(VolumeRemoval::InUse),
             Held::Missing => Ok(VolumeRemoval::Missing),

@@ -4,7 +4,7 @@
 mod registries;
 
 use std::env;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use boxwright_cache::registry::{Hosts, Logins, Options, Proxies};
 use boxwright_executor::git::Git;
@@ -61,7 +61,7 @@ pub(crate) fn registries() -> Result<Options> {
     let own = config_home.or_else(|| path_variable("HOME").map(|home| home.join(".config")));
     let mut files = vec![PathBuf::from(SYSTEM_CONFIG)];
     let mut certs = Vec::new();
-    if let Some(own) = own {
+    if let Some(own) = own.filter(|own| !is_hidden(own)) {
         files.insert(0, own.join("boxwright/config.toml"));
         certs.push(own.join("docker/certs.d"));
     }
@@ -72,6 +72,16 @@ pub(crate) fn registries() -> Result<Options> {
         remark: Some(remark_once),
     };
     Ok(Options { proxies: proxies(), hosts, ..no_registries() })
+}
+
+/// HOME may be another user's, as sudo can leave it: then not even what is in there can be told.
+fn is_hidden(dir: &Path) -> bool {
+    let within = std::fs::metadata(dir.join("."));
+    let hidden = within.is_err_and(|e| e.kind() == std::io::ErrorKind::PermissionDenied);
+    if hidden {
+        remark_once(&format!("{} is not looked into: it is another user's", dir.display()));
+    }
+    hidden
 }
 
 /// For what asks no registry, and so must not fail where the configuration of one is wrong.

@@ -11,7 +11,6 @@ use boxwright_cache::registry::Host;
 use serde::Deserialize;
 
 use crate::error::{Error, Result};
-use crate::report;
 
 #[derive(Debug, Default, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -37,19 +36,10 @@ pub(super) fn read(files: &[PathBuf]) -> Result<BTreeMap<String, Host>> {
         match fs::read_to_string(file) {
             Ok(text) => return parse(&text, file),
             Err(e) if matches!(e.kind(), ErrorKind::NotFound | ErrorKind::NotADirectory) => {}
-            // HOME is another user's, as sudo may leave it: whether there is such a file can't even be told.
-            Err(e) if e.kind() == ErrorKind::PermissionDenied && is_hidden(file) => {
-                let name = file.display();
-                report::remark_once(&format!("{name} is not looked for: its directory is another user's"));
-            }
             Err(e) => return Err(Error::io("reading", file)(e)),
         }
     }
     Ok(BTreeMap::new())
-}
-
-fn is_hidden(file: &Path) -> bool {
-    fs::symlink_metadata(file).is_err_and(|e| e.kind() == ErrorKind::PermissionDenied)
 }
 
 fn parse(text: &str, file: &Path) -> Result<BTreeMap<String, Host>> {
