@@ -109,7 +109,7 @@ pub(crate) struct Build {
     output: Vec<String>,
     #[command(flatten)]
     steps: StepFlags,
-    /// Platform of the result; so far only this machine's
+    /// Platform of the result, so far one [default: this machine's]
     #[arg(long, value_name = "OS/ARCH")]
     platform: Vec<String>,
     /// Accepted for docker's sake: no container is ever left over
