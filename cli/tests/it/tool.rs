@@ -1,7 +1,7 @@
 //! The binary under test with a store of its own, and build contexts made on the spot.
 
 use std::fs;
-use std::os::unix::fs::PermissionsExt;
+use std::os::unix::fs::{PermissionsExt, chown};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
@@ -19,20 +19,72 @@ pub(crate) fn binary() -> PathBuf {
         .map_or_else(|| PathBuf::from(env!("CARGO_BIN_EXE_boxwright")), PathBuf::from)
 }
 
+/// Who starts the binary.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Who {
+    Root,
+    /// `daemon`, whom every machine has, with a range of ids.
+    User,
+}
+
+impl Who {
+    const USER: u32 = 1;
+
+    /// Gives a file or a directory to who starts the binary.
+    pub(crate) fn own(self, path: &Path) {
+        if self == Who::User {
+            chown(path, Some(Who::USER), Some(Who::USER)).unwrap();
+        }
+    }
+}
+
+/// Becomes the user, in a mount namespace: the machine's own files stay as they are, and the binary is found where
+/// the user may look.
+const AS_USER: &str = "mount --bind $0/ranges /etc/subuid; mount --bind $0/ranges /etc/subgid; \
+    mount --bind \"$1\" $0/program; HOME=$0/home; export HOME; dir=$0; shift; \
+    exec setpriv --reuid 1 --regid 1 --clear-groups $dir/program \"$@\"";
+
 /// `boxwright --root DIR`, where DIR is empty at first and goes with this value.
 pub(crate) struct Boxwright {
     dir: TempDir,
+    who: Who,
 }
 
 impl Boxwright {
     pub(crate) fn new() -> Boxwright {
-        Boxwright { dir: tempfile::tempdir().unwrap() }
+        Boxwright { dir: tempfile::tempdir().unwrap(), who: Who::Root }
+    }
+
+    /// Started by that user, with a store in a directory of theirs.
+    pub(crate) fn of(who: Who) -> Boxwright {
+        let boxwright = Boxwright { dir: tempfile::tempdir().unwrap(), who };
+        if who == Who::User {
+            fs::set_permissions(boxwright.dir.path(), fs::Permissions::from_mode(0o755)).unwrap();
+            fs::write(boxwright.scratch("ranges"), "daemon:300000:65536\n").unwrap();
+            fs::write(boxwright.scratch("program"), "").unwrap();
+            fs::create_dir(boxwright.scratch("home")).unwrap();
+            who.own(&boxwright.scratch("home"));
+            who.own(boxwright.dir.path());
+            for file in ["/etc/subuid", "/etc/subgid"] {
+                fs::OpenOptions::new().append(true).create(true).open(file).unwrap();
+            }
+        }
+        boxwright
     }
 
     /// A store that has `busybox:latest`.
     pub(crate) fn with_busybox() -> Boxwright {
-        let boxwright = Self::new();
-        boxwright.ok(&["load", "-q", "-i", base::busybox(cache()).to_str().unwrap()]);
+        Boxwright::with_busybox_of(Who::Root)
+    }
+
+    pub(crate) fn with_busybox_of(who: Who) -> Boxwright {
+        let boxwright = Self::of(who);
+        // Where the tests keep it is no place that the user may have to reach.
+        let archive = boxwright.scratch("busybox.tar");
+        fs::copy(base::busybox(cache()), &archive).unwrap();
+        fs::set_permissions(&archive, fs::Permissions::from_mode(0o644)).unwrap();
+        boxwright.ok(&["load", "-q", "-i", archive.to_str().unwrap()]);
+        fs::remove_file(archive).unwrap();
         boxwright
     }
 
@@ -53,7 +105,15 @@ impl Boxwright {
     }
 
     pub(crate) fn command(&self, args: &[&str]) -> Command {
-        let mut command = Command::new(binary());
+        let mut command = match self.who {
+            Who::Root => Command::new(binary()),
+            Who::User => {
+                let mut command = Command::new("unshare");
+                command.args(["--mount", "--propagation", "private", "sh", "-ec", AS_USER]);
+                command.arg(self.dir.path()).arg(binary());
+                command
+            }
+        };
         command.arg("--root").arg(self.store()).args(args).env_remove("BOXWRIGHT_ROOT").stdin(Stdio::null());
         // What whoever runs the tests has configured for registries is not for them.
         command.env("XDG_CONFIG_HOME", self.scratch("config")).env("DOCKER_CONFIG", self.scratch("docker"));

@@ -287,7 +287,7 @@ impl Mounts {
         rustix::process::pivot_root(c".", c".")?;
         unmount(c".", UnmountFlags::DETACH)?;
         unmount(c".", UnmountFlags::DETACH)?;
-        rustix::process::chdir(c"/")
+        rustix::process::fchdir(&self.root)
     }
 }
 

@@ -25,6 +25,7 @@ mod mount;
 mod process;
 mod source;
 mod store;
+mod trace;
 mod user;
 
 use std::fs;
@@ -38,6 +39,19 @@ use serde_json::{Value, json};
 use tempfile::TempDir;
 
 use crate::tool::{Boxwright, cache, wrapped};
+
+/// Makes two tests of each function, `root::NAME` and `user::NAME`: it is called with who starts the binary.
+macro_rules! by_both {
+    ($($name:ident),+ $(,)?) => {
+        mod root {
+            $(#[test] fn $name() { super::$name(crate::tool::Who::Root) })+
+        }
+        mod user {
+            $(#[test] fn $name() { super::$name(crate::tool::Who::User) })+
+        }
+    };
+}
+use by_both;
 
 const PATH: &str = "PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
 const SECRET: &str = "known to the host alone";
