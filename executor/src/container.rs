@@ -2,6 +2,7 @@
 
 use std::io::Read;
 use std::os::fd::{AsFd, OwnedFd};
+use std::time::{Duration, Instant};
 
 use boxwright_cache::Cancel;
 use boxwright_solver::event::LogStream;
@@ -24,6 +25,8 @@ pub struct Container {
     status: Option<ExitStatus>,
     streams: Streams,
     mount_points: MountPoints,
+    /// When it has to have ended, and what that was said to be.
+    deadline: Option<(Instant, Duration)>,
 }
 
 /// How the first process ended.
@@ -47,7 +50,8 @@ impl Container {
         let (cloned, plan) = spawner::clone(prepared.plan, prepared.namespaces)?;
         let streams = Streams::new(prepared.ends, spec.stdin.take());
         let mount_points = prepared.mount_points;
-        let mut container = Container { process: cloned.pidfd, status: None, streams, mount_points };
+        let mut container =
+            Container { process: cloned.pidfd, status: None, streams, mount_points, deadline: None };
         let Plan { status: writing_end, mounts, program, .. } = plan;
         // While it is open the pipe does not end.
         drop(writing_end);
@@ -63,13 +67,22 @@ impl Container {
     /// Copies the streams and passes `signals` on until the first process has ended and its output is read.
     ///
     /// # Errors
-    /// [`Error::Cancelled`] when the token was raised: every process of the container has been killed and is gone.
+    /// [`Error::Cancelled`] when the token was raised, [`Error::TimedOut`] after the time that [`Container::limit`] gives:
+    /// every process of the container has been killed and is gone, and what it printed has been passed on.
     pub fn wait(&mut self, cancel: &Cancel, signals: Option<&Signals>, sink: Sink<'_>) -> Result<ExitStatus> {
-        let mut cancelled = false;
+        let (mut cancelled, mut late) = (false, None);
         while self.status.is_none() {
-            let woken = self.streams.wait(&self.process, (!cancelled).then_some(cancel), signals)?;
+            let deadline = self.deadline.filter(|_| late.is_none() && !cancelled);
+            let end = deadline.map(|(at, _)| at);
+            let woken = self.streams.wait(&self.process, (!cancelled).then_some(cancel), signals, end)?;
             if woken.cancelled {
                 cancelled = true;
+                self.kill();
+            } else if let Some((at, limit)) = deadline
+                && !woken.ended
+                && at <= Instant::now()
+            {
+                late = Some(limit);
                 self.kill();
             }
             self.streams.copy(sink);
@@ -81,11 +94,17 @@ impl Container {
             }
         }
         self.streams.drain(sink);
-        match self.status {
+        match (self.status, late) {
             _ if cancelled => Err(Error::Cancelled),
-            Some(status) => Ok(status),
-            None => unreachable!("the loop ends with a status"),
+            (_, Some(limit)) => Err(Error::TimedOut { limit }),
+            (Some(status), None) => Ok(status),
+            (None, None) => unreachable!("the loop ends with a status"),
         }
+    }
+
+    /// How long it may still run.
+    pub fn limit(&mut self, limit: Option<Duration>) {
+        self.deadline = limit.and_then(|limit| Some((Instant::now().checked_add(limit)?, limit)));
     }
 
     /// Sends a signal to the first process; false when that has ended.

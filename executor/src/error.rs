@@ -18,6 +18,9 @@ pub enum Error {
     /// Not possible on this machine or with these rights.
     #[error("{0}")]
     Unsupported(String),
+    /// It ran longer than [`crate::Container::limit`] allows; nothing of the container is left.
+    #[error("time limit of {limit:?} exceeded")]
+    TimedOut { limit: std::time::Duration },
     /// The caller's [`boxwright_cache::Cancel`] was raised; nothing of the container is left.
     #[error("canceled")]
     Cancelled,

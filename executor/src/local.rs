@@ -4,6 +4,7 @@ mod mounts;
 
 use std::os::fd::{AsFd, OwnedFd};
 use std::sync::Arc;
+use std::time::Duration;
 
 use boxwright_cache::Cancel;
 use boxwright_cache::fs::whiteout::is_whiteout;
@@ -39,6 +40,8 @@ pub struct Settings {
     pub limits: Vec<(Resource, Rlimit)>,
     /// Of `/dev/shm`, in bytes.
     pub shm_size: Option<u64>,
+    /// How long a step's process may run.
+    pub time_limit: Option<Duration>,
 }
 
 /// The name that every other builder gives the machine a step runs on: steps that record it give the same result.
@@ -101,6 +104,7 @@ impl Executor for LocalExecutor {
         // What is written to bind mounts lives until the container has ended.
         let (spec, kept) = self.spec(spec, layer, cancel)?;
         let mut container = Container::spawn(spec).map_err(translate_error)?;
+        container.limit(self.settings.time_limit);
         let mut sink = |stream, bytes: &[u8]| {
             log(stream, bytes);
             Ok(())
@@ -156,6 +160,7 @@ pub(crate) fn own(fd: impl AsFd) -> Result<OwnedFd, ExecError> {
 pub(crate) fn translate_error(error: Error) -> ExecError {
     match error {
         Error::Start { code, message } => ExecError::Start { code, message },
+        Error::TimedOut { limit } => ExecError::TimedOut { limit },
         Error::Cancelled => ExecError::Cache(boxwright_cache::Error::Cancelled),
         Error::Setup { doing, reason } => ExecError::Setup { doing, reason },
         Error::Io { doing, path, source } => {

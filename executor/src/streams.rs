@@ -2,6 +2,7 @@
 //! end a wait.
 
 use std::os::fd::{AsFd, OwnedFd};
+use std::time::Instant;
 
 use boxwright_cache::Cancel;
 use boxwright_solver::event::LogStream;
@@ -49,6 +50,7 @@ pub(crate) struct Woken {
 }
 
 const CHUNK: usize = 64 << 10;
+const FAR: Timespec = Timespec { tv_sec: 1 << 30, tv_nsec: 0 };
 
 impl Streams {
     pub(crate) fn new(ends: Ends, source: Option<OwnedFd>) -> Streams {
@@ -71,12 +73,13 @@ impl Streams {
         streams
     }
 
-    /// Sleeps until there is something to do.
+    /// Sleeps until there is something to do, or `end` has come.
     pub(crate) fn wait(
         &mut self,
         process: &OwnedFd,
         cancel: Option<&Cancel>,
         signals: Option<&Signals>,
+        end: Option<Instant>,
     ) -> Result<Woken> {
         let mut fds = vec![PollFd::new(process, PollFlags::IN)];
         let cancel_at = cancel.map(|c| push(&mut fds, PollFd::new(c, PollFlags::IN)));
@@ -84,7 +87,10 @@ impl Streams {
         let outputs_at = fds.len();
         fds.extend(self.outputs.iter().map(|o| PollFd::new(&o.from, PollFlags::IN)));
         let input_at = self.input.as_ref().map(|input| push(&mut fds, input.poll_fd()));
-        match poll(&mut fds, None) {
+        let left = end.map(|end| end.saturating_duration_since(Instant::now()));
+        // What is too long for the kernel is waited for in parts.
+        let left = left.map(|left| Timespec::try_from(left).unwrap_or(FAR));
+        match poll(&mut fds, left.as_ref()) {
             Ok(_) => {}
             Err(Errno::INTR) => return Ok(Woken::default()),
             Err(errno) => return Err(Error::io("waiting for", "the container")(errno)),

@@ -83,6 +83,9 @@ pub enum ExecError {
     /// The process ended with a status other than 0, 128 + n for a signal n.
     #[error("exit code: {code}")]
     Exit { code: i32 },
+    /// The process was killed, as it ran for too long.
+    #[error("exit code: 137: time limit of {limit:?} exceeded")]
+    TimedOut { limit: std::time::Duration },
     /// The process could not be started: no such command, no such user, not executable.
     #[error("{message}")]
     Start { code: i32, message: String },

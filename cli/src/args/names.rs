@@ -1,4 +1,4 @@
-//! The flags of `run` about names of other machines: `--add-host`, `--dns` and what goes with it.
+//! The flags of `run` and `build` about names of other machines: `--add-host`, `--dns` and what goes with it.
 
 use super::steps::host;
 use crate::engine::Resolver;
@@ -9,6 +9,12 @@ pub(crate) struct NameFlags {
     /// A name for the hosts file
     #[arg(long, value_name = "NAME:ADDRESS")]
     add_host: Vec<String>,
+    #[command(flatten)]
+    resolver: ResolverFlags,
+}
+
+#[derive(Debug, clap::Args)]
+pub(crate) struct ResolverFlags {
     /// A name server instead of the host's
     #[arg(long, value_name = "ADDRESS")]
     dns: Vec<String>,
@@ -26,6 +32,12 @@ impl NameFlags {
         self.add_host.iter().map(|text| host(text).map(|host| (host.address.0, host.name))).collect()
     }
 
+    pub(crate) fn resolver(&self) -> Result<Resolver> {
+        self.resolver.resolver()
+    }
+}
+
+impl ResolverFlags {
     pub(crate) fn resolver(&self) -> Result<Resolver> {
         for address in &self.dns {
             if address.parse::<std::net::IpAddr>().is_err() {

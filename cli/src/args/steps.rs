@@ -4,15 +4,18 @@ use std::collections::HashMap;
 use std::io::Read as _;
 use std::os::unix::fs::FileTypeExt as _;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use boxwright_executor::{Lent, Secret, Settings};
-use boxwright_frontend::csv;
+use boxwright_frontend::{csv, parse_duration};
 use boxwright_solver::Allowed;
 use boxwright_solver::ir::{Host, Unkeyed};
 
 use super::confine::shm_size;
+use super::names::ResolverFlags;
 use super::ulimit;
 use crate::config;
+use crate::engine::Resolver;
 use crate::error::{Error, Result};
 
 #[derive(Debug, clap::Args)]
@@ -20,6 +23,8 @@ pub(crate) struct StepFlags {
     /// A name that RUN finds in its hosts file
     #[arg(long, value_name = "NAME:ADDRESS")]
     add_host: Vec<String>,
+    #[command(flatten)]
+    resolver: ResolverFlags,
     /// What a step may ask for: `network.host`, `security.insecure`, `device`
     #[arg(long, value_name = "WHAT")]
     allow: Vec<String>,
@@ -35,6 +40,9 @@ pub(crate) struct StepFlags {
     /// A limit of RUN's processes
     #[arg(long, value_name = "NAME=SOFT[:HARD]")]
     ulimit: Vec<String>,
+    /// How long a step may run, as `90s` or `1h30m`; one that takes longer is killed, and fails
+    #[arg(long, value_name = "DURATION")]
+    step_timeout: Option<String>,
 }
 
 /// As large as BuildKit lets a secret be.
@@ -60,14 +68,26 @@ impl StepFlags {
         self.add_host.iter().map(|text| host(text)).collect()
     }
 
+    pub(crate) fn resolver(&self) -> Result<Resolver> {
+        self.resolver.resolver()
+    }
+
     pub(crate) fn settings(&self) -> Result<Settings> {
         Ok(Settings {
             lent: Lent { secrets: secrets(&self.secret)?, agents: agents(&self.ssh)? },
             limits: self.ulimit.iter().map(|text| ulimit::parse(text)).collect::<Result<_>>()?,
             shm_size: self.shm_size.as_ref().map(|text| shm_size(text)).transpose()?.flatten(),
+            time_limit: self.step_timeout.as_ref().map(|text| time_limit(text)).transpose()?,
             ..Settings::default()
         })
     }
+}
+
+fn time_limit(text: &str) -> Result<Duration> {
+    let nanos = parse_duration(text).ok().and_then(|nanos| u64::try_from(nanos).ok()).filter(|n| *n > 0);
+    let invalid =
+        || format!("invalid argument {text:?} for --step-timeout: a time such as 90s or 1h30m is needed");
+    nanos.map(Duration::from_nanos).ok_or_else(|| Error::invalid(invalid()))
 }
 
 /// A device is given to nobody, as there is none here; what is allowed must be written well all the same.

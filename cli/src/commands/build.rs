@@ -215,6 +215,7 @@ impl Build {
             pull: self.pull,
             allowed: self.steps.allowed(self.network == "host")?,
             steps: self.steps.settings()?,
+            resolver: self.steps.resolver()?,
             tags,
             outputs,
             cache_from: self.cache_from.iter().map(|text| caches::from(text)).collect::<Result<_>>()?,

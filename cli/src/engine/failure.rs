@@ -141,7 +141,7 @@ fn span_of(definition: &Definition, vertex: VertexId) -> Option<Span> {
 fn message_of(definition: &Definition, vertex: VertexId, error: &VertexError) -> String {
     let message = match error {
         VertexError::Exec(ExecError::Start { code, message }) => format!("exit code: {code}: {message}"),
-        VertexError::Exec(error @ ExecError::Exit { .. }) => error.to_string(),
+        VertexError::Exec(error @ (ExecError::Exit { .. } | ExecError::TimedOut { .. })) => error.to_string(),
         other => return other.to_string(),
     };
     failed_process(definition, vertex, &message)
@@ -172,6 +172,9 @@ fn word(source: &Source, span: Span, path: &str) -> Option<Span> {
 fn hints_of(op: &Op, error: &VertexError) -> Vec<String> {
     match (op, error) {
         (_, VertexError::File(FileError::NotFound { hints, .. })) => hints_of_missing(hints),
+        (_, VertexError::Exec(ExecError::TimedOut { .. })) => {
+            vec!["--step-timeout says how long a step may run".to_owned()]
+        }
         (Op::Exec(exec), VertexError::Exec(ExecError::Start { message, .. }))
             if message.ends_with("exec format error") =>
         {

@@ -68,7 +68,7 @@ impl<'a> Solving<'a> {
         source: &Source,
     ) -> Result<Solved> {
         let (engine, request, watch) = (self.engine, self.request, self.watch);
-        let resolv_conf = settings::of_host("/etc/resolv.conf")?;
+        let resolv_conf = request.resolver.file(settings::of_host("/etc/resolv.conf")?);
         let steps = executor::Settings { resolv_conf, ..request.steps.clone() };
         let executor = executor::LocalExecutor::new(engine.stubs()?, steps);
         let (events, received) = std::sync::mpsc::channel();

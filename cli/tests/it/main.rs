@@ -35,6 +35,7 @@ mod security;
 mod shortage;
 mod sources;
 mod stacking;
+mod steps;
 mod terminal;
 mod tool;
 mod volume_filling;

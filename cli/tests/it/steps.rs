@@ -1,0 +1,110 @@
+//! What RUN gets that is no part of what a step is: resolvers, proxies, a limit of time, and all that it prints.
+
+use std::time::{Duration, Instant};
+
+use boxwright_testdata::run;
+
+use crate::tool::{Boxwright, Context};
+
+#[test]
+fn steps_ask_the_name_servers_of_the_command_line() {
+    let boxwright = Boxwright::with_busybox();
+    let context = Context::new("FROM busybox\nRUN cat /etc/resolv.conf > /seen\n");
+    let flags =
+        ["--dns", "192.0.2.1", "--dns", "2001:db8::1", "--dns-search", "a.test", "--dns-option", "ndots:3"];
+    boxwright.built(&context, &flags);
+    assert_eq!(
+        boxwright.output_of("x", &["cat", "/seen"]),
+        "nameserver 192.0.2.1\nnameserver 2001:db8::1\nsearch a.test\noptions ndots:3\n"
+    );
+    let again = boxwright.built(&context, &["--dns", "192.0.2.2"]);
+    assert_eq!(again.matches(" CACHED").count(), 2, "who answers is in no key: {again}");
+    for (flag, value, words) in [
+        ("--dns", "ns.test", "ns.test is not an ip address"),
+        ("--dns-search", "a b", "no word for the resolver's configuration"),
+    ] {
+        let ran = boxwright.build(&context, &[flag, value]);
+        assert!(ran.status == 1 && ran.stderr.contains(words), "{ran}");
+    }
+}
+
+#[test]
+fn proxies_reach_steps_and_nothing_else() {
+    const NAMES: [&str; 5] = ["http_proxy", "https_proxy", "ftp_proxy", "no_proxy", "all_proxy"];
+    let boxwright = Boxwright::with_busybox();
+    let context = Context::new("FROM busybox\nRUN env | grep -i _proxy= | sort > /seen\n");
+    let mut command = boxwright.command(&["build", "--progress", "plain", "-t", "x"]);
+    let mut expected = Vec::new();
+    for (n, name) in NAMES.iter().enumerate() {
+        let upper = name.to_uppercase();
+        // Either case is taken, and both are given.
+        let given = if n % 2 == 0 { (*name).to_owned() } else { upper.clone() };
+        command.args(["--build-arg", &format!("{given}=http://canary-{n}.test")]);
+        expected
+            .extend([format!("{name}=http://canary-{n}.test"), format!("{upper}=http://canary-{n}.test")]);
+    }
+    expected.sort();
+    run(command.arg(context.path())).ok();
+    assert_eq!(boxwright.output_of("x", &["cat", "/seen"]).lines().collect::<Vec<_>>(), expected);
+    assert!(!boxwright.inspect("x").to_string().contains("canary"), "nothing is in the config");
+    assert!(!boxwright.ok(&["history", "--no-trunc", "x"]).contains("canary"), "nor in the history");
+    let mut command = boxwright.command(&["build", "--progress", "plain", "--build-arg", "HTTP_PROXY"]);
+    let again = run(command.env("HTTP_PROXY", "http://other.test").arg(context.path()));
+    assert!(again.status == 0 && again.stderr.contains("CACHED"), "nor in a key: {again}");
+}
+
+#[test]
+fn a_step_that_takes_too_long_is_killed_with_all_that_it_started() {
+    let boxwright = Boxwright::with_busybox();
+    let context = Context::new(
+        "FROM busybox\n\
+         RUN echo printed-$((1)); sleep 987654 & trap '' TERM INT; sleep 987653; true\n",
+    );
+    let started = Instant::now();
+    let ran = boxwright.build(&context, &["--step-timeout", "500ms"]);
+    assert!(started.elapsed() < Duration::from_secs(30));
+    assert_eq!(ran.status, 1, "{ran}");
+    for words in
+        ["printed-1", "exit code: 137: time limit of 500ms exceeded", "Dockerfile:2", "--step-timeout"]
+    {
+        assert!(ran.stderr.contains(words), "{words:?} in {ran}");
+    }
+    for process in std::fs::read_dir("/proc").unwrap().flatten() {
+        let line = std::fs::read(process.path().join("cmdline")).unwrap_or_default();
+        assert!(line != b"sleep\x00987654\x00" && line != b"sleep\x00987653\x00", "{:?}", process.path());
+    }
+    boxwright.built(&Context::new("FROM busybox\nRUN true\n"), &["--step-timeout", "1h30m"]);
+    for text in ["0s", "-5s", "ten", "5"] {
+        let ran = boxwright.build(&context, &[&format!("--step-timeout={text}")]);
+        assert!(ran.status == 1 && ran.stderr.contains(&format!("{text:?} for --step-timeout")), "{ran}");
+    }
+}
+
+#[test]
+fn all_that_a_step_prints_is_shown_and_remembered() {
+    const LINES: usize = 100_000;
+    let boxwright = Boxwright::with_busybox();
+    // 100 MB, as fast as it can be printed.
+    let script = format!("awk 'BEGIN {{ while (++n <= {LINES}) printf \"line %990d\\n\", n }}'");
+    let context = Context::new(&format!("FROM busybox\nRUN {script}\n"));
+    let ran = boxwright.build(&context, &[]);
+    assert_eq!(ran.status, 0);
+    let complete = |text: &str, what: &str| {
+        let lines = text.lines().filter_map(|line| line.split_once(" line ").map(|(_, number)| number));
+        let numbers: Vec<usize> =
+            lines.filter(|n| n.len() == 990).map(|n| n.trim_start().parse().unwrap()).collect();
+        assert!(numbers.iter().copied().eq(1..=LINES), "{what}: {}", numbers.len());
+    };
+    complete(&ran.stderr, "what is shown");
+    complete(&boxwright.ok(&["history", "logs", "^"]), "what is remembered");
+}
+
+#[test]
+fn nothing_can_be_read_from_a_steps_standard_input() {
+    let boxwright = Boxwright::with_busybox();
+    let context = Context::new("FROM busybox\nRUN readlink /proc/self/fd/0 > /seen; wc -c >> /seen\n");
+    let mut command = boxwright.command(&["build", "-t", "x", context.path()]);
+    command.stdin(std::fs::File::open("/dev/zero").unwrap());
+    run(&mut command).ok();
+    assert_eq!(boxwright.output_of("x", &["cat", "/seen"]), "/dev/null\n0\n");
+}
