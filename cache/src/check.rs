@@ -202,11 +202,13 @@ impl Store {
                 let dir: Option<Option<String>> = tx
                     .query_row("SELECT dir FROM layers WHERE id = ?1", [id.0], |row| row.get(0))
                     .optional()?;
-                dirs.extend(dir.flatten());
+                let Some(dir) = dir.flatten() else { continue };
+                // Layers that differ in their epoch alone have the directory in common.
                 tx.execute(
-                    "UPDATE layers SET dir = NULL, dir_boot = NULL, bytes = NULL WHERE id = ?1",
-                    [id.0],
+                    "UPDATE layers SET dir = NULL, dir_boot = NULL, bytes = NULL WHERE dir = ?1",
+                    [&dir],
                 )?;
+                dirs.push(dir);
             }
             for digest in &broken.blobs {
                 tx.execute("UPDATE layer_blobs SET present = 0 WHERE digest = ?1", [digest.to_string()])?;
@@ -261,7 +263,7 @@ fn wrong_with(layer: &Layer, cancel: &Cancel) -> Result<Option<String>> {
     if layer.is_foreign() {
         return Ok(None);
     }
-    match diff::scan(std::os::fd::AsFd::as_fd(&dir), cancel) {
+    match diff::scan(std::os::fd::AsFd::as_fd(&dir), layer.epoch(), cancel) {
         Ok(summary) if summary.diff_id == layer.diff_id() => Ok(None),
         Ok(_) => Ok(Some("its files are not what they were".to_owned())),
         Err(Error::Cancelled) => Err(Error::Cancelled),

@@ -221,8 +221,11 @@ fn collect_rows(tx: &rusqlite::Transaction<'_>) -> rusqlite::Result<Dead> {
     let unneeded = "SELECT id FROM layers WHERE id NOT IN (SELECT layer FROM image_layers)
         AND id NOT IN (SELECT layer FROM record_layers) AND id NOT IN (SELECT layer FROM leases)";
     let mut dead = Dead::default();
-    let mut select =
-        tx.prepare(&format!("SELECT dir, coalesce(bytes, 0) FROM layers WHERE id IN ({unneeded})"))?;
+    // Layers that differ in their epoch alone have their directory in common.
+    let mut select = tx.prepare(&format!(
+        "SELECT dir, max(coalesce(bytes, 0)) FROM layers WHERE id IN ({unneeded}) AND (dir IS NULL OR dir NOT IN
+         (SELECT dir FROM layers WHERE dir IS NOT NULL AND id NOT IN ({unneeded}))) GROUP BY coalesce(dir, id)"
+    ))?;
     for row in select.query_map([], |r| Ok((r.get::<_, Option<String>>(0)?, r.get::<_, u64>(1)?)))? {
         let (dir, bytes) = row?;
         dead.dirs.extend(dir);

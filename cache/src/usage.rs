@@ -65,6 +65,23 @@ impl Usage {
             + self.mounts.iter().map(|mount| mount.bytes).sum::<u64>()
     }
 
+    /// Counts layers that have their directory in common, each with another epoch, as the first of them.
+    fn join(&mut self, same: &HashMap<i64, i64>) {
+        for (id, first) in same {
+            let Some(layer) = self.layers.remove(id) else { continue };
+            let Some(one) = self.layers.get_mut(first) else { continue };
+            one.bytes += layer.bytes;
+            one.in_image |= layer.in_image;
+            one.in_record |= layer.in_record;
+            one.leased |= layer.leased;
+        }
+        let of_images = self.images.iter_mut().map(|image| &mut image.layers);
+        let of_records = self.records.iter_mut().map(|record| &mut record.layers);
+        for id in of_images.chain(of_records).flatten() {
+            *id = same.get(id).copied().unwrap_or(*id);
+        }
+    }
+
     /// Bytes of the layers that `counts` is true for.
     pub fn sum(&self, counts: impl Fn(&LayerUsage) -> bool) -> u64 {
         self.layers.values().filter(|layer| counts(layer)).map(|layer| layer.bytes).sum()
@@ -80,11 +97,19 @@ impl Store {
         let living = living(self)?;
         let db = self.db();
         let mut read = || -> rusqlite::Result<()> {
-            let mut select = db.prepare("SELECT id, coalesce(bytes, 0) FROM layers")?;
+            let mut same = HashMap::new();
+            let mut select = db.prepare(
+                "SELECT id, coalesce(bytes, 0), (SELECT min(id) FROM layers AS other WHERE other.dir = layers.dir)
+                 FROM layers",
+            )?;
             let mut rows = select.query([])?;
             while let Some(row) = rows.next()? {
-                let layer = LayerUsage { bytes: row.get(1)?, ..LayerUsage::default() };
-                usage.layers.insert(row.get(0)?, layer);
+                let (id, mut bytes): (i64, u64) = (row.get(0)?, row.get(1)?);
+                if let Some(first) = row.get::<_, Option<i64>>(2)?.filter(|first| *first != id) {
+                    same.insert(id, first);
+                    bytes = 0;
+                }
+                usage.layers.insert(id, LayerUsage { bytes, ..LayerUsage::default() });
             }
             add_blobs(&db, &mut usage)?;
             let mut select = db.prepare("SELECT holder, layer FROM leases")?;
@@ -96,7 +121,9 @@ impl Store {
                 }
             }
             add_images(&db, &mut usage)?;
-            add_records(&db, &mut usage)
+            add_records(&db, &mut usage)?;
+            usage.join(&same);
+            Ok(())
         };
         read().map_err(Error::db("reading what is kept"))?;
         Ok(usage)

@@ -4,7 +4,6 @@
 
 use std::collections::BTreeMap;
 use std::io::{BufWriter, Read, Write};
-use std::os::fd::AsFd as _;
 use std::path::Path;
 
 use serde::Serialize;
@@ -13,8 +12,7 @@ use crate::cancel::Cancel;
 use crate::digest::Digest;
 use crate::error::{Error, Result};
 use crate::image::assemble::{Documents, as_oci, manifest_bytes, plain_form};
-use crate::image::push::{compress, expect_diff_id, present_blob};
-use crate::layer::diff::write_tar;
+use crate::image::push::{compress, present_blob};
 use crate::layer::sink::Metadata;
 use crate::layer::tar::{EntryKind, Writer};
 use crate::oci::descriptor::OCI_MANIFEST;
@@ -185,11 +183,7 @@ impl Plan {
             match content {
                 Content::Bytes(bytes) => tar.content(bytes).map_err(writing)?,
                 Content::Blob => copy_blob(store, digest, tar, cancel)?,
-                Content::Layer(layer) => {
-                    let dir = layer.dir(cancel)?;
-                    let summary = write_tar(dir.as_fd(), &mut Body(tar), cancel)?;
-                    expect_diff_id(layer, &summary.diff_id.0)?;
-                }
+                Content::Layer(layer) => layer.write_tar(&mut Body(tar), cancel)?,
             }
         }
         document(tar, "index.json", &Index::oci(self.index))?;

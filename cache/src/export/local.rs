@@ -7,7 +7,7 @@ use std::path::Path;
 use rustix::fs::{Mode, OFlags};
 use rustix::process::{getegid, geteuid};
 
-use super::tar::{FirstNames, kind_of};
+use super::tar::{FirstNames, at, kind_of};
 use crate::cancel::Cancel;
 use crate::error::{Error, Result};
 use crate::layer::sink::{DirSink, LayerSink as _, Metadata, NodeKind};
@@ -20,11 +20,12 @@ const SET_ID: u32 = 0o6000;
 const CAPABILITIES: &[u8] = b"security.capability";
 
 /// Writes everything in `tree` but its root into `dest`, which is made if it is absent. What is there already stays,
-/// except where the tree has something of the same name; directories of one name become one.
+/// except where the tree has something of the same name; directories of one name become one. With an `epoch` (seconds
+/// since 1970) that is the time of all of it.
 ///
 /// # Errors
 /// When the tree can't be read, `dest` can't be written, or `cancel` is raised. What was written by then stays.
-pub fn local(tree: &Tree, dest: &Path, cancel: &Cancel) -> Result<()> {
+pub fn local(tree: &Tree, epoch: Option<i64>, dest: &Path, cancel: &Cancel) -> Result<()> {
     std::fs::create_dir_all(dest).map_err(Error::io("making directory", dest))?;
     let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
     let dir = rustix::fs::open(dest, flags, Mode::empty()).map_err(Error::io("opening directory", dest))?;
@@ -32,11 +33,12 @@ pub fn local(tree: &Tree, dest: &Path, cancel: &Cancel) -> Result<()> {
     let mut sink = DirSink::new(dir, OwnerView::Real);
     let mut first_names = FirstNames::new();
     for node in tree.walk("")? {
-        let node = node?;
+        let mut node = node?;
         cancel.check()?;
         if node.path.as_os_str().is_empty() {
             continue;
         }
+        node.meta.mtime = at(epoch).unwrap_or(node.meta.mtime);
         if let Some(kind) = kind_of(&node, &mut first_names) {
             write(tree, &node, kind, &mut sink)?;
         }

@@ -6,6 +6,7 @@ use std::path::PathBuf;
 
 use crate::cancel::Cancel;
 use crate::error::{Error, Result};
+use crate::layer::sink::Timestamp;
 use crate::layer::tar::{EntryKind, Writer};
 use crate::snapshot::Tree;
 use crate::snapshot::tree::{Kind, Node};
@@ -16,19 +17,21 @@ const CHUNK: usize = 256 << 10;
 pub(super) type FirstNames = HashMap<(u64, u64), PathBuf>;
 
 /// Writes everything in `tree` but its root, parents first and names in the order of their bytes. Names of one file
-/// become hard links to the first of them; sockets are left out, as a tar has none.
+/// become hard links to the first of them; sockets are left out, as a tar has none. With an `epoch` (seconds since
+/// 1970) that is the time of all of it.
 ///
 /// # Errors
 /// When the tree can't be read, `out` fails, or `cancel` is raised.
-pub fn tar(tree: &Tree, out: &mut dyn Write, cancel: &Cancel) -> Result<()> {
+pub fn tar(tree: &Tree, epoch: Option<i64>, out: &mut dyn Write, cancel: &Cancel) -> Result<()> {
     let mut tar = Writer::new(BufWriter::with_capacity(CHUNK, out));
     let mut first_names = FirstNames::new();
     for node in tree.walk("")? {
-        let node = node?;
+        let mut node = node?;
         cancel.check()?;
         if node.path.as_os_str().is_empty() {
             continue;
         }
+        node.meta.mtime = at(epoch).unwrap_or(node.meta.mtime);
         let Some(kind) = kind_of(&node, &mut first_names) else { continue };
         tar.entry(&node.path, &node.meta, &kind).map_err(writing)?;
         if matches!(kind, EntryKind::File { .. }) {
@@ -36,6 +39,10 @@ pub fn tar(tree: &Tree, out: &mut dyn Write, cancel: &Cancel) -> Result<()> {
         }
     }
     tar.finish().map_err(writing)?.flush().map_err(writing)
+}
+
+pub(super) fn at(epoch: Option<i64>) -> Option<Timestamp> {
+    epoch.map(|secs| Timestamp { secs, nanos: 0 })
 }
 
 /// How the node stands in a tar, if it can.

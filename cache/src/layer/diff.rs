@@ -37,20 +37,26 @@ pub struct LayerSummary {
 ///
 /// # Errors
 /// As [`write_tar`].
-pub fn scan(layer: BorrowedFd<'_>, cancel: &Cancel) -> Result<LayerSummary> {
-    write_tar(layer, &mut std::io::sink(), cancel)
+pub fn scan(layer: BorrowedFd<'_>, epoch: Option<i64>, cancel: &Cancel) -> Result<LayerSummary> {
+    write_tar(layer, epoch, &mut std::io::sink(), cancel)
 }
 
 /// Writes the layer as an archive (OCI image-spec, layer): entries in the order of their names' bytes, parents first.
-/// The same layer gives the same bytes. Sockets are left out, as an archive has none. `out` gets small pieces.
+/// The same layer gives the same bytes. Times later than `epoch` (seconds since 1970) become that. Sockets are left
+/// out, as an archive has none. `out` gets small pieces.
 ///
 /// # Errors
 /// When the layer can't be read or changes meanwhile, `out` fails, or `cancel` is raised.
-pub fn write_tar(layer: BorrowedFd<'_>, out: &mut dyn Write, cancel: &Cancel) -> Result<LayerSummary> {
+pub fn write_tar(
+    layer: BorrowedFd<'_>,
+    epoch: Option<i64>,
+    out: &mut dyn Write,
+    cancel: &Cancel,
+) -> Result<LayerSummary> {
     let mut pass = Pass {
         view: OwnerView::current(),
         cancel,
-        sum: Sum::new(out),
+        sum: Sum::new(out, epoch),
         groups: HashMap::new(),
         buffer: Vec::new(),
     };
@@ -63,11 +69,13 @@ pub(super) struct Sum<W> {
     tar: Writer<Hashed<W>>,
     content: blake3::Hasher,
     entries: u64,
+    epoch: Option<i64>,
 }
 
 impl<W: Write> Sum<W> {
-    pub(super) fn new(out: W) -> Sum<W> {
+    pub(super) fn new(out: W, epoch: Option<i64>) -> Sum<W> {
         Sum {
+            epoch,
             tar: Writer::new(Hashed { out, hasher: Algorithm::Sha256.hasher(), size: 0 }),
             content: blake3::Hasher::new_derive_key("boxwright layer content v1"),
             entries: 0,
@@ -78,7 +86,11 @@ impl<W: Write> Sum<W> {
     pub(super) fn entry(&mut self, path: &Path, meta: &Metadata, kind: &EntryKind) -> Result<()> {
         self.entries += 1;
         describe(&mut self.content, path, meta, kind);
-        self.tar.entry(path, meta, kind).map_err(writing)
+        let mtime = meta.mtime.until(self.epoch);
+        if mtime == meta.mtime {
+            return self.tar.entry(path, meta, kind).map_err(writing);
+        }
+        self.tar.entry(path, &Metadata { mtime, ..meta.clone() }, kind).map_err(writing)
     }
 
     pub(super) fn data(&mut self, bytes: &[u8]) -> Result<()> {

@@ -21,6 +21,14 @@ pub struct Timestamp {
     pub nanos: u32,
 }
 
+impl Timestamp {
+    /// This time, or `epoch` (seconds since 1970) if that is earlier.
+    #[must_use]
+    pub fn until(self, epoch: Option<i64>) -> Timestamp {
+        epoch.map_or(self, |secs| self.min(Timestamp { secs, nanos: 0 }))
+    }
+}
+
 /// What an entry has besides its name and content, as the image means it.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Metadata {

@@ -41,7 +41,7 @@ impl std::fmt::Debug for Summing<'_> {
 
 impl<'a> Summing<'a> {
     pub fn new(inner: &'a mut dyn LayerSink) -> Summing<'a> {
-        let (sum, view) = (Sum::new(std::io::sink()), OwnerView::current());
+        let (sum, view) = (Sum::new(std::io::sink(), None), OwnerView::current());
         Summing { inner, sum, buffer: Vec::new(), view, is_sure: true }
     }
 
@@ -219,7 +219,7 @@ mod tests {
         fill(&mut summing).unwrap();
         let summed = summing.finish().unwrap();
         sink.finish().unwrap();
-        (summed, scan(fd.as_fd(), &Cancel::new().unwrap()).unwrap())
+        (summed, scan(fd.as_fd(), None, &Cancel::new().unwrap()).unwrap())
     }
 
     #[test]

@@ -66,7 +66,7 @@ impl ActiveLayer {
     /// # Errors
     /// When it can't be read, named or recorded.
     pub fn commit(self, cancel: &Cancel) -> Result<Layer> {
-        let summary = crate::layer::diff::scan(self.fs.as_fd(), cancel)?;
+        let summary = crate::layer::diff::scan(self.fs.as_fd(), None, cancel)?;
         self.commit_as(&summary)
     }
 
@@ -76,7 +76,7 @@ impl ActiveLayer {
     /// When it can't be named or recorded.
     pub fn commit_as(self, summary: &LayerSummary) -> Result<Layer> {
         let dir = self.place()?;
-        Unpacked { dir: &dir, tar_size: summary.tar_size, content: Some(summary.content) }
+        Unpacked { dir: &dir, tar_size: summary.tar_size, content: Some(summary.content), epoch: None }
             .insert(&self.store, summary)
     }
 

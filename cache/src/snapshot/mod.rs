@@ -3,6 +3,7 @@
 
 mod active;
 mod ensure;
+mod epoch;
 pub mod owner;
 pub mod passwd;
 mod stack;
@@ -25,7 +26,8 @@ use crate::store::{Store, now};
 pub use active::ActiveLayer;
 pub use tree::Tree;
 
-/// How a layer's tar is written from its directory; raised when the bytes of that tar would change.
+/// How a layer's tar is written from its directory; raised when the bytes of that tar would change, and
+/// [`crate::COMPATIBILITY`] with it.
 pub(crate) const ENCODING: i64 = 1;
 /// The encoding of layers that came as a tar: their diff id is that of bytes somebody else wrote.
 pub(crate) const FOREIGN: i64 = 0;
@@ -52,6 +54,7 @@ struct LayerInner {
     id: LayerId,
     diff_id: DiffId,
     foreign: bool,
+    epoch: Option<i64>,
     tar_size: Option<u64>,
     content: Option<ContentDigest>,
     /// Read once: what is unpacked stays as it is while somebody holds a handle to it.
@@ -82,6 +85,11 @@ impl Layer {
     /// Whether the tar was written elsewhere: writing it anew from the directory need not give the same bytes.
     pub fn is_foreign(&self) -> bool {
         self.0.foreign
+    }
+
+    /// No time in the tar is later than this, in seconds since 1970.
+    pub(crate) fn epoch(&self) -> Option<i64> {
+        self.0.epoch
     }
 
     pub(crate) fn content(&self) -> Option<ContentDigest> {
@@ -250,8 +258,9 @@ impl Store {
         lease: &Lease,
         ids: &[LayerId],
     ) -> rusqlite::Result<Option<Vec<Layer>>> {
-        let mut select =
-            db.prepare_cached("SELECT id, diff_id, encoding, tar_size, content FROM layers WHERE id = ?1")?;
+        let mut select = db.prepare_cached(
+            "SELECT id, diff_id, encoding, tar_size, content, epoch FROM layers WHERE id = ?1",
+        )?;
         let mut layers = Vec::with_capacity(ids.len());
         for id in ids {
             match select.query_row([id.0], |row| self.read_layer(row, lease)).optional()? {
@@ -307,6 +316,7 @@ impl Store {
             diff_id: DiffId(diff_id),
             foreign: row.get::<_, i64>(2)? == FOREIGN,
             tar_size: row.get(3)?,
+            epoch: row.get(5)?,
             content: content.map(ContentDigest),
             unpacked: OnceLock::new(),
         })))
@@ -373,7 +383,7 @@ impl Snapshot {
     /// # Errors
     /// When a layer can't be had.
     pub fn dirs(&self, cancel: &Cancel) -> Result<Vec<OwnedFd>> {
-        stack::dirs(self, cancel)
+        Ok(stack::dirs(self, cancel)?.into_iter().map(|(dir, _)| dir).collect())
     }
 
     /// Reads the stack without mounting it.
@@ -381,7 +391,7 @@ impl Snapshot {
     /// # Errors
     /// When a layer can't be had.
     pub fn tree(&self, cancel: &Cancel) -> Result<Tree> {
-        Ok(Tree::merged(self.dirs(cancel)?))
+        Ok(Tree::of_layers(stack::dirs(self, cancel)?))
     }
 }
 
@@ -390,6 +400,7 @@ pub(crate) struct Unpacked<'a> {
     pub(crate) dir: &'a str,
     pub(crate) tar_size: u64,
     pub(crate) content: Option<ContentDigest>,
+    pub(crate) epoch: Option<i64>,
 }
 
 impl Unpacked<'_> {
@@ -398,8 +409,8 @@ impl Unpacked<'_> {
         let lease = store.lease()?;
         let layers = store.write("recording a layer", |tx| {
             tx.prepare_cached(
-                "INSERT INTO layers (diff_id, encoding, tar_size, content, dir, created, boot, dir_boot)
-                 VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?7)",
+                "INSERT INTO layers (diff_id, encoding, tar_size, content, dir, created, boot, dir_boot, epoch)
+                 VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?7, ?8)",
             )?
             .execute(rusqlite::params![
                 summary.diff_id.to_string(),
@@ -408,7 +419,8 @@ impl Unpacked<'_> {
                 self.content.map(|c| c.0),
                 self.dir,
                 now(),
-                store.boot()
+                store.boot(),
+                self.epoch
             ])?;
             store.leased(tx, &lease, &[LayerId(tx.last_insert_rowid())])
         })?;

@@ -32,31 +32,40 @@ pub(super) fn unsettled(implied: &Implied) -> Option<String> {
     Some(serde_json::to_string(&open).expect("paths are text or were refused"))
 }
 
-pub(super) fn dirs(snapshot: &Snapshot, cancel: &Cancel) -> Result<Vec<OwnedFd>> {
-    let layers = &once(snapshot.layers());
-    let mut own = unpack_all(layers, cancel)?;
+/// A directory of a stack, and the epoch after which no time in it counts.
+pub(super) type Lower = (OwnedFd, Option<i64>);
+
+pub(super) fn dirs(snapshot: &Snapshot, cancel: &Cancel) -> Result<Vec<Lower>> {
+    let layers = &once(snapshot.layers())?;
+    let own = unpack_all(layers, cancel)?.into_iter().zip(layers.iter().map(Layer::epoch));
     let open = read_unsettled(layers)?;
     if open.iter().all(Option::is_none) {
-        return Ok(own);
+        return Ok(own.collect());
     }
-    let mut stack: Vec<OwnedFd> = Vec::new();
-    for (i, (dir, open)) in own.drain(..).zip(&open).enumerate() {
+    let mut stack: Vec<Lower> = Vec::new();
+    for (i, (dir, open)) in own.zip(&open).enumerate() {
         stack.push(dir);
         // Over nothing, an implied directory is what the sink made of it.
         if let (Some(open), true) = (open, i > 0)
             && let Some(settled) = settle(&layers[..=i], open, &stack, cancel)?
         {
-            stack.push(settled);
+            stack.push((settled, None));
         }
     }
     Ok(stack)
 }
 
-/// A layer that a stack has twice counts where it lies last: what it brings is there anyway, and overlayfs refuses the
-/// same directory in two places.
-fn once(layers: &[Layer]) -> Vec<Layer> {
-    let last = |(i, layer): &(usize, &Layer)| layers[i + 1..].iter().all(|above| above.id() != layer.id());
-    layers.iter().enumerate().filter(last).map(|(_, layer)| layer.clone()).collect()
+/// A layer that a stack has twice, perhaps with another epoch, counts where it lies last: what it brings is there
+/// anyway, and overlayfs refuses the same directory in two places.
+fn once(layers: &[Layer]) -> Result<Vec<Layer>> {
+    let mut kept: Vec<(&Layer, Option<&str>)> = Vec::new();
+    for layer in layers.iter().rev() {
+        let dir = layer.on_disk()?.map(|on_disk| on_disk.dir.as_str());
+        if !kept.iter().any(|(above, its)| above.id() == layer.id() || (dir.is_some() && *its == dir)) {
+            kept.push((layer, dir));
+        }
+    }
+    Ok(kept.into_iter().rev().map(|(layer, _)| layer.clone()).collect())
 }
 
 /// Unpacks what is absent, several at a time: layers do not depend on each other.
@@ -97,7 +106,7 @@ fn read_unsettled(layers: &[Layer]) -> Result<Vec<Option<Unsettled>>> {
 }
 
 /// The directory that lies over the last of `layers` on the others, made if this stack never was before.
-fn settle(layers: &[Layer], open: &Unsettled, stack: &[OwnedFd], cancel: &Cancel) -> Result<Option<OwnedFd>> {
+fn settle(layers: &[Layer], open: &Unsettled, stack: &[Lower], cancel: &Cancel) -> Result<Option<OwnedFd>> {
     let (top, store) = (&layers[layers.len() - 1], layers[0].store());
     let numbers: Vec<String> = layers.iter().map(|l| l.id().0.to_string()).collect();
     let key = numbers.join(":");
@@ -128,11 +137,11 @@ fn find(store: &Store, key: &str) -> Result<Option<Option<String>>> {
 }
 
 /// Writes what is needed; false if nothing is.
-fn fill(active: &ActiveLayer, open: &Unsettled, stack: &[OwnedFd]) -> Result<bool> {
-    let clone = |fds: &[OwnedFd]| -> Result<Vec<OwnedFd>> {
-        fds.iter().map(|d| d.try_clone().map_err(Error::io("duplicating", "a layer's directory"))).collect()
+fn fill(active: &ActiveLayer, open: &Unsettled, stack: &[Lower]) -> Result<bool> {
+    let clone = |(dir, epoch): &Lower| -> Result<Lower> {
+        Ok((dir.try_clone().map_err(Error::io("duplicating", "a layer's directory"))?, *epoch))
     };
-    let below = Tree::merged(clone(&stack[..stack.len() - 1])?);
+    let below = Tree::of_layers(stack[..stack.len() - 1].iter().map(clone).collect::<Result<_>>()?);
     let fs = active.fs().try_clone_to_owned().map_err(Error::io("duplicating", "a layer's directory"))?;
     let mut sink = DirSink::new(fs, OwnerView::current());
     let mut wrote = false;

@@ -24,8 +24,8 @@ use crate::layer::sink::{Metadata, NodeKind};
 /// A stack of layers, or one directory.
 #[derive(Debug)]
 pub struct Tree {
-    /// Topmost first.
-    layers: Vec<OwnedFd>,
+    /// Topmost first, each with the time after which none in it counts.
+    layers: Vec<(OwnedFd, Option<i64>)>,
     view: OwnerView,
     /// Whether whiteouts and opaque directories mean something.
     is_stack: bool,
@@ -116,12 +116,17 @@ impl Tree {
     /// The stack of `layers`, bottom first; each is a directory in overlayfs's own layout. None at all is an empty
     /// tree without even a root.
     pub fn merged(layers: Vec<OwnedFd>) -> Tree {
+        Tree::of_layers(layers.into_iter().map(|dir| (dir, None)).collect())
+    }
+
+    /// The same of layers that may have an epoch.
+    pub(super) fn of_layers(layers: Vec<(OwnedFd, Option<i64>)>) -> Tree {
         Tree { layers: layers.into_iter().rev().collect(), view: OwnerView::current(), is_stack: true }
     }
 
     /// One directory as it is.
     pub fn plain(dir: OwnedFd) -> Tree {
-        Tree { layers: vec![dir], view: OwnerView::Real, is_stack: false }
+        Tree { layers: vec![(dir, None)], view: OwnerView::Real, is_stack: false }
     }
 
     /// The entry at `path`, absolute or relative to the root. Links before the last component are followed inside
@@ -201,13 +206,14 @@ impl Tree {
             FileType::Socket => Kind::Socket,
             other => Kind::Node(node_kind(other, &stat)),
         };
-        let meta = match kind {
+        let mut meta = match kind {
             Kind::Dir | Kind::File => {
                 let open = self.open_in(layer, &path, OFlags::RDONLY | OFlags::NONBLOCK).map_err(failed)?;
                 self.view.read(&open, &stat).map_err(failed)?
             }
             _ => self.view.read_plain(&stat),
         };
+        meta.mtime = meta.mtime.until(self.layers[layer].1);
         let is_file = kind == Kind::File;
         let group = (kind != Kind::Dir && stat.st_nlink > 1).then_some((stat.st_dev, stat.st_ino));
         let size = if is_file { u64::try_from(stat.st_size).unwrap_or(0) } else { 0 };
@@ -231,7 +237,7 @@ impl Tree {
         let path = if path.as_os_str().is_empty() { Path::new(".") } else { path };
         let resolve = ResolveFlags::BENEATH | ResolveFlags::NO_SYMLINKS | ResolveFlags::NO_MAGICLINKS;
         let flags = flags | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-        rustix::fs::openat2(&self.layers[layer], path, flags, Mode::empty(), resolve)
+        rustix::fs::openat2(&self.layers[layer].0, path, flags, Mode::empty(), resolve)
     }
 
     /// Keeps the layers down to the first one that has the directory `path` opaque.

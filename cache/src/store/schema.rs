@@ -6,7 +6,7 @@ use rusqlite::Connection;
 use crate::error::{Error, Result};
 
 /// Raised with each change of the tables; a store of another version is not touched.
-const VERSION: i64 = 4;
+const VERSION: i64 = 5;
 
 /// The marks that a sync takes off.
 pub(super) const MARKS: [(&str, &str); 7] = [
@@ -23,12 +23,14 @@ const TABLES: &str = "
 CREATE TABLE meta (key TEXT PRIMARY KEY, value TEXT NOT NULL) WITHOUT ROWID;
 
 -- A layer. `dir` (below layers/) is null while it is not unpacked. `diff_id` and `encoding` tell which tar it stands for.
+-- With an `epoch` (seconds since 1970), that tar has no later time, and `dir` is also that of the layer without one.
 -- `unsettled`: what the stack below has to settle (see snapshot::stack). `bytes`: what its files take on the disk, null
 -- until that is measured.
 CREATE TABLE layers (
     id INTEGER PRIMARY KEY AUTOINCREMENT,
     diff_id TEXT NOT NULL,
     encoding INTEGER NOT NULL,
+    epoch INTEGER,
     tar_size INTEGER,
     content BLOB,
     dir TEXT,
@@ -39,6 +41,7 @@ CREATE TABLE layers (
     boot TEXT
 );
 CREATE INDEX layers_by_diff ON layers (diff_id);
+CREATE INDEX layers_by_dir ON layers (dir);
 
 -- What has to lie over `top` where it stands on the stack of the key; `dir` is null where nothing has to.
 CREATE TABLE settlements (
@@ -60,6 +63,14 @@ CREATE TABLE layer_blobs (
     PRIMARY KEY (layer, digest)
 );
 CREATE INDEX layer_blobs_by_digest ON layer_blobs (digest);
+
+-- Which blob this store made of a layer by compressing it in this way.
+CREATE TABLE compressed (
+    layer INTEGER NOT NULL REFERENCES layers (id) ON DELETE CASCADE,
+    way TEXT NOT NULL,
+    digest TEXT NOT NULL,
+    PRIMARY KEY (layer, way)
+) WITHOUT ROWID;
 
 -- The layer that was written last in a place (of a Dockerfile and its context): the next may be much like it.
 -- `made_of` tells what went where, if that is known.

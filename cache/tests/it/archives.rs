@@ -251,7 +251,7 @@ fn a_flat_tar_has_what_a_container_would_see() {
     let saved = built(&place);
     let tree = Snapshot::of_image(saved.image.layers).tree(&place.cancel).unwrap();
     let mut bytes = Vec::new();
-    tar(&tree, &mut bytes, &place.cancel).unwrap();
+    tar(&tree, None, &mut bytes, &place.cancel).unwrap();
     let path = place.dir.path().join("flat.tar");
     std::fs::write(&path, bytes).unwrap();
     let listing = run(Command::new("tar").arg("-tvf").arg(&path)).ok();

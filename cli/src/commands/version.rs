@@ -21,6 +21,7 @@ impl Version {
             "Version": env!("CARGO_PKG_VERSION"),
             "Os": platform.os,
             "Arch": platform.architecture,
+            "Compatibility": boxwright_cache::COMPATIBILITY,
         });
         match self.format.as_deref() {
             // There is no daemon: client and server are the same program.
@@ -34,7 +35,8 @@ impl Version {
             None => {
                 session.print("Boxwright:")?;
                 session.print(format_args!(" Version:  {}", env!("CARGO_PKG_VERSION")))?;
-                session.print(format_args!(" OS/Arch:  {}/{}", platform.os, platform.architecture))
+                session.print(format_args!(" OS/Arch:  {}/{}", platform.os, platform.architecture))?;
+                session.print(format_args!(" Compatibility:  {}", boxwright_cache::COMPATIBILITY))
             }
         }
     }

@@ -109,7 +109,7 @@ impl Engine {
         if request.cache_to.contains(&CacheTo::Inline) {
             uploads.add_inline(&mut lowered.image, result.layers(), &keys)?;
         }
-        let image = output::export(self, &lowered.image, &result, request, watch)?;
+        let image = output::export(self, &lowered.image, &result, lowered.epoch, request, watch)?;
         uploads.finish(&keys, watch)?;
         Ok(Built { image, warnings, source })
     }

@@ -40,6 +40,10 @@ impl Output {
     pub(crate) fn is_stdout(&self) -> bool {
         matches!(self, Output::Tar(None) | Output::Archive { dest: None, .. })
     }
+
+    fn has_layers(&self) -> bool {
+        matches!(self, Output::Image { .. } | Output::Archive { .. })
+    }
 }
 
 /// The image that came of a build.
@@ -72,7 +76,11 @@ impl BuiltImage {
 struct Exporter<'a> {
     engine: &'a Engine,
     config: &'a ImageConfig,
+    /// Its files, as steps left them.
+    files: &'a Snapshot,
+    /// The layers of the image.
     result: &'a Snapshot,
+    epoch: Option<i64>,
     tags: &'a [Reference],
     watch: &'a dyn Watch,
 }
@@ -81,11 +89,22 @@ struct Exporter<'a> {
 pub(super) fn export(
     engine: &Engine,
     config: &ImageConfig,
-    result: &Snapshot,
+    files: &Snapshot,
+    epoch: Option<i64>,
     request: &BuildRequest,
     watch: &dyn Watch,
 ) -> Result<Option<BuiltImage>> {
-    let exporter = Exporter { engine, config, result, tags: &request.tags, watch };
+    // The config still has the diff ids of the base alone.
+    let base = config.rootfs.diff_ids.len();
+    let result = match epoch {
+        Some(epoch) if request.outputs.is_empty() || request.outputs.iter().any(Output::has_layers) => {
+            &step(watch, "rewriting layers with SOURCE_DATE_EPOCH", || {
+                Ok(files.until(epoch, base, &engine.cancel)?)
+            })?
+        }
+        _ => files,
+    };
+    let exporter = Exporter { engine, config, files, result, epoch, tags: &request.tags, watch };
     if request.outputs.is_empty() {
         return exporter.image(&[], false).map(Some);
     }
@@ -102,14 +121,15 @@ pub(super) fn export(
 
 impl Exporter<'_> {
     fn export(&self, output: &Output) -> Result<Option<BuiltImage>> {
-        let Exporter { engine, result, watch, .. } = *self;
+        let Exporter { engine, files, epoch, watch, .. } = *self;
         match output {
             Output::Local(dest) => step(watch, "exporting to client directory", || {
-                Ok(cache::export::local(&result.tree(&engine.cancel)?, dest, &engine.cancel)?)
+                Ok(cache::export::local(&files.tree(&engine.cancel)?, epoch, dest, &engine.cancel)?)
             })?,
-            Output::Tar(dest) => {
-                step(watch, "exporting to client tarball", || write_tar(engine, result, dest.as_ref()))?;
-            }
+            Output::Tar(dest) => step(watch, "exporting to client tarball", || {
+                let tree = files.tree(&engine.cancel)?;
+                written(dest.as_ref(), |out| Ok(cache::export::tar(&tree, epoch, out, &engine.cancel)?))
+            })?,
             Output::Image { names, push } => return self.image(names, *push).map(Some),
             Output::Archive { format, dest, names } => {
                 return self.archive(*format, dest.as_ref(), names).map(Some);
@@ -179,11 +199,6 @@ impl Exporter<'_> {
         watch.note(Note::Line { text: &format!("pushing manifest for {name}@{} done", pushed.digest) });
         Ok(Descriptor::new(OCI_MANIFEST, pushed.digest, pushed.size))
     }
-}
-
-fn write_tar(engine: &Engine, result: &Snapshot, dest: Option<&PathBuf>) -> Result<()> {
-    let tree = result.tree(&engine.cancel)?;
-    written(dest, |out| Ok(cache::export::tar(&tree, out, &engine.cancel)?))
 }
 
 /// Writes a file or (none) standard output.

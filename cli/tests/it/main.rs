@@ -28,6 +28,7 @@ mod registry_hosts;
 mod registry_login;
 mod registry_transfer;
 mod remote_cache;
+mod reproducible;
 mod rootless;
 mod run;
 mod run_flags;

@@ -9,11 +9,11 @@ use boxwright_testdata::{Ran, base};
 
 use crate::tool::{binary, cache};
 
-const RANGES: &str = "daemon:300000:65536\n";
+pub(crate) const RANGES: &str = "daemon:300000:65536\n";
 const USER: u32 = 1;
 
 /// Runs a script as the user, in an empty home with the busybox image in a store; `bw` is the command under test.
-fn as_user(ranges: &str, script: &str) -> Ran {
+pub(crate) fn as_user(ranges: &str, script: &str) -> Ran {
     let dir = tempfile::tempdir().unwrap();
     let path = |name: &str| dir.path().join(name);
     fs::set_permissions(dir.path(), fs::Permissions::from_mode(0o755)).unwrap();

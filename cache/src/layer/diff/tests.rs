@@ -17,12 +17,12 @@ fn open(path: &Path) -> OwnedFd {
 
 fn archive(path: &Path) -> (Vec<u8>, LayerSummary) {
     let mut out = Vec::new();
-    let summary = write_tar(open(path).as_fd(), &mut out, &Cancel::new().unwrap()).unwrap();
+    let summary = write_tar(open(path).as_fd(), None, &mut out, &Cancel::new().unwrap()).unwrap();
     (out, summary)
 }
 
 fn summary(path: &Path) -> LayerSummary {
-    scan(open(path).as_fd(), &Cancel::new().unwrap()).unwrap()
+    scan(open(path).as_fd(), None, &Cancel::new().unwrap()).unwrap()
 }
 
 /// A layer with one of each thing.
@@ -147,7 +147,7 @@ fn content_ignores_times_and_nothing_else() {
 fn a_raised_token_ends_the_walk() {
     let cancel = Cancel::new().unwrap();
     cancel.raise();
-    assert!(matches!(scan(open(sample().path()).as_fd(), &cancel), Err(Error::Cancelled)));
+    assert!(matches!(scan(open(sample().path()).as_fd(), None, &cancel), Err(Error::Cancelled)));
 }
 
 proptest! {

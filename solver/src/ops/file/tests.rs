@@ -280,7 +280,7 @@ fn copies_go_where_buildkit_puts_them() {
         match (bench.try_run(vec![FileAction::Copy(bench.copy(sources, dest))]), expected) {
             (Ok(run), Ok(expected)) => {
                 assert_eq!(run.list(), *expected, "{name}");
-                let scanned = scan(run.layer.as_fd(), &Cancel::new().unwrap()).unwrap();
+                let scanned = scan(run.layer.as_fd(), None, &Cancel::new().unwrap()).unwrap();
                 assert_eq!(run.summary, Some(scanned), "{name}: the sum made in passing");
             }
             (Err(error), Err(expected)) => assert!(error.to_string().ends_with(expected), "{name}: {error}"),

@@ -41,7 +41,7 @@ fn copied(earlier: &str, differing: Option<&[&str]>) -> (BTreeMap<String, String
         execute(&op, base, &sources, open(&bench.path("spool")).as_fd(), &mut summing, &cancel).unwrap();
     let summed = summing.finish().unwrap();
     sink.finish().unwrap();
-    assert_eq!(summed, Some(scan(open(&bench.path("layer")).as_fd(), &cancel).unwrap()));
+    assert_eq!(summed, Some(scan(open(&bench.path("layer")).as_fd(), None, &cancel).unwrap()));
     let read = |name: &str| {
         let path = bench.path("layer/t").join(name);
         let names = fs::metadata(&path).unwrap().nlink();

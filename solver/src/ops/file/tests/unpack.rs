@@ -64,7 +64,7 @@ fn archives_are_told_by_their_content() {
         let run = add(&bench, archive, "/t/", None).unwrap();
         assert_eq!(run.list(), ["t/", "t/d/ 2775 25:26", "t/d/f=1 25:26", "t/g=22 25:26"]);
         assert_eq!(run.tree.lookup("t/d", false).unwrap().unwrap().meta.mtime.secs, 1_000_000_000);
-        assert_eq!(run.summary, Some(scan(run.layer.as_fd(), &Cancel::new().unwrap()).unwrap()));
+        assert_eq!(run.summary, Some(scan(run.layer.as_fd(), None, &Cancel::new().unwrap()).unwrap()));
         assert_eq!(fs::read_dir(bench.path("spool")).unwrap().count(), 0);
     }
     let bench = Bench::new(&[]);
