@@ -12,6 +12,7 @@ pub(crate) mod mount;
 mod names;
 pub(crate) mod outputs;
 mod steps;
+mod trust;
 mod ulimit;
 pub(crate) mod volume;
 
@@ -24,6 +25,7 @@ use clap::{ArgAction, CommandFactory as _, FromArgMatches as _};
 pub(crate) use confine::ConfineFlags;
 pub(crate) use names::NameFlags;
 pub(crate) use steps::StepFlags;
+pub(crate) use trust::TrustFlags;
 
 use crate::commands::Command;
 use crate::error::{Error, Result, Usage};

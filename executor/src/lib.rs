@@ -29,6 +29,7 @@ mod streams;
 mod stub;
 mod sys;
 mod terminal;
+mod trust;
 pub mod user;
 
 pub use container::{Container, ExitStatus, Sink};

@@ -40,6 +40,8 @@ pub struct Settings {
     pub limits: Vec<(Resource, Rlimit)>,
     /// Of `/dev/shm`, in bytes.
     pub shm_size: Option<u64>,
+    /// As [`Spec::certificates`].
+    pub certificates: Vec<u8>,
     /// How long a step's process may run.
     pub time_limit: Option<Duration>,
 }
@@ -66,6 +68,7 @@ impl LocalExecutor {
         let hostname = exec.hostname.as_deref().unwrap_or(HOSTNAME).to_owned();
         spec.hostname = Some(hostname.clone());
         spec.limits.clone_from(&self.settings.limits);
+        spec.certificates.clone_from(&self.settings.certificates);
         spec.shm_size = self.settings.shm_size.unwrap_or(spec.shm_size);
         spec.network = match exec.network {
             NetworkMode::Default | NetworkMode::Host => Network::Host,

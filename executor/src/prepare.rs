@@ -16,6 +16,7 @@ use crate::init::{Identity, Init, Limit, Plan, Program, Stdio, Steps};
 use crate::mountpoint::{self, Made};
 use crate::spec::{MissingCwd, Network, Spec};
 use crate::sys::exec::Strings;
+use crate::trust::{self, Installed};
 use crate::user::{self, User};
 use crate::{idmap, reaper, seccomp};
 
@@ -32,11 +33,12 @@ pub(crate) struct Prepared {
     pub(crate) namespaces: u64,
 }
 
-/// Mount points made in the upper directory.
+/// What was put into the upper directory, and is taken back from there: mount points, and certificates.
 #[derive(Debug)]
 pub(crate) struct MountPoints {
     pub(crate) upper: Option<OwnedFd>,
     pub(crate) made: Vec<Made>,
+    pub(crate) trusted: Installed,
 }
 
 /// Our ends of the container's streams.
@@ -47,13 +49,18 @@ pub(crate) enum Ends {
 }
 
 pub(crate) fn prepare(spec: &mut Spec) -> Result<Prepared> {
+    if !spec.certificates.is_empty() {
+        spec.mounts.push(trust::mount(&spec.certificates));
+    }
     let mounts = sources::ready(spec)?;
     let root = layout::mount_root(spec, &mounts)?;
+    let trusted = trust::install(root.as_fd(), spec)?;
     let user = user::resolve(root.as_fd(), &spec.user, &spec.extra_groups)?;
     let scratch = sources::Scratch::new()?;
     let dev = Dev::new(scratch.mount.as_fd(), spec.shm_size, spec.host_devices)?;
     let (stdio, ends, console) = streams(spec, &dev)?;
-    let laid_out = layout::lay_out(spec, mounts, root, scratch, dev, console)?;
+    let mut laid_out = layout::lay_out(spec, mounts, root, scratch, dev, console)?;
+    laid_out.mount_points.trusted = trusted;
     let (status, status_end) = pipe("making the status pipe")?;
     let identity = identity(spec, &user)?;
     give(&stdio, identity.uid);
@@ -221,6 +228,7 @@ impl MountPoints {
     pub(crate) fn take_back(&mut self) {
         if let Some(upper) = &self.upper {
             mountpoint::take_back(upper.as_fd(), std::mem::take(&mut self.made));
+            std::mem::take(&mut self.trusted).take_back(upper.as_fd());
         }
     }
 }

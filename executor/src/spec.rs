@@ -53,6 +53,9 @@ pub struct Spec {
     pub limits: Vec<(Resource, Rlimit)>,
     /// Of `/dev/shm`, in bytes.
     pub shm_size: u64,
+    /// Of authorities that are trusted besides those of the image, in PEM; nothing of them stays in the root's upper
+    /// directory.
+    pub certificates: Vec<u8>,
 }
 
 /// The root file system: an overlay that is mounted in the container's own mount namespace only.
@@ -202,6 +205,7 @@ impl Spec {
             host_devices: false,
             limits: Vec::new(),
             shm_size: 64 << 20,
+            certificates: Vec::new(),
         }
     }
 

@@ -13,6 +13,7 @@ use boxwright_solver::ir::{Host, Unkeyed};
 
 use super::confine::shm_size;
 use super::names::ResolverFlags;
+use super::trust::TrustFlags;
 use super::ulimit;
 use crate::config;
 use crate::engine::Resolver;
@@ -25,6 +26,8 @@ pub(crate) struct StepFlags {
     add_host: Vec<String>,
     #[command(flatten)]
     resolver: ResolverFlags,
+    #[command(flatten)]
+    trust: TrustFlags,
     /// What a step may ask for: `network.host`, `security.insecure`, `device`
     #[arg(long, value_name = "WHAT")]
     allow: Vec<String>,
@@ -77,6 +80,7 @@ impl StepFlags {
             lent: Lent { secrets: secrets(&self.secret)?, agents: agents(&self.ssh)? },
             limits: self.ulimit.iter().map(|text| ulimit::parse(text)).collect::<Result<_>>()?,
             shm_size: self.shm_size.as_ref().map(|text| shm_size(text)).transpose()?.flatten(),
+            certificates: self.trust.certificates()?,
             time_limit: self.step_timeout.as_ref().map(|text| time_limit(text)).transpose()?,
             ..Settings::default()
         })

@@ -8,7 +8,7 @@ use boxwright_executor::Network;
 use boxwright_frontend::is_signal;
 
 use super::{Session, pull};
-use crate::args::{ConfineFlags, NameFlags, env, mount, volume};
+use crate::args::{ConfineFlags, NameFlags, TrustFlags, env, mount, volume};
 use crate::engine::{PullPolicy, RunRequest, Volume, helped, reference};
 use crate::error::{Error, Result};
 use crate::{exit, interrupt, report};
@@ -75,6 +75,8 @@ pub(crate) struct Run {
     confine: ConfineFlags,
     #[command(flatten)]
     names: NameFlags,
+    #[command(flatten)]
+    trust: TrustFlags,
     /// host (the default so far) or none
     #[arg(long, alias = "net", value_name = "MODE", default_value = "default")]
     network: String,
@@ -174,6 +176,7 @@ impl Run {
             confinement: self.confine.confinement()?,
             hosts: self.names.hosts()?,
             resolver: self.names.resolver()?,
+            certificates: self.trust.certificates()?,
             id_file: self.cidfile.clone(),
             labels: env::labels(&self.label_file, &self.label)?,
             stop_signal: self.stop_signal()?,

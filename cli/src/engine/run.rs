@@ -45,6 +45,8 @@ pub struct RunRequest {
     /// Lines of the hosts file: address and name.
     pub hosts: Vec<(String, String)>,
     pub resolver: Resolver,
+    /// Of authorities that are trusted besides those of the image, in PEM.
+    pub certificates: Vec<u8>,
     /// Where the id is written.
     pub id_file: Option<PathBuf>,
     /// For whoever looks at a container or stops it; it ends with this command, so nobody can yet.
@@ -119,6 +121,7 @@ impl Engine {
         spec.extra_groups.clone_from(&request.groups);
         spec.hostname = settings.hostname;
         spec.network = request.network;
+        spec.certificates.clone_from(&request.certificates);
         spec.mounts = settings.mounts;
         if request.interactive {
             spec.stdin = Some(own_stdin()?);

@@ -39,5 +39,6 @@ mod stacking;
 mod steps;
 mod terminal;
 mod tool;
+mod trust;
 mod volume_filling;
 mod volumes;

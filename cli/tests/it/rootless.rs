@@ -109,3 +109,15 @@ fn files_that_a_build_writes_out_belong_to_the_user() {
         assert_eq!(as_user(ranges, script).ok(), "1 1 750\n", "{ranges:?}");
     }
 }
+
+#[test]
+fn certificates_are_trusted_in_a_users_steps_and_no_layer_has_them() {
+    let script = "printf -- '-----BEGIN CERTIFICATE-----\\nCanary\\n-----END CERTIFICATE-----\\n' > ca; mkdir c; \
+                  printf 'FROM busybox\\nRUN grep Canary /etc/ssl/certs/ca-certificates.crt; touch -d @1 /made\\n' > c/Dockerfile; \
+                  bw build -q --ca-cert ca -t x c >/dev/null; bw build -q --no-cache -t y c >/dev/null; \
+                  bw run --ca-cert ca x grep Canary /etc/ssl/certs/ca-certificates.crt; bw run x ls /etc/ssl || echo none; \
+                  for i in x y; do bw image inspect $i | grep -A3 Layers; done | sort | uniq -c | awk '{ print $1 }' | uniq";
+    for ranges in [RANGES, ""] {
+        assert_eq!(as_user(ranges, script).ok(), "Canary\nnone\n2\n", "{ranges:?}");
+    }
+}

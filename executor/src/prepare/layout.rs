@@ -16,6 +16,7 @@ use crate::init::{Attachment, Mounts, Pseudo, Source, Steps};
 use crate::mountpoint;
 use crate::rootfs::Overlay;
 use crate::spec::{Network, Propagation, Spec};
+use crate::trust::Installed;
 
 /// The mounts, and what only messages and the end of the container need.
 #[derive(Debug)]
@@ -69,7 +70,7 @@ pub(super) fn lay_out(
     }
     let upper = spec.root.upper.as_ref().map(|u| u.dir.try_clone()).transpose();
     let upper = upper.map_err(Error::io("copying a descriptor", ""))?;
-    let mut mount_points = MountPoints { upper, made };
+    let mut mount_points = MountPoints { upper, made, trusted: Installed::default() };
     mount_points.remember();
     let mounts = Mounts {
         scratch: scratch.mount,

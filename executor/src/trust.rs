@@ -1,0 +1,299 @@
+//! Certificates that a container trusts besides its image's, for as long as it runs. They are appended to the bundle that
+//! the image has, in the upper directory, and taken out again afterwards, so that no layer has them.
+//!
+//! They are not bound over the bundle, as programs that make the bundle anew (`update-ca-certificates`) rename a file to
+//! its place, and the kernel refuses that where something is mounted.
+
+use std::ffi::CString;
+use std::fs::File;
+use std::io::{Read as _, Seek as _, Write as _};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
+
+use rustix::fs::{
+    AtFlags, FileType, Mode, OFlags, ResolveFlags, Stat, Timespec, Timestamps, fstat, futimens, mkdirat,
+    openat2, statat, unlinkat, utimensat,
+};
+use rustix::io::Errno;
+
+use crate::error::{Error, Result};
+use crate::spec::{Mount, MountSource, Spec};
+
+/// Where Debian and Alpine, Fedora, SUSE and OpenSSL by itself keep the certificates that all programs trust.
+const BUNDLES: [&str; 6] = [
+    USUAL,
+    "etc/pki/tls/certs/ca-bundle.crt",
+    "etc/pki/ca-trust/extracted/pem/tls-ca-bundle.pem",
+    "etc/ssl/ca-bundle.pem",
+    "etc/ssl/cert.pem",
+    "etc/pki/tls/cert.pem",
+];
+/// Made in images that have none of them.
+const USUAL: &str = "etc/ssl/certs/ca-certificates.crt";
+/// The certificates alone, in a file of ours that stays as it is whatever becomes of the bundle.
+const ALONE: &str = "/run/boxwright/ca.crt";
+/// No bundle is larger.
+const MAX_BUNDLE: u64 = 16 << 20;
+
+const IN_ROOT: ResolveFlags = ResolveFlags::IN_ROOT.union(ResolveFlags::NO_MAGICLINKS);
+const REAL: ResolveFlags = ResolveFlags::BENEATH.union(ResolveFlags::NO_SYMLINKS);
+
+/// What was changed in an upper directory, and how it looked then.
+#[derive(Debug, Default)]
+pub(crate) struct Installed {
+    block: Vec<u8>,
+    files: Vec<(String, Looks)>,
+    /// Directories that were not in the upper directory before, outer ones first.
+    dirs: Vec<(String, Looks)>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Looks {
+    inode: u64,
+    mode: u32,
+    owner: (u32, u32),
+    modified: (i64, i64),
+    /// Of a file.
+    size: i64,
+}
+
+/// The file with the certificates alone.
+pub(crate) fn mount(certificates: &[u8]) -> Mount {
+    let source = MountSource::File { data: certificates.to_vec(), mode: 0o644 };
+    Mount { target: ALONE.to_owned(), source, read_only: true }
+}
+
+/// Makes the mounted `root` trust the spec's certificates, with the variables for programs that have a bundle of their own.
+pub(crate) fn install(root: BorrowedFd<'_>, spec: &mut Spec) -> Result<Installed> {
+    if spec.certificates.is_empty() {
+        return Ok(Installed::default());
+    }
+    let mut installed = Installed { block: block(&spec.certificates), ..Installed::default() };
+    let mut bundle = None;
+    if let Some(upper) = &spec.root.upper {
+        let failed = |path: &str| Error::io("adding certificates to", format!("/{path}"));
+        for path in BUNDLES {
+            if installed.append(root, upper.dir.as_fd(), path).map_err(failed(path))? {
+                bundle.get_or_insert(path);
+            }
+        }
+        if bundle.is_none() {
+            installed.make(root, upper.dir.as_fd()).map_err(failed(USUAL))?;
+        }
+    }
+    set(spec, "NODE_EXTRA_CA_CERTS", ALONE);
+    match bundle {
+        Some(bundle) => set(spec, "REQUESTS_CA_BUNDLE", &format!("/{bundle}")),
+        // What installs the system's certificates in this very container replaces the bundle just made. OpenSSL reads
+        // this one besides the directory with those.
+        None => set(spec, "SSL_CERT_FILE", ALONE),
+    }
+    Ok(installed)
+}
+
+fn set(spec: &mut Spec, name: &str, value: &str) {
+    let is_set = |entry: &String| entry.strip_prefix(name).is_some_and(|rest| rest.starts_with('='));
+    if !spec.env.iter().any(is_set) {
+        spec.env.push(format!("{name}={value}"));
+    }
+}
+
+/// What is found again, and cut out as a whole.
+fn block(certificates: &[u8]) -> Vec<u8> {
+    let mut block = b"\n# Trusted while this container runs\n".to_vec();
+    block.extend_from_slice(certificates);
+    if !block.ends_with(b"\n") {
+        block.push(b'\n');
+    }
+    block
+}
+
+impl Installed {
+    /// False where there is no such file.
+    fn append(
+        &mut self,
+        root: BorrowedFd<'_>,
+        upper: BorrowedFd<'_>,
+        path: &str,
+    ) -> rustix::io::Result<bool> {
+        let reading = OFlags::RDONLY | OFlags::NONBLOCK | OFlags::NOCTTY | OFlags::CLOEXEC;
+        let Ok(bundle) = openat2(root, path, reading, Mode::empty(), IN_ROOT) else { return Ok(false) };
+        let before = fstat(&bundle)?;
+        let is_file = FileType::from_raw_mode(before.st_mode) == FileType::RegularFile;
+        if !is_file || before.st_size as u64 > MAX_BUNDLE {
+            return Ok(false);
+        }
+        let real = real_path(&bundle)?;
+        // Several of the names lead to one file.
+        if self.files.iter().any(|(file, _)| *file == real) {
+            return Ok(true);
+        }
+        let new_dirs = self.dirs_to_come(root, upper, &real)?;
+        let flags = OFlags::WRONLY | OFlags::APPEND | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+        let mut file = File::from(openat2(root, &real, flags, Mode::empty(), REAL)?);
+        file.write_all(&self.block).map_err(|e| Errno::from_io_error(&e).unwrap_or(Errno::IO))?;
+        futimens(&file, &times(&before))?;
+        self.remember(upper, real, new_dirs)?;
+        Ok(true)
+    }
+
+    fn make(&mut self, root: BorrowedFd<'_>, upper: BorrowedFd<'_>) -> rustix::io::Result<()> {
+        let mut prefix = String::new();
+        let names: Vec<&str> = USUAL.split('/').collect();
+        let mut dirs = Vec::new();
+        let mut touched = Vec::new();
+        let mut parent = openat2(root, c".", OFlags::PATH | OFlags::CLOEXEC, Mode::empty(), IN_ROOT)?;
+        for (n, name) in names.iter().enumerate() {
+            prefix = if prefix.is_empty() { (*name).to_owned() } else { format!("{prefix}/{name}") };
+            match openat2(root, &prefix, OFlags::PATH | OFlags::CLOEXEC, Mode::empty(), IN_ROOT) {
+                Ok(found) => parent = found,
+                // A link that leads nowhere, or a file on the way: such an image has no place for a bundle.
+                Err(_) if statat(&parent, *name, AtFlags::SYMLINK_NOFOLLOW).is_ok() => return Ok(()),
+                Err(_) => {
+                    let place = real_path(&parent)?;
+                    let real = if place.is_empty() { (*name).to_owned() } else { format!("{place}/{name}") };
+                    dirs.extend(self.dirs_to_come(root, upper, &real)?);
+                    touched.push((place, fstat(&parent)?));
+                    if n + 1 < names.len() {
+                        mkdirat(&parent, *name, Mode::from_raw_mode(0o755))?;
+                        dirs.push(real);
+                        let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
+                        parent = openat2(&parent, *name, flags, Mode::empty(), REAL)?;
+                    } else {
+                        let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::CLOEXEC;
+                        let new = openat2(&parent, *name, flags, Mode::from_raw_mode(0o644), REAL)?;
+                        let written = File::from(new).write_all(&self.block);
+                        written.map_err(|e| Errno::from_io_error(&e).unwrap_or(Errno::IO))?;
+                        for (dir, before) in &touched {
+                            let dir = if dir.is_empty() { "." } else { dir };
+                            utimensat(root, dir, &times(before), AtFlags::SYMLINK_NOFOLLOW)?;
+                        }
+                        self.remember(upper, real, std::mem::take(&mut dirs))?;
+                    }
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// The directories on the way to `real` that overlayfs will copy to the upper directory.
+    fn dirs_to_come(
+        &self,
+        root: BorrowedFd<'_>,
+        upper: BorrowedFd<'_>,
+        real: &str,
+    ) -> rustix::io::Result<Vec<String>> {
+        let mut dirs = Vec::new();
+        for (at, _) in real.match_indices('/') {
+            let dir = &real[..at];
+            let there = |below: BorrowedFd<'_>| {
+                openat2(below, dir, OFlags::PATH | OFlags::CLOEXEC, Mode::empty(), REAL)
+            };
+            if matches!(there(upper), Err(Errno::NOENT)) && there(root).is_ok() {
+                dirs.push(dir.to_owned());
+            }
+        }
+        Ok(dirs)
+    }
+
+    fn remember(
+        &mut self,
+        upper: BorrowedFd<'_>,
+        file: String,
+        new_dirs: Vec<String>,
+    ) -> rustix::io::Result<()> {
+        for dir in new_dirs {
+            let looks = look(&openat2(upper, &dir, OFlags::PATH | OFlags::CLOEXEC, Mode::empty(), REAL)?)?;
+            if !self.dirs.iter().any(|(known, _)| *known == dir) {
+                self.dirs.push((dir, looks));
+            }
+        }
+        let looks = look(&openat2(upper, &file, OFlags::PATH | OFlags::CLOEXEC, Mode::empty(), REAL)?)?;
+        self.files.push((file, looks));
+        Ok(())
+    }
+
+    /// Leaves in the upper directory what the container would have left without the certificates. What is not as it was
+    /// left is the container's; only the certificates are cut out of that.
+    pub(crate) fn take_back(self, upper: BorrowedFd<'_>) {
+        for (file, looks) in &self.files {
+            // A container may have put anything there; what can't be read as a file is none of ours.
+            let _ = self.take_back_file(upper, file, looks);
+        }
+        for (dir, looks) in self.dirs.iter().rev() {
+            let flags = OFlags::PATH | OFlags::CLOEXEC;
+            let Ok(found) = openat2(upper, dir, flags, Mode::empty(), REAL) else { continue };
+            if look(&found).ok() == Some(*looks) {
+                // One that is not empty stays.
+                let _ = remove(upper, dir, AtFlags::REMOVEDIR);
+            }
+        }
+    }
+
+    fn take_back_file(&self, upper: BorrowedFd<'_>, path: &str, looks: &Looks) -> rustix::io::Result<()> {
+        let flags = OFlags::RDWR | OFlags::NONBLOCK | OFlags::NOCTTY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+        let found = openat2(upper, path, flags, Mode::empty(), REAL)?;
+        let stat = fstat(&found)?;
+        let is_file = FileType::from_raw_mode(stat.st_mode) == FileType::RegularFile;
+        if !is_file || stat.st_size as u64 > 2 * MAX_BUNDLE {
+            return Ok(());
+        }
+        let mut file = File::from(found);
+        let mut content = Vec::new();
+        let io = |e: std::io::Error| Errno::from_io_error(&e).unwrap_or(Errno::IO);
+        file.read_to_end(&mut content).map_err(io)?;
+        let Some(at) = position(&content, &self.block) else { return Ok(()) };
+        if looks_of(&stat) == *looks && at + self.block.len() == content.len() {
+            return remove(upper, path, AtFlags::empty());
+        }
+        while let Some(at) = position(&content, &self.block) {
+            content.drain(at..at + self.block.len());
+        }
+        file.rewind().map_err(io)?;
+        file.set_len(0).map_err(io)?;
+        file.write_all(&content).map_err(io)?;
+        futimens(&file, &times(&stat))
+    }
+}
+
+/// Removes the entry, and leaves its directory's times as they were: what it had before it was there.
+fn remove(upper: BorrowedFd<'_>, path: &str, flags: AtFlags) -> rustix::io::Result<()> {
+    let (parent, name) = path.rsplit_once('/').unwrap_or((".", path));
+    let opening = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
+    let parent = openat2(upper, parent, opening, Mode::empty(), REAL)?;
+    let before = fstat(&parent)?;
+    unlinkat(&parent, name, flags)?;
+    futimens(&parent, &times(&before))
+}
+
+fn position(content: &[u8], block: &[u8]) -> Option<usize> {
+    content.windows(block.len()).position(|window| window == block)
+}
+
+/// The path of what is open in a mount that has no place yet: relative to its root.
+fn real_path(fd: &OwnedFd) -> rustix::io::Result<String> {
+    let path = rustix::fs::readlink(format!("/proc/self/fd/{}", fd.as_raw_fd()), Vec::new())?;
+    let path = CString::into_string(path).map_err(|_| Errno::ILSEQ)?;
+    Ok(path.trim_start_matches('/').to_owned())
+}
+
+fn look(fd: &impl AsFd) -> rustix::io::Result<Looks> {
+    fstat(fd).map(|stat| looks_of(&stat))
+}
+
+fn looks_of(stat: &Stat) -> Looks {
+    let is_dir = FileType::from_raw_mode(stat.st_mode) == FileType::Directory;
+    Looks {
+        inode: stat.st_ino,
+        mode: stat.st_mode,
+        owner: (stat.st_uid, stat.st_gid),
+        modified: (stat.st_mtime, stat.st_mtime_nsec as i64),
+        size: if is_dir { 0 } else { stat.st_size },
+    }
+}
+
+fn times(stat: &Stat) -> Timestamps {
+    Timestamps {
+        last_access: Timespec { tv_sec: stat.st_atime, tv_nsec: stat.st_atime_nsec as _ },
+        last_modification: Timespec { tv_sec: stat.st_mtime, tv_nsec: stat.st_mtime_nsec as _ },
+    }
+}
