@@ -221,7 +221,7 @@ impl Spec {
     }
 }
 
-const MASKED_PATHS: &[&str] = &[
+pub(crate) const MASKED_PATHS: &[&str] = &[
     "/proc/acpi",
     "/proc/asound",
     "/proc/interrupts",
@@ -236,7 +236,8 @@ const MASKED_PATHS: &[&str] = &[
     "/sys/firmware",
 ];
 
-const READ_ONLY_PATHS: &[&str] = &["/proc/bus", "/proc/fs", "/proc/irq", "/proc/sys", "/proc/sysrq-trigger"];
+pub(crate) const READ_ONLY_PATHS: &[&str] =
+    &["/proc/bus", "/proc/fs", "/proc/irq", "/proc/sys", "/proc/sysrq-trigger"];
 
 /// moby's list, with the thermal counters of each processor this machine has.
 fn masked_paths() -> Vec<String> {

@@ -11,7 +11,7 @@ use crate::sys::seccomp::Instruction;
 pub(super) struct Architecture {
     /// In profiles.
     pub(super) name: &'static str,
-    audit: u32,
+    pub(super) audit: u32,
     pub(super) number: fn(&Call) -> i16,
     /// Numbers from here on belong to another ABI of the same architecture (x32), which is treated as not there.
     foreign_from: Option<u32>,

@@ -2,6 +2,8 @@
 //! runs the program once for every number when it is installed.
 
 mod compile;
+#[cfg(test)]
+mod moby;
 mod number;
 mod policy;
 mod profile;
