@@ -1,5 +1,5 @@
-//! The one thread from which all containers are cloned. The kernel kills a container when the thread that cloned it
-//! ends, so that thread must live as long as the process.
+//! The one thread from which containers are cloned. The kernel kills a container when the thread that cloned it ends, so
+//! that thread must live as long as the process. The first thread does; others leave it to one that is made for this.
 
 use std::os::fd::AsFd;
 use std::sync::mpsc::{Sender, channel};
@@ -11,16 +11,30 @@ use crate::init::{self, Plan};
 use crate::sys;
 use crate::sys::process::Cloned;
 
-type Job = Box<dyn FnOnce(&mut Option<Guard>) + Send>;
+type Job = Box<dyn FnOnce() + Send>;
 
 /// Clones the process that becomes the container of `plan`. The plan comes back, to be dropped by the caller.
 pub(crate) fn clone(plan: Plan, namespaces: u64) -> Result<(Cloned, Plan)> {
+    let (cloned, plan) = if rustix::thread::gettid() == rustix::process::getpid() {
+        // No handler of ours may run in a process that was just cloned.
+        let before =
+            sys::signal::set_mask(sys::signal::Set::ALL).map_err(Error::io("blocking", "signals"))?;
+        let cloned = clone_and_watch(&plan, namespaces);
+        sys::signal::set_mask(before).map_err(Error::io("unblocking", "signals"))?;
+        (cloned, plan)
+    } else {
+        clone_elsewhere(plan, namespaces)?
+    };
+    match cloned {
+        Ok(cloned) => Ok((cloned, plan)),
+        Err(errno) => Err(Error::Setup { doing: "creating namespaces".into(), reason: errno.to_string() }),
+    }
+}
+
+fn clone_elsewhere(plan: Plan, namespaces: u64) -> Result<(rustix::io::Result<Cloned>, Plan)> {
     let (answer, answered) = channel();
-    let job: Job = Box::new(move |guard| {
-        let cloned = sys::process::clone(namespaces, || init::main(&plan));
-        if let Ok(cloned) = &cloned {
-            watch(guard, cloned);
-        }
+    let job: Job = Box::new(move || {
+        let cloned = clone_and_watch(&plan, namespaces);
         // The caller waits for the answer; it can't have gone.
         let _ = answer.send((cloned, plan));
     });
@@ -29,19 +43,23 @@ pub(crate) fn clone(plan: Plan, namespaces: u64) -> Result<(Cloned, Plan)> {
         reason: "the spawning thread is gone".into(),
     };
     sender()?.send(job).map_err(|_| lost())?;
-    let (cloned, plan) = answered.recv().map_err(|_| lost())?;
-    match cloned {
-        Ok(cloned) => Ok((cloned, plan)),
-        Err(errno) => Err(Error::Setup { doing: "creating namespaces".into(), reason: errno.to_string() }),
-    }
+    answered.recv().map_err(|_| lost())
+}
+
+fn clone_and_watch(plan: &Plan, namespaces: u64) -> rustix::io::Result<Cloned> {
+    let cloned = sys::process::clone(namespaces, || init::main(plan))?;
+    watch(&cloned);
+    Ok(cloned)
 }
 
 /// Without a guard the container is no worse off than before it changed its user, so failing is not an error.
-fn watch(guard: &mut Option<Guard>, cloned: &Cloned) {
+fn watch(cloned: &Cloned) {
+    static GUARD: Mutex<Option<Guard>> = Mutex::new(None);
+    let mut guard = GUARD.lock().unwrap_or_else(|e| e.into_inner());
     if guard.is_none() {
         *guard = Guard::start().ok();
     }
-    if let Some(running) = guard
+    if let Some(running) = guard.as_ref()
         && running.watch(cloned.pidfd.as_fd()).is_err()
     {
         *guard = None;
@@ -58,9 +76,8 @@ fn sender() -> Result<Sender<Job>> {
             .spawn(move || {
                 // No handler of ours may run in a process that was just cloned.
                 let _ = sys::signal::set_mask(sys::signal::Set::ALL);
-                let mut guard = None;
                 for job in queue {
-                    job(&mut guard);
+                    job();
                 }
             })
             .map_err(Error::io("starting the spawning thread", ""))?;

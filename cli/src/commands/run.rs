@@ -115,29 +115,40 @@ impl Run {
         }
         let request = self.request()?;
         let signals = session.signals.as_ref().expect("held for every command that runs something");
-        let image = interrupt::watched(signals, session.engine.cancel(), || self.image(session))?;
+        let policy = self.policy()?;
+        let wanted = self.platform.as_deref().map(str::parse::<Platform>).transpose()?;
+        let image = match self.kept(session, policy, wanted.as_ref())? {
+            Some(image) => image,
+            // This may take long; what is kept is found before a thread could have started to listen.
+            None => interrupt::watched(signals, session.engine.cancel(), || {
+                self.pulled(session, policy, wanted.unwrap_or_else(Platform::host))
+            })?,
+        };
         session.engine.run(&image, &request, signals)
     }
 
-    fn image(&self, session: &Session<'_>) -> Result<ImageRecord> {
-        let engine = &session.engine;
-        let (word, policy) = (&self.image_and_command[0], self.policy()?);
-        let wanted = self.platform.as_deref().map(str::parse::<Platform>).transpose()?;
-        if policy != PullPolicy::Always
-            && let Some(found) = engine.look_up(word)?
-            && wanted.as_ref().is_none_or(|wanted| platform(&found.image).satisfies(wanted))
-        {
-            return Ok(found.image);
+    fn kept(
+        &self,
+        session: &Session<'_>,
+        policy: PullPolicy,
+        wanted: Option<&Platform>,
+    ) -> Result<Option<ImageRecord>> {
+        if policy == PullPolicy::Always {
+            return Ok(None);
         }
-        let name = reference(word)?;
+        let found = session.engine.look_up(&self.image_and_command[0])?.map(|found| found.image);
+        Ok(found.filter(|image| wanted.is_none_or(|wanted| platform(image).satisfies(wanted))))
+    }
+
+    fn pulled(&self, session: &Session<'_>, policy: PullPolicy, wanted: Platform) -> Result<ImageRecord> {
+        let name = reference(&self.image_and_command[0])?;
         if policy == PullPolicy::Never {
             return Err(Error::NoSuchImage(name.familiar()));
         }
         if policy == PullPolicy::Missing {
             report::remark(&format!("Unable to find image '{}' locally", name.familiar()));
         }
-        let wanted = wanted.unwrap_or_else(Platform::host);
-        Ok(pull::fetch_aside(engine, &name, &wanted, self.quiet)?.image)
+        Ok(pull::fetch_aside(&session.engine, &name, &wanted, self.quiet)?.image)
     }
 
     fn policy(&self) -> Result<PullPolicy> {
