@@ -11,6 +11,7 @@ mod dockerfile;
 mod epoch;
 mod failure;
 mod fetcher;
+mod foreign;
 mod inspect;
 mod listing;
 mod login;

@@ -73,7 +73,15 @@ pub(crate) fn enter() -> Result<(Ids, Option<Unmapped>)> {
     sys::namespace::unshare(UnshareFlags::NEWNS).map_err(refused)?;
     mount_change(c"/", MountPropagationFlags::REC | MountPropagationFlags::PRIVATE)
         .map_err(Error::io("separating mounts from", "those of the host"))?;
+    let _ = ENTERED.set(());
     Ok((ids, why))
+}
+
+static ENTERED: OnceLock<()> = OnceLock::new();
+
+/// Whether the user namespace is one that this process made, so that nobody else works in it.
+pub(crate) fn entered() -> bool {
+    ENTERED.get().is_some()
 }
 
 /// Whether ids, devices and mounts are restricted as they are in a user namespace, ours or somebody else's.

@@ -6,6 +6,7 @@ mod agent;
 pub mod capability;
 mod container;
 mod dev;
+pub mod emulate;
 mod error;
 mod failure;
 pub mod git;

@@ -2,6 +2,7 @@
 
 mod mounts;
 
+use std::ffi::OsString;
 use std::os::fd::{AsFd, OwnedFd};
 use std::sync::Arc;
 use std::time::Duration;
@@ -16,6 +17,7 @@ use rustix::fs::{AtFlags, Mode, chmodat, mkdirat, statat};
 use rustix::process::{Resource, Rlimit};
 
 use crate::container::Container;
+use crate::emulate;
 use crate::error::Error;
 use crate::network::{Names, files};
 use crate::secret::Lent;
@@ -44,6 +46,8 @@ pub struct Settings {
     pub certificates: Vec<u8>,
     /// How long a step's process may run.
     pub time_limit: Option<Duration>,
+    /// Where emulators of other machines are looked for, as in `PATH`.
+    pub emulators: OsString,
 }
 
 /// The name that every other builder gives the machine a step runs on: steps that record it give the same result.
@@ -83,6 +87,8 @@ impl LocalExecutor {
         spec.mounts = files(&names, spec.network, true);
         // A step sees the image's own.
         spec.mounts.retain(|mount| mount.target != "/etc/hostname");
+        // What is lacking is told if the program turns out to need it.
+        spec.mounts.extend(emulate::mounts(&exec.platform, &self.settings.emulators).unwrap_or_default());
         let mut kept = Kept::default();
         for mount in &exec.mounts {
             spec.mounts.extend(mounts::translate(mount, &self.settings.lent, &mut kept, cancel)?);

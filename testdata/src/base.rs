@@ -21,10 +21,19 @@ pub fn debian(cache: &Path) -> PathBuf {
     image(cache, "debian", "debian:bookworm-slim", "bash")
 }
 
-fn image(cache: &Path, base: &str, name: &str, shell: &str) -> PathBuf {
+/// The files of busybox for arm64, as a tar.
+pub fn busybox_arm64(cache: &Path) -> PathBuf {
+    root(cache, "busybox-arm64")
+}
+
+fn root(cache: &Path, base: &str) -> PathBuf {
     let repository = Path::new(env!("CARGO_MANIFEST_DIR")).parent().expect("the crate lies in the workspace");
     run(Command::new(repository.join("scripts/bases")).arg(cache).arg(base)).ok();
-    let root = cache.join(format!("{base}.tar"));
+    cache.join(format!("{base}.tar"))
+}
+
+fn image(cache: &Path, base: &str, name: &str, shell: &str) -> PathBuf {
+    let root = root(cache, base);
     let made = cache.join(format!("{base}.docker.tar"));
     let time = |path: &Path| fs::metadata(path).and_then(|m| m.modified()).ok();
     if time(&made) < time(&root) {

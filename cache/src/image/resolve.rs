@@ -81,7 +81,7 @@ pub fn resolve(
 /// The image of the store with this name, if it is one for the platform. A digest is looked for among the images and
 /// among what registries called them.
 fn local(store: &Store, reference: &Reference, platform: &Platform) -> Result<Option<Resolved>> {
-    let fits = |image: &ImageRecord| platform_of(&image.config).is_none_or(|p| rank(&p, platform).is_some());
+    let fits = |image: &ImageRecord| image.config.platform().is_none_or(|p| rank(&p, platform).is_some());
     let Some(digest) = reference.digest() else {
         let Some(image) = store.image_named(reference)?.filter(fits) else { return Ok(None) };
         let names = store.names(Some(&image.id))?;
@@ -286,11 +286,6 @@ pub fn resolve_layout(
 }
 
 /// The platform that a config says, if it says one.
-fn platform_of(config: &ImageConfig) -> Option<Platform> {
-    let said = !config.os.is_empty() && !config.architecture.is_empty();
-    said.then(|| Platform::new(&config.os, &config.architecture, config.variant.as_deref()))
-}
-
 /// The entry of an index that fits `platform` best; the first of equals.
 pub(crate) fn choose<'a>(index: &'a Index, platform: &Platform) -> Option<&'a Descriptor> {
     let documents =

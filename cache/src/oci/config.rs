@@ -8,6 +8,7 @@ use serde_json::Value;
 
 use crate::digest::DiffId;
 use crate::error::{Error, Result};
+use crate::oci::Platform;
 
 /// The largest config that is read, in bytes.
 pub const MAX_CONFIG: u64 = 8 << 20;
@@ -128,6 +129,12 @@ impl ImageConfig {
             return Err(Error::malformed("image config", format!("rootfs type {:?}", config.rootfs.kind)));
         }
         Ok(config)
+    }
+
+    /// None for an image that does not say what it is for.
+    pub fn platform(&self) -> Option<Platform> {
+        let said = !self.os.is_empty() && !self.architecture.is_empty();
+        said.then(|| Platform::new(&self.os, &self.architecture, self.variant.as_deref()))
     }
 
     /// The bytes whose digest is the image id.

@@ -5,11 +5,12 @@ use std::path::PathBuf;
 use boxwright_cache::oci::Platform;
 use boxwright_cache::record::ImageRecord;
 use boxwright_executor::Network;
+use boxwright_executor::emulate::Machine;
 use boxwright_frontend::is_signal;
 
 use super::{Session, pull};
 use crate::args::{ConfineFlags, NameFlags, TrustFlags, env, mount, volume};
-use crate::engine::{PullPolicy, RunRequest, Volume, helped, reference};
+use crate::engine::{Found, PullPolicy, RunRequest, Volume, helped, reference};
 use crate::error::{Error, Result};
 use crate::{exit, interrupt, report};
 
@@ -137,13 +138,19 @@ impl Run {
             return Ok(None);
         }
         let found = session.engine.look_up(&self.image_and_command[0])?.map(|found| found.image);
-        Ok(found.filter(|image| wanted.is_none_or(|wanted| platform(image).satisfies(wanted))))
+        let Some(wanted) = wanted else {
+            found.iter().for_each(|image| warn_of(&platform(image)));
+            return Ok(found);
+        };
+        Ok(found.filter(|image| platform(image).satisfies(wanted)))
     }
 
     fn pulled(&self, session: &Session<'_>, policy: PullPolicy, wanted: Platform) -> Result<ImageRecord> {
         let name = reference(&self.image_and_command[0])?;
         if policy == PullPolicy::Never {
-            return Err(Error::NoSuchImage(name.familiar()));
+            let other = session.engine.look_up(&self.image_and_command[0])?;
+            let here = |other: Found| format!(" (what is here is for {})", platform(&other.image));
+            return Err(Error::NoSuchImage(name.familiar() + &other.map_or_else(String::new, here)));
         }
         if policy == PullPolicy::Missing {
             report::remark(&format!("Unable to find image '{}' locally", name.familiar()));
@@ -207,9 +214,16 @@ impl Run {
 
 /// An image that does not say is for this machine.
 fn platform(image: &ImageRecord) -> Platform {
-    let config = &image.config;
-    if config.os.is_empty() || config.architecture.is_empty() {
-        return Platform::host();
+    image.config.platform().unwrap_or_else(Platform::host)
+}
+
+/// Docker's words for an image of another machine that nobody asked for.
+fn warn_of(platform: &Platform) {
+    if !Machine::of(platform).is_some_and(Machine::is_native) {
+        report::remark(&format!(
+            "WARNING: The requested image's platform ({platform}) does not match the detected host platform ({}) and no \
+             specific platform was requested",
+            Platform::host()
+        ));
     }
-    Platform::new(&config.os, &config.architecture, config.variant.as_deref())
 }

@@ -2,6 +2,8 @@
 
 use std::path::Path;
 
+use boxwright_executor::emulate::Lack;
+
 /// A program's package, for each of the managers that we know.
 pub(super) type Package = [(&'static str, &'static str)];
 
@@ -33,8 +35,24 @@ pub(super) fn install(package: &Package) -> Option<String> {
     found.map(|(_, command)| (*command).to_owned())
 }
 
+/// Why programs of another machine don't run.
+pub(crate) fn lack(lack: &Lack) -> String {
+    match lack {
+        Lack::Missing { name } => {
+            format!("no emulator is registered with binfmt_misc, nor is there a {name}")
+        }
+        Lack::Unregistered { program, .. } => {
+            format!("{} is not registered with binfmt_misc", program.display())
+        }
+        Lack::Unusable { program, why } => format!(
+            "the emulator is registered without the flag F, so containers need it themselves, as {}: {why}",
+            program.display()
+        ),
+    }
+}
+
 /// The kernel's list has to be mounted for an emulator to be put into it.
-pub(super) fn emulator() -> Vec<String> {
+pub(crate) fn emulator(lack: &Lack) -> Vec<String> {
     let dir = "/proc/sys/fs/binfmt_misc";
     let status = std::fs::read_to_string(Path::new(dir).join("status"));
     let mut commands = match status.as_deref().map(str::trim) {
@@ -42,7 +60,10 @@ pub(super) fn emulator() -> Vec<String> {
         Ok(_) => Vec::new(),
         Err(_) => vec![format!("mount -t binfmt_misc binfmt_misc {dir}")],
     };
-    commands.extend(install(&EMULATOR));
+    match lack {
+        Lack::Unregistered { entry, .. } => commands.push(format!("printf %s '{entry}' > {dir}/register")),
+        Lack::Missing { .. } | Lack::Unusable { .. } => commands.extend(install(&EMULATOR)),
+    }
     commands
 }
 

@@ -62,14 +62,10 @@ pub(super) fn emulation(architecture: &str, answer: Answer<Emulation>) -> Line {
     let says = format!("RUN with --platform linux/{architecture}, and run of such images, fail");
     match answer {
         Ok(Emulation::Works) => Line::yes(&what, "ran one in a root of its own"),
-        Ok(Emulation::Unknown) => {
-            let why = "no emulator is registered with binfmt_misc";
-            Line::no(&what, says, why).with(advice::emulator())
-        }
-        Ok(Emulation::NotInContainers) => {
+        Ok(Emulation::Lacking(lack)) => {
             let why =
-                "the emulator is registered without the flag F, so the kernel looks for it in the container";
-            Line::no(&what, says, why).with(advice::emulator())
+                lack.as_ref().map_or_else(|| "the kernel can't start its emulator".to_owned(), advice::lack);
+            Line::no(&what, says, why).with(lack.iter().flat_map(advice::emulator))
         }
         Ok(Emulation::Broken) => Line::no(&what, says, "a small program ran, and did not end as it should"),
         Err(why) => Line::no(&what, says, why),

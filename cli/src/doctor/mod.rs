@@ -1,7 +1,7 @@
 //! What this machine gives, in words: each finding of [`probe`](boxwright_executor::probe) becomes a line with what it
 //! means for us, why there is not more, and the commands that change that.
 
-mod advice;
+pub(crate) mod advice;
 mod confined;
 mod store;
 
@@ -53,7 +53,7 @@ pub(crate) fn lines(store: &Path, path: &OsStr) -> Vec<Line> {
         lines.push(store::overlay(probe::overlay(store)));
         let own = boxwright_cache::oci::Platform::host().architecture;
         let foreign = probe::PLATFORMS.iter().filter(|name| **name != own);
-        lines.extend(foreign.map(|name| confined::emulation(name, probe::emulation(store, name))));
+        lines.extend(foreign.map(|name| confined::emulation(name, probe::emulation(store, name, path))));
     }
     lines.extend([confined::cgroups(probe::cgroups()), git(path)]);
     lines

@@ -159,11 +159,7 @@ fn pull(request: &BuildRequest) -> Pull {
 fn as_base(wanted: &ImageRequest, found: Resolved) -> ResolvedBase {
     let image = found.image;
     let config = image.config;
-    let platform = if config.os.is_empty() || config.architecture.is_empty() {
-        wanted.platform.clone()
-    } else {
-        Platform::new(&config.os, &config.architecture, config.variant.as_deref())
-    };
+    let platform = config.platform().unwrap_or_else(|| wanted.platform.clone());
     let diff_ids: Vec<_> = image.layers.iter().map(cache::snapshot::Layer::diff_id).collect();
     let source = ImageSource {
         name: wanted.name.clone(),

@@ -1,10 +1,10 @@
 //! Why a build failed, with what a report needs: the place in the Dockerfile and the step's last output.
 
 use std::collections::HashMap;
+use std::ffi::OsStr;
 use std::io::ErrorKind;
 use std::path::Path;
 
-use boxwright_cache::oci::Platform;
 use boxwright_frontend::Diagnostic;
 use boxwright_frontend::source::LineIndex;
 use boxwright_solver::executor::ExecError;
@@ -12,7 +12,7 @@ use boxwright_solver::ir::Op;
 use boxwright_solver::ops::file::{FileError, Hints};
 use boxwright_solver::{Definition, Event, SolveError, Span, VertexError, VertexId};
 
-use super::shortage;
+use super::{foreign, shortage};
 
 /// A Dockerfile as it was read.
 #[derive(Clone, Debug, Default)]
@@ -37,6 +37,14 @@ pub struct Cause {
     pub source: Option<Source>,
     /// The failed step's name and its last lines.
     pub log: Option<(String, Vec<String>)>,
+}
+
+/// What of this machine may be why.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Here<'a> {
+    pub(super) store: &'a Path,
+    /// Where emulators are looked for.
+    pub(super) emulators: &'a OsStr,
 }
 
 impl std::fmt::Display for BuildFailure {
@@ -88,15 +96,15 @@ impl BuildFailure {
         definition: &Definition,
         source: &Source,
         logs: &Logs,
-        store: &Path,
+        here: Here<'_>,
     ) -> BuildFailure {
         let cause = |(vertex, error): &(VertexId, VertexError)| {
             let span = span_of(definition, *vertex).unwrap_or_default();
             let span = missing(error).and_then(|path| word(source, span, path)).unwrap_or(span);
             let mut diagnostic = Diagnostic::error(message_of(definition, *vertex, error), span);
             let lines = logs.of(*vertex);
-            diagnostic.hints = hints_of(&definition.vertex(*vertex).op, error);
-            diagnostic.hints.extend(lack_of_room(error, lines.as_deref(), store));
+            diagnostic.hints = hints_of(&definition.vertex(*vertex).op, error, here.emulators);
+            diagnostic.hints.extend(lack_of_room(error, lines.as_deref(), here.store));
             let log = lines.map(|lines| (definition.vertex(*vertex).about.name.clone(), lines));
             Cause { log, ..Cause::new(diagnostic, source) }
         };
@@ -104,7 +112,7 @@ impl BuildFailure {
             SolveError::Cancelled => BuildFailure::Cancelled,
             SolveError::Cache(error) => {
                 let mut diagnostic = Diagnostic::error(error.to_string(), Span::default());
-                diagnostic.hints.extend(shortage::help(&error, store));
+                diagnostic.hints.extend(shortage::help(&error, here.store));
                 BuildFailure::Because(vec![Cause::new(diagnostic, source)])
             }
             SolveError::Vertices(failed) if failed.iter().any(|(_, error)| error.is_cancelled()) => {
@@ -169,20 +177,14 @@ fn word(source: &Source, span: Span, path: &str) -> Option<Span> {
 }
 
 /// What may explain the error.
-fn hints_of(op: &Op, error: &VertexError) -> Vec<String> {
+fn hints_of(op: &Op, error: &VertexError, emulators: &OsStr) -> Vec<String> {
     match (op, error) {
         (_, VertexError::File(FileError::NotFound { hints, .. })) => hints_of_missing(hints),
         (_, VertexError::Exec(ExecError::TimedOut { .. })) => {
             vec!["--step-timeout says how long a step may run".to_owned()]
         }
-        (Op::Exec(exec), VertexError::Exec(ExecError::Start { message, .. }))
-            if message.ends_with("exec format error") =>
-        {
-            vec![format!(
-                "this machine is {}, and runs programs for {} only if an emulator is registered with binfmt_misc",
-                Platform::host(),
-                exec.platform
-            )]
+        (Op::Exec(exec), VertexError::Exec(ExecError::Start { message, .. })) => {
+            foreign::help(message, &exec.platform, emulators).into_iter().collect()
         }
         _ => Vec::new(),
     }
@@ -292,7 +294,8 @@ mod tests {
         let output: String = (0..40).map(|n| format!("line {n}\n")).collect();
         logs.hear(&Event::Log { vertex: id, stream: LogStream::Stderr, bytes: output.into_bytes() });
         let error = SolveError::Vertices(vec![(id, VertexError::Exec(ExecError::Exit { code: 1 }))]);
-        let failure = BuildFailure::of_solve(error, &definition, &Source::default(), &logs, Path::new("/"));
+        let here = Here { store: Path::new("/"), emulators: OsStr::new("") };
+        let failure = BuildFailure::of_solve(error, &definition, &Source::default(), &logs, here);
         assert_eq!(
             failure.to_string(),
             "process \"/bin/sh -c false\" did not complete successfully: exit code: 1"

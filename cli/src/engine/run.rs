@@ -8,16 +8,17 @@ use std::sync::Arc;
 use boxwright_cache as cache;
 use boxwright_executor as executor;
 use boxwright_solver::LogStream;
+use cache::oci::Platform;
 use cache::record::ImageRecord;
 use cache::snapshot::Snapshot;
 use cache::store::ActiveLayer;
-use executor::{Container, Network, RawTerminal, Root, Signals, Spec, Stubs, Upper};
+use executor::{Container, Network, RawTerminal, Root, Signals, Spec, Stubs, Upper, emulate};
 
-use super::Engine;
 use super::name::ContainerName;
 use super::settings::{self, Settings};
 use super::volumes::{Volume, copy};
 use super::{Confinement, Resolver};
+use super::{Engine, foreign};
 use crate::error::{Error, Result, Usage};
 
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -88,11 +89,15 @@ impl Engine {
         let root = self.root(&snapshot, &scratch, request.read_only)?;
         let mut volumes = self.volumes(image, request, &snapshot)?;
         let mut spec = self.spec(root, settings, request)?;
+        let platform = image.config.platform().unwrap_or_else(Platform::host);
+        // What is lacking is told if the program turns out to need it.
+        spec.mounts.extend(emulate::mounts(&platform, &self.git.path).unwrap_or_default());
         spec.mounts.retain(|mount| !volumes.mounts.iter().any(|volume| volume.target == mount.target));
         spec.mounts.append(&mut volumes.mounts);
         request.confinement.apply(&mut spec)?;
         let raw = own_terminal(request)?;
-        let mut container = Container::spawn(spec).map_err(settings::not_started)?;
+        let spawned = Container::spawn(spec).map_err(settings::not_started);
+        let mut container = spawned.map_err(|error| self.with_help(error, &platform))?;
         if let Some(file) = &mut id_file {
             file.started = true;
         }
@@ -100,6 +105,18 @@ impl Engine {
             container.wait(&self.cancel, Some(signals), &mut copy_out).map_err(settings::not_started)?;
         drop(raw);
         Ok(u8::try_from(status.code() & 0xff).unwrap_or(u8::MAX))
+    }
+
+    /// An error of a program that is another machine's, with what may help.
+    fn with_help(&self, error: Error, platform: &Platform) -> Error {
+        match error {
+            Error::Container { code, message } => {
+                let help = foreign::help(&message, platform, &self.git.path);
+                let help = help.map_or_else(String::new, |help| format!("\nhelp: {help}"));
+                Error::Container { code, message: format!("{message}{help}") }
+            }
+            other => other,
+        }
     }
 
     fn root(&self, snapshot: &Snapshot, scratch: &Scratch, read_only: bool) -> Result<Root> {

@@ -14,7 +14,7 @@ use boxwright_solver as solver;
 use solver::{Definition, LocalContext, Solved, SolvedVertex, VertexId};
 
 use super::build::{BuildRequest, failed};
-use super::failure::{BuildFailure, Logs, Source};
+use super::failure::{BuildFailure, Here, Logs, Source};
 use super::remote::Fetcher;
 use super::{Engine, settings};
 use crate::error::Result;
@@ -69,7 +69,8 @@ impl<'a> Solving<'a> {
     ) -> Result<Solved> {
         let (engine, request, watch) = (self.engine, self.request, self.watch);
         let resolv_conf = request.resolver.file(settings::of_host("/etc/resolv.conf")?);
-        let steps = executor::Settings { resolv_conf, ..request.steps.clone() };
+        let emulators = engine.git.path.clone();
+        let steps = executor::Settings { resolv_conf, emulators, ..request.steps.clone() };
         let executor = executor::LocalExecutor::new(engine.stubs()?, steps);
         let (events, received) = std::sync::mpsc::channel();
         let env = solver::Env {
@@ -101,7 +102,8 @@ impl<'a> Solving<'a> {
             (result, listener.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic)))
         });
         result.map_err(|error| {
-            failed(BuildFailure::of_solve(error, definition, source, &logs, engine.store.path()))
+            let here = Here { store: engine.store.path(), emulators: &engine.git.path };
+            failed(BuildFailure::of_solve(error, definition, source, &logs, here))
         })
     }
 }

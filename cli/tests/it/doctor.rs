@@ -7,6 +7,7 @@ use std::process::Command;
 use boxwright_testdata::{Ran, run};
 use serde_json::Value;
 
+use crate::foreign::{entry, with_list};
 use crate::tool::{Boxwright, binary, wrapped};
 
 const RANGES: &str = "daemon:300000:65536\n";
@@ -111,37 +112,33 @@ fn emulator() -> Vec<u8> {
     out
 }
 
-/// What is said of arm64 where the kernel has the entry `emulator` with these flags, in a user namespace whose list of
-/// emulators is its own.
+/// What is said of arm64 where the kernel has the program as emulator with these flags.
 #[cfg(target_arch = "x86_64")]
-fn with_emulator(flags: Option<&str>) -> String {
+fn with_emulator(program: &[u8], flags: Option<&str>) -> String {
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("emulator");
-    fs::write(&path, emulator()).unwrap();
+    fs::write(&path, program).unwrap();
     fs::set_permissions(&path, fs::Permissions::from_mode(0o755)).unwrap();
-    let zeros = r"\x00".repeat(9);
-    let magic = format!(r"\x7fELF\x02\x01\x01{zeros}\x02\x00\xb7\x00");
-    let entry = flags.map_or(String::new(), |flags| format!(":e:M:0:{magic}::{}:{flags}", path.display()));
-    fs::write(dir.path().join("entry"), entry).unwrap();
-    let list = "/proc/sys/fs/binfmt_misc";
-    let script = format!(
-        "mount -t binfmt_misc none {list}; if [ -s entry ]; then cat entry > {list}/register; fi; \
-         exec {} --root $PWD/store doctor",
-        binary().display()
-    );
-    let mut command = Command::new("unshare");
-    command.args(["--user", "--map-root-user", "--mount", "sh", "-ec", &script]).current_dir(dir.path());
-    about(&run(&mut command).ok(), "programs for arm64")
+    let entry = flags.map(|flags| entry(path.to_str().unwrap(), flags));
+    let script = format!("exec {} --root $PWD/store doctor", binary().display());
+    about(&with_list(entry.as_deref(), &script).ok(), "programs for arm64")
 }
 
 #[test]
 #[cfg(target_arch = "x86_64")]
 fn emulators_are_those_that_containers_have() {
-    assert_eq!(with_emulator(Some("F")), "yes     programs for arm64: ran one in a root of its own");
-    let line = with_emulator(Some(""));
+    let ran = "yes     programs for arm64: ran one in a root of its own";
+    assert_eq!(with_emulator(&emulator(), Some("F")), ran);
+    assert_eq!(with_emulator(&emulator(), Some("")), ran);
+    let shell = fs::read("/bin/sh").unwrap();
+    let line = with_emulator(&shell, Some(""));
     assert!(line.starts_with("no ") && line.contains("without the flag F"), "{line}");
-    let line = with_emulator(None);
-    assert!(line.starts_with("no ") && line.contains("why: no emulator is registered"), "{line}");
+    assert!(line.contains("it is not linked statically"), "{line}");
+    let line = with_emulator(&shell, Some("F"));
+    assert!(line.starts_with("no ") && line.contains("can't start its emulator"), "{line}");
+    let line = with_emulator(&[], None);
+    assert!(line.starts_with("no ") && line.contains("is not registered with binfmt_misc"), "{line}");
+    assert!(line.contains("as root: printf %s ':qemu-aarch64:M::"), "{line}");
     assert!(!line.contains("mount -t"), "what is mounted need not be mounted: {line}");
 }
 

@@ -15,6 +15,7 @@ mod docker_equality;
 mod doctor;
 mod epoch;
 mod failures;
+mod foreign;
 mod hardship;
 mod history;
 mod images;

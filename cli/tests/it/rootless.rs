@@ -3,6 +3,7 @@
 
 use std::fs;
 use std::os::unix::fs::{PermissionsExt, chown};
+use std::path::Path;
 use std::process::Command;
 
 use boxwright_testdata::{Ran, base};
@@ -14,12 +15,20 @@ const USER: u32 = 1;
 
 /// Runs a script as the user, in an empty home with the busybox image in a store; `bw` is the command under test.
 pub(crate) fn as_user(ranges: &str, script: &str) -> Ran {
+    as_user_with(ranges, &[], script)
+}
+
+/// The same with these files beside the home.
+pub(crate) fn as_user_with(ranges: &str, files: &[(&Path, &str)], script: &str) -> Ran {
     let dir = tempfile::tempdir().unwrap();
     let path = |name: &str| dir.path().join(name);
     fs::set_permissions(dir.path(), fs::Permissions::from_mode(0o755)).unwrap();
     fs::copy(binary(), path("program")).unwrap();
-    fs::copy(base::busybox(cache()), path("busybox.tar")).unwrap();
-    fs::set_permissions(path("busybox.tar"), fs::Permissions::from_mode(0o644)).unwrap();
+    let busybox = base::busybox(cache());
+    for (file, name) in files.iter().chain(&[(busybox.as_path(), "busybox.tar")]) {
+        fs::copy(file, path(name)).unwrap();
+        fs::set_permissions(path(name), fs::Permissions::from_mode(0o644)).unwrap();
+    }
     fs::write(path("ranges"), ranges).unwrap();
     fs::create_dir(path("home")).unwrap();
     chown(path("home"), Some(USER), Some(USER)).unwrap();

@@ -1,10 +1,13 @@
 //! Programs of other machines: the smallest there can be is run as one of an image would be, in a root that has
-//! nothing else. An emulator that the kernel would have to look for in there is none.
+//! nothing else but what a container would get for it.
 
+use std::ffi::OsStr;
+use std::fs::File;
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 use std::process::{Command, Stdio};
 
+use boxwright_cache::oci::Platform;
 use rustix::io::Errno;
 use serde::{Deserialize, Serialize};
 
@@ -12,18 +15,17 @@ use super::Answer;
 use super::child::{attempt, attempt_in_namespace};
 use super::overlay::mounted;
 use super::scratch::Scratch;
+use crate::emulate::{self, Interpreter, Lack};
 
 /// The architectures for which there is a program to try.
 pub const PLATFORMS: &[&str] = &["amd64", "arm64"];
 
 /// What came of it.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Emulation {
     Works,
-    /// The kernel knows nobody who runs such programs.
-    Unknown,
-    /// The kernel knows somebody, whom it looks for in the container (`binfmt_misc` without the flag F).
-    NotInContainers,
+    /// The kernel has nobody who could run such programs in a container; what is lacking, if that is known.
+    Lacking(Option<Lack>),
     /// Somebody ran it, and not well.
     Broken,
 }
@@ -31,35 +33,57 @@ pub enum Emulation {
 /// What the program ends with.
 const CODE: u8 = 42;
 
-/// Runs a program for `architecture`, one of [`PLATFORMS`].
+/// Runs a program for `architecture`, one of [`PLATFORMS`]. `emulators` is where emulators are looked for.
 ///
 /// # Errors
 /// When it can't be tried.
-pub fn emulation(store: &Path, architecture: &str) -> Answer<Emulation> {
+pub fn emulation(store: &Path, architecture: &str, emulators: &OsStr) -> Answer<Emulation> {
     attempt_in_namespace(0, || {
         let scratch = Scratch::below(store)?;
         scratch.dir("top")?;
         let path = scratch.file("top/program", &program(architecture)?)?;
-        let executable = std::fs::Permissions::from_mode(0o755);
-        std::fs::set_permissions(&path, executable).map_err(|e| format!("making {}: {e}", path.display()))?;
+        make_executable(&path)?;
+        let platform = Platform::new("linux", architecture, None);
+        let (interpreters, lack) = match emulate::interpreters(&platform, emulators) {
+            Ok(interpreters) => (interpreters, None),
+            Err(lack) => (Vec::new(), Some(lack)),
+        };
+        interpreters.into_iter().try_for_each(|interpreter| place(&scratch, interpreter))?;
         let root = mounted(&scratch)?;
         attempt(0, || {
             let entered = rustix::process::fchdir(&root).and_then(|()| rustix::process::chroot(c"."));
             entered.map_err(|e| format!("entering the overlay: {e}"))?;
-            run()
+            run(lack)
         })
     })
 }
 
-fn run() -> Answer<Emulation> {
+fn make_executable(path: &Path) -> Answer {
+    let executable = std::fs::Permissions::from_mode(0o755);
+    std::fs::set_permissions(path, executable).map_err(|e| format!("making {}: {e}", path.display()))
+}
+
+/// A copy does here what a mount does in a container.
+fn place(scratch: &Scratch, mut interpreter: Interpreter) -> Answer {
+    let name = format!("top/{}", interpreter.target.trim_start_matches('/'));
+    if let Some((dir, _)) = name.rsplit_once('/') {
+        scratch.dir(dir)?;
+    }
+    let path = scratch.path(&name);
+    let failed = |e| format!("copying {}: {e}", interpreter.target);
+    let mut copy = File::create_new(&path).map_err(failed)?;
+    std::io::copy(&mut interpreter.file, &mut copy).map_err(failed)?;
+    make_executable(&path)
+}
+
+fn run(lack: Option<Lack>) -> Answer<Emulation> {
     // There is no /dev in that root.
     let pipe = Stdio::piped;
     match Command::new("/program").stdin(pipe()).stdout(pipe()).stderr(pipe()).output() {
         Ok(output) if output.status.code() == Some(CODE.into()) => Ok(Emulation::Works),
         Ok(_) => Ok(Emulation::Broken),
         Err(error) => match Errno::from_io_error(&error) {
-            Some(Errno::NOEXEC) => Ok(Emulation::Unknown),
-            Some(Errno::NOENT) => Ok(Emulation::NotInContainers),
+            Some(Errno::NOEXEC | Errno::NOENT) => Ok(Emulation::Lacking(lack)),
             _ => Err(format!("running a program: {error}")),
         },
     }

@@ -1,0 +1,183 @@
+//! Programs of another machine in RUN and `run`: an arm64 busybox under QEMU, by an emulator that the kernel has opened,
+//! by one that containers need to be given, and by one that nobody has registered.
+
+use std::fs;
+use std::process::Command;
+
+use boxwright_testdata::{Ran, base, run};
+
+use crate::rootless::{RANGES, as_user_with};
+use crate::tool::{binary, cache};
+
+const QEMU: &str = "/usr/bin/qemu-aarch64-static";
+/// How an image for arm64 is made in the current directory.
+const MAKE: &str = "mkdir -p c; cp $base c/; \
+                    printf 'FROM scratch\\nADD busybox-arm64.tar /\\nCMD [\"uname\", \"-m\"]\\n' > c/Dockerfile; \
+                    SOURCE_DATE_EPOCH=1 bw build -q --platform linux/arm64 -t arm c > /dev/null;";
+
+/// The entry of an emulator for arm64, as `register` takes it.
+pub(crate) fn entry(emulator: &str, flags: &str) -> String {
+    let zeros = r"\x00".repeat(9);
+    let mask = format!(r"{0}\x00{0}\xff\xfe\xff\xff\xff", r"\xff".repeat(7));
+    format!(r":boxwright-test:M:0:\x7fELF\x02\x01\x01{zeros}\x02\x00\xb7\x00:{mask}:{emulator}:{flags}")
+}
+
+/// Runs a script by root where this entry, or none, is all that the kernel knows of arm64: in a user namespace, whose
+/// list of emulators is its own. Before Linux 6.7 there is but one list: it is borrowed, and given back.
+pub(crate) fn with_list(entry: Option<&str>, script: &str) -> Ran {
+    let dir = tempfile::tempdir().unwrap();
+    fs::write(dir.path().join("entry"), entry.unwrap_or_default()).unwrap();
+    fs::write(dir.path().join("script"), script).unwrap();
+    let script = "list=/proc/sys/fs/binfmt_misc; mount -t binfmt_misc none $list; \
+                  others=$(grep -l 'magic 7f454c460201.*b7' $list/* 2> /dev/null || true); \
+                  give_back() { [ ! -s entry ] || echo -1 > $list/boxwright-test; \
+                                for other in $others; do echo 1 > $other; done; }; \
+                  for other in $others; do echo 0 > $other; done; trap give_back EXIT; \
+                  [ ! -s entry ] || cat entry > $list/register; sh -eu script";
+    let lock = std::env::temp_dir().join("boxwright-test-binfmt_misc");
+    let mut command = if has_own_lists() {
+        Command::new("unshare")
+    } else {
+        let mut command = Command::new("flock");
+        command.arg(lock).arg("unshare");
+        command
+    };
+    if has_own_lists() {
+        command.args(["--user", "--map-root-user"]);
+    }
+    command.args(["--mount", "--propagation", "private", "sh", "-ec", script]).current_dir(dir.path());
+    run(&mut command)
+}
+
+/// Whether a user namespace may have its own list of emulators.
+fn has_own_lists() -> bool {
+    let mut command = Command::new("unshare");
+    command.args(["--user", "--map-root-user", "--mount", "mount", "-t", "binfmt_misc", "none", "/mnt"]);
+    run(&mut command).status == 0
+}
+
+fn as_root(emulator: Option<(&str, &str)>, script: &str) -> Ran {
+    let (binary, base) = (binary().display().to_string(), base::busybox_arm64(cache()).display().to_string());
+    let entry = emulator.map(|(program, flags)| entry(program, flags));
+    let script = format!("base={base}; bw() {{ {binary} --root $PWD/store \"$@\"; }}; {MAKE} {script}");
+    with_list(entry.as_deref(), &script)
+}
+
+/// By a user with ranges, whose home has the tar of arm64 beside the usual busybox image.
+fn as_user(script: &str) -> Ran {
+    let base = base::busybox_arm64(cache());
+    as_user_with(
+        RANGES,
+        &[(&base, "busybox-arm64.tar")],
+        &format!("base=../busybox-arm64.tar; {MAKE} {script}"),
+    )
+}
+
+#[test]
+fn an_emulator_that_containers_lack_is_brought_along_and_leaves_no_trace() {
+    let script = format!(
+        "bw run --rm --platform linux/arm64 arm; \
+         bw run --rm arm sh -c 'mount | grep -c qemu || :; echo x > {QEMU} || :'; \
+         printf 'FROM arm\\nRUN test -x /bin/sh\\n' > d; \
+         SOURCE_DATE_EPOCH=1 bw build -q --platform linux/arm64 -t out - < d; \
+         bw build --platform linux/arm64 -o type=tar,dest=out.tar - < d; tar -tf out.tar | grep -e qemu -e libexec || echo clean"
+    );
+    let lines = |flags: &str| {
+        let ran = as_root(Some((QEMU, flags)), &script).says("does not match the detected host platform");
+        let out = ran.says("CACHED").ok();
+        let lines: Vec<String> = out.lines().map(str::to_owned).collect();
+        <[String; 4]>::try_from(lines).unwrap()
+    };
+    let [machine, mounts, opened, tar] = lines("OPF");
+    assert_eq!([machine.as_str(), &mounts, &tar], ["aarch64", "0", "clean"]);
+    let [machine, mounts, brought, tar] = lines("OP");
+    assert_eq!([machine.as_str(), &mounts, &tar], ["aarch64", "1", "clean"]);
+    assert_eq!(brought, opened, "the image does not tell");
+}
+
+/// What root of a container could do to the host's file, and what a volume of the user's own is for.
+#[test]
+fn an_emulator_in_a_container_is_the_hosts_and_can_not_be_written() {
+    let script = format!(
+        "cp {QEMU} q; bw run --rm arm sh -c 'echo x > {QEMU}' || echo refused; \
+         bw run --rm -v $PWD/q:{QEMU} arm sh -c 'mount | grep -c qemu'; \
+         ! bw run --rm --cap-add ALL arm sh -c 'umount {QEMU} && echo umounted'"
+    );
+    let ran = as_root(Some((QEMU, "P")), &script).says("Read-only file system");
+    assert_eq!(ran.ok(), "refused\n1\n");
+}
+
+#[test]
+fn without_an_emulator_the_error_says_what_to_do() {
+    let script = "printf 'FROM arm\\nRUN true\\n' > d; bw run --rm arm || echo $?; \
+                  bw build --platform linux/arm64 - < d || echo $?; \
+                  PATH=/none; bw run --rm arm || echo $?";
+    let ran =
+        as_root(None, script).says("exec /bin/uname: exec format error\nhelp: linux/arm64 needs an emulator");
+    let ran = ran
+        .says(&format!("{QEMU} is not registered with binfmt_misc; as root: printf %s ':qemu-aarch64:M::"));
+    let ran = ran
+        .says("exit code: 126: exec /bin/sh: exec format error\n")
+        .says("  = help: linux/arm64 needs an emulator");
+    let ran = ran.says("no emulator is registered with binfmt_misc, nor is there a qemu-aarch64-static");
+    assert_eq!(ran.ok(), "126\n1\n126\n");
+
+    let script = "bw run --rm arm || echo $?";
+    let missing = as_root(Some(("/none/emulator", "")), script).says("without the flag F");
+    assert_eq!(missing.says("as /none/emulator: No such file or directory").ok(), "127\n");
+    let dynamic = as_root(Some(("/bin/dash", "")), script).says("as /bin/dash: it is not linked statically");
+    assert_eq!(dynamic.ok(), "127\n");
+}
+
+#[test]
+fn an_image_for_one_machine_is_not_one_for_another() {
+    let script = "bw run --rm --pull never --platform linux/amd64 arm || echo $?; \
+                  bw run --rm --pull never --platform linux/arm64/v8 arm";
+    let ran = as_root(Some((QEMU, "F")), script)
+        .says("No such image: arm:latest (what is here is for linux/arm64)");
+    assert_eq!(ran.ok(), "125\naarch64\n");
+}
+
+/// The printed command, as root would run it.
+#[test]
+fn what_the_error_says_helps() {
+    let script = "bw run --rm arm 2> error || :; sed -n 's/^help: .*; as root: //p' error > command; sh -eu command; \
+                  bw run --rm arm; echo -1 > /proc/sys/fs/binfmt_misc/qemu-aarch64";
+    assert_eq!(as_root(None, script).ok(), "aarch64\n");
+}
+
+/// The stage for the machine itself is run by it.
+#[test]
+fn a_user_needs_no_registration() {
+    let script = "printf 'FROM --platform=$BUILDPLATFORM busybox AS own\\nRUN uname -m > /own; mount > /mounts\\n\
+                  FROM arm\\nCOPY --from=own /own /mounts /\\nRUN uname -m > /other; chmod 4755 /bin/busybox\\n\
+                  USER nobody\\nRUN id -u; su -s /bin/sh nobody -c true; cat /other; uname -m\\n' > d; \
+                  bw build -q --platform linux/arm64 -t out - < d > /dev/null; \
+                  bw run --rm out cat /own /other; bw run --rm out grep -c qemu /mounts || :; bw run --rm busybox uname -m";
+    let ran = as_user(script);
+    if has_own_lists() {
+        let own = std::env::consts::ARCH;
+        assert_eq!(ran.ok(), format!("{own}\naarch64\n0\n{own}\n"));
+    } else {
+        ran.says("is not registered with binfmt_misc; as root: ");
+    }
+}
+
+/// The user's own emulator, which a container runs as root of its namespace, that is as the user.
+#[test]
+fn a_container_can_not_write_the_emulator_of_the_user() {
+    let script = format!(
+        "mkdir bin; cp {QEMU} bin/qemu-aarch64-static; PATH=$PWD/bin:$PATH; sum=$(sha256sum < bin/qemu-aarch64-static); \
+         bw run --rm -v $(command -v busybox):/own/busybox:ro --entrypoint /own/busybox arm sh -c '\
+             /bin/busybox sleep 60 & \
+             while [ $(/own/busybox readlink /proc/$!/exe) = /own/busybox ]; do :; done; \
+             exec 9< /proc/$!/exe; kill $!; wait; echo gone; : > /proc/self/fd/9' || echo refused; \
+         [ \"$sum\" = \"$(sha256sum < bin/qemu-aarch64-static)\" ] && echo whole"
+    );
+    let ran = as_user(&script);
+    if has_own_lists() {
+        assert_eq!(ran.ok(), "gone\nrefused\nwhole\n");
+    } else {
+        ran.says("exec format error");
+    }
+}
