@@ -11,6 +11,7 @@ mod later;
 pub(crate) mod mount;
 mod names;
 pub(crate) mod outputs;
+pub(crate) mod platform;
 mod steps;
 mod trust;
 mod ulimit;

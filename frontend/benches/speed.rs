@@ -59,7 +59,10 @@ fn compile(text: &str) -> usize {
     for request in needed_images(&parsed.dockerfile, &options, &bases).expect("the stages are right") {
         bases.insert(&request, base(&request));
     }
-    lower(&parsed.dockerfile, &options, &bases).expect("the Dockerfile is right").image.history.len()
+    lower(&parsed.dockerfile, &options, &bases).expect("the Dockerfile is right").images[0]
+        .image
+        .history
+        .len()
 }
 
 fn base(request: &ImageRequest) -> ResolvedBase {

@@ -16,9 +16,9 @@ pub mod syntax;
 pub use ast::Dockerfile;
 pub use diagnostic::{Diagnostic, Diagnostics, Severity};
 pub use lower::{
-    Argument, Bases, CacheUse, Credential, Epoch, ImageRequest, Lowered, NamedContext, NamedContexts,
-    Options, Origin, Outline, ResolvedBase, check_syntax, epoch, is_signal, lower, needed_images, outline,
-    parse_context_name,
+    Argument, Bases, CacheUse, Credential, Epoch, ImageRequest, Lowered, LoweredImage, NamedContext,
+    NamedContexts, Options, Origin, Outline, ResolvedBase, check_syntax, epoch, is_signal, lower,
+    needed_images, outline, parse_context_name,
 };
 pub use notation::parse_duration;
 pub use syntax::{Parsed, parse};

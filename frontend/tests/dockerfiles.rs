@@ -8,7 +8,9 @@ use std::{env, fs};
 
 use boxwright_cache::digest::{ChainId, Digest};
 use boxwright_cache::oci::{History, ImageConfig};
-use boxwright_frontend::{Bases, Diagnostic, Options, Parsed, ResolvedBase, lower, needed_images, parse};
+use boxwright_frontend::{
+    Bases, Diagnostic, LoweredImage, Options, Parsed, ResolvedBase, lower, needed_images, parse,
+};
 use boxwright_solver::ir::{
     CopyAction, Definition, ExecOp, FileAction, FileOp, FileOwner, Guarded, ImageSource, LocalSource,
     MountSource, Op, SecurityMode, SourceOp, VertexId,
@@ -72,18 +74,26 @@ fn report(text: &[u8]) -> String {
         Ok(lowered) if checks => diagnostics(&mut report, &parsed, &lowered.diagnostics),
         Ok(lowered) => {
             graph(&mut report, &lowered.definition);
-            let layers: Vec<usize> = lowered.new_layers.iter().map(|id| id.index()).collect();
-            writeln!(report, "output {:?} layers {layers:?}", lowered.output.map(VertexId::index))
-                .expect("a string");
-            for entry in &lowered.image.history {
-                let sign = if entry.empty_layer { '-' } else { '+' };
-                writeln!(report, "{sign} {}", entry.created_by).expect("a string");
+            for built in &lowered.images {
+                if lowered.images.len() > 1 {
+                    writeln!(report, "for {}", built.platform).expect("a string");
+                }
+                result(&mut report, built);
             }
-            let config = serde_json::to_string_pretty(&lowered.image.config).expect("a config is JSON");
-            writeln!(report, "{config}").expect("a string");
         }
     }
     report
+}
+
+fn result(report: &mut String, built: &LoweredImage) {
+    let layers: Vec<usize> = built.new_layers.iter().map(|id| id.index()).collect();
+    writeln!(report, "output {:?} layers {layers:?}", built.output.map(VertexId::index)).expect("a string");
+    for entry in &built.image.history {
+        let sign = if entry.empty_layer { '-' } else { '+' };
+        writeln!(report, "{sign} {}", entry.created_by).expect("a string");
+    }
+    let config = serde_json::to_string_pretty(&built.image.config).expect("a config is JSON");
+    writeln!(report, "{config}").expect("a string");
 }
 
 fn diagnostics(report: &mut String, parsed: &Parsed, list: &[Diagnostic]) {
@@ -105,7 +115,9 @@ fn options(text: &str) -> Options {
         match key {
             "checks" => options.all_stages = value == "all",
             "target" => options.target = Some(value.to_owned()),
-            "platform" => options.platform = Some(value.parse().expect("a platform")),
+            "platform" => {
+                options.platforms = value.split(',').map(|name| name.parse().expect("a platform")).collect();
+            }
             "arg" => {
                 let (name, value) = value.split_once('=').expect("arg=NAME=VALUE");
                 options.build_args.insert(name.to_owned(), value.to_owned());

@@ -11,20 +11,21 @@ use serde::Serialize;
 use crate::cancel::Cancel;
 use crate::digest::Digest;
 use crate::error::{Error, Result};
-use crate::image::assemble::{Documents, as_oci, manifest_bytes, plain_form};
+use crate::image::Product;
+use crate::image::assemble::{Documents, as_oci, index_bytes, manifest_bytes, plain_form};
 use crate::image::push::{compress, present_blob};
 use crate::layer::sink::Metadata;
 use crate::layer::tar::{EntryKind, Writer};
-use crate::oci::descriptor::OCI_MANIFEST;
-use crate::oci::{Descriptor, Document, Index, Reference};
-use crate::record::ImageRecord;
+use crate::oci::descriptor::{OCI_CONFIG, OCI_INDEX, OCI_MANIFEST};
+use crate::oci::{Descriptor, Document, Index, Platform, Reference};
+use crate::record::Stored;
 use crate::snapshot::Layer;
 use crate::store::Store;
 
-/// An image to be saved, with the names it gets in the archive; without names it is known by its id alone.
+/// An image or index to be saved, with the names it gets in the archive; without names it is known by its id alone.
 #[derive(Clone, Debug)]
 pub struct Saved {
-    pub image: ImageRecord,
+    pub stored: Stored,
     pub names: Vec<Reference>,
 }
 
@@ -71,33 +72,47 @@ struct DockerEntry {
 /// When a layer can't be had or is not what its digest says, or `out` fails; what was written is then no archive.
 pub fn save(store: &Store, images: &[Saved], out: &mut dyn Write, cancel: &Cancel) -> Result<()> {
     let mut plan = Plan::new(Format { docker: true, gzip: false });
-    for Saved { image, names } in images {
-        let document = |digest: &Digest| {
-            let missing = || Error::NotFound { what: "document of an image", name: digest.to_string() };
-            store.document(digest)?.ok_or_else(missing)
-        };
-        let (config, manifest) = (document(&image.id)?, document(&image.manifest)?);
-        plan.add(store, Documents { id: image.id, config, manifest }, &image.layers, names, cancel)?;
+    for Saved { stored, names } in images {
+        let manifest = plan.add_stored(store, stored, names, cancel)?;
+        plan.name(names, &manifest);
     }
     plan.finish(store, out, cancel)
 }
 
-/// Writes an archive with an image that need not be one of the store's. Gives its manifest as it is there.
+/// Writes an archive with what was built, which need not be in the store. Gives its manifest or index as it is there.
 ///
 /// # Errors
 /// As [`save`].
 pub fn save_built(
     store: &Store,
-    (documents, layers): (Documents, &[Layer]),
+    products: &[Product],
     names: &[Reference],
     format: Format,
     out: &mut dyn Write,
     cancel: &Cancel,
 ) -> Result<Descriptor> {
     let mut plan = Plan::new(format);
-    let manifest = plan.add(store, documents, layers, names, cancel)?;
+    let main = main_of(products);
+    let mut manifests = Vec::new();
+    for (at, product) in products.iter().enumerate() {
+        let layers = product.files.layers();
+        let documents = Documents::of(product.config.clone(), layers)?;
+        let names = (at == main).then_some(names);
+        let manifest = plan.add(store, documents, layers, names, cancel)?;
+        manifests.push(Descriptor { platform: Some(product.platform.clone()), ..manifest });
+    }
+    let top = match &manifests[..] {
+        [only] => Descriptor { platform: None, ..only.clone() },
+        _ => plan.add_index(&Index::oci(manifests)),
+    };
+    plan.name(names, &top);
     plan.finish(store, out, cancel)?;
-    Ok(manifest)
+    Ok(top)
+}
+
+/// The one that those read who know nothing of platforms: that of this machine, or else the first.
+fn main_of(products: &[Product]) -> usize {
+    products.iter().position(|product| product.platform.satisfies(&Platform::host())).unwrap_or(0)
 }
 
 impl Plan {
@@ -120,13 +135,62 @@ impl Plan {
         out.flush().map_err(writing)
     }
 
-    /// Gives the descriptor of the manifest.
+    /// Of an index, all that is here.
+    fn add_stored(
+        &mut self,
+        store: &Store,
+        stored: &Stored,
+        names: &[Reference],
+        cancel: &Cancel,
+    ) -> Result<Descriptor> {
+        let document = |digest: &Digest| {
+            let missing = || Error::NotFound { what: "document of an image", name: digest.to_string() };
+            store.document(digest)?.ok_or_else(missing)
+        };
+        let main = stored.main().map(|image| image.id);
+        let mut manifests = Vec::new();
+        for image in stored.images() {
+            let (config, manifest) = (document(&image.id)?, document(&image.manifest)?);
+            let documents = Documents { id: image.id, config, manifest };
+            let names = (main == Some(image.id)).then_some(names);
+            manifests.push(self.add(store, documents, &image.layers, names, cancel)?);
+        }
+        let Stored::Index(record) = stored else { return Ok(manifests.remove(0)) };
+        let unchanged =
+            record.members.iter().map(|m| m.descriptor.digest).eq(manifests.iter().map(|m| m.digest));
+        if unchanged {
+            let bytes = document(&record.id)?;
+            let media_type = record.index.media_type.clone().unwrap_or_else(|| OCI_INDEX.to_owned());
+            return Ok(self.add_document(&media_type, bytes));
+        }
+        let renamed = record.members.iter().zip(manifests);
+        let manifests = renamed.map(|(member, new)| Descriptor {
+            media_type: new.media_type,
+            digest: new.digest,
+            size: new.size,
+            ..member.descriptor.clone()
+        });
+        Ok(self.add_index(&Index { manifests: manifests.collect(), ..record.index.clone() }))
+    }
+
+    fn add_index(&mut self, index: &Index) -> Descriptor {
+        let media_type = index.media_type.clone().unwrap_or_else(|| OCI_INDEX.to_owned());
+        self.add_document(&media_type, index_bytes(index))
+    }
+
+    fn add_document(&mut self, media_type: &str, bytes: Vec<u8>) -> Descriptor {
+        let descriptor = Descriptor::new(media_type, Digest::of(&bytes), bytes.len() as u64);
+        self.blobs.insert(descriptor.digest, (descriptor.size, Content::Bytes(bytes)));
+        descriptor
+    }
+
+    /// Gives the descriptor of the manifest. With `names`, docker's own documents tell of it.
     fn add(
         &mut self,
         store: &Store,
         documents: Documents,
         image_layers: &[Layer],
-        names: &[Reference],
+        names: Option<&[Reference]>,
         cancel: &Cancel,
     ) -> Result<Descriptor> {
         let Documents { id, config, manifest: original } = documents;
@@ -143,19 +207,22 @@ impl Plan {
         } else {
             manifest_bytes(&id, config.len() as u64, layers)
         };
-        let descriptor = Descriptor::new(OCI_MANIFEST, Digest::of(&manifest), manifest.len() as u64);
-        self.name(names, &descriptor, top.as_ref());
-        let repo_tags = names.iter().map(|n| n.without_digest().familiar()).collect::<Vec<_>>();
-        let repo_tags = Some(repo_tags).filter(|tags| !tags.is_empty());
-        self.manifest.push(DockerEntry { config: blob_path(&id), repo_tags, layers: paths });
-        for bytes in [config, manifest] {
-            self.blobs.insert(Digest::of(&bytes), (bytes.len() as u64, Content::Bytes(bytes)));
+        if let Some(names) = names {
+            let repo_tags = names.iter().map(|n| n.without_digest().familiar()).collect::<Vec<_>>();
+            let repo_tags = Some(repo_tags).filter(|tags| !tags.is_empty());
+            self.manifest.push(DockerEntry { config: blob_path(&id), repo_tags, layers: paths });
+            for name in names.iter().map(Reference::without_digest) {
+                let tag = name.tag().unwrap_or("latest").to_owned();
+                let tags = self.repositories.entry(name.familiar_name()).or_default();
+                tags.insert(tag, top.clone().unwrap_or_default());
+            }
         }
-        Ok(descriptor)
+        self.add_document(OCI_CONFIG, config);
+        Ok(self.add_document(OCI_MANIFEST, manifest))
     }
 
-    /// Enters an image's manifest in the index, once for each name.
-    fn name(&mut self, names: &[Reference], manifest: &Descriptor, top: Option<&String>) {
+    /// Enters a manifest or index in the archive's own index, once for each name.
+    fn name(&mut self, names: &[Reference], manifest: &Descriptor) {
         if names.is_empty() {
             self.index.push(manifest.clone());
         }
@@ -163,10 +230,8 @@ impl Plan {
             let tag = name.tag().unwrap_or("latest").to_owned();
             let mut entry = manifest.clone();
             entry.annotations.insert("io.containerd.image.name".to_owned(), name.to_string());
-            entry.annotations.insert("org.opencontainers.image.ref.name".to_owned(), tag.clone());
+            entry.annotations.insert("org.opencontainers.image.ref.name".to_owned(), tag);
             self.index.push(entry);
-            let tags = self.repositories.entry(name.familiar_name()).or_default();
-            tags.insert(tag, top.cloned().unwrap_or_default());
         }
     }
 

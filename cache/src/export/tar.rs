@@ -2,11 +2,11 @@
 
 use std::collections::HashMap;
 use std::io::{BufWriter, Read as _, Write};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use crate::cancel::Cancel;
 use crate::error::{Error, Result};
-use crate::layer::sink::Timestamp;
+use crate::layer::sink::{Metadata, Timestamp};
 use crate::layer::tar::{EntryKind, Writer};
 use crate::snapshot::Tree;
 use crate::snapshot::tree::{Kind, Node};
@@ -16,14 +16,32 @@ const CHUNK: usize = 256 << 10;
 /// The name under which a file that has several came first.
 pub(super) type FirstNames = HashMap<(u64, u64), PathBuf>;
 
-/// Writes everything in `tree` but its root, parents first and names in the order of their bytes. Names of one file
-/// become hard links to the first of them; sockets are left out, as a tar has none. With an `epoch` (seconds since
-/// 1970) that is the time of all of it.
+/// Writes everything in each tree but its root, below the directory given for it (none for the top), parents first and
+/// names in the order of their bytes. Names of one file become hard links to the first of them; sockets are left out, as
+/// a tar has none. With an `epoch` (seconds since 1970) that is the time of all of it.
 ///
 /// # Errors
-/// When the tree can't be read, `out` fails, or `cancel` is raised.
-pub fn tar(tree: &Tree, epoch: Option<i64>, out: &mut dyn Write, cancel: &Cancel) -> Result<()> {
+/// When a tree can't be read, `out` fails, or `cancel` is raised.
+pub fn tar(trees: &[(&Path, &Tree)], epoch: Option<i64>, out: &mut dyn Write, cancel: &Cancel) -> Result<()> {
     let mut tar = Writer::new(BufWriter::with_capacity(CHUNK, out));
+    for (below, tree) in trees {
+        if !below.as_os_str().is_empty() {
+            let mtime = at(epoch).unwrap_or_default();
+            let meta = Metadata { mode: 0o755, mtime, ..Metadata::default() };
+            tar.entry(below, &meta, &EntryKind::Dir).map_err(writing)?;
+        }
+        add(tree, below, epoch, &mut tar, cancel)?;
+    }
+    tar.finish().map_err(writing)?.flush().map_err(writing)
+}
+
+fn add<W: Write>(
+    tree: &Tree,
+    below: &Path,
+    epoch: Option<i64>,
+    tar: &mut Writer<W>,
+    cancel: &Cancel,
+) -> Result<()> {
     let mut first_names = FirstNames::new();
     for node in tree.walk("")? {
         let mut node = node?;
@@ -32,13 +50,17 @@ pub fn tar(tree: &Tree, epoch: Option<i64>, out: &mut dyn Write, cancel: &Cancel
             continue;
         }
         node.meta.mtime = at(epoch).unwrap_or(node.meta.mtime);
-        let Some(kind) = kind_of(&node, &mut first_names) else { continue };
-        tar.entry(&node.path, &node.meta, &kind).map_err(writing)?;
+        let kind = match kind_of(&node, &mut first_names) {
+            Some(EntryKind::HardLink(first)) => EntryKind::HardLink(below.join(first)),
+            Some(kind) => kind,
+            None => continue,
+        };
+        tar.entry(&below.join(&node.path), &node.meta, &kind).map_err(writing)?;
         if matches!(kind, EntryKind::File { .. }) {
-            copy(tree, &node, &mut tar, cancel)?;
+            copy(tree, &node, tar, cancel)?;
         }
     }
-    tar.finish().map_err(writing)?.flush().map_err(writing)
+    Ok(())
 }
 
 pub(super) fn at(epoch: Option<i64>) -> Option<Timestamp> {

@@ -6,9 +6,9 @@ use crate::error::{Error, Result};
 use crate::oci::descriptor::{
     MediaType, OCI_CONFIG, OCI_LAYER, OCI_LAYER_GZIP, OCI_LAYER_ZSTD, OCI_MANIFEST,
 };
-use crate::oci::{Descriptor, ImageConfig, Manifest, Reference};
-use crate::record::ImageRecord;
-use crate::snapshot::{Layer, LayerBlob};
+use crate::oci::{Descriptor, ImageConfig, Index, Manifest, Platform, Reference};
+use crate::record::{ImageRecord, IndexRecord, Member, NewImage, Stored};
+use crate::snapshot::{Layer, LayerBlob, Snapshot};
 use crate::store::Store;
 
 /// The documents of an image.
@@ -17,6 +17,15 @@ pub struct Documents {
     pub id: Digest,
     pub config: Vec<u8>,
     pub manifest: Vec<u8>,
+}
+
+/// What was built for one platform.
+#[derive(Clone, Debug)]
+pub struct Product {
+    pub platform: Platform,
+    /// Its diff ids are those of the layers, whatever it says.
+    pub config: ImageConfig,
+    pub files: Snapshot,
 }
 
 impl Documents {
@@ -36,20 +45,52 @@ impl Documents {
     }
 }
 
-/// Records the image that `config` and `layers` make, under `names`.
+/// Records under `names` what was built: an image, or an index over those of several platforms.
 ///
 /// # Errors
 /// As [`Documents::of`], or when the store can't be written.
-pub fn assemble(
-    store: &Store,
-    config: ImageConfig,
-    layers: &[Layer],
-    names: &[Reference],
-) -> Result<ImageRecord> {
-    let Documents { id, config, manifest } = Documents::of(config, layers)?;
-    let manifest_digest = Digest::of(&manifest);
+pub fn assemble(store: &Store, products: &[Product], names: &[Reference]) -> Result<Stored> {
     let names: Vec<_> = names.iter().map(|name| (name.clone(), None)).collect();
-    store.put_image((&id, &config), (&manifest_digest, &manifest), layers, &names)
+    let made: Vec<(Documents, Digest)> = products
+        .iter()
+        .map(|product| {
+            let documents = Documents::of(product.config.clone(), product.files.layers())?;
+            let manifest = Digest::of(&documents.manifest);
+            Ok((documents, manifest))
+        })
+        .collect::<Result<_>>()?;
+    let new: Vec<NewImage<'_>> = made
+        .iter()
+        .zip(products)
+        .map(|((Documents { id, config, manifest }, digest), product)| NewImage {
+            config: (id, config),
+            manifest: (digest, manifest),
+            layers: product.files.layers(),
+        })
+        .collect();
+    if let [NewImage { config, manifest, layers }] = new[..] {
+        return store.put_image(config, manifest, layers, &names).map(Stored::Image);
+    }
+    let descriptors = made.iter().zip(products).map(|((documents, digest), product)| {
+        let descriptor = Descriptor::new(OCI_MANIFEST, *digest, documents.manifest.len() as u64);
+        Descriptor { platform: Some(product.platform.clone()), ..descriptor }
+    });
+    let index = Index::oci(descriptors.collect());
+    let bytes = index_bytes(&index);
+    let id = Digest::of(&bytes);
+    let created = store.put_index((&id, &bytes), &new, &[], &names)?;
+    let members = made.iter().zip(products).zip(&index.manifests).map(|((made, product), descriptor)| {
+        let (config, layers) = (ImageConfig::parse(&made.0.config)?, product.files.layers().to_vec());
+        let image = ImageRecord { id: made.0.id, manifest: made.1, config, layers, created };
+        Ok(Member { descriptor: descriptor.clone(), image })
+    });
+    let members = members.collect::<Result<_>>()?;
+    Ok(Stored::Index(IndexRecord { id, index, members, created }))
+}
+
+/// An OCI index, the same bytes for the same manifests.
+pub(crate) fn index_bytes(index: &Index) -> Vec<u8> {
+    serde_json::to_vec(index).expect("maps with string keys always serialise")
 }
 
 /// An OCI manifest, the same bytes for the same parts.

@@ -5,7 +5,7 @@ pub mod pull;
 pub mod push;
 pub mod resolve;
 
-pub use assemble::{Documents, assemble};
+pub use assemble::{Documents, Product, assemble};
 pub use pull::{PullEvent, fetch_layers, pull};
-pub use push::{PushEvent, Pushed, push};
+pub use push::{PushEvent, push};
 pub use resolve::{Policy, Pull, Resolved, Sources, resolve, resolve_layout};

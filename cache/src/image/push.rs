@@ -7,15 +7,15 @@ use std::io::Read;
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-use super::assemble::{as_oci, manifest_bytes};
+use super::assemble::{as_oci, index_bytes, manifest_bytes};
 use super::resolve::Sources;
 use crate::cancel::Cancel;
 use crate::digest::{Algorithm, Digest};
 use crate::error::{Error, Result};
 use crate::layer::compress::GzipWriter;
-use crate::oci::descriptor::{OCI_CONFIG, OCI_LAYER_GZIP, OCI_MANIFEST};
-use crate::oci::{Descriptor, Document, Reference};
-use crate::record::ImageRecord;
+use crate::oci::descriptor::{OCI_CONFIG, OCI_INDEX, OCI_LAYER_GZIP, OCI_MANIFEST};
+use crate::oci::{Descriptor, Document, Index, Reference};
+use crate::record::{ImageRecord, IndexRecord, Member, Stored};
 use crate::registry::Sent;
 use crate::snapshot::{Layer, LayerBlob};
 use crate::store::Store;
@@ -40,29 +40,94 @@ pub enum PushEvent {
     },
 }
 
-/// What the registry has now under the name.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Pushed {
-    pub digest: Digest,
-    /// Of the manifest, in bytes.
-    pub size: u64,
-}
-
 const PARALLEL: usize = 4;
 /// libdeflate's fastest: it gives what zlib gives at its default, in a fraction of the time.
 const LEVEL: i32 = 1;
 
-/// Pushes the image under `reference`; an image that came from a registry unchanged keeps its manifest.
+/// Pushes an image, or an index with all of its images, under `reference`; what came from a registry unchanged keeps
+/// its manifest.
 ///
 /// # Errors
-/// When a layer can't be had or compressed, or the registry refuses something.
+/// When a layer can't be had or compressed, an image of the index is not here, or the registry refuses something.
 pub fn push(
+    sources: Sources<'_>,
+    stored: &Stored,
+    reference: &Reference,
+    tell: &(dyn Fn(PushEvent) + Sync),
+    cancel: &Cancel,
+) -> Result<Descriptor> {
+    match stored {
+        Stored::Image(image) => {
+            let Ready { media_type, manifest } = push_parts(sources, image, reference, tell, cancel)?;
+            put(sources, reference, &media_type, manifest, cancel)
+        }
+        Stored::Index(index) => push_index(sources, index, reference, tell, cancel),
+    }
+}
+
+/// A manifest whose blobs are in the registry.
+struct Ready {
+    media_type: String,
+    manifest: Vec<u8>,
+}
+
+fn put(
+    sources: Sources<'_>,
+    reference: &Reference,
+    media_type: &str,
+    manifest: Vec<u8>,
+    cancel: &Cancel,
+) -> Result<Descriptor> {
+    let size = manifest.len() as u64;
+    let digest = sources.client.push_manifest(reference, media_type, manifest, cancel)?;
+    Ok(Descriptor::new(media_type, digest, size))
+}
+
+/// The images go by their digests, and the index that names them last. Where the layers of one get another form on their
+/// way, the index names the manifest that has it.
+fn push_index(
+    sources: Sources<'_>,
+    record: &IndexRecord,
+    reference: &Reference,
+    tell: &(dyn Fn(PushEvent) + Sync),
+    cancel: &Cancel,
+) -> Result<Descriptor> {
+    let absent: Vec<String> = record
+        .absent()
+        .map(|d| d.platform.as_ref().map_or(d.digest.to_string(), ToString::to_string))
+        .collect();
+    if !absent.is_empty() {
+        let name = format!("{} for {}", reference.familiar(), absent.join(", "));
+        return Err(Error::NotFound { what: "image of the index", name });
+    }
+    let mut manifests = Vec::new();
+    for Member { descriptor, image } in &record.members {
+        let Ready { media_type, manifest } = push_parts(sources, image, reference, tell, cancel)?;
+        let by_digest = reference.with_digest(Digest::of(&manifest));
+        let pushed = put(sources, &by_digest, &media_type, manifest, cancel)?;
+        let same = pushed.digest == descriptor.digest;
+        manifests.push(if same {
+            descriptor.clone()
+        } else {
+            Descriptor { media_type, digest: pushed.digest, size: pushed.size, ..descriptor.clone() }
+        });
+    }
+    let unchanged = manifests == record.index.manifests;
+    let original = sources.store.document(&record.id)?.filter(|_| unchanged);
+    // What is said about an image that is not here (attestations) stays behind.
+    let index = Index { manifests, ..record.index.clone() };
+    let media_type = index.media_type.clone().unwrap_or_else(|| OCI_INDEX.to_owned());
+    put(sources, reference, &media_type, original.unwrap_or_else(|| index_bytes(&index)), cancel)
+}
+
+/// Brings config and layers there.
+fn push_parts(
     sources: Sources<'_>,
     image: &ImageRecord,
     reference: &Reference,
     tell: &(dyn Fn(PushEvent) + Sync),
     cancel: &Cancel,
-) -> Result<Pushed> {
+) -> Result<Ready> {
     let Sources { store, client } = sources;
     let missing =
         |digest: &Digest| Error::NotFound { what: "document of an image", name: digest.to_string() };
@@ -79,13 +144,11 @@ pub fn push(
         let layers = forms.iter().map(|form| as_oci(&form.descriptor)).collect();
         (OCI_MANIFEST.to_owned(), manifest_bytes(&image.id, config.len() as u64, layers))
     };
-    let size = manifest.len() as u64;
-    let digest = client.push_manifest(reference, &media_type, manifest, cancel)?;
     let repository = Some(format!("{}/{}", reference.registry(), reference.repository()));
     for (layer, form) in image.layers.iter().zip(forms) {
         layer.add_blob(&LayerBlob { repository: repository.clone(), ..form })?;
     }
-    Ok(Pushed { digest, size })
+    Ok(Ready { media_type, manifest })
 }
 
 /// The blobs that a manifest names as layers.

@@ -12,7 +12,7 @@ use crate::import;
 use crate::oci::config::MAX_CONFIG;
 use crate::oci::descriptor::MediaType;
 use crate::oci::{Descriptor, Document, ImageConfig, Index, Manifest, Platform, Reference};
-use crate::record::ImageRecord;
+use crate::record::{ImageRecord, NewImage, Stored};
 use crate::registry::{Client, Fetched};
 use crate::snapshot::{Layer, LayerBlob};
 use crate::store::Store;
@@ -81,23 +81,28 @@ pub fn resolve(
 /// The image of the store with this name, if it is one for the platform. A digest is looked for among the images and
 /// among what registries called them.
 fn local(store: &Store, reference: &Reference, platform: &Platform) -> Result<Option<Resolved>> {
-    let fits = |image: &ImageRecord| image.config.platform().is_none_or(|p| rank(&p, platform).is_some());
     let Some(digest) = reference.digest() else {
-        let Some(image) = store.image_named(reference)?.filter(fits) else { return Ok(None) };
-        let names = store.names(Some(&image.id))?;
-        let digest = names.into_iter().find(|n| n.name == *reference).and_then(|n| n.digest);
-        return Ok(Some(Resolved { image, digest, remote: false }));
+        let Some(found) = store.stored_named(reference)? else { return Ok(None) };
+        let Some(image) = found.for_platform(platform).cloned() else { return Ok(None) };
+        return Ok(Some(Resolved { image, digest: digest_of(store, &found, reference)?, remote: false }));
     };
     for name in store.names(None)? {
         let same_repository = name.name.familiar_name() == reference.familiar_name();
         if same_repository
             && name.digest.as_ref() == Some(digest)
-            && let Some(image) = store.image(&name.image)?.filter(fits)
+            && let Some(found) = store.stored(&name.image)?
+            && let Some(image) = found.for_platform(platform).cloned()
         {
             return Ok(Some(Resolved { image, digest: name.digest, remote: false }));
         }
     }
     Ok(None)
+}
+
+/// What the registry calls that which this name stands for, if it ever said so.
+fn digest_of(store: &Store, found: &Stored, name: &Reference) -> Result<Option<Digest>> {
+    let names = store.names(Some(found.id()))?;
+    Ok(names.into_iter().find(|known| known.name == *name).and_then(|known| known.digest))
 }
 
 fn remote(
@@ -129,6 +134,8 @@ pub(super) struct Found {
     manifest: Fetched,
     /// Of the document that the name itself stands for.
     digest: Digest,
+    /// That document, if it is an index that names the manifest.
+    index: Option<Vec<u8>>,
     pub(super) layers: Vec<Layer>,
 }
 
@@ -142,18 +149,38 @@ impl Found {
         let Sources { store, client } = sources;
         store.set_remote(Arc::new(client.clone()));
         let top = client.fetch_manifest(reference, cancel)?;
-        let digest = top.digest;
+        let (digest, bytes) = (top.digest, top.bytes.clone());
         let (fetched, manifest) = manifest_for(client, reference, top, platform, cancel)?;
+        let names_it = |index: &Index| index.manifests.iter().any(|d| d.digest == fetched.digest);
+        let is_index =
+            matches!(Document::parse(&bytes, None), Ok(Document::Index(index)) if names_it(&index));
         let config = config_bytes(sources, reference, &manifest.config, cancel)?;
         let layers = name_layers(store, reference, &manifest, &ImageConfig::parse(&config)?)?;
-        Ok(Found { id: manifest.config.digest, config, manifest: fetched, digest, layers })
+        let index = is_index.then_some(bytes);
+        Ok(Found { id: manifest.config.digest, config, manifest: fetched, digest, index, layers })
     }
 
-    /// Records it under its name.
+    /// Records it under its name. Where that stands for another platform's image of the same index already, it becomes
+    /// the name of the index.
     pub(super) fn keep(self, store: &Store, reference: &Reference) -> Result<Resolved> {
         let manifest = (&self.manifest.digest, self.manifest.bytes.as_slice());
+        let config = (&self.id, self.config.as_slice());
         let name = (kept_name(reference), Some(self.digest));
-        let image = store.put_image((&self.id, &self.config), manifest, &self.layers, &[name])?;
+        let known = store.stored_named(&name.0)?;
+        let others = match (&known, &self.index) {
+            (Some(found), Some(_)) if digest_of(store, found, &name.0)? == name.1 => {
+                found.images().iter().map(|image| (image.manifest, image.id)).collect()
+            }
+            _ => Vec::new(),
+        };
+        let image = match self.index.filter(|_| others.iter().any(|(_, id)| *id != self.id)) {
+            None => store.put_image(config, manifest, &self.layers, &[name])?,
+            Some(index) => {
+                let new = NewImage { config, manifest, layers: &self.layers };
+                store.put_index((&self.digest, &index), &[new], &others, &[name])?;
+                store.put_image(config, manifest, &self.layers, &[])?
+            }
+        };
         Ok(Resolved { image, digest: Some(self.digest), remote: true })
     }
 }
@@ -177,14 +204,23 @@ pub(crate) fn manifest_for(
             Document::Manifest(manifest) => return Ok((fetched, manifest)),
             Document::Index(index) => index,
         };
-        let chosen = choose(&index, platform).ok_or_else(|| Error::NotFound {
-            what: "image for this platform",
-            name: format!("{} for {platform}", reference.familiar()),
-        })?;
+        let chosen =
+            choose(&index, platform).ok_or_else(|| no_platform(&reference.familiar(), platform, &index))?;
         fetched = client.fetch_manifest(&reference.with_digest(chosen.digest), cancel)?;
         check_against(chosen, &fetched)?;
     }
     Err(Error::malformed(reference.familiar(), "indexes within indexes within indexes"))
+}
+
+/// Says which platforms there are.
+pub(crate) fn no_platform(name: &str, platform: &Platform, index: &Index) -> Error {
+    let offered = index.manifests.iter().filter(|d| d.is_for_a_platform());
+    let offered: Vec<String> = offered.filter_map(|d| Some(d.platform.as_ref()?.to_string())).collect();
+    let offered = if offered.is_empty() { "none that it names".to_owned() } else { offered.join(", ") };
+    Error::NotFound {
+        what: "image for this platform",
+        name: format!("{name} for {platform} (there is: {offered})"),
+    }
 }
 
 /// A document must be what the index that names it says (R6).
@@ -285,7 +321,6 @@ pub fn resolve_layout(
     Ok(Resolved { image, digest: Some(digest), remote: false })
 }
 
-/// The platform that a config says, if it says one.
 /// The entry of an index that fits `platform` best; the first of equals.
 pub(crate) fn choose<'a>(index: &'a Index, platform: &Platform) -> Option<&'a Descriptor> {
     let documents =
@@ -298,7 +333,7 @@ pub(crate) fn choose<'a>(index: &'a Index, platform: &Platform) -> Option<&'a De
 
 /// How far what is `offered` lies from what is `wanted`: 0 is the same, none is unusable. A machine runs what was made
 /// for older variants of itself.
-fn rank(offered: &Platform, wanted: &Platform) -> Option<u32> {
+pub(crate) fn rank(offered: &Platform, wanted: &Platform) -> Option<u32> {
     if offered.satisfies(wanted) {
         return Some(0);
     }

@@ -15,10 +15,21 @@ use crate::image::assemble::{manifest_bytes, stored_form};
 use crate::layer::Compression;
 use crate::oci::descriptor::{OCI_LAYER, OCI_LAYER_GZIP, OCI_LAYER_ZSTD};
 use crate::oci::{Descriptor, Document, ImageConfig, Reference};
+use crate::record::NewImage;
 use crate::snapshot::{Layer, LayerBlob};
 use crate::store::Store;
 
-/// One image of an archive.
+/// An image of an archive, or an index with those of its images that are there.
+#[derive(Debug)]
+pub(super) struct Incoming {
+    /// The index with its digest, if it is one.
+    pub(super) index: Option<(Digest, Vec<u8>)>,
+    /// Without an index, one.
+    pub(super) parts: Vec<Part>,
+    pub(super) names: Vec<Reference>,
+}
+
+/// One image.
 #[derive(Debug)]
 pub(super) struct Part {
     pub(super) id: Digest,
@@ -27,15 +38,13 @@ pub(super) struct Part {
     pub(super) manifest: Option<Vec<u8>>,
     /// None for a layer that the archive leaves out, because whoever loads it has it already.
     pub(super) layers: Vec<Option<Arc<SealedBlob>>>,
-    pub(super) names: Vec<Reference>,
 }
 
 const PARALLEL: usize = 4;
 
-pub(super) fn adopt(store: &Store, parts: Vec<Part>, cancel: &Cancel) -> Result<Vec<Loaded>> {
-    let mut stacks = Vec::new();
+pub(super) fn adopt(store: &Store, images: Vec<Incoming>, cancel: &Cancel) -> Result<Vec<Loaded>> {
     let mut wanted: Vec<(DiffId, Option<Arc<SealedBlob>>)> = Vec::new();
-    for part in &parts {
+    for part in images.iter().flat_map(|image| &image.parts) {
         let diff_ids = ImageConfig::parse(&part.config)?.rootfs.diff_ids;
         if diff_ids.len() != part.layers.len() {
             let reason =
@@ -50,12 +59,11 @@ pub(super) fn adopt(store: &Store, parts: Vec<Part>, cancel: &Cancel) -> Result<
                 wanted.push((*diff_id, blob.clone()));
             }
         }
-        stacks.push(diff_ids);
     }
     // Layers that the archive brings come first: another image of it may leave them out.
     wanted.sort_by_key(|(_, blob)| blob.is_none());
     let layers = adopt_layers(store, &wanted, cancel)?;
-    parts.into_iter().zip(stacks).map(|(part, stack)| record(store, part, &stack, &layers)).collect()
+    images.into_iter().map(|image| record(store, image, &layers)).collect()
 }
 
 fn adopt_layers(
@@ -134,18 +142,50 @@ fn layer_media_type(blob: &SealedBlob) -> Result<&'static str> {
     }
 }
 
-fn record(store: &Store, part: Part, stack: &[DiffId], known: &HashMap<DiffId, Layer>) -> Result<Loaded> {
+/// An image that is ready to be recorded.
+struct Whole {
+    part: Part,
+    manifest: (Digest, Vec<u8>),
+    layers: Vec<Layer>,
+}
+
+fn record(store: &Store, image: Incoming, known: &HashMap<DiffId, Layer>) -> Result<Loaded> {
+    let Incoming { index, parts, names } = image;
+    let wholes = parts.into_iter().map(|part| whole(part, known)).collect::<Result<Vec<_>>>()?;
+    let new: Vec<NewImage<'_>> = wholes
+        .iter()
+        .map(|Whole { part, manifest, layers }| NewImage {
+            config: (&part.id, &part.config),
+            manifest: (&manifest.0, &manifest.1),
+            layers,
+        })
+        .collect();
+    let given: Vec<_> = names.iter().map(|name| (name.without_digest(), None)).collect();
+    let id = match (&index, &new[..]) {
+        (Some((id, bytes)), new) => {
+            store.put_index((id, bytes), new, &[], &given)?;
+            *id
+        }
+        (None, [NewImage { config, manifest, layers }, ..]) => {
+            store.put_image(*config, *manifest, layers, &given)?.id
+        }
+        (None, []) => return Err(Error::malformed("image archive", "an image of nothing")),
+    };
+    Ok(Loaded { id, names })
+}
+
+fn whole(part: Part, known: &HashMap<DiffId, Layer>) -> Result<Whole> {
+    let stack = ImageConfig::parse(&part.config)?.rootfs.diff_ids;
     let layers: Vec<Layer> = stack.iter().map(|d| known[d].clone()).collect();
-    let manifest = match part.manifest.filter(|m| names_blobs(m, &part.layers)) {
-        Some(manifest) => manifest,
+    let own = part.manifest.as_ref().filter(|m| names_blobs(m, &part.layers));
+    let manifest = match own {
+        Some(manifest) => manifest.clone(),
         None => {
             let forms = layers.iter().map(|layer| Ok(stored_form(layer)?.descriptor));
             manifest_bytes(&part.id, part.config.len() as u64, forms.collect::<Result<_>>()?)
         }
     };
-    let names: Vec<_> = part.names.iter().map(|name| (name.without_digest(), None)).collect();
-    store.put_image((&part.id, &part.config), (&Digest::of(&manifest), &manifest), &layers, &names)?;
-    Ok(Loaded { id: part.id, names: part.names })
+    Ok(Whole { part, manifest: (Digest::of(&manifest), manifest), layers })
 }
 
 /// Whether the manifest's layers are the blobs that were read.

@@ -6,7 +6,7 @@ use std::path::Path;
 
 use serde::Deserialize;
 
-use super::adopt::Part;
+use super::adopt::{Incoming, Part};
 use super::archive::{Archive, read_document};
 use super::oci;
 use crate::digest::Digest;
@@ -24,17 +24,17 @@ struct Entry {
     layers: Option<Vec<String>>,
 }
 
-pub(super) fn parts(archive: &Archive, manifest: &[u8]) -> Result<Vec<Part>> {
+pub(super) fn images(archive: &Archive, manifest: &[u8]) -> Result<Vec<Incoming>> {
     let entries: Vec<Entry> =
         serde_json::from_slice(manifest).map_err(|e| Error::malformed("manifest.json", e.to_string()))?;
     let originals = match archive.document("index.json")? {
         Some(index) => oci::manifests_by_config(archive, &index),
         None => HashMap::new(),
     };
-    entries.into_iter().map(|entry| part(archive, entry, &originals)).collect()
+    entries.into_iter().map(|entry| image(archive, entry, &originals)).collect()
 }
 
-fn part(archive: &Archive, entry: Entry, originals: &HashMap<Digest, Vec<u8>>) -> Result<Part> {
+fn image(archive: &Archive, entry: Entry, originals: &HashMap<Digest, Vec<u8>>) -> Result<Incoming> {
     let missing = |name: &str| Error::malformed("image archive", format!("{name:?} is missing"));
     let blob = archive.file(&entry.config)?.ok_or_else(|| missing(&entry.config))?;
     check_name(&entry.config, &blob.digest())?;
@@ -47,13 +47,14 @@ fn part(archive: &Archive, entry: Entry, originals: &HashMap<Digest, Vec<u8>>) -
         Ok(layer)
     });
     let names = entry.repo_tags.unwrap_or_default();
-    Ok(Part {
+    let part = Part {
         config: read_document(&blob, &entry.config, MAX_CONFIG)?,
         id: blob.digest(),
         manifest: originals.get(&blob.digest()).cloned(),
         layers: layers.collect::<Result<_>>()?,
-        names: names.iter().map(|name| name.parse::<Reference>()).collect::<Result<_>>()?,
-    })
+    };
+    let names = names.iter().map(|name| name.parse::<Reference>()).collect::<Result<_>>()?;
+    Ok(Incoming { index: None, parts: vec![part], names })
 }
 
 /// A config is named by its digest: `HEX.json`, or as a blob.

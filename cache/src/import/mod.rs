@@ -12,8 +12,9 @@ use crate::blob::layout::Layout;
 use crate::cancel::Cancel;
 use crate::digest::Digest;
 use crate::error::{Error, Result};
+use crate::image::resolve::rank;
 use crate::layer::compress::detect_and_decompress;
-use crate::oci::{Platform, Reference};
+use crate::oci::{ImageConfig, Platform, Reference};
 use crate::record::ImageRecord;
 use crate::store::Store;
 
@@ -35,8 +36,8 @@ pub enum Wanted<'a> {
     Digest(&'a Digest),
 }
 
-/// Reads an image archive (OCI or docker, plain or compressed) to its end, and records its images and their names.
-/// Of an image for several platforms the one that fits `platform` best is taken.
+/// Reads an image archive (OCI or docker, plain or compressed) to its end, and records its images and their names. An
+/// index comes with all of its images that are in the archive or, with `platform`, as the one that fits that best.
 ///
 /// # Errors
 /// [`Error::Malformed`] or [`Error::Mismatch`] for an archive that breaks its format, a limit, or a digest; no name of
@@ -44,24 +45,35 @@ pub enum Wanted<'a> {
 pub fn load(
     store: &Store,
     input: impl Read + Send,
-    platform: &Platform,
+    platform: Option<&Platform>,
     cancel: &Cancel,
 ) -> Result<Vec<Loaded>> {
     let (_, mut tar) = detect_and_decompress(input).map_err(Error::io("reading", "the image archive"))?;
     let archive = Archive::read(store, &mut tar, cancel)?;
-    let parts = match archive.document("manifest.json")? {
-        Some(manifest) => docker::parts(&archive, &manifest)?,
-        None => match archive.document("index.json")? {
-            Some(index) => oci::parts(&archive, &index, platform)?,
-            None => {
-                return Err(Error::malformed(
-                    "image archive",
-                    "neither manifest.json nor index.json is in it",
-                ));
-            }
-        },
+    let index = archive.document("index.json")?;
+    // What docker's own document says of an index is one of its images.
+    let own = archive.document("manifest.json")?.filter(|_| !index.as_deref().is_some_and(oci::has_indexes));
+    let images = match (own, index) {
+        (Some(manifest), _) => docker::images(&archive, &manifest)?,
+        (None, Some(index)) => oci::images(&archive, &index, platform)?,
+        (None, None) => {
+            return Err(Error::malformed("image archive", "neither manifest.json nor index.json is in it"));
+        }
     };
-    adopt::adopt(store, parts, cancel)
+    if let Some(platform) = platform {
+        images.iter().flat_map(|image| &image.parts).try_for_each(|part| check_platform(part, platform))?;
+    }
+    adopt::adopt(store, images, cancel)
+}
+
+fn check_platform(part: &adopt::Part, platform: &Platform) -> Result<()> {
+    match ImageConfig::parse(&part.config)?.platform() {
+        Some(own) if rank(&own, platform).is_none() => Err(Error::NotFound {
+            what: "image for this platform",
+            name: format!("image archive for {platform} (there is: {own})"),
+        }),
+        _ => Ok(()),
+    }
 }
 
 /// Takes one image of an OCI layout into the store, without a name. Gives its record and the digest that the layout's
@@ -78,7 +90,8 @@ pub(crate) fn from_layout(
 ) -> Result<(ImageRecord, Digest)> {
     let source = oci::LayoutSource { store, layout, cancel };
     let (part, digest) = oci::part_of_layout(&source, wanted, platform)?;
-    let loaded = adopt::adopt(store, vec![part], cancel)?;
+    let image = adopt::Incoming { index: None, parts: vec![part], names: Vec::new() };
+    let loaded = adopt::adopt(store, vec![image], cancel)?;
     let missing = || Error::NotFound { what: "image", name: digest.to_string() };
     let id = loaded.first().ok_or_else(missing)?.id;
     Ok((store.image(&id)?.ok_or_else(missing)?, digest))

@@ -5,14 +5,14 @@ use std::path::Path;
 use std::sync::Arc;
 
 use super::Wanted;
-use super::adopt::Part;
+use super::adopt::{Incoming, Part};
 use super::archive::{Archive, read_document, spool};
 use crate::blob::layout::{Layout, REF_NAME};
 use crate::blob::local::SealedBlob;
 use crate::cancel::Cancel;
 use crate::digest::Digest;
 use crate::error::{Error, Result};
-use crate::image::resolve::{check_config, choose};
+use crate::image::resolve::{check_config, choose, no_platform};
 use crate::oci::descriptor::MediaType;
 use crate::oci::manifest::MAX_DOCUMENT;
 use crate::oci::{Descriptor, Document, Index, Manifest, Platform, Reference};
@@ -20,8 +20,6 @@ use crate::store::Store;
 
 /// The whole name, as containerd and docker write it.
 const IMAGE_NAME: &str = "io.containerd.image.name";
-/// Marks what is about an image and no image itself.
-const REFERENCE_TYPE: &str = "vnd.docker.reference.type";
 const MAX_DEPTH: u32 = 4;
 
 /// Where blobs come from: an archive that was read, or a directory.
@@ -59,17 +57,73 @@ impl Blobs for LayoutSource<'_> {
     }
 }
 
-/// All images of an archive.
-pub(super) fn parts(archive: &Archive, index: &[u8], platform: &Platform) -> Result<Vec<Part>> {
-    let index = parse_index(index)?;
-    let images: Vec<&Descriptor> = index.manifests.iter().filter(|d| is_image(d)).collect();
-    let nameless = images.len() > 1 && images.iter().all(|d| name_of(d).is_none() && d.platform.is_some());
-    // Entries that only platforms tell apart are one image.
-    let images = if nameless { choose(&index, platform).into_iter().collect() } else { images };
+/// Whether an archive's `index.json` names indexes.
+pub(super) fn has_indexes(index: &[u8]) -> bool {
+    parse_index(index).is_ok_and(|index| index.manifests.iter().any(|d| d.kind() == MediaType::Index))
+}
+
+/// All images of an archive. One that has several names is there once for each.
+pub(super) fn images(archive: &Archive, index: &[u8], platform: Option<&Platform>) -> Result<Vec<Incoming>> {
+    let bytes = index;
+    let index = parse_index(bytes)?;
+    let images: Vec<&Descriptor> = index.manifests.iter().filter(|d| d.is_for_a_platform()).collect();
     if images.is_empty() {
         return Err(Error::malformed("image archive", "its index.json names no image"));
     }
-    images.into_iter().map(|d| part(archive, d, platform, name_of(d).into_iter().collect())).collect()
+    // Entries that only platforms tell apart are one image.
+    if images.len() > 1 && images.iter().all(|d| name_of(d).is_none() && d.platform.is_some()) {
+        return Ok(vec![image(archive, (Digest::of(bytes), bytes.to_vec()), &index, platform)?]);
+    }
+    let named = images.into_iter().map(|descriptor| {
+        let found = match (descriptor.kind(), platform) {
+            (MediaType::Index, None) => match read(archive, descriptor)? {
+                (bytes, Document::Index(inner)) => {
+                    image(archive, (descriptor.digest, bytes), &inner, platform)?
+                }
+                (_, Document::Manifest(_)) => alone(part(archive, descriptor, &Platform::host())?),
+            },
+            _ => alone(part(archive, descriptor, platform.unwrap_or(&Platform::host()))?),
+        };
+        Ok(Incoming { names: name_of(descriptor).into_iter().collect(), ..found })
+    });
+    named.collect()
+}
+
+/// An index with what is there of it. What has but one image is no more than that image.
+fn image(
+    archive: &Archive,
+    own: (Digest, Vec<u8>),
+    index: &Index,
+    platform: Option<&Platform>,
+) -> Result<Incoming> {
+    let images = index.manifests.iter().filter(|d| d.is_for_a_platform() && d.kind() == MediaType::Manifest);
+    let found: Vec<&Descriptor> = images.filter(|descriptor| is_here(archive, descriptor)).collect();
+    match (platform, &found[..]) {
+        (None, [_, _, ..]) => {
+            let parts = found.iter().map(|d| part(archive, d, &Platform::host())).collect::<Result<_>>()?;
+            Ok(Incoming { index: Some(own), parts, names: Vec::new() })
+        }
+        (None, [only]) => Ok(alone(part(archive, only, &Platform::host())?)),
+        _ => {
+            let platform = platform.cloned().unwrap_or_else(Platform::host);
+            let chosen =
+                choose(index, &platform).ok_or_else(|| no_platform("image archive", &platform, index))?;
+            Ok(alone(part(archive, chosen, &platform)?))
+        }
+    }
+}
+
+fn alone(part: Part) -> Incoming {
+    Incoming { index: None, parts: vec![part], names: Vec::new() }
+}
+
+/// Whether the archive has the image's documents: tools may save an index with only some of its images.
+fn is_here(archive: &Archive, descriptor: &Descriptor) -> bool {
+    match read(archive, descriptor) {
+        Ok((_, Document::Manifest(manifest))) => !matches!(archive.blob(&manifest.config.digest), Ok(None)),
+        Ok((_, Document::Index(_))) => false,
+        Err(_) => !matches!(archive.blob(&descriptor.digest), Ok(None)),
+    }
 }
 
 /// One image of a layout, and the digest that its index names.
@@ -79,7 +133,7 @@ pub(super) fn part_of_layout(
     platform: &Platform,
 ) -> Result<(Part, Digest)> {
     let index = parse_index(&source.layout.index()?)?;
-    let images: Vec<&Descriptor> = index.manifests.iter().filter(|d| is_image(d)).collect();
+    let images: Vec<&Descriptor> = index.manifests.iter().filter(|d| d.is_for_a_platform()).collect();
     let tagged =
         |tag: &str| images.iter().copied().find(|d| d.annotations.get(REF_NAME).is_some_and(|t| t == tag));
     let (found, asked) = match wanted {
@@ -90,7 +144,7 @@ pub(super) fn part_of_layout(
     };
     let name = || format!("{} {asked}", source.layout.name());
     let found = found.ok_or_else(|| Error::NotFound { what: "image in the layout", name: name() })?;
-    Ok((part(source, found, platform, Vec::new())?, found.digest))
+    Ok((part(source, found, platform)?, found.digest))
 }
 
 /// The manifests that an index names, by the digests of their configs; what can't be read is left out, because the
@@ -119,12 +173,6 @@ fn parse_index(bytes: &[u8]) -> Result<Index> {
     }
 }
 
-fn is_image(descriptor: &Descriptor) -> bool {
-    matches!(descriptor.kind(), MediaType::Manifest | MediaType::Index)
-        && !descriptor.annotations.contains_key(REFERENCE_TYPE)
-        && descriptor.platform.as_ref().is_none_or(|p| p.os != "unknown")
-}
-
 /// The name that an entry of `index.json` gives; a tag without a repository is none.
 fn name_of(descriptor: &Descriptor) -> Option<Reference> {
     let whole = descriptor.annotations.get(IMAGE_NAME).and_then(|n| n.parse().ok());
@@ -134,12 +182,7 @@ fn name_of(descriptor: &Descriptor) -> Option<Reference> {
     })
 }
 
-fn part(
-    source: &dyn Blobs,
-    descriptor: &Descriptor,
-    platform: &Platform,
-    names: Vec<Reference>,
-) -> Result<Part> {
+fn part(source: &dyn Blobs, descriptor: &Descriptor, platform: &Platform) -> Result<Part> {
     let (bytes, manifest) = manifest_for(source, descriptor, platform)?;
     check_config("image archive", &manifest.config)?;
     let config = blob(source, &manifest.config)?;
@@ -155,7 +198,6 @@ fn part(
         id: manifest.config.digest,
         layers: layers.collect::<Result<_>>()?,
         manifest: Some(bytes),
-        names,
     })
 }
 
@@ -166,10 +208,7 @@ fn manifest_for(source: &dyn Blobs, top: &Descriptor, platform: &Platform) -> Re
             (bytes, Document::Manifest(manifest)) => return Ok((bytes, manifest)),
             (_, Document::Index(index)) => {
                 let chosen = choose(&index, platform).cloned();
-                descriptor = chosen.ok_or_else(|| Error::NotFound {
-                    what: "image for this platform",
-                    name: format!("{} for {platform}", top.digest),
-                })?;
+                descriptor = chosen.ok_or_else(|| no_platform(&top.digest.to_string(), platform, &index))?;
             }
         }
     }

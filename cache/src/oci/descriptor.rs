@@ -37,6 +37,13 @@ impl Descriptor {
         }
     }
 
+    /// Whether an index names an image by this, and not what is about one (attestations have an unknown system).
+    pub fn is_for_a_platform(&self) -> bool {
+        matches!(self.kind(), MediaType::Manifest | MediaType::Index)
+            && !self.annotations.contains_key("vnd.docker.reference.type")
+            && self.platform.as_ref().is_none_or(|platform| platform.os != "unknown")
+    }
+
     pub fn kind(&self) -> MediaType {
         MediaType::of(&self.media_type)
     }

@@ -5,7 +5,7 @@ use rusqlite::{OptionalExtension as _, params};
 use crate::digest::Digest;
 use crate::error::{Error, Result};
 use crate::oci::{ImageConfig, Reference};
-use crate::snapshot::{Layer, LayerId};
+use crate::snapshot::Layer;
 use crate::store::{Store, now};
 
 /// An image in the store; its layers are leased, and may be absent.
@@ -44,11 +44,7 @@ impl Store {
     /// # Errors
     /// When the store can't be written.
     pub fn put_document_as(&self, digest: &Digest, bytes: &[u8]) -> Result<()> {
-        self.write("keeping a document", |tx| {
-            tx.prepare_cached("INSERT OR IGNORE INTO documents (digest, bytes) VALUES (?1, ?2)")?
-                .execute(params![digest.to_string(), bytes])
-                .map(drop)
-        })
+        self.write("keeping a document", |tx| keep_document(tx, &digest.to_string(), bytes))
     }
 
     /// # Errors
@@ -73,20 +69,10 @@ impl Store {
         names: &[(Reference, Option<Digest>)],
     ) -> Result<ImageRecord> {
         let parsed = ImageConfig::parse(config.1)?;
-        let (id, manifest_digest) = (config.0.to_string(), manifest.0.to_string());
         let created = self.write("recording an image", |tx| {
-            let created = match recorded(tx, &id, &manifest_digest, layers)? {
-                Some(created) => created,
-                None => {
-                    let mut keep =
-                        tx.prepare_cached("INSERT OR IGNORE INTO documents (digest, bytes) VALUES (?1, ?2)")?;
-                    keep.execute(params![id, config.1])?;
-                    keep.execute(params![manifest_digest, manifest.1])?;
-                    self.record_image(tx, &id, &manifest_digest, layers)?
-                }
-            };
+            let created = self.keep_image(tx, config, manifest, layers)?;
             for (name, digest) in names {
-                self.name(tx, name, &id, digest.as_ref())?;
+                self.name(tx, name, &config.0.to_string(), digest.as_ref())?;
             }
             Ok(created)
         })?;
@@ -100,6 +86,22 @@ impl Store {
     }
 
     /// Gives the time at which the image was first recorded.
+    pub(super) fn keep_image(
+        &self,
+        tx: &rusqlite::Transaction<'_>,
+        config: (&Digest, &[u8]),
+        manifest: (&Digest, &[u8]),
+        layers: &[Layer],
+    ) -> rusqlite::Result<i64> {
+        let (id, manifest_digest) = (config.0.to_string(), manifest.0.to_string());
+        if let Some(created) = recorded(tx, &id, &manifest_digest, layers)? {
+            return Ok(created);
+        }
+        keep_document(tx, &id, config.1)?;
+        keep_document(tx, &manifest_digest, manifest.1)?;
+        self.record_image(tx, &id, &manifest_digest, layers)
+    }
+
     fn record_image(
         &self,
         tx: &rusqlite::Transaction<'_>,
@@ -132,7 +134,7 @@ impl Store {
         self.write("naming an image", |tx| self.name(tx, name, &image.to_string(), None))
     }
 
-    fn name(
+    pub(super) fn name(
         &self,
         tx: &rusqlite::Transaction<'_>,
         name: &Reference,
@@ -177,14 +179,18 @@ impl Store {
             for name in names {
                 tx.execute("DELETE FROM names WHERE name = ?1 AND image = ?2", [&name.to_string(), &id])?;
             }
-            let gone = tx
-                .execute("DELETE FROM images WHERE id = ?1 AND id NOT IN (SELECT image FROM names)", [&id])?
-                > 0;
+            let members: Vec<String> = tx
+                .prepare_cached("SELECT image FROM members WHERE parent = ?1")?
+                .query_map([&id], |row| row.get(0))?
+                .collect::<Result<_, _>>()?;
+            let gone = remove_unneeded(tx, &id)?;
             if gone {
+                members.iter().try_for_each(|member| remove_unneeded(tx, member).map(drop))?;
                 // A document may be shared with another image.
                 tx.execute(
                     "DELETE FROM documents WHERE digest NOT IN (SELECT id FROM images)
-                     AND digest NOT IN (SELECT manifest FROM images)",
+                     AND digest NOT IN (SELECT manifest FROM images)
+                     AND digest NOT IN (SELECT manifest FROM members)",
                     [],
                 )?;
             }
@@ -192,53 +198,14 @@ impl Store {
         })
     }
 
-    /// The image that a name stands for.
-    ///
-    /// # Errors
-    /// When the store can't be read.
-    pub fn image_named(&self, name: &Reference) -> Result<Option<ImageRecord>> {
-        self.image_where("id = (SELECT image FROM names WHERE name = ?1)", &name.to_string())
-    }
-
-    /// The image with this id.
-    ///
-    /// # Errors
-    /// When the store can't be read.
-    pub fn image(&self, id: &Digest) -> Result<Option<ImageRecord>> {
-        self.image_where("id = ?1", &id.to_string())
-    }
-
-    /// All of it at one moment: names move and images go at any time.
-    fn image_where(&self, condition: &str, value: &str) -> Result<Option<ImageRecord>> {
-        let lease = self.lease()?;
-        let found = self.write("looking up an image", |tx| {
-            let image: Option<(String, String, i64, Vec<u8>)> = tx
-                .prepare_cached(&format!(
-                    "SELECT id, manifest, created, bytes FROM images JOIN documents ON digest = id WHERE {condition}"
-                ))?
-                .query_row([value], |r| Ok((r.get(0)?, r.get(1)?, r.get(2)?, r.get(3)?)))
-                .optional()?;
-            let Some(image) = image else { return Ok(None) };
-            let mut select =
-                tx.prepare_cached("SELECT layer FROM image_layers WHERE image = ?1 ORDER BY position")?;
-            let ids: Vec<LayerId> =
-                select.query_map([&image.0], |r| r.get(0).map(LayerId))?.collect::<Result<_, _>>()?;
-            Ok(self.leased(tx, &lease, &ids)?.map(|layers| (image, layers)))
-        })?;
-        let Some(((id, manifest, created, config), layers)) = found else { return Ok(None) };
-        let (id, manifest, config) = (id.parse()?, manifest.parse()?, ImageConfig::parse(&config)?);
-        Ok(Some(ImageRecord { id, manifest, config, layers, created }))
-    }
-
-    /// The ids of all images, newest first.
+    /// The ids of all images and indexes, newest first, but for images that only an index needs.
     ///
     /// # Errors
     /// When the store can't be read.
     pub fn image_ids(&self) -> Result<Vec<Digest>> {
-        self.texts("SELECT id FROM images ORDER BY created DESC, rowid DESC", [])?
-            .iter()
-            .map(|id| id.parse())
-            .collect()
+        let sql = "SELECT id FROM images WHERE id IN (SELECT image FROM names)
+                   OR id NOT IN (SELECT image FROM members) ORDER BY created DESC, rowid DESC";
+        self.texts(sql, [])?.iter().map(|id| id.parse()).collect()
     }
 
     /// The ids that begin with `prefix` (hexadecimal, without the algorithm).
@@ -284,6 +251,23 @@ impl Store {
         })
         .collect()
     }
+}
+
+pub(super) fn keep_document(
+    tx: &rusqlite::Transaction<'_>,
+    digest: &str,
+    bytes: &[u8],
+) -> rusqlite::Result<()> {
+    tx.prepare_cached("INSERT OR IGNORE INTO documents (digest, bytes) VALUES (?1, ?2)")?
+        .execute(params![digest, bytes])
+        .map(drop)
+}
+
+/// Removes an image that has no name and is in no index: true if it was one.
+fn remove_unneeded(tx: &rusqlite::Transaction<'_>, id: &str) -> rusqlite::Result<bool> {
+    let sql = "DELETE FROM images WHERE id = ?1 AND id NOT IN (SELECT image FROM names)
+               AND id NOT IN (SELECT image FROM members)";
+    Ok(tx.execute(sql, [id])? > 0)
 }
 
 /// When the image was recorded with just this manifest and these layers, if it was.

@@ -35,14 +35,14 @@ pub struct Import {
 }
 
 impl Import {
-    /// A cache, or an image that carries one in its config, in a registry.
+    /// A cache, or an image that carries one in its config, in a registry; of an index, the images for these platforms.
     ///
     /// # Errors
     /// When there is none, or it can't be read.
     pub fn from_registry(
         client: &Client,
         reference: &Reference,
-        platform: &Platform,
+        platforms: &[Platform],
         cancel: &Cancel,
     ) -> Result<Import> {
         let repository = format!("{}/{}", reference.registry(), reference.repository());
@@ -62,14 +62,24 @@ impl Import {
             let config = CacheConfig::parse(&blob(config)?)?;
             return Ok(Import::of(reference.familiar(), repository, config.records(&layers)));
         }
-        let (_, manifest) = manifest_for(client, reference, top, platform, cancel)?;
-        check_config(&reference.familiar(), &manifest.config)?;
-        let config = ImageConfig::parse(&blob(&manifest.config)?)?;
-        Ok(Import::of(
-            reference.familiar(),
-            repository,
-            inline_records(&reference.familiar(), &manifest, &config)?,
-        ))
+        let (mut records, mut absent) = (Vec::new(), None);
+        for platform in platforms {
+            let found = manifest_for(client, reference, top.clone(), platform, cancel);
+            let manifest = match found {
+                Err(error @ Error::NotFound { .. }) => {
+                    absent = Some(error);
+                    continue;
+                }
+                found => found?.1,
+            };
+            check_config(&reference.familiar(), &manifest.config)?;
+            let config = ImageConfig::parse(&blob(&manifest.config)?)?;
+            records.extend(inline_records(&reference.familiar(), &manifest, &config)?);
+        }
+        match absent {
+            Some(error) if records.is_empty() => Err(error),
+            _ => Ok(Import::of(reference.familiar(), repository, records)),
+        }
     }
 
     /// A cache in an OCI layout directory: the one with the tag, or with the digest.

@@ -5,6 +5,7 @@ pub mod exported;
 pub mod files;
 pub mod images;
 pub mod imported;
+pub mod indexes;
 pub mod local;
 mod places;
 pub mod remote;
@@ -12,5 +13,6 @@ pub mod selections;
 
 pub use builds::{BuildLog, BuildRecord, BuildStep, NewBuild, Outcome};
 pub use images::{ImageRecord, NameRecord};
+pub use indexes::{IndexRecord, Member, NewImage, Stored};
 pub use local::{CacheKey, NewRecord, Record};
 pub use selections::{Compared, FileChanges, Selection};

@@ -84,6 +84,7 @@ CREATE INDEX places_by_layer ON places (layer);
 -- Manifests and configs: small, so the bytes are here.
 CREATE TABLE documents (digest TEXT PRIMARY KEY, bytes BLOB NOT NULL) WITHOUT ROWID;
 
+-- Images by the digests of their configs. An index is one too, by its own digest, which is also its `manifest`.
 CREATE TABLE images (
     id TEXT PRIMARY KEY,
     manifest TEXT NOT NULL,
@@ -97,6 +98,14 @@ CREATE TABLE image_layers (
     PRIMARY KEY (image, position)
 );
 CREATE INDEX image_layers_by_layer ON image_layers (layer);
+-- The images of an index that are here, each with the digest of the manifest that the index names.
+CREATE TABLE members (
+    parent TEXT NOT NULL REFERENCES images (id) ON DELETE CASCADE,
+    manifest TEXT NOT NULL,
+    image TEXT NOT NULL REFERENCES images (id) ON DELETE CASCADE,
+    PRIMARY KEY (parent, manifest)
+) WITHOUT ROWID;
+CREATE INDEX members_by_image ON members (image);
 -- `digest`: the manifest digest that the name's registry gave.
 CREATE TABLE names (
     name TEXT PRIMARY KEY,
@@ -259,6 +268,10 @@ pub(crate) fn forget_lost(tx: &rusqlite::Transaction<'_>, holder: &str) -> rusql
         }
         tx.execute(&format!("DELETE FROM {table} WHERE id IN ({members})"), [holder])?;
     }
+    // An index of which nothing is here says nothing.
+    let empty = "SELECT id FROM images WHERE id = manifest AND id NOT IN (SELECT parent FROM members)";
+    tx.execute(&format!("DELETE FROM names WHERE image IN ({empty})"), [])?;
+    tx.execute(&format!("DELETE FROM images WHERE id IN ({empty})"), [])?;
     tx.execute(&format!("DELETE FROM layers WHERE id IN ({lost})"), [holder])?;
     tx.execute("DELETE FROM names WHERE image NOT IN (SELECT id FROM images)", []).map(drop)
 }

@@ -1,9 +1,11 @@
 //! `load` and `save`: archives of other tools, hostile ones, and ours in skopeo's hands.
 
 use std::io::Write as _;
+use std::path::Path;
 use std::process::Command;
 
 use boxwright_cache::export::{Saved, save, tar};
+use boxwright_cache::image::{Product, assemble};
 use boxwright_cache::import::{Loaded, load};
 use boxwright_cache::oci::{ImageConfig, Platform, Reference};
 use boxwright_cache::snapshot::Snapshot;
@@ -16,7 +18,7 @@ use serde_json::json;
 use crate::images::{Place, layers};
 
 pub(crate) fn load_bytes(place: &Place, bytes: &[u8]) -> Result<Vec<Loaded>> {
-    load(&place.store, std::io::Cursor::new(bytes.to_vec()), &Platform::host(), &place.cancel)
+    load(&place.store, std::io::Cursor::new(bytes.to_vec()), None, &place.cancel)
 }
 
 fn config() -> serde_json::Value {
@@ -114,7 +116,7 @@ fn several_images_share_their_layers() {
         .iter()
         .map(|name| {
             let name: Reference = name.parse().unwrap();
-            Saved { image: place.store.image_named(&name).unwrap().unwrap(), names: vec![name] }
+            Saved { stored: place.store.stored_named(&name).unwrap().unwrap(), names: vec![name] }
         })
         .collect();
     save(&place.store, &saved, &mut both, &place.cancel).unwrap();
@@ -123,7 +125,7 @@ fn several_images_share_their_layers() {
     assert_eq!(loaded.iter().map(|l| l.names[0].familiar()).collect::<Vec<_>>(), ["one:1", "two:1"]);
     assert_eq!(
         loaded.iter().map(|l| l.id).collect::<Vec<_>>(),
-        saved.iter().map(|s| s.image.id).collect::<Vec<_>>()
+        saved.iter().map(|s| *s.stored.id()).collect::<Vec<_>>()
     );
 }
 
@@ -194,8 +196,9 @@ pub(crate) fn built(place: &Place) -> Saved {
     let mut layers = base.layers.clone();
     layers.push(active.commit(&place.cancel).unwrap());
     let config = ImageConfig { created: None, ..base.config };
-    let image = boxwright_cache::image::assemble(&place.store, config, &layers, &[]).unwrap();
-    Saved { image, names: vec!["mine/app:1".parse().unwrap(), "mine/app:2".parse().unwrap()] }
+    let product = Product { platform: Platform::host(), config, files: Snapshot::of_image(layers) };
+    let stored = assemble(&place.store, &[product], &[]).unwrap();
+    Saved { stored, names: vec!["mine/app:1".parse().unwrap(), "mine/app:2".parse().unwrap()] }
 }
 
 #[test]
@@ -208,16 +211,16 @@ fn what_is_saved_is_the_same_each_time_and_loads_here_and_in_skopeo() {
     assert!(first == second, "the same image gives the same bytes");
     let other = Place::new();
     let loaded = load_bytes(&other, &first).unwrap();
-    assert_eq!((loaded[0].id, loaded[0].names.clone()), (saved.image.id, saved.names.clone()));
+    assert_eq!((loaded[0].id, loaded[0].names.clone()), (*saved.stored.id(), saved.names.clone()));
     let again = other.store.image(&loaded[0].id).unwrap().unwrap();
-    assert_eq!(again.manifest, saved.image.manifest, "the manifest travels in the archive");
+    assert_eq!(again.manifest, *saved.stored.manifest(), "the manifest travels in the archive");
     let path = place.dir.path().join("saved.tar");
     std::fs::write(&path, &first).unwrap();
     for (source, target) in [("docker-archive", ":mine/app:2"), ("oci-archive", ":1")] {
         let layout = place.dir.path().join(source);
         let from = format!("{source}:{}{target}", path.display());
         skopeo(&["copy", "-q", &from, &format!("dir:{}", layout.display())]).ok();
-        let config = layout.join(saved.image.id.hex());
+        let config = layout.join(saved.stored.id().hex());
         assert!(config.is_file(), "{source}: the config of the same digest");
     }
 }
@@ -239,7 +242,7 @@ fn what_skopeo_writes_loads_here() {
 fn an_image_with_a_layer_that_was_damaged_in_the_store_is_not_saved() {
     let place = Place::new();
     let saved = built(&place);
-    let top = saved.image.layers.last().unwrap().dir(&place.cancel).unwrap();
+    let top = saved.stored.images()[0].layers.last().unwrap().dir(&place.cancel).unwrap();
     rustix::fs::mkdirat(&top, "intruder", rustix::fs::Mode::from_raw_mode(0o755)).unwrap();
     let error = save(&place.store, &[saved], &mut Vec::new(), &place.cancel).unwrap_err();
     assert!(matches!(error, Error::Mismatch { .. } | Error::Io { .. }), "{error}");
@@ -249,9 +252,9 @@ fn an_image_with_a_layer_that_was_damaged_in_the_store_is_not_saved() {
 fn a_flat_tar_has_what_a_container_would_see() {
     let place = Place::new();
     let saved = built(&place);
-    let tree = Snapshot::of_image(saved.image.layers).tree(&place.cancel).unwrap();
+    let tree = Snapshot::of_image(saved.stored.images()[0].layers.clone()).tree(&place.cancel).unwrap();
     let mut bytes = Vec::new();
-    tar(&tree, None, &mut bytes, &place.cancel).unwrap();
+    tar(&[(Path::new(""), &tree)], None, &mut bytes, &place.cancel).unwrap();
     let path = place.dir.path().join("flat.tar");
     std::fs::write(&path, bytes).unwrap();
     let listing = run(Command::new("tar").arg("-tvf").arg(&path)).ok();

@@ -4,12 +4,14 @@ use std::io::Read as _;
 use std::sync::Mutex;
 
 use boxwright_cache::image::{
-    Policy, Pull, PullEvent, PushEvent, Resolved, Sources, assemble, pull, push, resolve, resolve_layout,
+    Policy, Product, Pull, PullEvent, PushEvent, Resolved, Sources, assemble, pull, push, resolve,
+    resolve_layout,
 };
 use boxwright_cache::import::Wanted;
 use boxwright_cache::oci::{ImageConfig, Platform, Reference};
-use boxwright_cache::record::ImageRecord;
+use boxwright_cache::record::{ImageRecord, Stored};
 use boxwright_cache::registry::{Client, Options};
+use boxwright_cache::snapshot::Snapshot;
 use boxwright_cache::{Cancel, Error, Store};
 use boxwright_testdata::archive;
 use boxwright_testdata::peer::{Registry, skopeo};
@@ -48,7 +50,9 @@ impl Place {
     fn push(&self, image: &ImageRecord, name: &str) -> (Vec<PushEvent>, String) {
         let events = Mutex::new(Vec::new());
         let tell = |event| events.lock().unwrap().push(event);
-        let pushed = push(self.sources(), image, &name.parse().unwrap(), &tell, &self.cancel).unwrap();
+        let pushed =
+            push(self.sources(), &Stored::Image(image.clone()), &name.parse().unwrap(), &tell, &self.cancel)
+                .unwrap();
         (events.into_inner().unwrap(), pushed.digest.to_string())
     }
 
@@ -151,7 +155,8 @@ fn built(place: &Place, base: &ImageRecord) -> ImageRecord {
     let mut layers = base.layers.clone();
     layers.push(active.commit(&place.cancel).unwrap());
     let config = ImageConfig { os: "linux".into(), architecture: "amd64".into(), ..base.config.clone() };
-    assemble(&place.store, config, &layers, &[]).unwrap()
+    let product = Product { platform: Platform::host(), config, files: Snapshot::of_image(layers) };
+    assemble(&place.store, &[product], &[]).unwrap().images()[0].clone()
 }
 
 #[test]

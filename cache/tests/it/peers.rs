@@ -14,7 +14,7 @@ fn saved(place: &Place, names: usize) -> (String, String) {
     let path = place.dir.path().join("saved.tar");
     let mut file = std::fs::File::create(&path).unwrap();
     save(&place.store, std::slice::from_ref(&image), &mut file, &place.cancel).unwrap();
-    (path.display().to_string(), image.image.id.hex())
+    (path.display().to_string(), image.stored.id().hex())
 }
 
 fn comes_back(path: &str, id: &str, name: &str) {

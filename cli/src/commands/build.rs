@@ -6,12 +6,11 @@ use std::num::NonZero;
 use std::path::{Path, PathBuf};
 
 use boxwright_cache::layer::tar;
-use boxwright_cache::oci::Platform;
 use boxwright_frontend::gitref::GitRef;
 use boxwright_solver::ir::NetworkMode;
 
 use super::Session;
-use crate::args::{StepFlags, caches, outputs};
+use crate::args::{StepFlags, caches, outputs, platform};
 use crate::call::{self, Call, Method};
 use crate::engine::{
     BuildRequest, Built, BuiltImage, ContextSource, DockerfileSource, Engine, MAX_TEXT, Output, no_context,
@@ -109,8 +108,8 @@ pub(crate) struct Build {
     output: Vec<String>,
     #[command(flatten)]
     steps: StepFlags,
-    /// Platform of the result, so far one [default: this machine's]
-    #[arg(long, value_name = "OS/ARCH")]
+    /// Platforms of the result, with commas between them; several give an index [default: this machine's]
+    #[arg(long, value_name = "OS/ARCH", env = platform::DEFAULT, hide_env = true)]
     platform: Vec<String>,
     /// Accepted for docker's sake: no container is ever left over
     #[arg(long, default_value_t = true, action = clap::ArgAction::Set, num_args = 0..=1, require_equals = true, default_missing_value = "true", hide = true)]
@@ -306,7 +305,7 @@ impl Build {
             labels: labels(&self.label)?,
             no_cache: self.no_cache,
             no_cache_stages: self.no_cache_filter.clone(),
-            platform: platform(&self.platform)?,
+            platforms: platform::several(&self.platform)?,
             network: match self.network.as_str() {
                 "default" | "" => NetworkMode::Default,
                 "host" => NetworkMode::Host,
@@ -355,24 +354,6 @@ pub(super) fn read_dockerfile(input: &mut dyn Read, engine: &Engine) -> Result<V
         return Err(Error::invalid(format!("standard input is larger than {MAX_TEXT} bytes")));
     }
     Ok(text)
-}
-
-/// What `--platform` asks for.
-fn platform(flags: &[String]) -> Result<Option<Platform>> {
-    let mut asked: Vec<Platform> = Vec::new();
-    for text in flags.iter().flat_map(|flag| flag.split(',')).filter(|text| !text.is_empty()) {
-        let platform = if text == "local" { Platform::host() } else { text.parse()? };
-        if platform.os == "windows" {
-            return Err(Error::Later(format!("building for {}", platform.os)));
-        }
-        if !asked.contains(&platform) {
-            asked.push(platform);
-        }
-    }
-    if asked.len() > 1 {
-        return Err(Error::Later("building for several platforms at once".to_owned()));
-    }
-    Ok(asked.pop())
 }
 
 fn read_to_end(input: &mut dyn Read, into: &mut Vec<u8>, engine: &Engine) -> Result<()> {

@@ -85,7 +85,7 @@ impl Graph {
         let format = self.format.clone();
         let request = self.build()?.request(&session.engine)?;
         let lowered = session.engine.graph(&request, &crate::progress::Quiet)?;
-        let graph = graph(&lowered.definition, lowered.output);
+        let graph = graph(&lowered.definition, &lowered.images);
         match format.as_str() {
             "json" => session.print(serde_json::to_string_pretty(&graph).expect("a value always serialises")),
             "dot" => session.write(dot(&graph)),

@@ -135,7 +135,7 @@ fn images(session: &Session<'_>, usage: &Usage) -> Result<Table> {
         let layers = usage
             .images
             .iter()
-            .find(|image| image.id == listed.image.id)
+            .find(|image| image.id == *listed.stored.id())
             .map_or(&[][..], |image| &image.layers);
         let sum = |shared: bool| {
             let own: HashSet<i64> = layers.iter().copied().filter(|id| (users[id] > 1) == shared).collect();
@@ -145,7 +145,7 @@ fn images(session: &Session<'_>, usage: &Usage) -> Result<Table> {
         table.row(vec![
             listed.repository(),
             listed.tag(),
-            short_id(&listed.image.id),
+            short_id(listed.stored.id()),
             super::images::ago(listed.image.config.created.as_deref()),
             format::size(shared + unique),
             format::size(shared),

@@ -7,6 +7,7 @@ use serde_json::{Value, json};
 use super::Session;
 use super::builds::Builds;
 use super::images::{ago, short_id};
+use crate::args::platform;
 use crate::error::Result;
 use crate::format::{self, Table, Template};
 
@@ -38,6 +39,9 @@ pub(crate) struct ImageHistory {
     /// Only show ids
     #[arg(short, long)]
     quiet: bool,
+    /// Of an index the image for this platform [default: this machine's]
+    #[arg(long, value_name = "OS/ARCH")]
+    platform: Option<String>,
     #[arg(value_name = "IMAGE", required = true)]
     image: Option<String>,
 }
@@ -54,7 +58,10 @@ impl History {
 impl ImageHistory {
     pub(crate) fn execute(self, session: &mut Session<'_>) -> Result<()> {
         let template = Template::for_each(self.format.as_deref())?;
-        let image = session.engine.find(self.image.as_deref().unwrap_or_default())?.image;
+        let image = session
+            .engine
+            .find(self.image.as_deref().unwrap_or_default())?
+            .image(platform::one(self.platform.as_deref())?.as_ref())?;
         let id = if self.no_trunc { image.id.to_string() } else { short_id(&image.id) };
         let ids = std::iter::once(id).chain(std::iter::repeat("<missing>".to_owned()));
         let steps = with_sizes(&image);

@@ -54,7 +54,8 @@ impl Images {
     }
 
     fn id(&self, row: &Listed) -> String {
-        if self.no_trunc { row.image.id.to_string() } else { short_id(&row.image.id) }
+        let id = row.stored.id();
+        if self.no_trunc { id.to_string() } else { short_id(id) }
     }
 
     fn table(&self, rows: &[Listed]) -> Table {
@@ -113,5 +114,5 @@ fn created(row: &Listed) -> String {
 }
 
 fn size(row: &Listed) -> String {
-    format::size(crate::engine::size_of(&row.image))
+    format::size(crate::engine::size_of(row.stored.images()))
 }

@@ -3,6 +3,7 @@
 use serde_json::Value;
 
 use super::Session;
+use crate::args::platform;
 use crate::error::{Error, Result};
 use crate::format::{Template, json};
 
@@ -15,6 +16,9 @@ pub(crate) struct Inspect {
     /// Only objects of this type
     #[arg(long = "type", value_name = "TYPE")]
     kind: Option<String>,
+    /// Of an index the image for this platform [default: this machine's]
+    #[arg(long, value_name = "OS/ARCH")]
+    platform: Option<String>,
     #[arg(value_name = "NAME|ID", required = true)]
     names: Vec<String>,
 }
@@ -25,13 +29,17 @@ pub(crate) struct ImageInspect {
     /// A Go template; so far text, {{.Field.Field}} and {{json .Field}}
     #[arg(short, long, value_name = "FORMAT")]
     format: Option<String>,
+    /// Of an index the image for this platform [default: this machine's]
+    #[arg(long, value_name = "OS/ARCH")]
+    platform: Option<String>,
     #[arg(value_name = "IMAGE", required = true)]
     images: Vec<String>,
 }
 
 impl From<ImageInspect> for Inspect {
     fn from(image: ImageInspect) -> Inspect {
-        Inspect { format: image.format, kind: Some("image".to_owned()), names: image.images }
+        let ImageInspect { format, platform, images } = image;
+        Inspect { format, kind: Some("image".to_owned()), platform, names: images }
     }
 }
 
@@ -53,9 +61,10 @@ impl Inspect {
     }
 
     fn look_up(&self, session: &Session<'_>, name: &str) -> Result<Value> {
+        let platform = platform::one(self.platform.as_deref())?;
         match self.kind.as_deref() {
-            Some("image") => Ok(session.engine.inspect(name)?),
-            None | Some("") => session.engine.inspect(name).map_err(|error| match error {
+            Some("image") => Ok(session.engine.inspect(name, platform.as_ref())?),
+            None | Some("") => session.engine.inspect(name, platform.as_ref()).map_err(|error| match error {
                 Error::NoSuchImage(_) => Error::NoSuchObject(name.to_owned()),
                 error => error,
             }),

@@ -5,6 +5,7 @@ use std::io::Read;
 use std::path::PathBuf;
 
 use super::Session;
+use crate::args::platform;
 use crate::error::{Error, Result};
 
 /// Take the images of an archive into the store
@@ -16,6 +17,9 @@ pub(crate) struct Load {
     /// Accepted for docker's sake: loading shows nothing on the way
     #[arg(short, long)]
     quiet: bool,
+    /// Of each index only the image for this platform [default: all that are in the archive]
+    #[arg(long, value_name = "OS/ARCH")]
+    platform: Option<String>,
 }
 
 impl Load {
@@ -27,7 +31,7 @@ impl Load {
             }
             None => Box::new(std::io::stdin()),
         };
-        for loaded in session.engine.load(input)? {
+        for loaded in session.engine.load(input, platform::one(self.platform.as_deref())?.as_ref())? {
             if loaded.names.is_empty() {
                 session.print(format_args!("Loaded image ID: {}", loaded.id))?;
             }

@@ -7,6 +7,7 @@ use boxwright_cache::image::{PullEvent, Resolved};
 use boxwright_cache::oci::{Platform, Reference};
 
 use super::Session;
+use crate::args::platform;
 use crate::engine::{Engine, reference};
 use crate::error::Result;
 use crate::report;
@@ -17,6 +18,9 @@ pub(crate) struct Pull {
     /// Show only the name
     #[arg(short, long)]
     quiet: bool,
+    /// Platform of the image [default: this machine's]
+    #[arg(long, value_name = "OS/ARCH", env = platform::DEFAULT, hide_env = true)]
+    platform: Option<String>,
     #[arg(value_name = "NAME[:TAG|@DIGEST]")]
     image: String,
 }
@@ -24,8 +28,9 @@ pub(crate) struct Pull {
 impl Pull {
     pub(crate) fn execute(self, session: &mut Session<'_>) -> Result<()> {
         let name = reference(&self.image)?;
+        let platform = platform::one(self.platform.as_deref())?.unwrap_or_else(Platform::host);
         if self.quiet {
-            session.engine.pull(&name, &Platform::host(), &|_| ())?;
+            session.engine.pull(&name, &platform, &|_| ())?;
         } else {
             if !self.image.contains('@') && !self.image.rsplit('/').next().unwrap_or_default().contains(':') {
                 session.print("Using default tag: latest")?;
@@ -33,7 +38,7 @@ impl Pull {
             let Session { engine, out, .. } = session;
             let out = Mutex::new(out);
             // A line that nobody reads any more is no reason to stop; what follows would find out.
-            let pulled = fetch(engine, &name, &Platform::host(), &|line| {
+            let pulled = fetch(engine, &name, &platform, &|line| {
                 drop(writeln!(out.lock().unwrap_or_else(|e| e.into_inner()), "{line}"))
             })?;
             if let Some(digest) = pulled.digest {

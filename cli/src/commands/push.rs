@@ -5,6 +5,7 @@ use std::sync::Mutex;
 use boxwright_cache::image::PushEvent;
 
 use super::Session;
+use crate::args::platform;
 use crate::engine::reference;
 use crate::error::Result;
 
@@ -14,6 +15,9 @@ pub(crate) struct Push {
     /// Show only the name
     #[arg(short, long)]
     quiet: bool,
+    /// Of an index only the image for this platform [default: the index with all images]
+    #[arg(long, value_name = "OS/ARCH")]
+    platform: Option<String>,
     #[arg(value_name = "NAME[:TAG]")]
     image: String,
 }
@@ -22,7 +26,8 @@ impl Push {
     pub(crate) fn execute(self, session: &mut Session<'_>) -> Result<()> {
         let name = reference(&self.image)?;
         let lines = Mutex::new(Vec::new());
-        let pushed = session.engine.push(&name, &|event| {
+        let platform = platform::one(self.platform.as_deref())?;
+        let pushed = session.engine.push(&name, platform.as_ref(), &|event| {
             let line = match event {
                 PushEvent::Preparing { layer } => format!("{}: Preparing", &layer.hex()[..12]),
                 PushEvent::Present { layer } => format!("{}: Layer already exists", &layer.hex()[..12]),

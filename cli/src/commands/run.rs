@@ -9,7 +9,7 @@ use boxwright_executor::emulate::Machine;
 use boxwright_frontend::is_signal;
 
 use super::{Session, pull};
-use crate::args::{ConfineFlags, NameFlags, TrustFlags, env, mount, volume};
+use crate::args::{ConfineFlags, NameFlags, TrustFlags, env, mount, platform, volume};
 use crate::engine::{Found, PullPolicy, RunRequest, Volume, helped, reference};
 use crate::error::{Error, Result};
 use crate::{exit, interrupt, report};
@@ -117,7 +117,7 @@ impl Run {
         let request = self.request()?;
         let signals = session.signals.as_ref().expect("held for every command that runs something");
         let policy = self.policy()?;
-        let wanted = self.platform.as_deref().map(str::parse::<Platform>).transpose()?;
+        let wanted = platform::one(self.platform.as_deref())?;
         let image = match self.kept(session, policy, wanted.as_ref())? {
             Some(image) => image,
             // This may take long; what is kept is found before a thread could have started to listen.
@@ -137,19 +137,25 @@ impl Run {
         if policy == PullPolicy::Always {
             return Ok(None);
         }
-        let found = session.engine.look_up(&self.image_and_command[0])?.map(|found| found.image);
+        let found = session.engine.look_up(&self.image_and_command[0])?;
         let Some(wanted) = wanted else {
-            found.iter().for_each(|image| warn_of(&platform(image)));
-            return Ok(found);
+            let image = found.map(|found| found.image(None)).transpose()?;
+            image.iter().for_each(|image| warn_of(&platform_of(image)));
+            return Ok(image);
         };
-        Ok(found.filter(|image| platform(image).satisfies(wanted)))
+        let fits = |found: &Found| found.stored.for_platform(wanted).is_some();
+        found.filter(fits).map(|found| found.image(Some(wanted))).transpose()
     }
 
     fn pulled(&self, session: &Session<'_>, policy: PullPolicy, wanted: Platform) -> Result<ImageRecord> {
         let name = reference(&self.image_and_command[0])?;
         if policy == PullPolicy::Never {
             let other = session.engine.look_up(&self.image_and_command[0])?;
-            let here = |other: Found| format!(" (what is here is for {})", platform(&other.image));
+            let here = |other: Found| {
+                let there: Vec<String> =
+                    other.stored.images().into_iter().map(|image| platform_of(image).to_string()).collect();
+                format!(" (what is here is for {})", there.join(", "))
+            };
             return Err(Error::NoSuchImage(name.familiar() + &other.map_or_else(String::new, here)));
         }
         if policy == PullPolicy::Missing {
@@ -213,7 +219,7 @@ impl Run {
 }
 
 /// An image that does not say is for this machine.
-fn platform(image: &ImageRecord) -> Platform {
+fn platform_of(image: &ImageRecord) -> Platform {
     image.config.platform().unwrap_or_else(Platform::host)
 }
 

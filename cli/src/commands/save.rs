@@ -3,6 +3,7 @@
 use std::path::PathBuf;
 
 use super::Session;
+use crate::args::platform;
 use crate::engine::write_file;
 use crate::error::{Error, Result};
 
@@ -12,6 +13,9 @@ pub(crate) struct Save {
     /// The archive [default: standard output]
     #[arg(short, long, value_name = "FILE")]
     output: Option<PathBuf>,
+    /// Of an index only the image for this platform [default: the index with all images]
+    #[arg(long, value_name = "OS/ARCH")]
+    platform: Option<String>,
     #[arg(value_name = "IMAGE", required = true)]
     images: Vec<String>,
 }
@@ -23,7 +27,8 @@ impl Save {
                 "cowardly refusing to save to a terminal. Use the -o flag or redirect",
             ));
         }
-        let images = session.engine.to_save(&self.images)?;
+        let images =
+            session.engine.to_save(&self.images, platform::one(self.platform.as_deref())?.as_ref())?;
         match &self.output {
             Some(path) => write_file(path, |out| session.engine.save(&images, out)),
             None => {

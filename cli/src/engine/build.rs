@@ -8,12 +8,13 @@ use boxwright_cache as cache;
 use boxwright_executor as executor;
 use boxwright_frontend as frontend;
 use boxwright_solver as solver;
-use cache::oci::Reference;
+use cache::image::Product;
+use cache::oci::{Platform, Reference};
 use cache::record::Outcome;
 use cache::snapshot::Snapshot;
-use frontend::{Diagnostic, Epoch, Lowered};
+use frontend::{Diagnostic, Epoch, Lowered, LoweredImage};
 use serde_json::{Value, json};
-use solver::Solved;
+use solver::{Solved, VertexId};
 
 use super::base::KnownBases;
 use super::caches::{CacheFrom, CacheTo, Uploads};
@@ -88,10 +89,11 @@ impl Engine {
         let input = context::open(&solving)?;
         let (mut lowered, known, source) = self.lower(&solving, &input)?;
         let warnings = distinct(std::mem::take(&mut lowered.diagnostics));
-        let outputs: Vec<solver::VertexId> = lowered.output.into_iter().collect();
-        let imports = self.imports(&request.cache_from, request.options.target_platform(), watch)?;
+        let outputs = lowered.outputs();
+        let platforms: Vec<Platform> = lowered.images.iter().map(|image| image.platform.clone()).collect();
+        let imports = self.imports(&request.cache_from, &platforms, watch)?;
         let (results, finished) = channel();
-        let uploads = Uploads::new(self, &lowered.definition, lowered.output, &request.cache_to);
+        let uploads = Uploads::new(self, &lowered.definition, &outputs, &request.cache_to);
         let results = (!uploads.is_empty()).then_some(results);
         let places = Places { images: known.images, locals: input.locals, imports, results };
         let solved = std::thread::scope(|scope| {
@@ -102,14 +104,19 @@ impl Engine {
             solving.solve(&lowered.definition, &outputs, places, &source)
         });
         let solved = solved.map_err(|error| error.after_warnings(&warnings, &source))?;
-        let result = snapshot_of(&lowered, &solved);
-        created::fill_in(&mut lowered.image, &result, lowered.new_layers.len(), lowered.epoch)?;
         let keys: Vec<_> =
             solved.results.iter().map(|(vertex, result)| (*vertex, result.definition)).collect();
-        if request.cache_to.contains(&CacheTo::Inline) {
-            uploads.add_inline(&mut lowered.image, result.layers(), &keys)?;
+        let inline = request.cache_to.contains(&CacheTo::Inline);
+        let mut products = Vec::new();
+        for LoweredImage { platform, output, mut image, new_layers } in lowered.images {
+            let files = snapshot_of(output, &solved);
+            created::fill_in(&mut image, &files, new_layers.len(), lowered.epoch)?;
+            if inline {
+                uploads.add_inline(&mut image, files.layers(), &keys)?;
+            }
+            products.push(Product { platform, config: image, files });
         }
-        let image = output::export(self, &lowered.image, &result, lowered.epoch, request, watch)?;
+        let image = output::export(self, &products, lowered.epoch, request, watch)?;
         uploads.finish(&keys, watch)?;
         Ok(Built { image, warnings, source })
     }
@@ -178,7 +185,7 @@ fn about(request: &BuildRequest) -> Value {
         "context": context,
         "dockerfile": dockerfile,
         "target": request.options.target,
-        "platform": request.options.platform.as_ref().map(ToString::to_string),
+        "platform": request.options.platforms.iter().map(ToString::to_string).reduce(|all, one| all + "," + &one),
         "tags": request.tags.iter().map(ToString::to_string).collect::<Vec<_>>(),
     })
 }
@@ -193,8 +200,8 @@ pub(super) fn failed(failure: BuildFailure) -> Error {
     Error::Build(Box::new(failure))
 }
 
-fn snapshot_of(lowered: &Lowered, solved: &Solved) -> Snapshot {
-    let result = lowered.output.and_then(|output| solved.results.get(&output));
+fn snapshot_of(output: Option<VertexId>, solved: &Solved) -> Snapshot {
+    let result = output.and_then(|output| solved.results.get(&output));
     result.and_then(|r| r.snapshot.clone()).unwrap_or_default()
 }
 

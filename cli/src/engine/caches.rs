@@ -1,6 +1,7 @@
 //! Caches of other machines: those that a build takes results from are read before it; those that get its results get
 //! layers while later steps run. Nothing of this is a reason for a build to fail.
 
+use std::collections::HashSet;
 use std::path::PathBuf;
 use std::sync::Mutex;
 use std::sync::mpsc::Receiver;
@@ -88,7 +89,7 @@ pub(super) struct Uploads<'a> {
     engine: &'a Engine,
     definition: &'a Definition,
     /// The vertices whose layers are the image's.
-    chain: Vec<VertexId>,
+    chain: HashSet<VertexId>,
     uploads: Vec<Upload<'a>>,
 }
 
@@ -97,11 +98,11 @@ impl Engine {
     pub(super) fn imports(
         &self,
         caches: &[CacheFrom],
-        platform: &Platform,
+        platforms: &[Platform],
         watch: &dyn Watch,
     ) -> Result<Vec<Import>> {
         let imports: Vec<Result<Import>> = std::thread::scope(|scope| {
-            let read = |cache| move || self.import(cache, platform, watch);
+            let read = |cache| move || self.import(cache, platforms, watch);
             let reading: Vec<_> = caches.iter().map(|cache| scope.spawn(read(cache))).collect();
             let joined = reading.into_iter().map(|import| import.join());
             joined.map(|import| import.unwrap_or_else(|panic| std::panic::resume_unwind(panic))).collect()
@@ -111,11 +112,11 @@ impl Engine {
         Ok(imports.into_iter().flatten().collect())
     }
 
-    fn import(&self, cache: &CacheFrom, platform: &Platform, watch: &dyn Watch) -> Result<Import> {
+    fn import(&self, cache: &CacheFrom, platforms: &[Platform], watch: &dyn Watch) -> Result<Import> {
         step(watch, &format!("importing cache manifest from {}", cache.name()), || {
             let import = within(PATIENCE, &self.cancel, |cancel| match cache {
                 CacheFrom::Registry(reference) => {
-                    Import::from_registry(&self.client, reference, platform, cancel)
+                    Import::from_registry(&self.client, reference, platforms, cancel)
                 }
                 CacheFrom::Layout { dir, tag, digest } => Import::from_layout(dir, tag, digest.as_ref()),
             })?;
@@ -129,7 +130,7 @@ impl<'a> Uploads<'a> {
     pub(super) fn new(
         engine: &'a Engine,
         definition: &'a Definition,
-        output: Option<VertexId>,
+        outputs: &[VertexId],
         caches: &'a [CacheTo],
     ) -> Uploads<'a> {
         let sources = Sources { store: &engine.store, client: &engine.client };
@@ -145,7 +146,7 @@ impl<'a> Uploads<'a> {
                 failed: Mutex::default(),
             }),
         });
-        Uploads { engine, definition, chain: chain(definition, output), uploads: uploads.collect() }
+        Uploads { engine, definition, chain: chain(definition, outputs), uploads: uploads.collect() }
     }
 
     pub(super) fn is_empty(&self) -> bool {
@@ -252,18 +253,19 @@ fn within<T>(
     }
 }
 
-/// The vertices that the output stands on, itself included.
-fn chain(definition: &Definition, output: Option<VertexId>) -> Vec<VertexId> {
-    let mut chain = Vec::new();
-    let mut next = output;
-    while let Some(vertex) = next {
-        chain.push(vertex);
-        next = match &definition.vertex(vertex).op {
-            Op::Source(_) => None,
-            Op::Exec(exec) => exec.root,
-            Op::File(FileOp { base, .. }) => *base,
-            Op::Merge(MergeOp { base, .. }) => Some(*base),
-        };
+/// The vertices that the outputs stand on, they themselves included.
+fn chain(definition: &Definition, outputs: &[VertexId]) -> HashSet<VertexId> {
+    let mut chain = HashSet::new();
+    for output in outputs {
+        let mut next = Some(*output);
+        while let Some(vertex) = next.filter(|vertex| chain.insert(*vertex)) {
+            next = match &definition.vertex(vertex).op {
+                Op::Source(_) => None,
+                Op::Exec(exec) => exec.root,
+                Op::File(FileOp { base, .. }) => *base,
+                Op::Merge(MergeOp { base, .. }) => Some(*base),
+            };
+        }
     }
     chain
 }

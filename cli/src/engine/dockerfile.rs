@@ -22,7 +22,7 @@ impl Engine {
     /// # Errors
     /// As [`Engine::find`].
     pub fn dockerfile(&self, text: &str) -> Result<String> {
-        let image = self.find(text)?.image;
+        let image = self.find(text)?.image(None)?;
         let base = self.base_of(&image.config)?;
         Ok(format!(
             "# The likely Dockerfile of {text}, from its history. That has no flags of RUN and no stages.\n{}",

@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use boxwright_cache::oci::ContainerConfig;
+use boxwright_cache::oci::{ContainerConfig, Platform};
 use boxwright_cache::record::{ImageRecord, NameRecord};
 use serde_json::{Map, Value, json};
 
@@ -10,14 +10,14 @@ use super::{Engine, size_of};
 use crate::error::Result;
 
 impl Engine {
-    /// Docker's JSON for the image that a word stands for.
+    /// Docker's JSON for the image that a word stands for, of an index the one for `platform` or this machine.
     ///
     /// # Errors
     /// As [`Engine::find`].
-    pub fn inspect(&self, text: &str) -> Result<Value> {
-        let image = self.find(text)?.image;
-        let names = self.store.names(Some(&image.id))?;
-        Ok(describe(&image, &names))
+    pub fn inspect(&self, text: &str, platform: Option<&Platform>) -> Result<Value> {
+        let found = self.find(text)?;
+        let names = self.store.names(Some(found.stored.id()))?;
+        Ok(describe(&found.image(platform)?, &names))
     }
 }
 
@@ -40,7 +40,7 @@ fn describe(image: &ImageRecord, names: &[NameRecord]) -> Value {
         "Config": container_config(&config.config),
         "Architecture": config.architecture,
         "Os": config.os,
-        "Size": size_of(image),
+        "Size": size_of([image]),
         "GraphDriver": { "Data": null, "Name": "overlayfs" },
         "RootFS": { "Type": config.rootfs.kind, "Layers": config.rootfs.diff_ids },
         "Metadata": { "LastTagTime": "0001-01-01T00:00:00Z" },

@@ -5,7 +5,7 @@ use boxwright_frontend::parse_duration;
 use cache::Digest;
 use cache::fs::pattern::Glob;
 use cache::oci::Reference;
-use cache::record::{ImageRecord, NameRecord};
+use cache::record::{ImageRecord, NameRecord, Stored};
 
 use super::Engine;
 use super::names::same_repository;
@@ -15,6 +15,8 @@ use crate::format::time;
 /// A line of the list of images.
 #[derive(Clone, Debug)]
 pub struct Listed {
+    pub stored: Stored,
+    /// The one that is shown: of an index that for this machine, or else the first.
     pub image: ImageRecord,
     pub name: Option<NameRecord>,
 }
@@ -106,21 +108,21 @@ impl Engine {
     /// When the store can't be read, or a filter names an image that there is not.
     pub fn images(&self, filters: &[ImageFilter]) -> Result<Vec<Listed>> {
         let mut rows = self.all_images()?;
-        let order: Vec<Digest> = rows.iter().map(|row| row.image.id).collect();
+        let order: Vec<Digest> = rows.iter().map(|row| *row.stored.id()).collect();
         let place = |id: &Digest| order.iter().position(|other| other == id);
         let find = |text: &String| {
-            place(&self.find(text)?.image.id).ok_or_else(|| Error::NoSuchImage(text.clone())).map(Some)
+            place(self.find(text)?.stored.id()).ok_or_else(|| Error::NoSuchImage(text.clone())).map(Some)
         };
         let (references, others): (Vec<_>, Vec<_>) = filters.iter().partition(|f| f.is_reference());
         for filter in others {
             match filter {
                 ImageFilter::Since(text) => {
                     let limit = find(text)?;
-                    rows.retain(|row| place(&row.image.id) < limit);
+                    rows.retain(|row| place(row.stored.id()) < limit);
                 }
                 ImageFilter::Before(text) => {
                     let limit = find(text)?;
-                    rows.retain(|row| place(&row.image.id) > limit);
+                    rows.retain(|row| place(row.stored.id()) > limit);
                 }
                 filter => rows.retain(|row| passes(row, filter)),
             }
@@ -133,11 +135,12 @@ impl Engine {
         let names = self.store.names(None)?;
         let mut images = Vec::new();
         for id in self.store.image_ids()? {
-            images.extend(self.store.image(&id)?);
+            let stored = self.store.stored(&id)?;
+            images.extend(stored.and_then(|stored| Some((stored.main()?.clone(), stored))));
         }
         // Those of one moment stay in the order in which they came.
-        images.sort_by_cached_key(|image| std::cmp::Reverse(made(image)));
-        Ok(images.into_iter().flat_map(|image| rows_of(image, &names)).collect())
+        images.sort_by_cached_key(|(image, _)| std::cmp::Reverse(made(image)));
+        Ok(images.into_iter().flat_map(|(image, stored)| rows_of(&image, &stored, &names)).collect())
     }
 }
 
@@ -149,10 +152,11 @@ fn made(image: &ImageRecord) -> (Option<i64>, String) {
     (time::parse(text), digits.trim_end_matches('0').to_owned())
 }
 
-fn rows_of(image: ImageRecord, names: &[NameRecord]) -> Vec<Listed> {
-    let own: Vec<&NameRecord> = names.iter().filter(|n| n.image == image.id).collect();
+fn rows_of(image: &ImageRecord, stored: &Stored, names: &[NameRecord]) -> Vec<Listed> {
+    let listed = |name| Listed { stored: stored.clone(), image: image.clone(), name };
+    let own: Vec<&NameRecord> = names.iter().filter(|n| n.image == *stored.id()).collect();
     if own.is_empty() {
-        return vec![Listed { image, name: None }];
+        return vec![listed(None)];
     }
     // A digest counts for all names of its repository.
     let digest = |name: &NameRecord| {
@@ -160,7 +164,7 @@ fn rows_of(image: ImageRecord, names: &[NameRecord]) -> Vec<Listed> {
             .or_else(|| own.iter().filter(|n| same_repository(&n.name, &name.name)).find_map(|n| n.digest))
     };
     let named = |name: &NameRecord| NameRecord { digest: digest(name), ..name.clone() };
-    own.iter().map(|name| Listed { image: image.clone(), name: Some(named(name)) }).collect()
+    own.iter().map(|name| listed(Some(named(name)))).collect()
 }
 
 /// Since and before are not for one row to tell.

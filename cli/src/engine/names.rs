@@ -4,18 +4,51 @@ use std::collections::BTreeSet;
 
 use boxwright_cache as cache;
 use cache::Digest;
-use cache::oci::Reference;
-use cache::record::{ImageRecord, NameRecord};
+use cache::oci::{Platform, Reference};
+use cache::record::{ImageRecord, NameRecord, Stored};
 use cache::snapshot::Layer;
 
 use super::Engine;
 use crate::error::{Error, Result};
 
-/// An image, and the name it was found by; none when it was found by its id.
+/// An image or index, and the name it was found by; none when it was found by its id.
 #[derive(Clone, Debug)]
 pub struct Found {
-    pub image: ImageRecord,
+    pub stored: Stored,
     pub name: Option<Reference>,
+}
+
+impl Found {
+    /// The image for `platform`, and without that the one for this machine or, if there is none, the first.
+    ///
+    /// # Errors
+    /// When there is none for it; the message names those that there are.
+    pub fn image(self, platform: Option<&Platform>) -> Result<ImageRecord> {
+        let found =
+            platform.map_or_else(|| self.stored.main(), |platform| self.stored.for_platform(platform));
+        if let Some(image) = found {
+            return Ok(image.clone());
+        }
+        let text = self.name.map_or_else(|| self.stored.id().to_string(), |name| name.familiar());
+        let there: Vec<String> = self.stored.platforms().iter().map(ToString::to_string).collect();
+        Err(Error::invalid(format!(
+            "image with reference {text} was found but does not provide the specified platform ({}); it has {}",
+            platform.map(ToString::to_string).unwrap_or_default(),
+            there.join(", ")
+        )))
+    }
+
+    /// The same, which stays what it is without a platform.
+    ///
+    /// # Errors
+    /// As [`Found::image`].
+    pub fn only(self, platform: Option<&Platform>) -> Result<Found> {
+        if platform.is_none() {
+            return Ok(self);
+        }
+        let name = self.name.clone();
+        Ok(Found { stored: Stored::Image(self.image(platform)?), name })
+    }
 }
 
 /// What a removal did.
@@ -44,9 +77,11 @@ pub fn layer_size(layer: &Layer) -> u64 {
     layer.tar_size().or_else(|| known(layer)).unwrap_or(0)
 }
 
-/// Bytes of all layers.
-pub fn size_of(image: &ImageRecord) -> u64 {
-    image.layers.iter().map(layer_size).sum()
+/// Bytes of all layers, each counted once.
+pub fn size_of<'a>(images: impl IntoIterator<Item = &'a ImageRecord>) -> u64 {
+    let mut counted = BTreeSet::new();
+    let layers = images.into_iter().flat_map(|image| &image.layers);
+    layers.filter(|layer| counted.insert(layer.id().number())).map(layer_size).sum()
 }
 
 impl Engine {
@@ -67,14 +102,14 @@ impl Engine {
     pub fn look_up(&self, text: &str) -> Result<Option<Found>> {
         let name = reference(text);
         if let Ok(name) = &name
-            && let Some(image) = self.image_named(name)?
+            && let Some(stored) = self.stored_as(name)?
         {
-            return Ok(Some(Found { image, name: Some(name.clone()) }));
+            return Ok(Some(Found { stored, name: Some(name.clone()) }));
         }
         let hex = text.strip_prefix("sha256:").unwrap_or(text);
         let ids = self.store.image_ids_with_prefix(hex)?;
         match (ids.as_slice(), name) {
-            ([id], _) => Ok(self.store.image(id)?.map(|image| Found { image, name: None })),
+            ([id], _) => Ok(self.store.stored(id)?.map(|stored| Found { stored, name: None })),
             ([], Err(error)) if !is_hex(hex) => Err(error),
             ([], _) => Ok(None),
             _ => Err(Error::invalid(format!("several images have an id that begins with {hex}"))),
@@ -82,20 +117,20 @@ impl Engine {
     }
 
     /// A name with a digest stands for the image that was pulled as, or has, that digest.
-    fn image_named(&self, name: &Reference) -> Result<Option<ImageRecord>> {
-        let Some(digest) = name.digest() else { return Ok(self.store.image_named(name)?) };
-        if let Some(image) = self.store.image_named(name)? {
-            return Ok(Some(image));
+    pub(super) fn stored_as(&self, name: &Reference) -> Result<Option<Stored>> {
+        let Some(digest) = name.digest() else { return Ok(self.store.stored_named(name)?) };
+        if let Some(stored) = self.store.stored_named(name)? {
+            return Ok(Some(stored));
         }
         for known in self.store.names(None)? {
             if !same_repository(&known.name, name) {
                 continue;
             }
-            let image = self.store.image(&known.image)?;
-            if let Some(image) =
-                image.filter(|i| known.digest == Some(*digest) || i.manifest == *digest || i.id == *digest)
+            let stored = self.store.stored(&known.image)?;
+            if let Some(stored) =
+                stored.filter(|s| known.digest == Some(*digest) || s.manifest() == digest || s.id() == digest)
             {
-                return Ok(Some(image));
+                return Ok(Some(stored));
             }
         }
         Ok(None)
@@ -110,8 +145,8 @@ impl Engine {
         if target.digest().is_some() {
             return Err(Error::invalid("refusing to create a tag with a digest reference"));
         }
-        let image = self.find(source)?.image;
-        let named = self.store.set_name(&target, &image.id)?;
+        let stored = self.find(source)?.stored;
+        let named = self.store.set_name(&target, stored.id())?;
         if named { Ok(()) } else { Err(Error::NoSuchImage(source.to_owned())) }
     }
 
@@ -121,18 +156,26 @@ impl Engine {
     /// # Errors
     /// [`Error::NoSuchImage`], or when several names stand for an id.
     pub fn remove(&self, text: &str, force: bool) -> Result<Vec<Removed>> {
-        let Found { image, name } = self.find(text)?;
-        let names = self.store.names(Some(&image.id))?;
+        let Found { stored, name } = self.find(text)?;
+        let id = stored.id();
+        let names = self.store.names(Some(id))?;
         match name {
             Some(name) => match name.digest() {
-                Some(digest) => self.remove_digest(&image.id, &name, digest, &names),
-                None => self.forget(&image.id, &names.iter().filter(|n| n.name == name).collect::<Vec<_>>()),
+                Some(digest) => self.remove_digest(id, &name, digest, &names),
+                None => self.forget(id, &names.iter().filter(|n| n.name == name).collect::<Vec<_>>()),
             },
             None if !force && !is_single(&names) => Err(Error::invalid(format!(
                 "conflict: unable to delete {} (must be forced) - image is referenced in multiple repositories",
-                &image.id.hex()[..12]
+                &id.hex()[..12]
             ))),
-            None => self.forget(&image.id, &names.iter().collect::<Vec<_>>()),
+            None => {
+                let removed = self.forget(id, &names.iter().collect::<Vec<_>>())?;
+                let is_kept = removed.is_empty().then(|| {
+                    let id = &id.hex()[..12];
+                    Error::invalid(format!("conflict: unable to delete {id} - it is part of an index"))
+                });
+                is_kept.map_or(Ok(removed), Err)
+            }
         }
     }
 

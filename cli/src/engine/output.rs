@@ -7,11 +7,11 @@ use std::path::PathBuf;
 use boxwright_cache as cache;
 use cache::Digest;
 use cache::export::Format;
-use cache::image::{Documents, PushEvent, Sources};
-use cache::oci::descriptor::OCI_MANIFEST;
-use cache::oci::{Descriptor, ImageConfig, Reference};
-use cache::record::ImageRecord;
-use cache::snapshot::Snapshot;
+use cache::image::{Documents, Product, PushEvent, Sources};
+use cache::oci::descriptor::{MediaType, OCI_INDEX, OCI_MANIFEST};
+use cache::oci::{Descriptor, Reference};
+use cache::record::{Member, Stored};
+use cache::snapshot::Tree;
 
 use serde_json::{Value, json};
 
@@ -49,6 +49,7 @@ impl Output {
 /// The image that came of a build.
 #[derive(Clone, Debug)]
 pub struct BuiltImage {
+    /// Of an index its own digest.
     pub id: Digest,
     /// As it is where the image went; that of a registry before others.
     pub manifest: Descriptor,
@@ -61,10 +62,12 @@ impl BuiltImage {
     pub(crate) fn metadata(&self) -> Value {
         let names: Vec<String> = self.names.iter().map(ToString::to_string).collect();
         let mut told = json!({
-            "containerimage.config.digest": self.id,
             "containerimage.descriptor": self.manifest,
             "containerimage.digest": self.manifest.digest,
         });
+        if self.manifest.kind() != MediaType::Index {
+            told["containerimage.config.digest"] = json!(self.id);
+        }
         if !names.is_empty() {
             told["image.name"] = names.join(",").into();
         }
@@ -75,11 +78,10 @@ impl BuiltImage {
 /// What all outputs are made of.
 struct Exporter<'a> {
     engine: &'a Engine,
-    config: &'a ImageConfig,
-    /// Its files, as steps left them.
-    files: &'a Snapshot,
-    /// The layers of the image.
-    result: &'a Snapshot,
+    /// What was built, with files as steps left them.
+    products: &'a [Product],
+    /// The same with the layers of images.
+    images: &'a [Product],
     epoch: Option<i64>,
     tags: &'a [Reference],
     watch: &'a dyn Watch,
@@ -88,23 +90,26 @@ struct Exporter<'a> {
 /// Brings the result to all outputs, or to the store when there is none.
 pub(super) fn export(
     engine: &Engine,
-    config: &ImageConfig,
-    files: &Snapshot,
+    products: &[Product],
     epoch: Option<i64>,
     request: &BuildRequest,
     watch: &dyn Watch,
 ) -> Result<Option<BuiltImage>> {
-    // The config still has the diff ids of the base alone.
-    let base = config.rootfs.diff_ids.len();
-    let result = match epoch {
+    let images = match epoch {
         Some(epoch) if request.outputs.is_empty() || request.outputs.iter().any(Output::has_layers) => {
             &step(watch, "rewriting layers with SOURCE_DATE_EPOCH", || {
-                Ok(files.until(epoch, base, &engine.cancel)?)
+                let at = |product: &Product| {
+                    // The config still has the diff ids of the base alone.
+                    let base = product.config.rootfs.diff_ids.len();
+                    let files = product.files.until(epoch, base, &engine.cancel)?;
+                    Ok(Product { files, ..product.clone() })
+                };
+                products.iter().map(at).collect::<Result<Vec<_>>>()
             })?
         }
-        _ => files,
+        _ => products,
     };
-    let exporter = Exporter { engine, config, files, result, epoch, tags: &request.tags, watch };
+    let exporter = Exporter { engine, products, images, epoch, tags: &request.tags, watch };
     if request.outputs.is_empty() {
         return exporter.image(&[], false).map(Some);
     }
@@ -121,14 +126,18 @@ pub(super) fn export(
 
 impl Exporter<'_> {
     fn export(&self, output: &Output) -> Result<Option<BuiltImage>> {
-        let Exporter { engine, files, epoch, watch, .. } = *self;
+        let Exporter { engine, epoch, watch, .. } = *self;
         match output {
             Output::Local(dest) => step(watch, "exporting to client directory", || {
-                Ok(cache::export::local(&files.tree(&engine.cancel)?, epoch, dest, &engine.cancel)?)
+                for (below, tree) in self.trees()? {
+                    cache::export::local(&tree, epoch, &dest.join(below), &engine.cancel)?;
+                }
+                Ok(())
             })?,
             Output::Tar(dest) => step(watch, "exporting to client tarball", || {
-                let tree = files.tree(&engine.cancel)?;
-                written(dest.as_ref(), |out| Ok(cache::export::tar(&tree, epoch, out, &engine.cancel)?))
+                let trees = self.trees()?;
+                let trees: Vec<_> = trees.iter().map(|(below, tree)| (below.as_path(), tree)).collect();
+                written(dest.as_ref(), |out| Ok(cache::export::tar(&trees, epoch, out, &engine.cancel)?))
             })?,
             Output::Image { names, push } => return self.image(names, *push).map(Some),
             Output::Archive { format, dest, names } => {
@@ -139,6 +148,16 @@ impl Exporter<'_> {
         Ok(None)
     }
 
+    /// The files of each platform; of several each below a directory that is named after it.
+    fn trees(&self) -> Result<Vec<(PathBuf, Tree)>> {
+        let several = self.products.len() > 1;
+        let tree = |product: &Product| {
+            let name = if several { product.platform.to_string().replace('/', "_") } else { String::new() };
+            Ok((name.into(), product.files.tree(&self.engine.cancel)?))
+        };
+        self.products.iter().map(tree).collect()
+    }
+
     /// The names of an output, if the build has none.
     fn names<'b>(&'b self, own: &'b [Reference]) -> &'b [Reference] {
         if self.tags.is_empty() { own } else { self.tags }
@@ -146,20 +165,29 @@ impl Exporter<'_> {
 
     fn image(&self, own: &[Reference], push: bool) -> Result<BuiltImage> {
         let names = self.names(own);
-        let image = self.assemble(names)?;
-        let size = self.engine.store.document(&image.manifest)?.map_or(0, |bytes| bytes.len() as u64);
-        let mut manifest = Descriptor::new(OCI_MANIFEST, image.manifest, size);
+        let stored = self.assemble(names)?;
+        let size = self.engine.store.document(stored.manifest())?.map_or(0, |bytes| bytes.len() as u64);
+        let media_type = if let Stored::Index(_) = stored { OCI_INDEX } else { OCI_MANIFEST };
+        let mut manifest = Descriptor::new(media_type, *stored.manifest(), size);
         for name in names.iter().filter(|_| push) {
-            manifest = step(self.watch, &format!("pushing {name}"), || self.push(&image, name))?;
+            manifest = step(self.watch, &format!("pushing {name}"), || self.push(&stored, name))?;
         }
-        Ok(BuiltImage { id: image.id, manifest, names: names.to_vec(), pushed: push })
+        Ok(BuiltImage { id: *stored.id(), manifest, names: names.to_vec(), pushed: push })
     }
 
-    fn assemble(&self, names: &[Reference]) -> Result<ImageRecord> {
-        let Exporter { engine, config, result, watch, .. } = *self;
+    fn assemble(&self, names: &[Reference]) -> Result<Stored> {
+        let Exporter { engine, images: products, watch, .. } = *self;
         step(watch, "exporting to image", || {
-            let image = cache::image::assemble(&engine.store, config.clone(), result.layers(), names)?;
-            watch.note(Note::Line { text: &format!("writing image {} done", image.id) });
+            let image = cache::image::assemble(&engine.store, products, names)?;
+            if let Stored::Index(index) = &image {
+                for Member { descriptor, image } in &index.members {
+                    let platform = descriptor.platform.as_ref().map(ToString::to_string).unwrap_or_default();
+                    let text = format!("writing image {} for {platform} done", image.id);
+                    watch.note(Note::Line { text: &text });
+                }
+            }
+            let kind = if let Stored::Index(_) = image { "index" } else { "image" };
+            watch.note(Note::Line { text: &format!("writing {kind} {} done", image.id()) });
             for name in names {
                 watch.note(Note::Line { text: &format!("naming to {name} done") });
             }
@@ -168,26 +196,32 @@ impl Exporter<'_> {
     }
 
     fn archive(&self, format: Format, dest: Option<&PathBuf>, own: &[Reference]) -> Result<BuiltImage> {
-        let Exporter { engine, result, watch, .. } = *self;
-        let (names, layers) = (self.names(own), result.layers());
+        let Exporter { engine, images: products, watch, .. } = *self;
+        let names = self.names(own);
         let kind = if format.docker { "docker" } else { "oci" };
         step(watch, &format!("exporting to {kind} image format"), || {
-            let documents = Documents::of(self.config.clone(), layers)?;
-            let id = documents.id;
+            if format.docker && products.len() > 1 {
+                return Err(Error::invalid(
+                    "docker exporter does not currently support exporting manifest lists; \
+                     -o type=oci writes an archive with all platforms",
+                ));
+            }
             let mut manifest = None;
             written(dest, |out| {
-                let image = (documents, layers);
-                let saved =
-                    cache::export::save_built(&engine.store, image, names, format, out, &engine.cancel)?;
-                manifest = Some(saved);
+                let (store, cancel) = (&engine.store, &engine.cancel);
+                manifest = Some(cache::export::save_built(store, products, names, format, out, cancel)?);
                 Ok(())
             })?;
             let manifest = manifest.expect("it was written");
+            let id = match products {
+                [only] => Documents::of(only.config.clone(), only.files.layers())?.id,
+                _ => manifest.digest,
+            };
             Ok(BuiltImage { id, manifest, names: names.to_vec(), pushed: false })
         })
     }
 
-    fn push(&self, image: &ImageRecord, name: &Reference) -> Result<Descriptor> {
+    fn push(&self, image: &Stored, name: &Reference) -> Result<Descriptor> {
         let Exporter { engine, watch, .. } = *self;
         let sources = Sources { store: &engine.store, client: &engine.client };
         let tell = |event| {
@@ -197,7 +231,7 @@ impl Exporter<'_> {
         };
         let pushed = cache::image::push(sources, image, name, &tell, &engine.cancel)?;
         watch.note(Note::Line { text: &format!("pushing manifest for {name}@{} done", pushed.digest) });
-        Ok(Descriptor::new(OCI_MANIFEST, pushed.digest, pushed.size))
+        Ok(pushed)
     }
 }
 

@@ -68,7 +68,7 @@ impl Engine {
     /// When they can't be removed.
     pub fn prune_images(&self, all: bool, filters: &[ImageFilter]) -> Result<Pruned> {
         // Their layers are held only until the ids are known.
-        let mut ids: Vec<Digest> = self.images(filters)?.iter().map(|row| row.image.id).collect();
+        let mut ids: Vec<Digest> = self.images(filters)?.iter().map(|row| *row.stored.id()).collect();
         ids.dedup();
         let mut removed = Vec::new();
         for id in ids {

@@ -4,11 +4,11 @@ use std::io::{Read, Write};
 
 use boxwright_cache as cache;
 use cache::export::Saved;
-use cache::image::{self, PullEvent, PushEvent, Pushed, Resolved, Sources};
+use cache::image::{self, PullEvent, PushEvent, Resolved, Sources};
 use cache::import::Loaded;
-use cache::oci::{Platform, Reference};
+use cache::oci::{Descriptor, Platform, Reference};
 
-use super::Engine;
+use super::{Engine, Found};
 use crate::error::{Error, Result};
 
 impl Engine {
@@ -26,38 +26,44 @@ impl Engine {
         Ok(image::pull(sources, name, platform, tell, &self.cancel)?)
     }
 
-    /// Brings the image of this name to its registry.
+    /// Brings the image or index of this name to its registry; of an index with `platform` only the image for that.
     ///
     /// # Errors
     /// [`Error::NoSuchImage`], or when the registry refuses it.
-    pub fn push(&self, name: &Reference, tell: &(dyn Fn(PushEvent) + Sync)) -> Result<Pushed> {
+    pub fn push(
+        &self,
+        name: &Reference,
+        platform: Option<&Platform>,
+        tell: &(dyn Fn(PushEvent) + Sync),
+    ) -> Result<Descriptor> {
         let missing = || {
             Error::invalid(format!("An image does not exist locally with the tag: {}", name.familiar_name()))
         };
-        let image = self.store.image_named(name)?.ok_or_else(missing)?;
+        let stored = self.stored_as(name)?.ok_or_else(missing)?;
+        let found = Found { stored, name: Some(name.clone()) }.only(platform)?;
         let sources = Sources { store: &self.store, client: &self.client };
-        Ok(image::push(sources, &image, name, tell, &self.cancel)?)
+        Ok(image::push(sources, &found.stored, name, tell, &self.cancel)?)
     }
 
-    /// Reads an archive of images.
+    /// Reads an archive of images; of each index with `platform` only the image for that.
     ///
     /// # Errors
     /// When it is none, or something in it is not what its digest says; no name has changed then.
-    pub fn load(&self, input: impl Read + Send) -> Result<Vec<Loaded>> {
-        Ok(cache::import::load(&self.store, input, &Platform::host(), &self.cancel)?)
+    pub fn load(&self, input: impl Read + Send, platform: Option<&Platform>) -> Result<Vec<Loaded>> {
+        Ok(cache::import::load(&self.store, input, platform, &self.cancel)?)
     }
 
     /// The images that words stand for, as one archive will have them. A repository without a tag means all its tags.
     ///
     /// # Errors
     /// As [`Engine::find`].
-    pub fn to_save(&self, words: &[String]) -> Result<Vec<Saved>> {
+    pub fn to_save(&self, words: &[String], platform: Option<&Platform>) -> Result<Vec<Saved>> {
         let mut saved: Vec<Saved> = Vec::new();
         for word in words {
-            let found = self.find(word)?;
-            match saved.iter_mut().find(|s| s.image.id == found.image.id) {
+            let found = self.find(word)?.only(platform)?;
+            match saved.iter_mut().find(|s| s.stored.id() == found.stored.id()) {
                 Some(known) => known.names.extend(found.name.filter(|n| !known.names.contains(n))),
-                None => saved.push(Saved { image: found.image, names: found.name.into_iter().collect() }),
+                None => saved.push(Saved { stored: found.stored, names: found.name.into_iter().collect() }),
             }
         }
         Ok(saved)

@@ -14,7 +14,7 @@ pub(crate) fn dot(graph: &Value) -> String {
             Some("image" | "local" | "http" | "git") => ", style=rounded",
             _ => "",
         };
-        let bold = if graph["output"] == *id { ", penwidth=2" } else { "" };
+        let bold = if super::is_output(graph, id) { ", penwidth=2" } else { "" };
         let label = quoted(vertex["name"].as_str().unwrap_or_default());
         let _ = writeln!(out, "  v{id} [label={label}{shape}{bold}];");
         for input in vertex["inputs"].as_array().into_iter().flatten() {

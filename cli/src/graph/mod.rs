@@ -5,16 +5,31 @@ mod dot;
 mod text;
 mod vertex;
 
+use boxwright_frontend::LoweredImage;
 use boxwright_solver::{Definition, VertexId};
 use serde_json::{Map, Value, json};
 
 pub(crate) use dot::dot;
 pub(crate) use text::text;
 
-/// `{"vertices": […], "output": ID}`, each vertex behind those that it needs.
-pub(crate) fn graph(definition: &Definition, output: Option<VertexId>) -> Value {
+/// `{"vertices": […], "output": ID}`, each vertex behind those that it needs; with several platforms `outputs` has the
+/// id for each.
+pub(crate) fn graph(definition: &Definition, images: &[LoweredImage]) -> Value {
     let vertices: Vec<Value> = definition.iter().map(|(id, vertex)| vertex::object(id, vertex)).collect();
-    redacted(json!({ "vertices": vertices, "output": output.map(VertexId::index) }))
+    let output = |image: &LoweredImage| image.output.map(VertexId::index);
+    redacted(match images {
+        [only] => json!({ "vertices": vertices, "output": output(only) }),
+        _ => {
+            let outputs: Map<String, Value> =
+                images.iter().map(|image| (image.platform.to_string(), json!(output(image)))).collect();
+            json!({ "vertices": vertices, "outputs": outputs })
+        }
+    })
+}
+
+/// Whether this vertex is one of the results.
+fn is_output(graph: &Value, id: &Value) -> bool {
+    graph["output"] == *id || graph["outputs"].as_object().is_some_and(|all| all.values().any(|o| o == id))
 }
 
 /// Fields that say nothing are left out: nulls, empty texts and lists, and what is false.
@@ -78,7 +93,7 @@ mod tests {
         let parsed = parse(text);
         assert!(!parsed.has_errors(), "{:?}", parsed.diagnostics);
         let lowered = lower(&parsed.dockerfile, &options, &Bases::default()).unwrap();
-        graph(&lowered.definition, lowered.output)
+        graph(&lowered.definition, &lowered.images)
     }
 
     #[test]

@@ -31,9 +31,14 @@ pub(crate) fn text(graph: &Value) -> String {
             }
         }
     }
-    match graph["output"].as_u64() {
-        Some(output) => out + &format!("output #{output}\n"),
-        None => out + "output: nothing\n",
+    let Some(outputs) = graph["outputs"].as_object() else { return out + &output(&graph["output"], "") };
+    out + &outputs.iter().map(|(platform, id)| output(id, &format!(" for {platform}"))).collect::<String>()
+}
+
+fn output(id: &Value, platform: &str) -> String {
+    match id.as_u64() {
+        Some(id) => format!("output #{id}{platform}\n"),
+        None => format!("output: nothing{platform}\n"),
     }
 }
 

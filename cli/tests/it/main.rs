@@ -23,6 +23,7 @@ mod interop;
 mod mounts;
 mod named_contexts;
 mod outputs;
+mod platforms;
 mod programs;
 mod registry;
 mod registry_hosts;

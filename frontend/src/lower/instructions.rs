@@ -9,7 +9,7 @@ use super::origin::{Files, Origin};
 use super::outline::Notes;
 use super::stages::{Base, Command, Graph, Node};
 use super::state::{State, empty_image};
-use super::{Bases, Lowered, Options, ResolvedBase, config, copy, onbuild, run, scope};
+use super::{Bases, Lowered, LoweredImage, Options, ResolvedBase, config, copy, onbuild, run, scope};
 use crate::ast::{Dockerfile, Instruction, Kind, MountFlag, Word};
 use crate::diagnostic::{Diagnostic, Diagnostics};
 use crate::lint::{self, Linter};
@@ -35,6 +35,8 @@ pub(super) struct Build<'a> {
     graph: &'a Graph<'a>,
     /// What each stage takes from the caller, when that is asked for.
     notes: Option<Vec<Notes>>,
+    /// The names of steps say which platform they are for.
+    several: bool,
 }
 
 /// The stage whose instructions are being lowered.
@@ -44,6 +46,7 @@ pub(super) struct StageRun<'a> {
     /// CMD was given in this very stage.
     pub(super) cmd_is_set: bool,
     pub(super) no_cache: bool,
+    several: bool,
     earlier: lint::Earlier,
     on_build: bool,
     step: usize,
@@ -55,8 +58,11 @@ pub(super) fn lower(
     options: &Options,
     bases: &Bases,
     graph: &Graph<'_>,
-) -> std::result::Result<Lowered, Diagnostics> {
-    let mut build = Build::new(dockerfile, options, bases, graph);
+    several: bool,
+    into: &mut Lowered,
+) -> std::result::Result<(), Diagnostics> {
+    let definition = std::mem::take(&mut into.definition);
+    let mut build = Build { several, definition, ..Build::new(dockerfile, options, bases, graph) };
     build.all_stages()?;
     let found = build.linter.finish();
     if found.iter().any(Diagnostic::is_error) {
@@ -64,7 +70,15 @@ pub(super) fn lower(
     }
     let state =
         build.states[graph.target].take().expect("the target is reachable and was lowered without an error");
-    Ok(Lowered { diagnostics: found, ..finish(state, build.definition, options) })
+    into.definition = build.definition;
+    into.images.push(finish(state, options));
+    let told = into.diagnostics.len();
+    for warning in found {
+        if !into.diagnostics[..told].contains(&warning) {
+            into.diagnostics.push(warning);
+        }
+    }
+    Ok(())
 }
 
 /// What each stage takes from the caller, instead of what it becomes.
@@ -80,9 +94,9 @@ pub(super) fn outline(
     Ok(build.notes.unwrap_or_default())
 }
 
-fn finish(mut state: State, definition: Definition, options: &Options) -> Lowered {
+fn finish(mut state: State, options: &Options) -> LoweredImage {
     state.image.config.labels.extend(options.labels.clone());
-    if let Some(platform) = &options.platform {
+    if let Some(platform) = options.platforms.first() {
         let same = platform.os == state.image.os && platform.architecture == state.image.architecture;
         state.image.os.clone_from(&platform.os);
         state.image.architecture.clone_from(&platform.architecture);
@@ -92,13 +106,11 @@ fn finish(mut state: State, definition: Definition, options: &Options) -> Lowere
     }
     let normal = Platform::new(&state.image.os, &state.image.architecture, state.image.variant.as_deref());
     (state.image.architecture, state.image.variant) = (normal.architecture, normal.variant);
-    Lowered {
-        definition,
+    LoweredImage {
+        platform: options.target_platform().clone(),
         output: state.root,
         new_layers: state.layers.clone(),
         image: state.finished_image(),
-        epoch: options.epoch,
-        diagnostics: Vec::new(),
     }
 }
 
@@ -122,6 +134,7 @@ impl<'a> Build<'a> {
             heirs: vec![0; graph.nodes.len()],
             graph,
             notes: None,
+            several: false,
         }
     }
 
@@ -170,6 +183,7 @@ impl<'a> Build<'a> {
             node,
             cmd_is_set: false,
             no_cache: self.no_cache(node),
+            several: self.several,
             earlier: lint::Earlier::default(),
             on_build: false,
             step: 0,
@@ -247,13 +261,14 @@ impl<'a> Build<'a> {
             return Err(vec![Diagnostic::error(message, node.span)]);
         };
         let platform = match node.platform {
-            None if self.options.platform.is_none() => self.detect_platform(config, wanted),
+            None if self.options.platforms.is_empty() => self.detect_platform(config, wanted),
             _ => wanted.clone(),
         };
         if source.chain.is_some() {
             let actual = Platform::new(&config.os, &config.architecture, config.variant.as_deref());
             self.linter.report(&[], lint::base_platform(name, &platform, &actual, node.span));
         }
+        stage.state.platform = platform.clone();
         let text = stage.step_name(&format!("FROM {}", pinned_name(source)));
         let root = source.chain.is_some().then(|| {
             let about = About { name: text, span: Some(node.span), no_cache: false };
@@ -399,7 +414,35 @@ impl StageRun<'_> {
         let blank = if label.is_empty() { "" } else { " " };
         let width = self.steps.ilog10() as usize + 1;
         let trigger = if self.on_build { "ONBUILD " } else { "" };
-        format!("[{label}{blank}{:width$}/{}] {trigger}{text}", self.step, self.steps)
+        let platform = if self.several { self.platforms() } else { String::new() };
+        format!("[{platform}{label}{blank}{:width$}/{}] {trigger}{text}", self.step, self.steps)
+    }
+
+    /// `linux/amd64->arm64 ` where the stage is for one platform and, as its arguments say, makes something for another.
+    fn platforms(&self) -> String {
+        let (own, env) = (&self.state.platform, &self.state.env);
+        let given = |name| env.value(name).filter(|value: &&str| !value.is_empty());
+        let target = match (given("TARGETPLATFORM"), given("TARGETOS"), given("TARGETARCH")) {
+            (Some(platform), _, _) => platform.parse().ok(),
+            (None, None, None) => None,
+            (None, os, arch) => Some(Platform::new(
+                os.unwrap_or(&own.os),
+                arch.unwrap_or(&own.architecture),
+                given("TARGETVARIANT"),
+            )),
+        };
+        match target {
+            Some(Platform { os, architecture, variant: Some(variant), .. })
+                if os == own.os && architecture != own.architecture =>
+            {
+                format!("{own}->{architecture}/{variant} ")
+            }
+            Some(target) if target.os == own.os && target.architecture != own.architecture => {
+                format!("{own}->{} ", target.architecture)
+            }
+            Some(target) if target.os != own.os => format!("{own}->{target} "),
+            _ => format!("{own} "),
+        }
     }
 
     pub(super) fn about(&mut self, text: &str, instruction: &Instruction) -> About {

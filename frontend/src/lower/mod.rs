@@ -56,8 +56,8 @@ pub struct Options {
     pub no_cache: bool,
     /// The same for the stages of these names.
     pub no_cache_stages: Vec<String>,
-    /// As asked for; without it the platform of the base image is kept, and `build_platform` is looked for.
-    pub platform: Option<Platform>,
+    /// As asked for; without any the platform of the base image is kept, and `build_platform` is looked for.
+    pub platforms: Vec<Platform>,
     pub build_platform: Platform,
     /// Of RUN without `--network`.
     pub network: NetworkMode,
@@ -90,9 +90,18 @@ impl Options {
         self.build_args.get(HOSTNAME).map(String::as_str).filter(|name| !name.is_empty())
     }
 
-    /// The platform that images are looked for in.
+    /// The platform that images are looked for in; of several the first.
     pub fn target_platform(&self) -> &Platform {
-        self.platform.as_ref().unwrap_or(&self.build_platform)
+        self.platforms.first().unwrap_or(&self.build_platform)
+    }
+
+    /// The same for each platform alone.
+    fn for_each_platform(&self) -> Vec<Options> {
+        if self.platforms.is_empty() {
+            return vec![self.clone()];
+        }
+        let only = |platform: &Platform| Options { platforms: vec![platform.clone()], ..self.clone() };
+        self.platforms.iter().map(only).collect()
     }
 }
 
@@ -104,7 +113,7 @@ impl Default for Options {
             labels: BTreeMap::new(),
             no_cache: false,
             no_cache_stages: Vec::new(),
-            platform: None,
+            platforms: Vec::new(),
             build_platform: Platform::host(),
             network: NetworkMode::default(),
             hosts: Vec::new(),
@@ -171,7 +180,21 @@ impl Bases {
 /// A Dockerfile as a build.
 #[derive(Clone, Debug)]
 pub struct Lowered {
+    /// Of all platforms: what does not differ is there once.
     pub definition: Definition,
+    /// One for each platform, in the order in which they were asked for.
+    pub images: Vec<LoweredImage>,
+    /// [`Options::epoch`].
+    pub epoch: Option<i64>,
+    /// Warnings, of all platforms.
+    pub diagnostics: Vec<Diagnostic>,
+}
+
+/// What a build gives for one platform.
+#[derive(Clone, Debug)]
+pub struct LoweredImage {
+    /// As asked for, or the machine's own.
+    pub platform: Platform,
     /// The result's root file system; none when it is empty.
     pub output: Option<VertexId>,
     /// Complete but for the layers that are still to be built: `rootfs.diff_ids` are those of the base, and new
@@ -180,10 +203,16 @@ pub struct Lowered {
     /// The vertices that make the layers above the base, in order: one for each new history entry that is not an
     /// empty layer.
     pub new_layers: Vec<VertexId>,
-    /// [`Options::epoch`].
-    pub epoch: Option<i64>,
-    /// Warnings.
-    pub diagnostics: Vec<Diagnostic>,
+}
+
+impl Lowered {
+    /// What the results consist of.
+    pub fn outputs(&self) -> Vec<VertexId> {
+        let mut outputs: Vec<VertexId> = self.images.iter().filter_map(|image| image.output).collect();
+        outputs.sort_unstable();
+        outputs.dedup();
+        outputs
+    }
 }
 
 /// The images to resolve before [`lower`]. Where what was found has triggers ([`Bases::have_triggers`]), to be called
@@ -198,8 +227,20 @@ pub fn needed_images(
 ) -> Result<Vec<ImageRequest>, Diagnostics> {
     check_language(dockerfile, options)?;
     check_hostname(options)?;
-    let graph = Graph::new(dockerfile, options, bases)?;
     let mut requests: Vec<ImageRequest> = Vec::new();
+    for options in options.for_each_platform() {
+        add_needed(dockerfile, &options, bases, &mut requests)?;
+    }
+    Ok(requests)
+}
+
+fn add_needed(
+    dockerfile: &Dockerfile,
+    options: &Options,
+    bases: &Bases,
+    requests: &mut Vec<ImageRequest>,
+) -> Result<(), Diagnostics> {
+    let graph = Graph::new(dockerfile, options, bases)?;
     let reachable = graph.reachable();
     for index in (0..graph.nodes.len()).filter(|index| reachable[*index]) {
         let node = &graph.nodes[index];
@@ -213,7 +254,7 @@ pub fn needed_images(
             requests.push(ImageRequest { name: name.clone(), platform, span, similar });
         }
     }
-    Ok(requests)
+    Ok(())
 }
 
 /// Lowers a Dockerfile whose images are all in `bases`.
@@ -223,8 +264,18 @@ pub fn needed_images(
 pub fn lower(dockerfile: &Dockerfile, options: &Options, bases: &Bases) -> Result<Lowered, Diagnostics> {
     check_language(dockerfile, options)?;
     check_hostname(options)?;
-    let graph = Graph::new(dockerfile, options, bases)?;
-    instructions::lower(dockerfile, options, bases, &graph)
+    let mut lowered = Lowered {
+        definition: Definition::default(),
+        images: Vec::new(),
+        epoch: options.epoch,
+        diagnostics: Vec::new(),
+    };
+    let several = options.platforms.len() > 1;
+    for options in options.for_each_platform() {
+        let graph = Graph::new(dockerfile, &options, bases)?;
+        instructions::lower(dockerfile, &options, bases, &graph, several, &mut lowered)?;
+    }
+    Ok(lowered)
 }
 
 /// What the checks say of a text that has errors, which they can't look behind: warnings alone.

@@ -196,7 +196,7 @@ mod tests {
     #[test]
     fn global_arguments_see_the_ones_before_them() {
         let parsed = crate::parse("ARG A=1 B=$A-$TARGETARCH\nARG C=$D\nARG D\nFROM x");
-        let mut options = Options { platform: Some("linux/arm64".parse().unwrap()), ..Options::default() };
+        let mut options = Options { platforms: vec!["linux/arm64".parse().unwrap()], ..Options::default() };
         options.build_args.insert("C".into(), "given".into());
         let env = global(&parsed.dockerfile, &options, &mut Vec::new());
         assert_eq!((env.value("B"), env.value("C"), env.value("D")), (Some("1-arm64"), Some("given"), None));

@@ -53,7 +53,7 @@ fn a_stage_is_found_by_its_name_in_any_case_and_by_its_index() {
         assert_eq!(ops(&other), ops(&by_name), "{from}");
     }
     let base = ImageConfig::default();
-    assert_eq!(lowered(&text("foo"), Some("Foo"), &base).unwrap().new_layers.len(), 1);
+    assert_eq!(lowered(&text("foo"), Some("Foo"), &base).unwrap().images[0].new_layers.len(), 1);
     assert_eq!(
         lowered(&text("foo"), Some("nosuch"), &base).unwrap_err(),
         ["target stage \"nosuch\" could not be found"]
@@ -80,7 +80,7 @@ fn a_stage_takes_no_label_of_what_it_copies_from() {
     let mut base = ImageConfig::default();
     base.config.labels.insert("of".into(), "base".into());
     let text = "FROM x AS a\nLABEL of=a only=a\nFROM x\nLABEL mine=1\nCOPY --from=a /f /\n";
-    let labels = lowered(text, None, &base).unwrap().image.config.labels;
+    let labels = lowered(text, None, &base).unwrap().images.remove(0).image.config.labels;
     assert_eq!(labels, BTreeMap::from([("mine".into(), "1".into()), ("of".into(), "base".into())]));
 }
 
@@ -88,7 +88,7 @@ fn a_stage_takes_no_label_of_what_it_copies_from() {
 fn a_variable_of_the_base_keeps_its_place() {
     let mut base = ImageConfig::default();
     base.config.env = ["KEY1=v1", "KEY2", "KEY3=v3", "PATH=/bin"].map(str::to_owned).to_vec();
-    let image = lowered("FROM x\nENV KEY2=new\nENV KEY4=v4\n", None, &base).unwrap().image;
+    let image = lowered("FROM x\nENV KEY2=new\nENV KEY4=v4\n", None, &base).unwrap().images.remove(0).image;
     assert_eq!(image.config.env, ["KEY1=v1", "KEY2=new", "KEY3=v3", "PATH=/bin", "KEY4=v4"]);
 }
 
@@ -99,7 +99,7 @@ fn the_last_env_wins_over_the_args_before_it() {
     let env = &last_run(&lowered).env;
     assert!(env.contains(&"A=last".to_owned()) && env.contains(&"B=second".to_owned()), "{env:?}");
     assert!(!env.iter().any(|entry| entry.starts_with("UNSET")), "{env:?}");
-    let kept = &lowered.image.config.env;
+    let kept = &lowered.images[0].image.config.env;
     assert!(kept.contains(&"A=last".to_owned()) && kept.len() == 2, "{kept:?}");
 }
 
@@ -107,7 +107,7 @@ fn the_last_env_wins_over_the_args_before_it() {
 fn history_has_a_check_as_docker_prints_it() {
     let text = "FROM scratch\nHEALTHCHECK --interval=1s --timeout=10s --start-period=3s --start-interval=100ms \
         --retries=5 CMD [\"bin\", \"-c\", \"exit 0\"]\n";
-    let image = alone(text).image;
+    let image = alone(text).images.remove(0).image;
     let expected = "HEALTHCHECK {Test:[CMD bin -c exit 0] Interval:1s Timeout:10s StartPeriod:3s \
         StartInterval:100ms Retries:5}";
     assert_eq!(image.history.last().unwrap().created_by, expected);
@@ -124,7 +124,7 @@ fn a_stage_never_changes_the_one_that_it_builds_on() {
     let parent = format!("FROM scratch AS parent\n{}", set(1));
     let both = format!("{parent}FROM parent AS child\n{}", set(2));
     let base = ImageConfig::default();
-    let of = |text: &str, target: &str| lowered(text, Some(target), &base).unwrap().image;
+    let of = |text: &str, target: &str| lowered(text, Some(target), &base).unwrap().images.remove(0).image;
     assert_eq!(of(&both, "parent"), of(&parent, "parent"));
     let child = of(&both, "child");
     assert_eq!((child.config.env[1].as_str(), child.config.volumes.len()), ("E=stage2", 2));

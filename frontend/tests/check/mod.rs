@@ -16,12 +16,12 @@ pub(crate) fn check(text: &[u8]) {
     within(&parsed.diagnostics);
     ast::dump(&parsed.dockerfile);
     match lower(&parsed.dockerfile, &Options::default(), &Bases::default()) {
-        Ok(lowered) => assert_eq!(
-            lowered.new_layers.len(),
-            lowered.image.history.iter().filter(|entry| !entry.empty_layer).count(),
-            "{:?}",
-            parsed.text
-        ),
+        Ok(lowered) => {
+            for built in &lowered.images {
+                let layers = built.image.history.iter().filter(|entry| !entry.empty_layer).count();
+                assert_eq!(built.new_layers.len(), layers, "{:?}", parsed.text);
+            }
+        }
         Err(errors) => {
             assert!(errors.iter().any(Diagnostic::is_error) || parsed.has_errors());
             within(&errors);

@@ -77,11 +77,11 @@ fn run(case: &Value, mismatches: &mut Mismatches) -> usize {
         let Some(text) = dockerfile(case, step, &files) else { continue };
         let Some(options) = options(step) else { continue };
         match build(&text, &options, &published) {
-            Ok(result) => {
+            Ok(mut result) => {
                 count += 1;
                 compare(name, &result, &step["expect"], mismatches);
                 if let Some(image) = step["publish"].as_str() {
-                    let mut config = result.image;
+                    let mut config = result.images.remove(0).image;
                     config.history.iter_mut().for_each(|entry| entry.author = BASE.to_owned());
                     published.insert(format!("img-{}", image.to_lowercase()), config);
                 }
@@ -155,7 +155,9 @@ fn options(step: &Value) -> Option<Options> {
         let pair = value.split_once('=').map(|(k, v)| (k.to_owned(), v.to_owned()));
         match flag.as_str() {
             "--target" => options.target = Some(value),
-            "--platform" => options.platform = Some(value.parse().ok()?),
+            "--platform" => {
+                options.platforms = value.split(',').map(|name| name.parse().ok()).collect::<Option<_>>()?;
+            }
             "--build-arg" => options.build_args.extend(pair),
             "--label" => options.labels.extend(pair.or(Some((value, String::new())))),
             _ => return None,
@@ -225,6 +227,7 @@ fn base(name: &str, platform: &Platform) -> ImageConfig {
 }
 
 fn compare(name: &str, ours: &Lowered, expected: &Value, mismatches: &mut Mismatches) {
+    let ours = &ours.images[0];
     if let Some(wanted) = expected.get("config") {
         let config = json!(ours.image.config);
         let keys = expected["config_keys"].as_array().cloned();

@@ -16,7 +16,9 @@ fn ports_are_exposed() {
         let result = match parsed.diagnostics.first() {
             Some(diagnostic) => Err(diagnostic.message.clone()),
             None => lower(&parsed.dockerfile, &Options::default(), &Bases::default())
-                .map(|lowered| lowered.image.config.exposed_ports.into_keys().collect::<Vec<_>>())
+                .map(|mut lowered| {
+                    lowered.images.remove(0).image.config.exposed_ports.into_keys().collect::<Vec<_>>()
+                })
                 .map_err(|found| found.into_iter().find(|d| d.is_error()).expect("an error").message),
         };
         match row["error"].as_str() {

@@ -1,0 +1,220 @@
+//! Several platforms in one build: what runs once, and the index that comes of it.
+
+use std::collections::BTreeSet;
+use std::fs;
+use std::path::Path;
+
+use boxwright_testdata::listing::Listing;
+use boxwright_testdata::peer::{Registry, skopeo};
+use serde_json::Value;
+
+use crate::tool::{Boxwright, Context};
+
+const BOTH: &str = "linux/amd64,linux/arm64";
+
+/// A stage that runs on this machine, once, and images that say which platform they are for.
+fn context() -> Context {
+    Context::new(
+        "FROM --platform=$BUILDPLATFORM busybox AS made\n\
+         RUN date +%N > /once\n\
+         FROM --platform=$BUILDPLATFORM busybox AS each\n\
+         ARG TARGETARCH\n\
+         RUN echo for $TARGETARCH > /arch\n\
+         FROM scratch\n\
+         ARG TARGETPLATFORM\n\
+         ENV PLATFORM=$TARGETPLATFORM\n\
+         COPY --from=made /once /once\n\
+         COPY --from=each /arch /arch\n\
+         COPY same /same\n",
+    )
+    .file("same", "the same")
+}
+
+fn json(path: &Path) -> Value {
+    serde_json::from_slice(&fs::read(path).unwrap()).unwrap()
+}
+
+/// The platforms of an index.
+fn platforms(index: &Value) -> Vec<String> {
+    let name = |entry: &Value| {
+        let platform = &entry["platform"];
+        format!("{}/{}", platform["os"].as_str().unwrap(), platform["architecture"].as_str().unwrap())
+    };
+    index["manifests"].as_array().unwrap().iter().map(name).collect()
+}
+
+fn raw(name: &str) -> Value {
+    let source = format!("docker://{name}");
+    serde_json::from_str(&skopeo(&["inspect", "--raw", "--tls-verify=false", &source]).ok()).unwrap()
+}
+
+fn variable(boxwright: &Boxwright, args: &[&str]) -> String {
+    let mut all = vec!["image", "inspect", "--format", "{{.Architecture}} {{json .Config.Env}}"];
+    all.extend(args);
+    boxwright.ok(&all)
+}
+
+#[test]
+fn what_does_not_differ_runs_once_and_each_image_has_its_own() {
+    let boxwright = Boxwright::with_busybox();
+    let said = boxwright.built(&context(), &["--platform", BOTH]);
+    // Two steps make /arch, one makes /once; only steps of stages for a platform differ.
+    for line in [
+        "[linux/amd64 made 2/2] RUN date +%N > /once",
+        "[linux/amd64->arm64 each 2/2] RUN echo for arm64 > /arch",
+        "[linux/arm64 stage-2 2/3] COPY --from=each /arch /arch",
+    ] {
+        // A step is named again when others spoke in between, by its own number.
+        let numbers: BTreeSet<&str> =
+            said.lines().filter_map(|said| said.strip_suffix(line)).map(str::trim_end).collect();
+        assert_eq!(numbers.len(), 1, "{line} in {said}");
+    }
+    assert!(!said.contains("[linux/arm64 made") && !said.contains("[linux/arm64 stage-2 1/3]"), "{said}");
+    assert_eq!(variable(&boxwright, &["--platform", "linux/arm64", "x"]).matches("linux/arm64").count(), 1);
+    assert!(variable(&boxwright, &["x"]).starts_with("amd64 "), "that of this machine");
+    let dest = boxwright.scratch("out");
+    boxwright
+        .build(
+            &context(),
+            &["--platform", "linux/arm64", "--platform", "linux/amd64", "-o", dest.to_str().unwrap()],
+        )
+        .ok();
+    let text = |name: &str| fs::read_to_string(dest.join(name)).unwrap();
+    assert_eq!(
+        (text("linux_amd64/arch"), text("linux_arm64/arch")),
+        ("for amd64\n".into(), "for arm64\n".into())
+    );
+    assert_eq!(text("linux_amd64/once"), text("linux_arm64/once"));
+    let tar = boxwright.scratch("out.tar");
+    let to_tar = format!("type=tar,dest={}", tar.display());
+    boxwright.build(&context(), &["--platform", BOTH, "-o", &to_tar]).ok();
+    let in_tar = Listing::of_tar(&tar).entries;
+    assert!(in_tar.contains_key("linux_amd64/same") && in_tar.contains_key("linux_arm64/same"));
+    // In any order of platforms it is what was built before.
+    let once = text("linux_amd64/once");
+    boxwright.build(&context(), &["--platform", BOTH, "-o", dest.to_str().unwrap()]).ok();
+    assert_eq!(text("linux_arm64/once"), once);
+}
+
+#[test]
+fn an_index_is_listed_tagged_and_removed_as_one_image() {
+    let boxwright = Boxwright::with_busybox();
+    boxwright.built(&context(), &["--platform", BOTH]);
+    let ids = boxwright.ok(&["images", "-q", "--no-trunc"]);
+    assert_eq!(ids.lines().count(), 2, "busybox and the index, not its images: {ids}");
+    let index = boxwright.ok(&["images", "-q", "--no-trunc", "x"]);
+    boxwright.ok(&["tag", "x", "y:1"]);
+    assert_eq!(boxwright.ok(&["images", "-q", "--no-trunc", "y"]), index);
+    assert_eq!(boxwright.ok(&["image", "prune", "-f"]).lines().next(), Some("Total reclaimed space: 0B"));
+    boxwright.ok(&["rmi", "x"]);
+    // The images of the index are named by ids of their own, and stay as long as it does.
+    let arm = boxwright.ok(&["image", "inspect", "--platform", "linux/arm64", "--format", "{{.Id}}", "y:1"]);
+    boxwright.run(&["rmi", arm.trim_end()]).fails_with(1).says("it is part of an index");
+    let gone = boxwright.ok(&["rmi", "y:1"]);
+    assert_eq!(gone, format!("Untagged: y:1\nDeleted: {index}"));
+    boxwright.run(&["inspect", arm.trim_end()]).fails_with(1);
+    boxwright.ok(&["builder", "prune", "-a", "-f"]);
+    let layers = fs::read_dir(boxwright.store().join("layers")).unwrap().count();
+    assert_eq!(layers, 1, "that of busybox");
+}
+
+#[test]
+fn an_index_is_pushed_and_read_whole() {
+    let (registry, boxwright) = (Registry::start(), Boxwright::with_busybox());
+    let name = registry.name("team/app:1");
+    let (metadata, iid) = (boxwright.scratch("metadata"), boxwright.scratch("iid"));
+    let files = ["--metadata-file", metadata.to_str().unwrap(), "--iidfile", iid.to_str().unwrap()];
+    boxwright.build(&context(), &[&["--platform", BOTH, "--push", "-t", &name], &files[..]].concat()).ok();
+    let index = raw(&name);
+    assert_eq!(platforms(&index), ["linux/amd64", "linux/arm64"]);
+    let told = json(&metadata);
+    let digest = told["containerimage.digest"].as_str().unwrap();
+    assert_eq!(told["containerimage.descriptor"]["mediaType"], "application/vnd.oci.image.index.v1+json");
+    assert_eq!(told.get("containerimage.config.digest"), None);
+    assert_eq!(
+        fs::read_to_string(&iid).unwrap(),
+        boxwright.ok(&["images", "-q", "--no-trunc", &name]).trim_end()
+    );
+    let source = format!("docker://{name}");
+    let theirs = skopeo(&["inspect", "--tls-verify=false", "--format", "{{.Digest}}", &source]).ok();
+    assert_eq!(theirs.trim_end(), digest);
+    // Another machine takes the platform that it asks for, and then knows both.
+    let other = Boxwright::new();
+    other.ok(&["pull", "-q", &name]);
+    assert!(variable(&other, &[&name]).contains("linux/amd64"));
+    let missing = other.run(&["image", "inspect", "--platform", "linux/arm64", &name]);
+    missing.fails_with(1).says("does not provide the specified platform (linux/arm64); it has linux/amd64");
+    other.ok(&["pull", "-q", "--platform", "linux/arm64", &name]);
+    assert!(variable(&other, &[&name]).contains("linux/amd64"));
+    assert!(variable(&other, &["--platform", "linux/arm64", &name]).contains("linux/arm64"));
+    let copy = registry.name("copy:1");
+    other.ok(&["tag", &name, &copy]);
+    other.ok(&["push", &copy]);
+    assert_eq!(raw(&copy), index, "it came and went unchanged");
+    let one = registry.name("one:1");
+    other.ok(&["tag", &name, &one]);
+    other.ok(&["push", "--platform", "linux/arm64", &one]);
+    assert!(raw(&one)["layers"].is_array());
+    // What the registry does not have is said with what it has.
+    let none = other.run(&["pull", "--platform", "linux/s390x", &name]);
+    none.fails_with(1).says("for linux/s390x (there is: linux/amd64, linux/arm64)");
+}
+
+#[test]
+fn an_index_is_saved_and_loaded_whole() {
+    let boxwright = Boxwright::with_busybox();
+    let file = |name: &str| boxwright.scratch(name).display().to_string();
+    let (saved, built) = (file("saved.tar"), file("built.tar"));
+    boxwright.built(&context(), &["--platform", BOTH]);
+    boxwright
+        .build(&context(), &["--platform", BOTH, "-t", "x", "-o", &format!("type=oci,dest={built}")])
+        .ok();
+    boxwright.ok(&["save", "-o", &saved, "x"]);
+    for (archive, docker) in [(&saved, true), (&built, false)] {
+        let entries = Listing::of_tar(archive.as_ref()).entries;
+        assert_eq!(entries.contains_key("manifest.json"), docker);
+        let copy = file(if docker { "s" } else { "b" });
+        skopeo(&["copy", "-q", "--all", &format!("oci-archive:{archive}:latest"), &format!("oci:{copy}:1")])
+            .ok();
+        let other = Boxwright::new();
+        assert_eq!(other.ok(&["load", "-i", archive]), "Loaded image: x:latest\n");
+        assert!(variable(&other, &["--platform", "linux/arm64", "x"]).contains("linux/arm64"));
+        assert!(variable(&other, &["x"]).contains("linux/amd64"));
+        assert_eq!(other.ok(&["images", "-q"]).lines().count(), 1);
+        let one = Boxwright::new();
+        one.ok(&["load", "--platform", "linux/arm64", "-i", archive]);
+        assert!(variable(&one, &["x"]).starts_with("arm64 "));
+    }
+    let other = Boxwright::new();
+    other.ok(&["load", "-i", &saved]);
+    assert_eq!(other.ok(&["images", "-q"]), boxwright.ok(&["images", "-q", "x"]), "the same index");
+    // Readers of docker's own document find the image for this machine.
+    skopeo(&["inspect", "--config", &format!("docker-archive:{saved}")]).says("linux/amd64").ok();
+    boxwright.ok(&["save", "--platform", "linux/arm64", "-o", &saved, "x"]);
+    skopeo(&["inspect", "--config", &format!("docker-archive:{saved}")]).says("linux/arm64").ok();
+    let refused =
+        boxwright.build(&context(), &["--platform", BOTH, "-o", &format!("type=docker,dest={saved}")]);
+    refused.fails_with(1).says("docker exporter does not currently support exporting manifest lists");
+}
+
+#[test]
+fn a_base_for_several_platforms_is_pulled_once_and_then_known() {
+    let boxwright = Boxwright::with_busybox();
+    let context = {
+        let registry = Registry::start();
+        let base = registry.name("base:1");
+        boxwright.build(&self::context(), &["--platform", BOTH, "--push", "-t", &base]).ok();
+        boxwright.ok(&["rmi", &base]);
+        let context = Context::new(&format!("FROM {base}\nCOPY own /own\n")).file("own", "x");
+        boxwright.built(&context, &["--platform", BOTH]);
+        let lacking = boxwright.build(&context, &["--platform", "linux/amd64,linux/riscv64"]);
+        lacking.fails_with(1).says("for linux/riscv64 (there is: linux/amd64, linux/arm64)").says("FROM");
+        context
+    };
+    // The registry is gone.
+    let again = boxwright.built(&context, &["--platform", BOTH]);
+    assert!(again.contains("CACHED") && !again.contains("ERROR"), "{again}");
+    for platform in ["linux/amd64", "linux/arm64"] {
+        assert!(variable(&boxwright, &["--platform", platform, "x"]).contains(platform));
+    }
+}
