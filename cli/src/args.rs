@@ -8,6 +8,7 @@ mod fields;
 mod file;
 pub(crate) mod filter;
 mod later;
+mod limits;
 pub(crate) mod mount;
 mod names;
 pub(crate) mod outputs;
@@ -24,6 +25,7 @@ use clap::error::{ContextKind, ContextValue, ErrorKind};
 use clap::{ArgAction, CommandFactory as _, FromArgMatches as _};
 
 pub(crate) use confine::ConfineFlags;
+pub(crate) use limits::LimitFlags;
 pub(crate) use names::NameFlags;
 pub(crate) use steps::StepFlags;
 pub(crate) use trust::TrustFlags;

@@ -9,6 +9,7 @@ use boxwright_solver::event::LogStream;
 use rustix::process::{Signal, WaitId, WaitIdOptions, WaitIdStatus, pidfd_send_signal, waitid};
 use rustix::termios::Winsize;
 
+use crate::cgroup::{Groups, OutOfMemory};
 use crate::error::{Error, Result};
 use crate::failure::explain;
 use crate::init::{Failure, Plan, Stage};
@@ -27,6 +28,8 @@ pub struct Container {
     mount_points: MountPoints,
     /// When it has to have ended, and what that was said to be.
     deadline: Option<(Instant, Duration)>,
+    groups: Option<Groups>,
+    out_of_memory: Option<OutOfMemory>,
 }
 
 /// How the first process ended.
@@ -46,12 +49,20 @@ impl Container {
     /// [`Error::Start`] where the program, the user or a mount target is at fault, others where the machine is.
     /// Nothing is left of the container then.
     pub fn spawn(mut spec: Spec) -> Result<Container> {
-        let prepared = prepare(&mut spec)?;
+        let mut groups = Groups::new(&spec.resources, spec.device_rules.as_deref())?;
+        let prepared = prepare(&mut spec, groups.entrances()?)?;
         let (cloned, plan) = spawner::clone(prepared.plan, prepared.namespaces)?;
         let streams = Streams::new(prepared.ends, spec.stdin.take());
         let mount_points = prepared.mount_points;
-        let mut container =
-            Container { process: cloned.pidfd, status: None, streams, mount_points, deadline: None };
+        let mut container = Container {
+            process: cloned.pidfd,
+            status: None,
+            streams,
+            mount_points,
+            groups: Some(groups),
+            out_of_memory: None,
+            deadline: None,
+        };
         let Plan { status: writing_end, mounts, program, .. } = plan;
         // While it is open the pipe does not end.
         drop(writing_end);
@@ -107,6 +118,11 @@ impl Container {
         self.deadline = limit.and_then(|limit| Some((Instant::now().checked_add(limit)?, limit)));
     }
 
+    /// That its memory was used up, once it has ended.
+    pub fn out_of_memory(&self) -> Option<OutOfMemory> {
+        self.out_of_memory
+    }
+
     /// Sends a signal to the first process; false when that has ended.
     pub fn signal(&self, number: i32) -> bool {
         match Signal::from_named_raw(number) {
@@ -147,6 +163,9 @@ impl Container {
         };
         self.status = Some(ended.as_ref().map_or(ExitStatus::Code(0), ExitStatus::of));
         self.mount_points.take_back();
+        if let Some(groups) = self.groups.take() {
+            self.out_of_memory = groups.out_of_memory();
+        }
         Ok(())
     }
 }

@@ -34,6 +34,7 @@ pub(crate) fn explain(
         Stage::Attach | Stage::Shared => setup(format!("mounting {target}")),
         Stage::Mask => setup(format!("masking {}", nth(&mounts.masked, index))),
         Stage::Limits => setup(limit(spec, index)),
+        Stage::OomScore => setup(format!("setting the OOM score to {}", spec.oom_score.unwrap_or_default())),
         Stage::ReadOnly => setup(format!("making {} read-only", nth(&mounts.read_only, index))),
         stage => setup(doing(stage).to_owned()),
     }
@@ -69,6 +70,7 @@ fn doing(stage: Stage) -> &'static str {
     match stage {
         Stage::Parent => "binding the container to its parent",
         Stage::Session => "starting a session",
+        Stage::Group => "entering the control group",
         Stage::Private => "separating the mounts of the host",
         Stage::Root | Stage::Pivot => "entering the root file system",
         Stage::Hidden => "attaching layers to bind from",

@@ -6,6 +6,7 @@ mod mounts;
 mod program;
 mod shared;
 
+use std::ffi::CString;
 use std::os::fd::OwnedFd;
 
 use rustix::event::{PollFd, PollFlags, poll};
@@ -16,11 +17,15 @@ pub(crate) use identity::{Identity, Limit};
 pub(crate) use mounts::{Attachment, Hidden, Mounts, Pseudo, Source, Steps};
 pub(crate) use program::{Init, Program};
 
+use crate::cgroup::Entrances;
 use crate::sys;
 
 /// Everything a container needs, ready to be used by a process that may not allocate.
 #[derive(Debug)]
 pub(crate) struct Plan {
+    pub(crate) entrances: Entrances,
+    /// Written to `oom_score_adj`.
+    pub(crate) oom_score: Option<CString>,
     pub(crate) mounts: Mounts,
     pub(crate) hostname: Option<Vec<u8>>,
     pub(crate) loopback: bool,
@@ -43,6 +48,9 @@ pub(crate) enum Stdio {
 pub(crate) enum Stage {
     Parent,
     Session,
+    /// The index is that of the group.
+    Group,
+    OomScore,
     Private,
     Root,
     Hidden,
@@ -88,8 +96,9 @@ fn at(stage: Stage, index: usize) -> impl FnOnce(Errno) -> Failure {
 }
 
 /// Runs in the new process; returns when it could not become the user's program.
-pub(crate) fn main(plan: &Plan) {
-    if let Err(failure) = become_container(plan) {
+/// `entered`: it is in its group of version 2.
+pub(crate) fn main(plan: &Plan, entered: bool) {
+    if let Err(failure) = become_container(plan, entered) {
         let mut record = [0u8; Failure::SIZE];
         failure.encode(&mut record);
         // If nobody listens, nobody is left to be told.
@@ -97,9 +106,13 @@ pub(crate) fn main(plan: &Plan) {
     }
 }
 
-fn become_container(plan: &Plan) -> Outcome {
+fn become_container(plan: &Plan, entered: bool) -> Outcome {
     sys::signal::reset_dispositions();
     die_with_parent(plan)?;
+    enter_groups(&plan.entrances, entered)?;
+    if let Some(score) = &plan.oom_score {
+        set_oom_score(score).map_err(at(Stage::OomScore, 0))?;
+    }
     set_dumpable_behavior(DumpableBehavior::NotDumpable).map_err(at(Stage::Session, 0))?;
     rustix::process::setsid().map_err(at(Stage::Session, 1))?;
     rustix::process::umask(rustix::fs::Mode::empty());
@@ -131,6 +144,28 @@ fn die_with_parent(plan: &Plan) -> Outcome {
         return Err(at(Stage::Parent, 2)(Errno::SRCH));
     }
     Ok(())
+}
+
+/// The group namespace is made when it is in its groups: they are what it has as roots.
+fn enter_groups(entrances: &Entrances, entered: bool) -> Outcome {
+    let unified = entrances.unified.as_ref();
+    if unified.is_none() && entrances.groups.is_empty() {
+        return Ok(());
+    }
+    let last = unified.filter(|_| !entered).map(|unified| &unified.procs);
+    for (n, group) in entrances.groups.iter().chain(last).enumerate() {
+        // 0 is whoever writes it.
+        rustix::io::write(group, b"0").map_err(at(Stage::Group, n))?;
+    }
+    sys::namespace::unshare(rustix::thread::UnshareFlags::NEWCGROUP).map_err(at(Stage::Group, usize::MAX))
+}
+
+/// By the host's procfs, which is still there.
+fn set_oom_score(score: &CString) -> Result<(), Errno> {
+    use rustix::fs::{Mode, OFlags};
+    let flags = OFlags::WRONLY | OFlags::CLOEXEC;
+    let file = rustix::fs::open(c"/proc/self/oom_score_adj", flags, Mode::empty())?;
+    rustix::io::write(&file, score.to_bytes()).map(drop)
 }
 
 fn loopback_up() -> Result<(), Errno> {
@@ -175,6 +210,8 @@ impl Failure {
 const STAGES: &[Stage] = &[
     Stage::Parent,
     Stage::Session,
+    Stage::Group,
+    Stage::OomScore,
     Stage::Private,
     Stage::Root,
     Stage::Hidden,

@@ -4,6 +4,7 @@
 
 mod agent;
 pub mod capability;
+pub mod cgroup;
 mod container;
 mod dev;
 pub mod emulate;

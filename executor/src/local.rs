@@ -16,6 +16,7 @@ use boxwright_solver::ir::{NetworkMode, SecretEnv, SecurityMode};
 use rustix::fs::{AtFlags, Mode, chmodat, mkdirat, statat};
 use rustix::process::{Resource, Rlimit};
 
+use crate::cgroup::Resources;
 use crate::container::Container;
 use crate::emulate;
 use crate::error::Error;
@@ -48,6 +49,8 @@ pub struct Settings {
     pub time_limit: Option<Duration>,
     /// Where emulators of other machines are looked for, as in `PATH`.
     pub emulators: OsString,
+    /// Of each step by itself.
+    pub resources: Resources,
 }
 
 /// The name that every other builder gives the machine a step runs on: steps that record it give the same result.
@@ -73,6 +76,7 @@ impl LocalExecutor {
         spec.hostname = Some(hostname.clone());
         spec.limits.clone_from(&self.settings.limits);
         spec.certificates.clone_from(&self.settings.certificates);
+        spec.resources.clone_from(&self.settings.resources);
         spec.shm_size = self.settings.shm_size.unwrap_or(spec.shm_size);
         spec.network = match exec.network {
             NetworkMode::Default | NetworkMode::Host => Network::Host,
@@ -119,7 +123,11 @@ impl Executor for LocalExecutor {
             Ok(())
         };
         let status = kept.serving(|| container.wait(cancel, None, &mut sink))?.map_err(translate_error)?;
-        if status.success() { Ok(()) } else { Err(ExecError::Exit { code: status.code() }) }
+        match container.out_of_memory() {
+            _ if status.success() => Ok(()),
+            Some(why) => Err(ExecError::Killed { code: status.code(), reason: why.to_string() }),
+            None => Err(ExecError::Exit { code: status.code() }),
+        }
     }
 }
 

@@ -10,6 +10,7 @@ use std::os::fd::{AsFd, OwnedFd};
 use rustix::fs::{Gid, Uid};
 use rustix::pipe::{PipeFlags, pipe_with};
 
+use crate::cgroup::Entrances;
 use crate::dev::Dev;
 use crate::error::{Error, Result};
 use crate::init::{Identity, Init, Limit, Plan, Program, Stdio, Steps};
@@ -48,7 +49,7 @@ pub(crate) enum Ends {
     Terminal(OwnedFd),
 }
 
-pub(crate) fn prepare(spec: &mut Spec) -> Result<Prepared> {
+pub(crate) fn prepare(spec: &mut Spec, entrances: Entrances) -> Result<Prepared> {
     if !spec.certificates.is_empty() {
         spec.mounts.push(trust::mount(&spec.certificates));
     }
@@ -64,16 +65,19 @@ pub(crate) fn prepare(spec: &mut Spec) -> Result<Prepared> {
     let (status, status_end) = pipe("making the status pipe")?;
     let identity = identity(spec, &user)?;
     give(&stdio, identity.uid);
+    let grouped = !entrances.groups.is_empty() || entrances.unified.is_some();
     let plan = Plan {
+        entrances,
+        oom_score: oom_score(spec)?,
         mounts: laid_out.mounts,
-        hostname: spec.hostname.as_ref().map(|name| name.as_bytes().to_vec()),
+        hostname: spec.hostname.as_ref().filter(|_| !spec.host_uts).map(|name| name.as_bytes().to_vec()),
         loopback: spec.network == Network::None,
         program: program(spec, &user)?,
         identity,
         stdio,
         status: status_end,
     };
-    let namespaces = namespaces(spec.network);
+    let namespaces = namespaces(spec, grouped);
     Ok(Prepared {
         plan,
         ends,
@@ -84,14 +88,21 @@ pub(crate) fn prepare(spec: &mut Spec) -> Result<Prepared> {
     })
 }
 
-fn namespaces(network: Network) -> u64 {
-    let flags = libc::CLONE_NEWNS
-        | libc::CLONE_NEWPID
-        | libc::CLONE_NEWIPC
-        | libc::CLONE_NEWUTS
-        | libc::CLONE_NEWCGROUP;
-    let own_network = if network == Network::None { libc::CLONE_NEWNET } else { 0 };
-    (flags | own_network) as u64
+fn namespaces(spec: &Spec, grouped: bool) -> u64 {
+    let mut flags = libc::CLONE_NEWNS | libc::CLONE_NEWPID | libc::CLONE_NEWIPC;
+    let own = [
+        (!spec.host_uts, libc::CLONE_NEWUTS),
+        // Who has groups of its own makes it when it has entered them.
+        (!grouped, libc::CLONE_NEWCGROUP),
+        (spec.network == Network::None, libc::CLONE_NEWNET),
+    ];
+    own.into_iter().filter(|(wanted, _)| *wanted).for_each(|(_, flag)| flags |= flag);
+    flags as u64
+}
+
+fn oom_score(spec: &Spec) -> Result<Option<CString>> {
+    let score = spec.oom_score.map(|score| CString::new(score.to_string()));
+    score.transpose().map_err(|_| nul("the OOM score"))
 }
 
 /// What the process gets, what we keep, and the name of its terminal.

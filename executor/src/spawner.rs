@@ -47,7 +47,8 @@ fn clone_elsewhere(plan: Plan, namespaces: u64) -> Result<(rustix::io::Result<Cl
 }
 
 fn clone_and_watch(plan: &Plan, namespaces: u64) -> rustix::io::Result<Cloned> {
-    let cloned = sys::process::clone(namespaces, || init::main(plan))?;
+    let group = plan.entrances.unified.as_ref().map(|unified| unified.group.as_fd());
+    let cloned = sys::process::clone_into(namespaces, group, |entered| init::main(plan, entered))?;
     watch(&cloned);
     Ok(cloned)
 }

@@ -9,6 +9,7 @@ use rustix::termios::Winsize;
 use rustix::thread::CapabilitySet;
 
 use crate::capability;
+use crate::cgroup::{DeviceRule, Resources};
 use crate::seccomp::Seccomp;
 use crate::secret::Secret;
 use crate::stub::Stubs;
@@ -56,6 +57,14 @@ pub struct Spec {
     /// Of authorities that are trusted besides those of the image, in PEM; nothing of them stays in the root's upper
     /// directory.
     pub certificates: Vec<u8>,
+    /// Of the container as a whole.
+    pub resources: Resources,
+    /// Which devices of the host it may use besides the usual ones, however it comes by a node. None: it comes by none.
+    pub device_rules: Option<Vec<DeviceRule>>,
+    /// How soon its processes are killed when memory is short, from -1000 to 1000.
+    pub oom_score: Option<i32>,
+    /// Its host name is the host's.
+    pub host_uts: bool,
 }
 
 /// The root file system: an overlay that is mounted in the container's own mount namespace only.
@@ -206,6 +215,10 @@ impl Spec {
             limits: Vec::new(),
             shm_size: 64 << 20,
             certificates: Vec::new(),
+            resources: Resources::default(),
+            device_rules: None,
+            oom_score: None,
+            host_uts: false,
         }
     }
 
@@ -218,6 +231,7 @@ impl Spec {
         self.read_only_paths.clear();
         self.writable_sys = true;
         self.host_devices = true;
+        self.device_rules = None;
     }
 }
 

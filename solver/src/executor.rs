@@ -86,6 +86,9 @@ pub enum ExecError {
     /// The process was killed, as it ran for too long.
     #[error("exit code: 137: time limit of {limit:?} exceeded")]
     TimedOut { limit: std::time::Duration },
+    /// The same, where it is known why.
+    #[error("exit code: {code}: {reason}")]
+    Killed { code: i32, reason: String },
     /// The process could not be started: no such command, no such user, not executable.
     #[error("{message}")]
     Start { code: i32, message: String },

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use boxwright_executor::{CapabilitySet, Profile, Seccomp, capability, idmap};
 use boxwright_frontend::size;
 
-use super::ulimit;
+use super::{LimitFlags, ulimit};
 use crate::engine::{Confinement, Device, clean};
 use crate::error::{Error, Result};
 use crate::report;
@@ -36,6 +36,14 @@ pub(crate) struct ConfineFlags {
     /// A first process that passes signals on and waits for orphans
     #[arg(long)]
     init: bool,
+    #[command(flatten)]
+    limits: LimitFlags,
+    /// How soon it is killed when memory is short, from -1000 to 1000
+    #[arg(long, value_name = "NUMBER")]
+    oom_score_adj: Option<String>,
+    /// host: its host name is the machine's
+    #[arg(long, value_name = "MODE", default_value = "")]
+    uts: String,
 }
 
 impl ConfineFlags {
@@ -47,6 +55,9 @@ impl ConfineFlags {
             limits: self.ulimit.iter().map(|text| ulimit::parse(text)).collect::<Result<_>>()?,
             shm_size: self.shm_size.as_ref().map(|text| shm_size(text)).transpose()?.flatten(),
             init: self.init,
+            resources: self.limits.resources()?,
+            oom_score: self.oom_score_adj.as_ref().map(|text| oom_score(text)).transpose()?.flatten(),
+            host_uts: self.host_uts()?,
             ..Confinement::default()
         };
         if !self.privileged && !idmap::in_user_namespace() {
@@ -60,6 +71,14 @@ impl ConfineFlags {
             set_security(option, &mut confinement)?;
         }
         Ok(confinement)
+    }
+
+    fn host_uts(&self) -> Result<bool> {
+        match self.uts.as_str() {
+            "" | "private" => Ok(false),
+            "host" => Ok(true),
+            _ => Err(Error::invalid(format!("--uts: invalid UTS mode {:?}", self.uts))),
+        }
     }
 
     /// There is no device cgroup: who may mount can have a file system whose device nodes can be opened.
@@ -82,6 +101,19 @@ pub(super) fn shm_size(text: &str) -> Result<Option<u64>> {
     let bytes = size::parse(text);
     let bytes = bytes.ok_or_else(|| Error::invalid(format!("invalid size: {text:?} for --shm-size")))?;
     Ok(Some(bytes).filter(|bytes| *bytes > 0))
+}
+
+/// None is that of the command, as 0 is in docker.
+fn oom_score(text: &str) -> Result<Option<i32>> {
+    match text.parse::<i32>() {
+        Ok(score) if (-1000..=1000).contains(&score) => Ok(Some(score).filter(|score| *score != 0)),
+        Ok(score) => {
+            Err(Error::invalid(format!("invalid value {score}, range for oom score adj is [-1000, 1000]")))
+        }
+        Err(_) => Err(Error::invalid(format!(
+            "invalid argument {text:?} for \"--oom-score-adj\" flag: it is no number"
+        ))),
+    }
 }
 
 /// By docker's rules: with ALL added only what is dropped by name is missing, with ALL dropped there is only what is

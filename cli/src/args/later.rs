@@ -56,27 +56,26 @@ const BUILDX: &[&str] = &[
 #[rustfmt::skip]
 const BUILD: &[&str] = &[
     "--annotation", "--attest", "--builder",
-    "--cgroup-parent", "--compress", "--cpu-period", "--cpu-quota", "--cpu-shares", "-c",
-    "--cpuset-cpus", "--cpuset-mems", "--debug", "--isolation", "--memory", "-m", "--memory-swap",
+    "--compress", "--debug", "--isolation",
     "--provenance", "--sbom", "--security-opt", "--squash",
 ];
 
 #[rustfmt::skip]
 const RUN: &[&str] = &[
-    "--annotation", "--attach", "-a", "--blkio-weight", "--blkio-weight-device", 
-    "--cgroup-parent", "--cgroupns", "--cpu-count", "--cpu-percent", "--cpu-period", "--cpu-quota",
-    "--cpu-rt-period", "--cpu-rt-runtime", "--cpu-shares", "-c", "--cpus", "--cpuset-cpus", "--cpuset-mems", "--detach",
+    "--annotation", "--attach", "-a", "--blkio-weight", "--blkio-weight-device",
+    "--cgroupns", "--cpu-count", "--cpu-percent",
+    "--cpu-rt-period", "--cpu-rt-runtime", "--detach",
     "-d", "--detach-keys", "--device-cgroup-rule", "--device-read-bps", "--device-read-iops",
-    "--device-write-bps", "--device-write-iops", "--disable-content-trust", 
+    "--device-write-bps", "--device-write-iops", "--disable-content-trust",
     "--domainname", "--expose", "--gpus", "--health-cmd",
     "--health-interval", "--health-retries", "--health-start-interval", "--health-start-period", "--health-timeout",
-    "--io-maxbandwidth", "--io-maxiops", "--ip", "--ip6", "--ipc", "--isolation", "--kernel-memory", 
-    "--link", "--link-local-ip", "--log-driver", "--log-opt", "--mac-address", "--memory", "-m",
-    "--memory-reservation", "--memory-swap", "--memory-swappiness", "--net-alias", "--network-alias",
-    "--no-healthcheck", "--oom-kill-disable", "--oom-score-adj", "--pid", "--pids-limit", 
+    "--io-maxbandwidth", "--io-maxiops", "--ip", "--ip6", "--ipc", "--isolation", "--kernel-memory",
+    "--link", "--link-local-ip", "--log-driver", "--log-opt", "--mac-address",
+    "--memory-swappiness", "--net-alias", "--network-alias",
+    "--no-healthcheck", "--oom-kill-disable", "--pid",
     "--publish", "-p", "--publish-all", "-P", "--restart", "--runtime", "--sig-proxy",
     "--stop-timeout", "--storage-opt", "--sysctl", "--use-api-socket",
-    "--userns", "--uts", "--volume-driver", "--volumes-from",
+    "--userns", "--volume-driver", "--volumes-from",
 ];
 
 const VOLUME_CREATE: &[&str] = &[

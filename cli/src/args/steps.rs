@@ -14,7 +14,7 @@ use boxwright_solver::ir::{Host, Unkeyed};
 use super::confine::shm_size;
 use super::names::ResolverFlags;
 use super::trust::TrustFlags;
-use super::ulimit;
+use super::{LimitFlags, ulimit};
 use crate::config;
 use crate::engine::Resolver;
 use crate::error::{Error, Result};
@@ -46,6 +46,8 @@ pub(crate) struct StepFlags {
     /// How long a step may run, as `90s` or `1h30m`; one that takes longer is killed, and fails
     #[arg(long, value_name = "DURATION")]
     step_timeout: Option<String>,
+    #[command(flatten)]
+    limits: LimitFlags,
 }
 
 /// As large as BuildKit lets a secret be.
@@ -78,6 +80,7 @@ impl StepFlags {
     pub(crate) fn settings(&self) -> Result<Settings> {
         Ok(Settings {
             lent: Lent { secrets: secrets(&self.secret)?, agents: agents(&self.ssh)? },
+            resources: self.limits.resources()?,
             limits: self.ulimit.iter().map(|text| ulimit::parse(text)).collect::<Result<_>>()?,
             shm_size: self.shm_size.as_ref().map(|text| shm_size(text)).transpose()?.flatten(),
             certificates: self.trust.certificates()?,

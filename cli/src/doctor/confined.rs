@@ -72,18 +72,14 @@ pub(super) fn emulation(architecture: &str, answer: Answer<Emulation>) -> Line {
     }
 }
 
-/// Nothing depends on them, whatever the answer is.
+/// Only what asks for a limit needs them.
 pub(super) fn cgroups(answer: Answer<Cgroups>) -> Line {
     let what = "cgroups";
-    let unused = "not used yet: limits of memory and processors are refused on every machine";
+    let nothing = "limits of memory, processors and processes are refused";
     match answer {
         Ok(found) if found.controllers.is_empty() => {
-            let why = match (found.refused.first(), found.v1 || found.v2) {
-                (Some(refused), _) => refused.clone(),
-                (None, true) => "the groups that can be made have no controllers".to_owned(),
-                (None, false) => "none are mounted".to_owned(),
-            };
-            Line::no(what, unused, why)
+            let why = found.refused.first().cloned().unwrap_or_else(|| "none are mounted".to_owned());
+            Line::no(what, nothing, why)
         }
         Ok(found) => {
             let version = match (found.v1, found.v2) {
@@ -91,13 +87,15 @@ pub(super) fn cgroups(answer: Answer<Cgroups>) -> Line {
                 (true, false) => "v1",
                 _ => "v2",
             };
-            let says =
-                format!("{version}, groups can be made with {}; {unused}", found.controllers.join(", "));
-            match found.refused.first() {
+            let mut says = format!("{version}, with limits of {}", found.controllers.join(", "));
+            if found.devices == Some(Ok(())) {
+                says.push_str("; and containers can be kept to their devices");
+            }
+            match found.refused.first().or(found.devices.as_ref().and_then(|d| d.as_ref().err())) {
                 Some(why) => Line::partly(what, says, why.as_str()),
                 None => Line::yes(what, says),
             }
         }
-        Err(why) => Line::no(what, unused, why),
+        Err(why) => Line::no(what, nothing, why),
     }
 }

@@ -3,6 +3,7 @@
 use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
 
+use boxwright_executor::cgroup::Resources;
 use boxwright_executor::{
     Bind, CapabilitySet, Mount, MountSource, Propagation, Resource, Rlimit, Seccomp, Spec, capability,
 };
@@ -26,6 +27,12 @@ pub struct Confinement {
     pub shm_size: Option<u64>,
     /// A first process of ours, which waits for orphans.
     pub init: bool,
+    /// Of all its processes together.
+    pub resources: Resources,
+    /// How soon it is killed when memory is short.
+    pub oom_score: Option<i32>,
+    /// Its host name is the machine's.
+    pub host_uts: bool,
 }
 
 /// A device of the host, or a directory of them.
@@ -48,6 +55,9 @@ impl Default for Confinement {
             limits: Vec::new(),
             shm_size: None,
             init: false,
+            resources: Resources::default(),
+            oom_score: None,
+            host_uts: false,
         }
     }
 }
@@ -76,6 +86,8 @@ impl Confinement {
         spec.limits.extend_from_slice(&self.limits);
         spec.shm_size = self.shm_size.unwrap_or(spec.shm_size);
         spec.init = self.init;
+        spec.resources.clone_from(&self.resources);
+        (spec.oom_score, spec.host_uts) = (self.oom_score, self.host_uts);
         self.confine_binds(spec)?;
         self.add_devices(spec)
     }

@@ -149,7 +149,9 @@ fn span_of(definition: &Definition, vertex: VertexId) -> Option<Span> {
 fn message_of(definition: &Definition, vertex: VertexId, error: &VertexError) -> String {
     let message = match error {
         VertexError::Exec(ExecError::Start { code, message }) => format!("exit code: {code}: {message}"),
-        VertexError::Exec(error @ (ExecError::Exit { .. } | ExecError::TimedOut { .. })) => error.to_string(),
+        VertexError::Exec(
+            error @ (ExecError::Exit { .. } | ExecError::Killed { .. } | ExecError::TimedOut { .. }),
+        ) => error.to_string(),
         other => return other.to_string(),
     };
     failed_process(definition, vertex, &message)

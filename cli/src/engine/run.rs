@@ -20,6 +20,7 @@ use super::volumes::{Volume, copy};
 use super::{Confinement, Resolver};
 use super::{Engine, foreign};
 use crate::error::{Error, Result, Usage};
+use crate::report;
 
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum PullPolicy {
@@ -104,6 +105,9 @@ impl Engine {
         let status =
             container.wait(&self.cancel, Some(signals), &mut copy_out).map_err(settings::not_started)?;
         drop(raw);
+        if let Some(why) = container.out_of_memory() {
+            report::remark(&why.to_string());
+        }
         Ok(u8::try_from(status.code() & 0xff).unwrap_or(u8::MAX))
     }
 

@@ -35,7 +35,11 @@ impl Settings {
                 "the working directory {cwd:?} is invalid, it needs to be an absolute path"
             )));
         }
+        if request.hostname.is_some() && request.confinement.host_uts {
+            return Err(Error::invalid("conflicting options: hostname and the UTS mode"));
+        }
         let hostname = match (&request.hostname, request.network) {
+            _ if request.confinement.host_uts => None,
             (Some(name), _) => Some(name.clone()),
             (None, Network::None) => Some(id[..SHORT_ID].to_owned()),
             (None, Network::Host) => None,

@@ -64,7 +64,10 @@ fn root_has_all_that_is_needed() {
         assert!(line.starts_with("yes ") && !line.contains('\n'), "{text}");
     }
     assert!(about(&text, "store").contains(boxwright.store().to_str().unwrap()), "{text}");
-    assert!(about(&text, "cgroups").contains("not used yet"), "{text}");
+    let cgroups = about(&text, "cgroups");
+    for limited in ["memory", "cpu", "cpuset", "pids", "kept to their devices"] {
+        assert!(cgroups.starts_with("yes ") && cgroups.contains(limited), "{limited}: {text}");
+    }
     assert!(!boxwright.store().exists(), "it makes no store");
 
     let lines: Value = serde_json::from_str(&boxwright.ok(&["doctor", "--format", "json"])).unwrap();

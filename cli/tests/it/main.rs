@@ -20,6 +20,7 @@ mod hardship;
 mod history;
 mod images;
 mod interop;
+mod limits;
 mod mounts;
 mod named_contexts;
 mod outputs;

@@ -56,6 +56,13 @@ fn users_and_groups_are_those_of_the_ranges() {
 }
 
 #[test]
+fn a_limit_that_cannot_be_set_is_refused_and_none_is_no_obstacle() {
+    let script = "bw run --rm busybox echo ran; bw run --rm -m 50m busybox echo limited || echo $?";
+    let ran = as_user(RANGES, script).says("the container's control group can't be made (for memory)");
+    assert_eq!(ran.says("systemd-run --user --scope -p Delegate=yes").ok(), "ran\n125\n");
+}
+
+#[test]
 fn a_home_of_another_user_is_not_looked_into() {
     let homes = tempfile::tempdir().unwrap();
     fs::set_permissions(homes.path(), fs::Permissions::from_mode(0o755)).unwrap();

@@ -2,6 +2,7 @@
 //! caller can't break memory safety; what they mean together is decided in `init` and `container`.
 #![allow(unsafe_code)]
 
+pub(crate) mod bpf;
 pub(crate) mod exec;
 pub(crate) mod fd;
 pub(crate) mod mount;

@@ -1,6 +1,6 @@
 //! `clone3`, with `clone` where a seccomp policy refuses it.
 
-use std::os::fd::{FromRawFd, OwnedFd};
+use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
 
 use rustix::io::Errno;
 
@@ -19,25 +19,46 @@ pub(crate) struct Cloned {
 /// The copy ends when `child` returns. It may not allocate, free, lock, panic or unwind: another thread of ours may
 /// have held any lock at that moment.
 pub(crate) fn clone(namespaces: u64, child: impl FnOnce()) -> Result<Cloned, Errno> {
+    clone_into(namespaces, None, |_| child())
+}
+
+/// The same, in the control group (of version 2) that `group` is the directory of. `child` is told whether it is: `clone`
+/// can't do that.
+pub(crate) fn clone_into(
+    namespaces: u64,
+    group: Option<BorrowedFd<'_>>,
+    child: impl FnOnce(bool),
+) -> Result<Cloned, Errno> {
     let mut pidfd: libc::c_int = -1;
-    let pid = match clone3(namespaces, &mut pidfd) {
-        Err(Errno::NOSYS | Errno::PERM) => clone1(namespaces, &mut pidfd)?,
+    let mut entered = group.is_some();
+    let pid = match clone3(namespaces, group, &mut pidfd) {
+        Err(Errno::NOSYS | Errno::PERM) => {
+            entered = false;
+            clone1(namespaces, &mut pidfd)?
+        }
         result => result?,
     };
     if pid == 0 {
-        child();
+        child(entered);
         exit(125)
     }
     // SAFETY: the kernel stored a new descriptor there for us.
     Ok(Cloned { pidfd: unsafe { OwnedFd::from_raw_fd(pidfd) }, pid })
 }
 
-fn clone3(namespaces: u64, pidfd: &mut libc::c_int) -> Result<i32, Errno> {
+/// libc's constant is an int, which it does not fit.
+const CLONE_INTO_CGROUP: u64 = 0x2_0000_0000;
+
+fn clone3(namespaces: u64, group: Option<BorrowedFd<'_>>, pidfd: &mut libc::c_int) -> Result<i32, Errno> {
     // SAFETY: plain data, for which all zeroes is a valid value.
     let mut args: libc::clone_args = unsafe { std::mem::zeroed() };
     args.flags = namespaces | libc::CLONE_PIDFD as u64;
     args.pidfd = std::ptr::from_mut(pidfd) as u64;
     args.exit_signal = libc::SIGCHLD as u64;
+    if let Some(group) = group {
+        args.flags |= CLONE_INTO_CGROUP;
+        args.cgroup = u64::from(group.as_raw_fd().cast_unsigned());
+    }
     // SAFETY: without CLONE_VM the child gets its own copy of the address space and goes on with the same stack in it,
     // as after fork(2); `pidfd` outlives the call.
     let result = unsafe { libc::syscall(libc::SYS_clone3, &raw const args, size_of::<libc::clone_args>()) };

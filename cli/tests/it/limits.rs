@@ -1,0 +1,172 @@
+//! What a container may use: limits reach the kernel, are told when they end a container, and leave nothing behind.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use boxwright_testdata::Ran;
+use rustix::process::Signal;
+
+use crate::run::start;
+use crate::tool::{Boxwright, Context, eventually};
+
+/// A control group of a test's own, in which containers have theirs.
+struct Parent(String);
+
+impl Parent {
+    fn new(name: &str) -> Parent {
+        Parent(format!("bwtest-{name}-{}", std::process::id()))
+    }
+
+    /// In each hierarchy that has it.
+    fn places(&self) -> Vec<PathBuf> {
+        let root = Path::new("/sys/fs/cgroup");
+        let hierarchies = fs::read_dir(root).unwrap().map(|entry| entry.unwrap().path());
+        let places = hierarchies.chain([root.to_owned()]).map(|hierarchy| hierarchy.join(&self.0));
+        places.filter(|place| place.is_dir()).collect()
+    }
+
+    /// The groups of containers in it.
+    fn groups(&self) -> Vec<PathBuf> {
+        let places = self.places().into_iter();
+        let inner = places.flat_map(|place| fs::read_dir(place).unwrap().map(|entry| entry.unwrap().path()));
+        inner.filter(|path| path.is_dir()).collect()
+    }
+
+    /// What the only container in it has in the file, by its name in either version.
+    #[track_caller]
+    fn value(&self, v1: &str, v2: &str) -> String {
+        let groups = self.groups().into_iter();
+        let files = groups.flat_map(|group| [group.join(v1), group.join(v2)]);
+        let mut values = files.filter_map(|file| fs::read_to_string(file).ok());
+        values.next().unwrap_or_else(|| panic!("neither {v1} nor {v2}")).trim().to_owned()
+    }
+}
+
+impl Drop for Parent {
+    fn drop(&mut self) {
+        for place in self.places() {
+            fs::remove_dir(place).unwrap();
+        }
+    }
+}
+
+#[track_caller]
+fn refused(boxwright: &Boxwright, flags: &[&str], words: &str) {
+    boxwright.run(&[&["run", "--rm"], flags, &["busybox", "true"]].concat()).fails_with(125).says(words);
+}
+
+#[test]
+fn limits_reach_the_kernel_and_go_with_the_container() {
+    let boxwright = Boxwright::with_busybox();
+    let parent = Parent::new("values");
+    let mut running = start(
+        &boxwright,
+        &[
+            "run",
+            "--rm",
+            "--cgroup-parent",
+            &parent.0,
+            "-m",
+            "64m",
+            "--memory-swap",
+            "96m",
+            "--memory-reservation",
+            "32m",
+            "--cpus",
+            "0.5",
+            "-c",
+            "1024",
+            "--cpuset-cpus",
+            "0",
+            "--cpuset-mems",
+            "0",
+            "--pids-limit",
+            "9",
+            "busybox",
+            "sh",
+            "-c",
+            "echo ready; exec sleep 1000",
+        ],
+    );
+    assert_eq!(parent.value("memory.limit_in_bytes", "memory.max"), (64 << 20).to_string());
+    assert_eq!(parent.value("memory.soft_limit_in_bytes", "memory.low"), (32 << 20).to_string());
+    let swap = parent.value("memory.memsw.limit_in_bytes", "memory.swap.max");
+    assert!(swap == (96 << 20).to_string() || swap == (32 << 20).to_string(), "{swap}");
+    let time = parent.value("cpu.cfs_quota_us", "cpu.max");
+    assert!(time == "50000" || time == "50000 100000", "{time}");
+    let share = parent.value("cpu.shares", "cpu.weight");
+    assert!(share == "1024" || share == "100", "{share}");
+    assert_eq!(parent.value("cpuset.cpus", "cpuset.cpus"), "0");
+    assert_eq!(parent.value("cpuset.mems", "cpuset.mems"), "0");
+    assert_eq!(parent.value("pids.max", "pids.max"), "9");
+    running.signal(Signal::TERM);
+    running.signal(Signal::KILL);
+    running.wait();
+    // It was killed and could not clean up; whoever comes next does.
+    let again =
+        ["run", "--rm", "--cgroup-parent", &parent.0, "-m", "64m", "--cpus", "1", "--cpuset-cpus", "0"];
+    let again = [&again[..], &["--pids-limit", "9", "busybox", "true"]].concat();
+    eventually("the groups of a killed command are gone", || {
+        boxwright.ok(&again);
+        parent.groups().is_empty()
+    });
+}
+
+#[test]
+fn a_container_that_uses_up_its_memory_ends_and_says_why() {
+    let boxwright = Boxwright::with_busybox();
+    let says = |ran: Ran| ran.says("out of memory: a process was killed at the limit of 16 MiB");
+    let run = |flags: &[&str], command: &[&str]| {
+        boxwright.run(
+            &[&["run", "--rm", "-m", "16m", "--memory-swap", "16m"], flags, &["busybox"], command].concat(),
+        )
+    };
+    says(run(&[], &["tail", "/dev/zero"]).fails_with(137));
+    says(run(&["--init"], &["sh", "-c", "tail /dev/zero; exit 3"]).fails_with(3));
+    run(&[], &["true"]).says_nothing_of("memory").ok();
+    let context = Context::new("FROM busybox\nRUN tail /dev/zero\n");
+    let ran = boxwright.build(&context, &["-m", "16m", "--memory-swap", "16m"]).fails_with(1);
+    says(ran).says("did not complete successfully: exit code: 137: out of memory");
+}
+
+#[test]
+fn a_step_has_its_limits_and_they_are_in_no_key() {
+    let boxwright = Boxwright::with_busybox();
+    let forks = "for i in 1 2 3 4 5 6 7 8; do sleep 1 & done; wait";
+    let context = Context::new(&format!("FROM busybox\nRUN {forks}\nRUN nproc > /n\n"));
+    boxwright.build(&context, &["--pids-limit", "4"]).fails_with(1).says("can't fork");
+    let context = Context::new("FROM busybox\nRUN nproc > /n\n");
+    boxwright.built(&context, &["--cpuset-cpus", "0", "--cpu-shares", "512"]);
+    assert_eq!(boxwright.output_of("x", &["cat", "/n"]), "1\n");
+    let again = boxwright.built(&context, &["-m", "64m"]);
+    assert!(again.contains("CACHED"), "{again}");
+}
+
+#[test]
+fn limits_that_are_none_are_refused() {
+    let boxwright = Boxwright::with_busybox();
+    refused(&boxwright, &["-m", "1m"], "Minimum memory limit allowed is 6MB");
+    refused(
+        &boxwright,
+        &["--cpuset-cpus", "4096"],
+        "requested cpuset.cpus are not available: requested 4096, available: 0",
+    );
+    refused(&boxwright, &["--cgroup-parent", "a/../../b"], "invalid cgroup parent");
+    refused(&boxwright, &["--oom-score-adj", "1001"], "invalid value 1001");
+    refused(&boxwright, &["--uts", "host", "-h", "name"], "conflicting options");
+    boxwright
+        .build(&Context::new("FROM busybox\n"), &["-m", "lots"])
+        .fails_with(1)
+        .says("invalid size: 'lots'");
+}
+
+#[test]
+fn who_is_killed_first_and_whose_name_it_has() {
+    let boxwright = Boxwright::with_busybox();
+    let run = |flags: &[&str], command: &[&str]| {
+        boxwright.ok(&[&["run", "--rm"], flags, &["busybox"], command].concat())
+    };
+    assert_eq!(run(&["--oom-score-adj", "642"], &["cat", "/proc/self/oom_score_adj"]), "642\n");
+    let own = |uts: &Path| format!("{}\n", fs::read_link(uts).unwrap().display());
+    assert_eq!(run(&["--uts=host"], &["readlink", "/proc/self/ns/uts"]), own(Path::new("/proc/self/ns/uts")));
+}

@@ -1,0 +1,188 @@
+//! One group: a directory of a control group file system that is made, locked, and removed. The lock tells other
+//! processes that its owner lives; what nobody locks was left by somebody who was killed, and goes when the next group is
+//! made beside it.
+
+use std::ffi::OsStr;
+use std::io;
+use std::os::fd::{AsFd, OwnedFd};
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use rustix::fs::{
+    AtFlags, Dir, FileType, FlockOperation, Mode, OFlags, flock, fstat, mkdirat, openat, statat, unlinkat,
+};
+use rustix::io::Errno;
+
+/// What the names of our groups begin with.
+pub(super) const PREFIX: &str = "boxwright-";
+/// The group in a group of ours, where that one is to stay out of the container's sight.
+const INNER: &str = "container";
+
+#[derive(Debug)]
+pub(super) struct Directory {
+    parent: OwnedFd,
+    name: String,
+    path: PathBuf,
+    /// Locked while it lives.
+    dir: OwnedFd,
+}
+
+impl Directory {
+    /// A new group below `parent`, from which forgotten ones are removed.
+    pub(super) fn new(parent: &Path) -> io::Result<Directory> {
+        let below = open(rustix::fs::CWD, parent)?;
+        sweep(&below);
+        for attempt in 0.. {
+            let name = format!("{PREFIX}{}", unique(attempt));
+            match mkdirat(&below, &name, Mode::from_raw_mode(0o755)) {
+                Err(Errno::EXIST) => continue,
+                result => result?,
+            }
+            let dir = open(below.as_fd(), &name)?;
+            // Between the two somebody may have taken it for a forgotten one.
+            if flock(&dir, FlockOperation::NonBlockingLockExclusive).is_ok() && is_there(&below, &name, &dir)
+            {
+                return Ok(Directory { parent: below, path: parent.join(&name), name, dir });
+            }
+        }
+        unreachable!("the attempts never end")
+    }
+
+    /// A group in it, which goes with it.
+    pub(super) fn inner(&self) -> io::Result<OwnedFd> {
+        mkdirat(&self.dir, INNER, Mode::from_raw_mode(0o755))?;
+        Ok(open(self.dir.as_fd(), INNER)?)
+    }
+
+    pub(super) fn same(&self) -> io::Result<OwnedFd> {
+        Ok(open(self.dir.as_fd(), ".")?)
+    }
+
+    pub(super) fn path(&self) -> &Path {
+        &self.path
+    }
+
+    pub(super) fn dir(&self) -> &OwnedFd {
+        &self.dir
+    }
+
+    pub(super) fn parent(&self) -> &OwnedFd {
+        &self.parent
+    }
+}
+
+impl Drop for Directory {
+    fn drop(&mut self) {
+        // A process that was waited for may still count for a moment.
+        for _ in 0..ATTEMPTS {
+            match remove(&self.parent, &self.name) {
+                Err(Errno::BUSY) => std::thread::sleep(PAUSE),
+                _ => return,
+            }
+        }
+    }
+}
+
+const ATTEMPTS: u32 = 100;
+const PAUSE: Duration = Duration::from_millis(2);
+/// As deep as we look for groups in a group: those that a container with the right to do so made.
+const DEEPEST: u32 = 32;
+
+pub(super) fn open(at: impl AsFd, path: impl AsRef<OsStr>) -> Result<OwnedFd, Errno> {
+    use std::os::unix::ffi::OsStrExt;
+    let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+    openat(at, path.as_ref().as_bytes(), flags, Mode::empty())
+}
+
+/// The end of a group for `cgroup.procs` and the like.
+pub(super) fn open_file(group: &OwnedFd, file: &str, flags: OFlags) -> Result<OwnedFd, Errno> {
+    openat(group, file, flags | OFlags::CLOEXEC | OFlags::NOFOLLOW, Mode::empty())
+}
+
+/// In one write, as these files want it.
+pub(super) fn write(group: &OwnedFd, file: &str, value: &str) -> Result<(), Errno> {
+    rustix::io::write(open_file(group, file, OFlags::WRONLY)?, value.as_bytes()).map(drop)
+}
+
+pub(super) fn read(group: &OwnedFd, file: &str) -> Result<String, Errno> {
+    use std::io::Read;
+    let mut text = String::new();
+    let mut file = std::fs::File::from(open_file(group, file, OFlags::RDONLY)?);
+    file.read_to_string(&mut text).map_err(|error| Errno::from_io_error(&error).unwrap_or(Errno::IO))?;
+    Ok(text)
+}
+
+fn unique(attempt: u32) -> String {
+    use std::sync::atomic::{AtomicU32, Ordering};
+    static COUNT: AtomicU32 = AtomicU32::new(0);
+    let count = COUNT.fetch_add(1, Ordering::Relaxed);
+    let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap_or_default();
+    format!("{:x}-{:x}-{:x}-{attempt:x}", std::process::id(), now.as_nanos(), count)
+}
+
+fn is_there(parent: &OwnedFd, name: &str, dir: &OwnedFd) -> bool {
+    let found = statat(parent, name, AtFlags::SYMLINK_NOFOLLOW);
+    let (Ok(found), Ok(own)) = (found, fstat(dir)) else { return false };
+    (found.st_dev, found.st_ino) == (own.st_dev, own.st_ino)
+}
+
+/// Removes what was left behind. What can't be removed now can be another time.
+fn sweep(parent: &OwnedFd) {
+    for name in groups(parent) {
+        if !name.starts_with(PREFIX) {
+            continue;
+        }
+        if let Ok(dir) = open(parent, &name)
+            && flock(&dir, FlockOperation::NonBlockingLockExclusive).is_ok()
+        {
+            let _ = remove(parent, &name);
+        }
+    }
+}
+
+fn groups(parent: &OwnedFd) -> Vec<String> {
+    let Ok(entries) = Dir::read_from(parent) else { return Vec::new() };
+    let directories = entries.filter_map(Result::ok).filter(|entry| entry.file_type() == FileType::Directory);
+    let names = directories.filter_map(|entry| entry.file_name().to_str().ok().map(str::to_owned));
+    names.filter(|name| name != "." && name != "..").collect()
+}
+
+/// Removes a group and those in it.
+fn remove(parent: &OwnedFd, name: &str) -> Result<(), Errno> {
+    remove_below(parent, name, DEEPEST)
+}
+
+fn remove_below(parent: &OwnedFd, name: &str, depth: u32) -> Result<(), Errno> {
+    match unlinkat(parent, name, AtFlags::REMOVEDIR) {
+        Err(Errno::BUSY | Errno::NOTEMPTY) if depth > 0 => {
+            let dir = open(parent, name)?;
+            for inner in groups(&dir) {
+                remove_below(&dir, &inner, depth - 1)?;
+            }
+            unlinkat(parent, name, AtFlags::REMOVEDIR)
+        }
+        Err(Errno::NOENT) => Ok(()),
+        result => result,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_a_killed_process_left_goes_and_what_a_living_one_has_stays() {
+        let place = tempfile::tempdir().unwrap();
+        let living = Directory::new(place.path()).unwrap();
+        std::fs::create_dir_all(place.path().join("boxwright-forgotten/container/deeper")).unwrap();
+        std::fs::create_dir(place.path().join("others")).unwrap();
+        let next = Directory::new(place.path()).unwrap();
+        let is = |name: &str| place.path().join(name).is_dir();
+        assert!(is(&living.name) && is(&next.name) && is("others"));
+        assert!(!is("boxwright-forgotten"));
+        let inner = living.inner().unwrap();
+        drop((living, inner));
+        drop(next);
+        assert_eq!(std::fs::read_dir(place.path()).unwrap().count(), 1, "only the others'");
+    }
+}
