@@ -27,7 +27,7 @@ pub(crate) fn conclude(result: Result<u8>) -> ExitCode {
     ExitCode::from(code)
 }
 
-fn code(error: &Error) -> u8 {
+pub(crate) fn code(error: &Error) -> u8 {
     match error {
         Error::Usage(Usage::Shown(_)) => 0,
         Error::Usage(Usage::Flag { .. }) => REFUSED,

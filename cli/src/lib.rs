@@ -17,6 +17,7 @@ mod interrupt;
 pub mod progress;
 mod prompt;
 mod report;
+mod rescue;
 mod stdin;
 
 use std::ffi::OsString;
@@ -30,6 +31,9 @@ pub fn main(words: impl IntoIterator<Item = OsString>) -> ExitCode {
     let mut words = words.into_iter().peekable();
     if words.next_if(|name| name == boxwright_executor::INIT).is_some() {
         return ExitCode::from(boxwright_executor::run_init(words));
+    }
+    if words.next_if(|name| name == boxwright_executor::SHELL).is_some() {
+        return ExitCode::from(rescue::run());
     }
     exit::conclude(args::parse(words).and_then(commands::run))
 }

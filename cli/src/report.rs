@@ -141,6 +141,7 @@ mod tests {
             diagnostic: Diagnostic::error(message, span),
             source: Some(source),
             log: Some(("[2/5] RUN a   b".into(), vec!["sh: a: not found".into()])),
+            kept: None,
         });
         let expected = format!(
             "------\n > [2/5] RUN a   b:\nsh: a: not found\n------\nERROR: failed to solve: {message}\n --> Dockerfile:3:1\n  |\n3 | / RUN a \\\n4 | |   b\n  | |___^\n"
@@ -155,7 +156,7 @@ mod tests {
         let diagnostic = Diagnostic::error("unknown instruction: COPPY", span)
             .did_you_mean("COPPY", ["RUN", "COPY"])
             .hint("keywords come first");
-        let text = failed(Cause { diagnostic, source: Some(source), log: None });
+        let text = failed(Cause { diagnostic, source: Some(source), log: None, kept: None });
         let expected = "ERROR: failed to solve: unknown instruction: COPPY (did you mean COPY?)\n --> Dockerfile:2:1\n  |\n2 | COPPY a b\n  | ^^^^^\n  |\n  = help: keywords come first\n";
         assert_eq!(text, expected);
     }
@@ -163,7 +164,7 @@ mod tests {
     #[test]
     fn an_error_about_no_place_is_one_line() {
         let diagnostic = Diagnostic::error("target stage \"x\" could not be found", Span::default());
-        let text = failed(Cause { diagnostic, source: None, log: None });
+        let text = failed(Cause { diagnostic, source: None, log: None, kept: None });
         assert_eq!(text, "ERROR: failed to solve: target stage \"x\" could not be found\n");
     }
 
@@ -172,7 +173,7 @@ mod tests {
         let source = dockerfile("FROM x\nRUN \u{1b}]0;title\u{7}\u{202e} x\n");
         let span = Span { start: 7, end: 20, first_line: 2, last_line: 2 };
         let diagnostic = Diagnostic::error("no \u{1b}[2J", span);
-        let text = failed(Cause { diagnostic, source: Some(source), log: None });
+        let text = failed(Cause { diagnostic, source: Some(source), log: None, kept: None });
         assert!(!text.contains(['\u{1b}', '\u{7}', '\u{202e}']), "{text:?}");
     }
 
@@ -180,8 +181,12 @@ mod tests {
     fn a_line_that_nobody_could_read_is_named_and_not_shown() {
         let source = dockerfile(&format!("FROM x\nRUN {}\n", "y".repeat(1 << 20)));
         let span = Span { start: 7, end: 1 << 20, first_line: 2, last_line: 2 };
-        let text =
-            failed(Cause { diagnostic: Diagnostic::error("no", span), source: Some(source), log: None });
+        let text = failed(Cause {
+            diagnostic: Diagnostic::error("no", span),
+            source: Some(source),
+            log: None,
+            kept: None,
+        });
         assert!(text.len() < 200 && text.contains("Dockerfile:2:1"), "{}", text.len());
     }
 
@@ -189,8 +194,12 @@ mod tests {
     fn a_long_document_is_shown_by_its_beginning() {
         let source = dockerfile(&format!("FROM x\nRUN <<E\n{}E\n", "y\n".repeat(1000)));
         let span = Span { start: 7, end: 2015, first_line: 2, last_line: 1003 };
-        let text =
-            failed(Cause { diagnostic: Diagnostic::error("no", span), source: Some(source), log: None });
+        let text = failed(Cause {
+            diagnostic: Diagnostic::error("no", span),
+            source: Some(source),
+            log: None,
+            kept: None,
+        });
         assert!(text.lines().count() < 15 && text.contains("RUN <<E"), "{text}");
     }
 
@@ -212,8 +221,9 @@ mod tests {
         let span = Span { start: 0, end: 4, first_line: 1, last_line: 1 };
         let warning = Diagnostic::warning("Rule", "careful", span);
         let error = Diagnostic::error("no", Span { start: 7, end: 12, first_line: 2, last_line: 2 });
-        let causes =
-            [warning, error].map(|d| Cause { diagnostic: d, source: Some(source.clone()), log: None }).into();
+        let causes = [warning, error]
+            .map(|d| Cause { diagnostic: d, source: Some(source.clone()), log: None, kept: None })
+            .into();
         let text = build(&BuildFailure::Because(causes), Look::Plain);
         let list = text.find(" 1 warning found:\n - Rule: careful (line 1)\n\nERROR: failed to solve: no\n");
         assert!(text.starts_with("warning[Rule]: careful\n") && list.is_some(), "{text}");

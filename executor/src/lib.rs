@@ -36,8 +36,8 @@ pub mod user;
 
 pub use container::{Container, ExitStatus, Sink};
 pub use error::{Error, Result};
-pub use local::{LocalExecutor, Settings};
-pub use reaper::{INIT, init as run_init};
+pub use local::{LocalExecutor, Seat, Settings};
+pub use reaper::{INIT, SHELL, init as run_init};
 pub use rustix::process::{Resource, Rlimit};
 pub use rustix::termios::Winsize;
 pub use rustix::thread::CapabilitySet;

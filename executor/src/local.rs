@@ -1,6 +1,7 @@
 //! RUN steps on this machine: an [`Executor`] that makes a container for each.
 
 mod mounts;
+mod shell;
 
 use std::ffi::OsString;
 use std::os::fd::{AsFd, OwnedFd};
@@ -25,6 +26,7 @@ use crate::secret::Lent;
 use crate::spec::{MissingCwd, Network, Root, Spec, Upper};
 use crate::stub::Stubs;
 use mounts::Kept;
+pub use shell::Seat;
 
 /// Runs exec vertices in containers. Shared by the threads of a build.
 #[derive(Debug)]

@@ -170,19 +170,28 @@ fn identity(spec: &Spec, user: &User) -> Result<Identity> {
 }
 
 fn program(spec: &Spec, user: &User) -> Result<Program> {
-    let Some(name) = spec.args.first() else {
+    let own = if spec.own_shell { Some(reaper::SHELL) } else { None };
+    let Some(name) = own.or(spec.args.first().map(String::as_str)) else {
         return Err(Error::start(125, "no command specified"));
     };
     let env = environment(spec, user);
     let searched = !name.contains('/');
-    let candidates = if searched { search_path(name, &env) } else { vec![name.clone()] };
+    let candidates = if searched { search_path(name, &env) } else { vec![name.to_owned()] };
     let candidates = c_strings(candidates, "the command")?;
-    let init = if spec.init { Some(init(&candidates, spec)?) } else { None };
+    let init = if spec.own_shell {
+        let args = vec![Strings::new(c_strings(vec![reaper::SHELL.to_owned()], "a name")?)];
+        Some(Init { binary: reaper::binary()?, args })
+    } else if spec.init {
+        Some(init(&candidates, spec)?)
+    } else {
+        None
+    };
     Ok(Program {
         init,
         cwd: Steps::new(&spec.cwd).map_err(|_| nul("the working directory"))?,
         candidates,
         searched,
+        own_shell: spec.own_shell,
         args: Strings::new(c_strings(spec.args.clone(), "an argument")?),
         env: Strings::new(c_strings(env, "the environment")?),
         ours: rustix::fs::stat(c"/proc/self/exe").ok().map(|stat| (stat.st_dev, stat.st_ino)),

@@ -20,6 +20,9 @@ use crate::sys::signal::{SIGNAL_RECORD, Set};
 /// What that process is called. `main` has to hand over to [`init`] when it is started by this name.
 pub const INIT: &str = "boxwright-init";
 
+/// What our own shell is called; `main` has to become it when it is started by this name.
+pub const SHELL: &str = "boxwright-shell";
+
 /// A copy of our binary that nobody can write.
 pub(crate) fn binary() -> Result<OwnedFd> {
     let doing = "copying the binary to be the first process from";

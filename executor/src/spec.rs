@@ -22,6 +22,8 @@ pub struct Spec {
     /// In any order; a target below another one is mounted after it.
     pub mounts: Vec<Mount>,
     pub args: Vec<String>,
+    /// The program is our own shell ([`crate::SHELL`]), whatever the root has; `args` count for nothing.
+    pub own_shell: bool,
     /// The program is started by a process of ours, which waits for orphans and passes signals on.
     pub init: bool,
     /// `NAME=value`, later ones win. HOME is added from the passwd file where it is missing.
@@ -194,6 +196,7 @@ impl Spec {
             root,
             mounts: Vec::new(),
             args,
+            own_shell: false,
             init: false,
             env: Vec::new(),
             cwd: "/".to_owned(),

@@ -98,3 +98,10 @@ pub enum ExecError {
     #[error(transparent)]
     Cache(#[from] boxwright_cache::Error),
 }
+
+impl ExecError {
+    /// Whether the process, or the program that was to be one, is at fault.
+    pub fn is_of_process(&self) -> bool {
+        matches!(self, ExecError::Exit { .. } | ExecError::TimedOut { .. } | ExecError::Start { .. })
+    }
+}

@@ -115,6 +115,7 @@ impl KeyFields {
         let mut hasher = blake3::Hasher::new_derive_key(match purpose {
             Purpose::Definition => "boxwright definition key v1",
             Purpose::Contents => "boxwright content key v1",
+            Purpose::Failed => "boxwright failed step key v1",
         });
         let mut text = |s: &str| {
             hasher.update(&(s.len() as u64).to_le_bytes());
@@ -138,6 +139,8 @@ impl KeyFields {
 pub enum Purpose {
     Definition,
     Contents,
+    /// Of what a step left that failed: never that of a result.
+    Failed,
 }
 
 /// The file system alone: a tag that moved to another manifest with the same layers changes nothing.

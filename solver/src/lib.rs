@@ -12,6 +12,7 @@ pub mod key;
 pub mod ops;
 mod pin;
 mod plan;
+pub mod recall;
 pub mod remote;
 mod schedule;
 mod slots;
@@ -73,6 +74,17 @@ pub struct SolvedVertex {
 pub struct Allowed {
     pub network_host: bool,
     pub security_insecure: bool,
+}
+
+impl Allowed {
+    /// What of this was not granted.
+    pub fn refuses(self, network: ir::NetworkMode, security: ir::SecurityMode) -> Option<&'static str> {
+        let refused = [
+            ("network.host", network == ir::NetworkMode::Host && !self.network_host),
+            ("security.insecure", security == ir::SecurityMode::Insecure && !self.security_insecure),
+        ];
+        refused.iter().find(|(_, refused)| *refused).map(|(entitlement, _)| *entitlement)
+    }
 }
 
 impl std::fmt::Debug for Env<'_> {
@@ -206,11 +218,7 @@ fn lost(error: boxwright_cache::Error, env: &Env<'_>) -> VertexError {
 fn check_allowed(definition: &Definition, needed: &[VertexId], allowed: Allowed) -> Result<(), SolveError> {
     for &vertex in needed {
         let ir::Op::Exec(exec) = &definition.vertex(vertex).op else { continue };
-        let refused = [
-            ("network.host", exec.network == ir::NetworkMode::Host && !allowed.network_host),
-            ("security.insecure", exec.security == ir::SecurityMode::Insecure && !allowed.security_insecure),
-        ];
-        if let Some((entitlement, _)) = refused.iter().find(|(_, refused)| *refused) {
+        if let Some(entitlement) = allowed.refuses(exec.network, exec.security) {
             return Err(SolveError::of(vertex, VertexError::NotAllowed { entitlement }));
         }
     }

@@ -385,7 +385,11 @@ impl Task<'_> {
         let (at, started) = (SystemTime::now(), Instant::now());
         let _ = self.env.events.send(Event::Started { vertex: self.id, at });
         let mut snapshot = match self.op {
-            Op::Exec(exec) => ops::exec::run(self.id, exec, &self.inputs, &caches, self.env, self.cancel)?,
+            Op::Exec(exec) => {
+                let (env, cancel) = (self.env, self.cancel);
+                let keep = |left: &Snapshot| self.keep_failure(left, started.elapsed());
+                ops::exec::run(self.id, exec, &self.inputs, &caches, env, cancel, keep)?
+            }
             Op::File(file) => {
                 let (definition, env, forced) = (self.definition, self.env, self.no_cache);
                 let context = ops::file::Context { definition, env, forced };
@@ -435,6 +439,12 @@ impl Task<'_> {
             }
             _ => unreachable!("these are here as soon as they are pinned"),
         })
+    }
+
+    /// A failure that can't be kept is told all the same.
+    fn keep_failure(&self, left: &Snapshot, took: Duration) {
+        let (key, fields) = (self.fields.key(Purpose::Failed), self.fields.to_json());
+        let _ = self.env.store.keep_failure(key, &fields, left, took);
     }
 
     fn record(

@@ -13,6 +13,11 @@ use crate::store::{Store, now};
 /// How exactly it is known when a record was used, in seconds: more often would be a write for each look.
 const USED_STEP: i64 = 60;
 
+/// Of how many steps that failed it is kept what they left.
+pub const KEPT_FAILURES: usize = 10;
+/// Marks what failed steps left. It is the hash of nothing, so no contents are ever looked up by it.
+const FAILURE: CacheKey = CacheKey(*b"boxwright: left by a failed step");
+
 /// The hash of a key's field list.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct CacheKey(pub [u8; 32]);
@@ -143,6 +148,29 @@ impl Store {
                 insert.execute(params![id, position, layer.id().0])?;
             }
             Ok(())
+        })
+    }
+
+    /// Remembers what a step that failed left, for people to look into: under a key that no step has, and found by no
+    /// contents. The newest [`KEPT_FAILURES`] stay.
+    ///
+    /// # Errors
+    /// When the store can't be written.
+    pub fn keep_failure(
+        &self,
+        definition: CacheKey,
+        fields: &str,
+        left: &Snapshot,
+        took: Duration,
+    ) -> Result<()> {
+        let snapshot = Snapshot::recorded(left.layers().to_vec(), None);
+        let content_key = Some(FAILURE);
+        let record = NewRecord { definition, content_key, snapshot: &snapshot, fields, took, origin: None };
+        self.put_record(&record)?;
+        self.write("forgetting failed steps", |tx| {
+            let newest = "SELECT id FROM records WHERE content_key = ?1 ORDER BY id DESC LIMIT ?2";
+            let sql = format!("DELETE FROM records WHERE content_key = ?1 AND id NOT IN ({newest})");
+            tx.execute(&sql, params![FAILURE.0, KEPT_FAILURES]).map(drop)
         })
     }
 

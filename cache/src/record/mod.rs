@@ -14,5 +14,5 @@ pub mod selections;
 pub use builds::{BuildLog, BuildRecord, BuildStep, NewBuild, Outcome};
 pub use images::{ImageRecord, NameRecord};
 pub use indexes::{IndexRecord, Member, NewImage, Stored};
-pub use local::{CacheKey, NewRecord, Record};
+pub use local::{CacheKey, KEPT_FAILURES, NewRecord, Record};
 pub use selections::{Compared, FileChanges, Selection};

@@ -9,17 +9,17 @@ use boxwright_cache::layer::tar;
 use boxwright_frontend::gitref::GitRef;
 use boxwright_solver::ir::NetworkMode;
 
-use super::Session;
+use super::{Session, debug};
 use crate::args::{StepFlags, caches, outputs, platform};
 use crate::call::{self, Call, Method};
 use crate::engine::{
-    BuildRequest, Built, BuiltImage, ContextSource, DockerfileSource, Engine, MAX_TEXT, Output, no_context,
-    reference, write_file,
+    BuildRequest, Built, BuiltImage, ContextSource, DockerfileSource, Engine, Kept, MAX_TEXT, Output,
+    ShellRequest, no_context, reference, write_file,
 };
 use crate::error::{Error, Result};
 use crate::progress::{Plain, Quiet, Watch};
 use crate::stdin::Stdin;
-use crate::{config, report};
+use crate::{config, exit, interrupt, report};
 
 const EPOCH: &str = "SOURCE_DATE_EPOCH";
 
@@ -71,6 +71,9 @@ pub(crate) struct Build {
     /// or `type=inline` into the image
     #[arg(long, value_name = "CACHE")]
     cache_to: Vec<String>,
+    /// What to do about a step that fails: end, or open a shell in what it left, and end after that
+    #[arg(long, value_name = "WHAT", default_value = "end", value_parser = ["end", "shell"])]
+    on_error: String,
     /// How many steps run at once [default: four for each processor, at least eight]
     #[arg(long, value_name = "N")]
     jobs: Option<NonZero<usize>>,
@@ -124,7 +127,38 @@ pub(crate) struct Build {
 }
 
 impl Build {
-    pub(crate) fn execute(self, session: &mut Session<'_>) -> Result<()> {
+    /// Whether a step that fails is looked into, and there is somebody to do so.
+    pub(super) fn opens_shell(&self) -> bool {
+        let somebody = rustix::termios::isatty(rustix::stdio::stdin())
+            && rustix::termios::isatty(rustix::stdio::stderr())
+            && config::variable("CI").is_none_or(|ci| matches!(ci.as_str(), "" | "0" | "false"));
+        self.on_error == "shell" && somebody
+    }
+
+    /// Builds; a failure is told before the shell opens, and stays the build's outcome.
+    pub(super) fn execute_or_shell(self, session: &mut Session<'_>) -> Result<u8> {
+        let signals = session.signals.take().expect("held for every command that runs something");
+        let cancel = session.engine.cancel().clone();
+        let Err(error) = interrupt::watched(&signals, &cancel, || self.execute(session)) else {
+            return Ok(0);
+        };
+        let Some(kept) = kept(&error) else { return Err(error) };
+        report::print(&error);
+        let request = ShellRequest {
+            build: session.engine.past_build(Some(&kept.build))?,
+            step: kept.step,
+            command: Vec::new(),
+            allowed: self.steps.allowed(self.network == "host")?,
+            steps: self.steps.settings()?,
+            resolver: self.steps.resolver()?,
+        };
+        if let Err(error) = session.engine.shell(&request, &signals, debug::greet) {
+            report::print(&error);
+        }
+        Ok(exit::code(&error))
+    }
+
+    pub(crate) fn execute(&self, session: &mut Session<'_>) -> Result<()> {
         let call = if self.check { Call::CHECK } else { Call::parse(&self.call)? };
         if call.method != Method::Build {
             return self.answer(call, session);
@@ -142,9 +176,22 @@ impl Build {
         let request = self.request(&session.engine)?;
         let built = session.engine.build(&request, watch.as_ref());
         let built = if self.quiet { built.map_err(Error::without_warnings) } else { built };
+        let built = built.map_err(|error| self.with_way_in(error, &session.engine));
         let built = self.worded(built)?;
         let shows_id = self.quiet && !request.outputs.iter().any(Output::is_stdout);
         self.finish(session, &built, shows_id)
+    }
+
+    /// Tells how to look into the step that failed.
+    fn with_way_in(&self, mut error: Error, engine: &Engine) -> Error {
+        let Some(kept) = kept(&error) else { return error };
+        if let Error::Build(failure) = &mut error {
+            if self.on_error == "shell" && !self.opens_shell() {
+                failure.add_hint("--on-error=shell needs a terminal, and not to run in CI".to_owned());
+            }
+            failure.add_hint(format!("to look into what it left: {}", debug::shell_command(engine, &kept)));
+        }
+        error
     }
 
     /// What `--call` asks for.
@@ -334,6 +381,14 @@ impl Build {
             std::fs::write(path, image.id.to_string()).map_err(Error::io("writing", path))?;
         }
         if shows_id { session.print(image.id) } else { Ok(()) }
+    }
+}
+
+/// The step whose failure is the build's, if what it left is kept.
+fn kept(error: &Error) -> Option<Kept> {
+    match error {
+        Error::Build(failure) | Error::BuildAsJson(failure) => failure.kept(),
+        _ => None,
     }
 }
 

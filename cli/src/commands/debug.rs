@@ -1,22 +1,44 @@
-//! `debug`: what a Dockerfile is read as, and what it becomes, without building it.
+//! `debug`: what a Dockerfile is read as, and what it becomes, without building it; and a shell in a step that was built.
 
 use std::ffi::OsString;
 use std::path::PathBuf;
 
+use boxwright_cache::record::BuildStep;
+
 use super::Session;
 use super::build::Build;
-use crate::args;
+use crate::args::{self, StepFlags};
 use crate::call::visible;
-use crate::engine::DockerfileSource;
+use crate::engine::{DockerfileSource, Engine, Kept, ShellRequest};
 use crate::error::{Error, Result};
 use crate::graph::{dot, graph, text, without_passwords};
 use crate::stdin::Stdin;
+use crate::{config, report};
 
 /// Look into how a Dockerfile is understood
 #[derive(Debug, clap::Subcommand)]
 pub(crate) enum Debug {
     Ast(Ast),
     Graph(Graph),
+    Shell(Shell),
+}
+
+/// Open a shell in what a step of a build left, with the step's user, variables, directory and mounts
+///
+/// What is changed there is thrown away. Steps that failed can be looked into like all others.
+#[derive(Debug, clap::Args)]
+pub(crate) struct Shell {
+    #[command(flatten)]
+    steps: StepFlags,
+    /// The beginning of the build's id, or `^` for the newest, `^1` for the one before
+    #[arg(value_name = "BUILD")]
+    build: String,
+    /// The step's number, or a part of its instruction
+    #[arg(value_name = "STEP")]
+    step: String,
+    /// What to run instead of a shell
+    #[arg(value_name = "COMMAND", trailing_var_arg = true, allow_hyphen_values = true)]
+    command: Vec<String>,
 }
 
 /// Print what a Dockerfile is read as, an instruction a line
@@ -58,8 +80,63 @@ impl Debug {
         match self {
             Debug::Ast(ast) => ast.execute(session),
             Debug::Graph(graph) => graph.execute(session),
+            Debug::Shell(_) => unreachable!("its exit code is the program's"),
         }
     }
+}
+
+impl Shell {
+    /// Gives the exit code of the shell.
+    pub(crate) fn execute(self, session: &mut Session<'_>) -> Result<u8> {
+        let signals = session.signals.take().expect("held for every command that runs something");
+        let build = session.engine.past_build(Some(&self.build))?;
+        let steps = session.engine.store().build_steps(&build)?;
+        let number: Option<usize> = self.step.parse().ok();
+        let means = |(i, step): &(usize, &BuildStep)| match number {
+            Some(number) => i + 1 == number,
+            None => step.title.contains(&self.step),
+        };
+        let found: Vec<usize> = steps.iter().enumerate().filter(means).map(|(i, _)| i + 1).collect();
+        let step = match &found[..] {
+            [step] => *step,
+            [] => {
+                return Err(Error::invalid(format!("build {} has no step {:?}", build.name, self.step)));
+            }
+            several => {
+                let numbers: Vec<String> = several.iter().map(usize::to_string).collect();
+                let numbers = numbers.join(", ");
+                return Err(Error::invalid(format!("several steps have {:?}: {numbers}", self.step)));
+            }
+        };
+        let request = ShellRequest {
+            build,
+            step,
+            command: self.command,
+            allowed: self.steps.allowed(false)?,
+            steps: self.steps.settings()?,
+            resolver: self.steps.resolver()?,
+        };
+        session.engine.shell(&request, &signals, greet)
+    }
+}
+
+/// Tells a person where they are.
+pub(super) fn greet(title: &str, missing: &[String]) {
+    if !missing.is_empty() {
+        report::remark(&format!("What was mounted at {} is not kept", missing.join(", ")));
+    }
+    if rustix::termios::isatty(rustix::stdio::stdin()) {
+        report::remark(&format!("In {title:?}; what is changed here is thrown away"));
+    }
+}
+
+/// What to type for a shell in this step.
+pub(super) fn shell_command(engine: &Engine, kept: &Kept) -> String {
+    let usual = config::variable("BOXWRIGHT_ROOT").map(PathBuf::from).or_else(|| config::default_root().ok());
+    let path = engine.store().path();
+    let root =
+        if usual.as_deref() == Some(path) { String::new() } else { format!(" --root {}", path.display()) };
+    format!("boxwright{root} debug shell {} {}", kept.build, kept.step)
 }
 
 impl Ast {

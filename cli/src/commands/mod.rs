@@ -221,6 +221,8 @@ impl Command {
         match self {
             // The container gets the signals, and its exit code is ours.
             Command::Run(c) => c.execute(session),
+            Command::Debug(debug::Debug::Shell(c)) => c.execute(session),
+            Command::Build(c) if c.opens_shell() => c.execute_or_shell(session),
             other => match session.signals.take() {
                 Some(signals) => {
                     let cancel = session.engine.cancel().clone();

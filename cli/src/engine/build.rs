@@ -73,7 +73,10 @@ impl Engine {
     /// [`Error::Build`] for whatever is about the Dockerfile.
     pub fn build(&self, request: &BuildRequest, watch: &dyn Watch) -> Result<Built> {
         let recorder = Recorder::new(&self.store, about(request), request.explain, watch)?;
-        let built = self.build_watched(request, &recorder);
+        let mut built = self.build_watched(request, &recorder);
+        if let (Err(Error::Build(failure)), Some(step)) = (&mut built, recorder.failed_step()) {
+            failure.set_step(step);
+        }
         let recorded = match &built {
             Ok(built) => {
                 recorder.end(Outcome::Completed, None, built.image.as_ref().map(|i| i.id.to_string()))

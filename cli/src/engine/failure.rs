@@ -37,6 +37,16 @@ pub struct Cause {
     pub source: Option<Source>,
     /// The failed step's name and its last lines.
     pub log: Option<(String, Vec<String>)>,
+    /// Whether what a step left is kept.
+    pub kept: Option<Kept>,
+}
+
+/// The place of a step among those of builds.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Kept {
+    pub build: String,
+    /// From 1.
+    pub step: usize,
 }
 
 /// What of this machine may be why.
@@ -84,6 +94,32 @@ impl BuildFailure {
         }
     }
 
+    /// Which step of which build it was.
+    pub(super) fn set_step(&mut self, (build, step): (String, usize)) {
+        if let BuildFailure::Because(causes) = self
+            && let Some(kept) = causes.iter_mut().find_map(|cause| cause.kept.as_mut())
+        {
+            *kept = Kept { build, step };
+        }
+    }
+
+    /// The step of which it is kept what it left.
+    pub(crate) fn kept(&self) -> Option<Kept> {
+        match self {
+            BuildFailure::Cancelled => None,
+            BuildFailure::Because(causes) => causes.iter().find_map(|cause| cause.kept.clone()),
+        }
+    }
+
+    /// Another thing that may help.
+    pub(crate) fn add_hint(&mut self, hint: String) {
+        if let BuildFailure::Because(causes) = self
+            && let Some(cause) = causes.iter_mut().find(|cause| cause.diagnostic.is_error())
+        {
+            cause.diagnostic.hints.push(hint);
+        }
+    }
+
     pub(crate) fn without_warnings(mut self) -> BuildFailure {
         if let BuildFailure::Because(causes) = &mut self {
             causes.retain(|cause| cause.diagnostic.is_error());
@@ -106,7 +142,8 @@ impl BuildFailure {
             diagnostic.hints = hints_of(&definition.vertex(*vertex).op, error, here.emulators);
             diagnostic.hints.extend(lack_of_room(error, lines.as_deref(), here.store));
             let log = lines.map(|lines| (definition.vertex(*vertex).about.name.clone(), lines));
-            Cause { log, ..Cause::new(diagnostic, source) }
+            let kept = matches!(error, VertexError::Exec(error) if error.is_of_process()).then(Kept::default);
+            Cause { log, kept, ..Cause::new(diagnostic, source) }
         };
         match error {
             SolveError::Cancelled => BuildFailure::Cancelled,
@@ -126,7 +163,7 @@ impl BuildFailure {
 impl Cause {
     fn new(diagnostic: Diagnostic, source: &Source) -> Cause {
         let source = (diagnostic.span.first_line > 0).then(|| source.clone());
-        Cause { diagnostic, source, log: None }
+        Cause { diagnostic, source, log: None, kept: None }
     }
 }
 

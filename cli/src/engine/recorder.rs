@@ -55,6 +55,13 @@ impl<'a> Recorder<'a> {
         Ok(Recorder { store, shown, started, about, log, printed, steps: Mutex::default(), earlier })
     }
 
+    /// The build's name, and the number of the step that failed.
+    pub(super) fn failed_step(&self) -> Option<(String, usize)> {
+        let steps = self.steps.lock().unwrap_or_else(|e| e.into_inner());
+        let at = steps.all.iter().position(|step| step.became == Became::Failed)?;
+        Some((self.log.name().to_owned(), at + 1))
+    }
+
     /// Remembers the build. `image` is what came of it.
     pub(super) fn end(mut self, outcome: Outcome, error: Option<&str>, image: Option<String>) -> Result<()> {
         if let Some(error) = error {

@@ -12,7 +12,7 @@ use cache::oci::Platform;
 use cache::record::ImageRecord;
 use cache::snapshot::Snapshot;
 use cache::store::ActiveLayer;
-use executor::{Container, Network, RawTerminal, Root, Signals, Spec, Stubs, Upper, emulate};
+use executor::{Container, Network, RawTerminal, Root, Signals, Spec, Stubs, Upper, Winsize, emulate};
 
 use super::name::ContainerName;
 use super::settings::{self, Settings};
@@ -96,7 +96,7 @@ impl Engine {
         spec.mounts.retain(|mount| !volumes.mounts.iter().any(|volume| volume.target == mount.target));
         spec.mounts.append(&mut volumes.mounts);
         request.confinement.apply(&mut spec)?;
-        let raw = own_terminal(request)?;
+        let raw = if request.tty && request.interactive { Some(own_terminal()?) } else { None };
         let spawned = Container::spawn(spec).map_err(settings::not_started);
         let mut container = spawned.map_err(|error| self.with_help(error, &platform))?;
         if let Some(file) = &mut id_file {
@@ -147,16 +147,7 @@ impl Engine {
         if request.interactive {
             spec.stdin = Some(own_stdin()?);
         }
-        if request.tty {
-            let size = rustix::termios::tcgetwinsize(rustix::stdio::stdin())
-                .or_else(|_| rustix::termios::tcgetwinsize(rustix::stdio::stdout()));
-            spec.tty = Some(size.unwrap_or(rustix::termios::Winsize {
-                ws_row: 24,
-                ws_col: 80,
-                ws_xpixel: 0,
-                ws_ypixel: 0,
-            }));
-        }
+        spec.tty = request.tty.then(terminal_size);
         Ok(spec)
     }
 }
@@ -186,16 +177,20 @@ impl Drop for IdFile {
     }
 }
 
-fn own_stdin() -> Result<OwnedFd> {
+pub(super) fn own_stdin() -> Result<OwnedFd> {
     std::io::stdin().as_fd().try_clone_to_owned().map_err(Error::io("duplicating", "standard input"))
 }
 
+/// That of ours, or a usual one.
+pub(super) fn terminal_size() -> Winsize {
+    let size = rustix::termios::tcgetwinsize(rustix::stdio::stdin())
+        .or_else(|_| rustix::termios::tcgetwinsize(rustix::stdio::stdout()));
+    size.unwrap_or(Winsize { ws_row: 24, ws_col: 80, ws_xpixel: 0, ws_ypixel: 0 })
+}
+
 /// The user's terminal passes every key on while the container has one of its own.
-fn own_terminal(request: &RunRequest) -> Result<Option<RawTerminal>> {
-    if !request.tty || !request.interactive {
-        return Ok(None);
-    }
-    RawTerminal::enter(own_stdin()?).map(Some).map_err(settings::not_started)
+pub(super) fn own_terminal() -> Result<RawTerminal> {
+    RawTerminal::enter(own_stdin()?).map_err(settings::not_started)
 }
 
 fn check_terminal(request: &RunRequest) -> Result<()> {
@@ -207,7 +202,7 @@ fn check_terminal(request: &RunRequest) -> Result<()> {
 }
 
 /// Unbuffered: what a container has said is seen before it says more.
-fn copy_out(stream: LogStream, bytes: &[u8]) -> std::io::Result<()> {
+pub(super) fn copy_out(stream: LogStream, bytes: &[u8]) -> std::io::Result<()> {
     match stream {
         LogStream::Stdout => {
             let mut out = std::io::stdout().lock();

@@ -16,7 +16,7 @@ use solver::{Definition, LocalContext, Solved, SolvedVertex, VertexId};
 use super::build::{BuildRequest, failed};
 use super::failure::{BuildFailure, Here, Logs, Source};
 use super::remote::Fetcher;
-use super::{Engine, settings};
+use super::{Engine, Resolver, settings};
 use crate::error::Result;
 use crate::progress::{Note, Watch};
 
@@ -68,9 +68,7 @@ impl<'a> Solving<'a> {
         source: &Source,
     ) -> Result<Solved> {
         let (engine, request, watch) = (self.engine, self.request, self.watch);
-        let resolv_conf = request.resolver.file(settings::of_host("/etc/resolv.conf")?);
-        let emulators = engine.git.path.clone();
-        let steps = executor::Settings { resolv_conf, emulators, ..request.steps.clone() };
+        let steps = engine.settings(&request.steps, &request.resolver)?;
         let executor = executor::LocalExecutor::new(engine.stubs()?, steps);
         let (events, received) = std::sync::mpsc::channel();
         let env = solver::Env {
@@ -105,6 +103,18 @@ impl<'a> Solving<'a> {
             let here = Here { store: engine.store.path(), emulators: &engine.git.path };
             failed(BuildFailure::of_solve(error, definition, source, &logs, here))
         })
+    }
+}
+
+impl Engine {
+    /// What steps get of this machine, with what a command line says.
+    pub(super) fn settings(
+        &self,
+        given: &executor::Settings,
+        resolver: &Resolver,
+    ) -> Result<executor::Settings> {
+        let resolv_conf = resolver.file(settings::of_host("/etc/resolv.conf")?);
+        Ok(executor::Settings { resolv_conf, emulators: self.git.path.clone(), ..given.clone() })
     }
 }
 

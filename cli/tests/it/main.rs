@@ -21,6 +21,7 @@ mod history;
 mod images;
 mod interop;
 mod limits;
+mod looking;
 mod mounts;
 mod named_contexts;
 mod outputs;

@@ -137,3 +137,14 @@ fn certificates_are_trusted_in_a_users_steps_and_no_layer_has_them() {
         assert_eq!(as_user(ranges, script).ok(), "Canary\nnone\n2\n", "{ranges:?}");
     }
 }
+
+#[test]
+fn a_failed_step_can_be_looked_into_by_a_user() {
+    let build = |dockerfile: &str| format!("mkdir c; printf '{dockerfile}' > c/Dockerfile; bw build c || ");
+    let script = build("FROM busybox\\nUSER 1\\nRUN echo half > /tmp/left; false\\n")
+        + "bw debug shell ^ RUN sh -c 'cat /tmp/left; id -u'";
+    assert_eq!(as_user(RANGES, &script).ok(), "half\n1\n");
+    let script =
+        build("FROM scratch\\nUSER 1\\nRUN [\"/x\"]\\n") + "printf 'id; echo $HOME' | bw debug shell ^ RUN";
+    assert_eq!(as_user(RANGES, &script).ok(), "uid=1 gid=0 groups=0\n/\n");
+}

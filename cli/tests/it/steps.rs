@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-use boxwright_testdata::run;
+use boxwright_testdata::{run, run_with};
 
 use crate::tool::{Boxwright, Context};
 
@@ -104,7 +104,6 @@ fn nothing_can_be_read_from_a_steps_standard_input() {
     let boxwright = Boxwright::with_busybox();
     let context = Context::new("FROM busybox\nRUN readlink /proc/self/fd/0 > /seen; wc -c >> /seen\n");
     let mut command = boxwright.command(&["build", "-t", "x", context.path()]);
-    command.stdin(std::fs::File::open("/dev/zero").unwrap());
-    run(&mut command).ok();
+    run_with(&mut command, std::fs::File::open("/dev/zero").unwrap().into()).ok();
     assert_eq!(boxwright.output_of("x", &["cat", "/seen"]), "/dev/null\n0\n");
 }

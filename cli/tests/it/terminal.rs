@@ -12,14 +12,14 @@ use rustix::termios::{LocalModes, Termios, Winsize, tcgetattr, tcsetwinsize};
 use crate::tool::{Boxwright, Running, eventually, wrapped};
 
 /// A terminal that a command runs on.
-struct Terminal {
+pub(crate) struct Terminal {
     /// Where a person would sit.
-    person: File,
+    pub(crate) person: File,
     terminal: File,
 }
 
 impl Terminal {
-    fn new() -> Terminal {
+    pub(crate) fn new() -> Terminal {
         let flags = OpenptFlags::RDWR | OpenptFlags::NOCTTY | OpenptFlags::CLOEXEC;
         let controller = rustix::pty::openpt(flags).unwrap();
         rustix::pty::unlockpt(&controller).unwrap();
@@ -32,14 +32,14 @@ impl Terminal {
     }
 
     /// Starts the command as a login would: the terminal is its own, and its signals are for it.
-    fn start(&self, command: &Command) -> Running {
+    pub(crate) fn start(&self, command: &Command) -> Running {
         let mut command = wrapped(&["setsid", "--ctty"], command);
         let end = || self.terminal.try_clone().unwrap();
         Running::start(command.stdin(end()).stdout(end()).stderr(end()))
     }
 
     /// Reads what is printed until `text` has come.
-    fn wait_for(&mut self, text: &str) -> String {
+    pub(crate) fn wait_for(&mut self, text: &str) -> String {
         let mut seen = String::new();
         let mut buffer = [0; 4096];
         while !seen.contains(text) {

@@ -18,6 +18,8 @@ pub(crate) struct Program {
     pub(crate) candidates: Vec<CString>,
     /// The name had no slash: the candidates come from PATH.
     pub(crate) searched: bool,
+    /// None of them is tried: what is executed is `init`, with its only arguments.
+    pub(crate) own_shell: bool,
     pub(crate) args: Strings,
     pub(crate) env: Strings,
     /// Device and inode of our own executable, which no container may run: `/proc/self/exe` is us until the exec.
@@ -66,8 +68,8 @@ impl Program {
 
     /// Returns only when there is nothing to execute.
     pub(super) fn start(&self) -> Outcome {
-        let (n, path) = self.find()?;
-        if self.is_ours(path, 4) {
+        let (n, path) = if self.own_shell { (0, c"") } else { self.find()? };
+        if !self.own_shell && self.is_ours(path, 4) {
             return Err(at(Stage::Executable, n)(Errno::ACCESS));
         }
         sys::signal::set_mask(sys::signal::Set::NONE).map_err(at(Stage::Exec, n))?;

@@ -17,6 +17,7 @@ use crate::ir::{CacheMount, ExecOp, FileOwner, Mount, MountSource, VertexId};
 /// By name.
 pub(crate) type Caches = BTreeMap<String, Arc<CacheDir>>;
 
+/// `failed` gets what a process left that failed.
 pub(crate) fn run(
     id: VertexId,
     exec: &ExecOp,
@@ -24,6 +25,7 @@ pub(crate) fn run(
     caches: &Caches,
     env: &Env<'_>,
     cancel: &Cancel,
+    failed: impl FnOnce(&Snapshot),
 ) -> Result<Snapshot, VertexError> {
     let root = root(inputs, exec.root)?;
     let mounts = exec.mounts.iter().map(|m| mount(m, inputs, caches)).collect::<Result<_, _>>()?;
@@ -48,7 +50,15 @@ pub(crate) fn run(
     let mut log = |stream, bytes: &[u8]| {
         let _ = env.events.send(Event::Log { vertex: id, stream, bytes: bytes.to_vec() });
     };
-    env.executor.run(&spec, &mut layer, &mut log, cancel)?;
+    if let Err(error) = env.executor.run(&spec, &mut layer, &mut log, cancel) {
+        // What can't be kept is not what went wrong.
+        if error.is_of_process()
+            && let Ok(left) = layer.commit(cancel)
+        {
+            failed(&spec.root.with(left));
+        }
+        return Err(error.into());
+    }
     Ok(spec.root.with(layer.commit(cancel)?))
 }
 
