@@ -57,6 +57,10 @@ impl Reference {
         }
         match self.repository.strip_prefix("library/") {
             Some(short) if !short.contains('/') => short.to_owned(),
+            // Without its registry it would be the name of another one.
+            _ if self.repository.split_once('/').is_some_and(|(first, _)| is_host(first)) => {
+                format!("{}/{}", self.registry, self.repository)
+            }
             _ => self.repository.clone(),
         }
     }
@@ -186,6 +190,11 @@ mod tests {
             ("localhost/x", "localhost/x:latest", "localhost/x:latest"),
             ("127.0.0.1:5000/x/y:v1", "127.0.0.1:5000/x/y:v1", "127.0.0.1:5000/x/y:v1"),
             ("[::1]:5000/a:b", "[::1]:5000/a:b", "[::1]:5000/a:b"),
+            (
+                "docker.io/host.example/a",
+                "docker.io/host.example/a:latest",
+                "docker.io/host.example/a:latest",
+            ),
         ] {
             let reference: Reference = text.parse().unwrap();
             assert_eq!((reference.to_string().as_str(), reference.familiar().as_str()), (full, familiar));

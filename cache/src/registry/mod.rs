@@ -77,6 +77,18 @@ impl Default for Options {
     }
 }
 
+/// Reads `text` as each of the answers that we take apart ourselves.
+#[cfg(feature = "fuzzing")]
+pub fn fuzz_answers(text: &str) {
+    for challenge in auth::Challenge::parse(text) {
+        let _ = (challenge.is_basic(), challenge.is_bearer(), challenge.realm(), challenge.service());
+    }
+    if let Ok(answer) = serde_json::from_str::<auth::TokenAnswer>(text) {
+        let _ = (answer.life(), answer.token(), answer.identity());
+    }
+    transport::fuzz_headers(text);
+}
+
 /// A manifest or index as the registry keeps it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Fetched {

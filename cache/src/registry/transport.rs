@@ -347,6 +347,13 @@ async fn check_status(ask: &Ask, response: Response) -> Result<Response, Failure
     Err(Failure { error: refusal(ask, status, &message, pause), again })
 }
 
+/// Reads a line as the header of a pause, and the one below as the server's time.
+#[cfg(feature = "fuzzing")]
+pub(super) fn fuzz_headers(text: &str) {
+    let lines = text.lines().filter_map(|line| line.parse::<HeaderValue>().ok());
+    let _ = retry_after(&[RETRY_AFTER, DATE].into_iter().zip(lines).collect());
+}
+
 /// The pause that a server wants, given in seconds or as a time of the day that its `Date` names (RFC 9110, 10.2.3).
 fn retry_after(headers: &HeaderMap) -> Option<Duration> {
     let text = |name| headers.get(name).and_then(|value| value.to_str().ok()).map(str::trim);

@@ -2,6 +2,7 @@
 
 mod archives;
 mod credentials;
+mod differential;
 mod distribution;
 mod hostile;
 mod images;

@@ -39,10 +39,15 @@ impl<'a> Header<'a> {
         self.0[156]
     }
 
+    /// Whether it is of the POSIX format, and not an older one or GNU's.
+    pub(super) fn is_posix(&self) -> bool {
+        &self.0[257..263] == b"ustar\0"
+    }
+
     /// The name with the prefix of the POSIX format.
     pub(super) fn name(&self) -> Vec<u8> {
         let name = text(&self.0[..100]);
-        let prefix = if &self.0[257..263] == b"ustar\0" { text(&self.0[345..500]) } else { b"" };
+        let prefix = if self.is_posix() { text(&self.0[345..500]) } else { b"" };
         if prefix.is_empty() { name.to_vec() } else { [prefix, b"/", name].concat() }
     }
 

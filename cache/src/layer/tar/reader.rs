@@ -287,7 +287,9 @@ fn kind_of(
     let device = || header.device();
     match kind {
         b'0' | 0 | b'7' => Ok(EntryKind::File { size }),
-        // A hard link's size is that of the file it names; no content follows.
+        // Old writers tell the size of the file that is linked to, and no content follows. POSIX has allowed content
+        // since, and readers differ on which it is.
+        b'1' if size > 0 && header.is_posix() => Err("a hard link with content".into()),
         b'1' => Ok(EntryKind::HardLink(clean(&link, escapes)?)),
         b'2' if link.is_empty() || link.len() > MAX_PATH => Err("bad link target".into()),
         b'2' => empty(EntryKind::Symlink(OsString::from_vec(link))),

@@ -64,6 +64,16 @@ fn sizes_that_contradict_are_refused() {
     refused(&archive, "content where none belongs");
     let archive = Raw::new().header(b'5', "d/", "", &[b'x'; 512], |_| ()).end();
     refused(&archive, "content where none belongs");
+    let sized = |h: &mut [u8; 512]| h[124..136].copy_from_slice(b"00000001000\0");
+    refused(&Raw::new().header(b'1', "h", "f", b"", sized).end(), "a hard link with content");
+    let of_old = |h: &mut [u8; 512]| {
+        sized(h);
+        h[257..265].copy_from_slice(b"ustar  \0");
+    };
+    assert_eq!(
+        names(&Raw::new().header(b'1', "h", "f", b"", of_old).file("after", "").end()),
+        ["h", "after"]
+    );
 }
 
 #[test]
