@@ -1,9 +1,8 @@
-//! A socket in the container behind which an ssh agent of the host answers. A step may ask for keys and signatures;
+//! A socket in the container behind which an ssh agent of the host answers, or we do with keys from files. A step may ask for keys and signatures;
 //! whatever else it asks for is refused here: no key is added, removed or locked by a build.
 
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::net::UnixStream;
-use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::thread::Scope;
 
@@ -15,18 +14,20 @@ use rustix::net::{
 };
 
 use crate::error::{Error, Result};
+use crate::secret::Agent;
+use crate::ssh_key::{self, SshKey};
 
 /// Forwards connections to one agent until it is told to stop.
 #[derive(Debug)]
 pub(crate) struct Proxy {
     listener: OwnedFd,
-    agent: PathBuf,
+    agent: Agent,
     connections: AtomicUsize,
 }
 
 /// The numbers of draft-ietf-sshm-ssh-agent.
-const REQUEST_IDENTITIES: u8 = 11;
-const SIGN_REQUEST: u8 = 13;
+const IDENTITIES: u8 = 11;
+const SIGN: u8 = 13;
 const FAILURE: [u8; 5] = [0, 0, 0, 1, 5];
 /// More than any agent takes.
 const MAX_MESSAGE: u32 = 256 << 10;
@@ -34,14 +35,14 @@ const MAX_CONNECTIONS: usize = 64;
 
 impl Proxy {
     /// The proxy, and the socket that is to be bound and listened at in the container.
-    pub(crate) fn new(agent: &Path) -> Result<(Proxy, OwnedFd)> {
+    pub(crate) fn new(agent: &Agent) -> Result<(Proxy, OwnedFd)> {
         let doing = "making the socket of an ssh agent";
         // A wait is for poll alone.
         let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
         let listener = socket_with(AddressFamily::UNIX, SocketType::STREAM, flags, None)
-            .map_err(Error::io(doing, agent))?;
-        let socket = listener.try_clone().map_err(Error::io(doing, agent))?;
-        Ok((Proxy { listener, agent: agent.to_owned(), connections: AtomicUsize::new(0) }, socket))
+            .map_err(Error::io(doing, ""))?;
+        let socket = listener.try_clone().map_err(Error::io(doing, ""))?;
+        Ok((Proxy { listener, agent: agent.clone(), connections: AtomicUsize::new(0) }, socket))
     }
 
     /// Returns once `stop` is raised; so do the connections' own threads.
@@ -62,20 +63,57 @@ impl Proxy {
     }
 
     fn forward(&self, client: &OwnedFd, stop: &Cancel) -> Result<(), Errno> {
-        let agent =
-            UnixStream::connect(&self.agent).map_err(|e| Errno::from_io_error(&e).unwrap_or(Errno::IO))?;
-        agent.set_nonblocking(true).map_err(|e| Errno::from_io_error(&e).unwrap_or(Errno::IO))?;
+        let mut answers = Answers::of(&self.agent)?;
         while let Some(request) = read_message(client, stop)? {
             let kind = request.get(4).copied().unwrap_or_default();
-            if !matches!(kind, REQUEST_IDENTITIES | SIGN_REQUEST) {
-                write_all(client, &FAILURE, stop)?;
-                continue;
-            }
-            write_all(&agent, &request, stop)?;
-            let Some(answer) = read_message(&agent, stop)? else { return Ok(()) };
+            let answer = match kind {
+                IDENTITIES | SIGN => answers.ask(&request, stop)?,
+                _ => Some(FAILURE.to_vec()),
+            };
+            let Some(answer) = answer else { return Ok(()) };
             write_all(client, &answer, stop)?;
         }
         Ok(())
+    }
+}
+
+/// Where the answers of one connection come from.
+enum Answers<'a> {
+    Agent(UnixStream),
+    Keys(&'a [SshKey]),
+}
+
+impl<'a> Answers<'a> {
+    fn of(agent: &'a Agent) -> Result<Answers<'a>, Errno> {
+        let errno = |e: std::io::Error| Errno::from_io_error(&e).unwrap_or(Errno::IO);
+        match agent {
+            Agent::Keys(keys) => Ok(Answers::Keys(keys)),
+            Agent::Socket(path) => {
+                let stream = UnixStream::connect(path).map_err(errno)?;
+                stream.set_nonblocking(true).map_err(errno)?;
+                Ok(Answers::Agent(stream))
+            }
+        }
+    }
+
+    /// None when the agent has gone.
+    fn ask(&mut self, request: &[u8], stop: &Cancel) -> Result<Option<Vec<u8>>, Errno> {
+        let keys = match self {
+            Answers::Agent(agent) => {
+                write_all(agent, request, stop)?;
+                return read_message(agent, stop);
+            }
+            Answers::Keys(keys) => keys,
+        };
+        let answer = match request.split_at_checked(5) {
+            Some(([.., IDENTITIES], _)) => Some(ssh_key::identities(keys)),
+            Some((_, rest)) => ssh_key::sign(keys, rest),
+            None => None,
+        };
+        Ok(Some(answer.map_or_else(
+            || FAILURE.to_vec(),
+            |answer| [&u32::try_from(answer.len()).unwrap_or(u32::MAX).to_be_bytes()[..], &answer].concat(),
+        )))
     }
 }
 
@@ -160,7 +198,7 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let (agent, socket) = (dir.path().join("agent"), dir.path().join("socket"));
         let real = UnixListener::bind(&agent).unwrap();
-        let (proxy, bound) = Proxy::new(&agent).unwrap();
+        let (proxy, bound) = Proxy::new(&Agent::Socket(agent)).unwrap();
         rustix::net::bind(&bound, &rustix::net::SocketAddrUnix::new(&socket).unwrap()).unwrap();
         rustix::net::listen(&bound, 8).unwrap();
         let stop = Cancel::new().unwrap();
@@ -175,9 +213,9 @@ mod tests {
                 client.read_exact(&mut answer).unwrap();
                 assert_eq!(answer, FAILURE, "{kind}");
             }
-            client.write_all(&[0, 0, 0, 1, REQUEST_IDENTITIES]).unwrap();
+            client.write_all(&[0, 0, 0, 1, IDENTITIES]).unwrap();
             client.read_exact(&mut answer).unwrap();
-            assert_eq!(seen.join().unwrap(), [0, 0, 0, 1, REQUEST_IDENTITIES]);
+            assert_eq!(seen.join().unwrap(), [0, 0, 0, 1, IDENTITIES]);
             let mut huge = UnixStream::connect(&socket).unwrap();
             huge.write_all(&[0xff; 5]).unwrap();
             assert_eq!(huge.read(&mut answer).unwrap_or_default(), 0, "the connection is closed");

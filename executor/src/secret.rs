@@ -5,6 +5,8 @@ use std::fmt;
 use std::path::PathBuf;
 use std::sync::Arc;
 
+use crate::ssh_key::SshKey;
+
 /// Bytes that only the processes that ask for them may see.
 #[derive(Clone, PartialEq, Eq)]
 pub struct Secret(Arc<[u8]>);
@@ -29,8 +31,16 @@ impl fmt::Debug for Secret {
 #[derive(Clone, Debug, Default)]
 pub struct Lent {
     pub secrets: HashMap<String, Secret>,
-    /// Sockets of ssh agents.
-    pub agents: HashMap<String, PathBuf>,
+    pub agents: HashMap<String, Agent>,
+}
+
+/// What answers a step that asks an ssh agent.
+#[derive(Clone, Debug)]
+pub enum Agent {
+    /// An agent of the host, at its socket.
+    Socket(PathBuf),
+    /// We do, with these keys.
+    Keys(Arc<[SshKey]>),
 }
 
 #[cfg(test)]

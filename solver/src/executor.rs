@@ -102,6 +102,7 @@ pub enum ExecError {
 impl ExecError {
     /// Whether the process, or the program that was to be one, is at fault.
     pub fn is_of_process(&self) -> bool {
-        matches!(self, ExecError::Exit { .. } | ExecError::TimedOut { .. } | ExecError::Start { .. })
+        use ExecError::{Exit, Killed, Start, TimedOut};
+        matches!(self, Exit { .. } | TimedOut { .. } | Killed { .. } | Start { .. })
     }
 }

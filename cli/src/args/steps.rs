@@ -3,10 +3,10 @@
 use std::collections::HashMap;
 use std::io::Read as _;
 use std::os::unix::fs::FileTypeExt as _;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::time::Duration;
 
-use boxwright_executor::{Lent, Secret, Settings};
+use boxwright_executor::{Agent, KeyError, Lent, Secret, Settings, SshKey};
 use boxwright_frontend::{csv, parse_duration};
 use boxwright_solver::Allowed;
 use boxwright_solver::ir::{Host, Unkeyed};
@@ -34,8 +34,8 @@ pub(crate) struct StepFlags {
     /// A secret for `RUN --mount=type=secret`: `id=ID[,src=FILE|,env=NAME]`
     #[arg(long, value_name = "SECRET")]
     secret: Vec<String>,
-    /// An ssh agent for `RUN --mount=type=ssh`: `default`, or `ID=SOCKET`
-    #[arg(long, value_name = "ID[=SOCKET]")]
+    /// An ssh agent or keys for `RUN --mount=type=ssh`: `default`, `ID=SOCKET`, or `ID=KEY[,KEY]` with files of keys
+    #[arg(long, value_name = "ID[=SOCKET|KEY]")]
     ssh: Vec<String>,
     /// Size of /dev/shm
     #[arg(long, value_name = "BYTES")]
@@ -52,6 +52,8 @@ pub(crate) struct StepFlags {
 
 /// As large as BuildKit lets a secret be.
 const MAX_SECRET: u64 = 500 * 1024;
+/// As long as BuildKit lets a file with a key be.
+const MAX_KEY: u64 = 100 * 1024;
 const AGENT: &str = "SSH_AUTH_SOCK";
 
 impl StepFlags {
@@ -194,37 +196,63 @@ impl SecretSource {
     }
 }
 
-fn agents(flags: &[String]) -> Result<HashMap<String, PathBuf>> {
+fn agents(flags: &[String]) -> Result<HashMap<String, Agent>> {
     let mut agents = HashMap::new();
     for flag in flags {
         let (id, paths) = flag.split_once('=').unwrap_or((flag, ""));
         let id = if id.is_empty() { "default" } else { id };
-        let socket = if paths.is_empty() { own_agent()? } else { socket(paths)? };
-        if agents.insert(id.to_owned(), socket).is_some() {
+        let agent = if paths.is_empty() { own_agent()? } else { agent(paths)? };
+        if agents.insert(id.to_owned(), agent).is_some() {
             return Err(Error::invalid(format!("duplicate agent ID {id:?}")));
         }
     }
     Ok(agents)
 }
 
-fn own_agent() -> Result<PathBuf> {
+fn own_agent() -> Result<Agent> {
     match config::variable(AGENT).filter(|path| !path.is_empty()) {
-        Some(path) => socket(&path),
+        Some(path) => agent(&path),
         None => Err(Error::invalid(format!("invalid empty ssh agent socket: make sure {AGENT} is set"))),
     }
 }
 
-/// A key in a file would have to be used by us; agents are there for that.
-fn socket(paths: &str) -> Result<PathBuf> {
-    if paths.contains(',') {
-        return Err(Error::Later(format!("several paths for one ssh agent ({paths})")));
+/// The socket of an agent, or files with keys.
+fn agent(paths: &str) -> Result<Agent> {
+    let mut keys = Vec::new();
+    for path in paths.split(',').map(Path::new) {
+        let meta = std::fs::metadata(path).map_err(Error::io("looking for the ssh agent or key", path))?;
+        if !meta.file_type().is_socket() {
+            keys.push(key(path)?);
+        } else if paths.contains(',') {
+            return Err(Error::invalid(format!("an ssh agent is one socket, or keys: {paths}")));
+        } else {
+            return Ok(Agent::Socket(path.to_owned()));
+        }
     }
-    let path = PathBuf::from(paths);
-    let meta = std::fs::metadata(&path).map_err(Error::io("looking for the ssh agent", &path))?;
-    if meta.file_type().is_socket() {
-        return Ok(path);
-    }
-    Err(Error::Later(format!("an ssh key as a file ({paths}; add it to an ssh-agent and forward that)")))
+    Ok(Agent::Keys(keys.into()))
+}
+
+fn key(path: &Path) -> Result<SshKey> {
+    let doing = "reading the ssh key";
+    let file = std::fs::File::open(path).map_err(Error::io(doing, path))?;
+    let mut bytes = Vec::new();
+    file.take(MAX_KEY).read_to_end(&mut bytes).map_err(Error::io(doing, path))?;
+    SshKey::parse(&bytes).map_err(|reason| {
+        let error = Error::invalid(format!("ssh key {}: {reason}", path.display()));
+        let help = match reason {
+            KeyError::Encrypted => format!(
+                "add it to an ssh-agent (ssh-add {}), and forward that: --ssh default",
+                path.display()
+            ),
+            KeyError::Unknown(_) => {
+                "Ed25519, RSA, and ECDSA with P-256 or P-384 can be used; `ssh-keygen -p -f FILE` writes \
+                                     a key in the form that is known"
+                    .to_owned()
+            }
+            _ => return error,
+        };
+        Error::Helped { error: Box::new(error), help }
+    })
 }
 
 #[cfg(test)]
@@ -293,12 +321,17 @@ mod tests {
         let _listener = std::os::unix::net::UnixListener::bind(&path).unwrap();
         std::fs::write(&key, "key").unwrap();
         let flag = |id: &str, path: &Path| format!("{id}={}", path.display());
-        assert_eq!(agents(&[flag("x", &path)]).unwrap()["x"], path);
-        assert_eq!(agents(&[flag("", &path)]).unwrap()["default"], path);
+        let socket = |flag: String, id: &str| match &agents(&[flag]).unwrap()[id] {
+            Agent::Socket(path) => path.clone(),
+            Agent::Keys(_) => panic!("a socket"),
+        };
+        assert_eq!(socket(flag("x", &path), "x"), path);
+        assert_eq!(socket(flag("", &path), "default"), path);
         for (flags, words) in [
             (vec![flag("a", &path), flag("a", &path)], "duplicate agent ID \"a\""),
-            (vec![flag("a", &key)], "an ssh key as a file"),
-            (vec![flag("a", &dir.path().join("none"))], "looking for the ssh agent"),
+            (vec![flag("a", &key)], "it is no private key"),
+            (vec![format!("{},{}", flag("a", &path), path.display())], "one socket, or keys"),
+            (vec![flag("a", &dir.path().join("none"))], "looking for the ssh agent or key"),
         ] {
             let error = agents(&flags).unwrap_err().to_string();
             assert!(error.contains(words), "{error}");

@@ -39,6 +39,7 @@ mod run_flags;
 mod security;
 mod shortage;
 mod sources;
+mod ssh;
 mod stacking;
 mod steps;
 mod terminal;

@@ -12,7 +12,7 @@ use rustix::fs::{Mode, OFlags, ResolveFlags, openat2};
 
 use super::{own, translate_error};
 use crate::agent::Proxy;
-use crate::secret::{Lent, Secret};
+use crate::secret::{Agent, Lent, Secret};
 use crate::spec::{Mount, MountSource, Owner, Tmpfs, Upper};
 
 /// What has to be there until the container has ended.
@@ -94,7 +94,7 @@ pub(super) fn secret<'l>(lent: &'l Lent, id: &str, required: bool) -> Result<Opt
     }
 }
 
-fn agent<'l>(lent: &'l Lent, wanted: &Guarded) -> Result<Option<&'l std::path::PathBuf>, ExecError> {
+fn agent<'l>(lent: &'l Lent, wanted: &Guarded) -> Result<Option<&'l Agent>, ExecError> {
     let message = match lent.agents.get(&wanted.id) {
         None if !wanted.required => return Ok(None),
         None if lent.agents.is_empty() => format!("no SSH key {:?} forwarded from the client", wanted.id),
