@@ -1,6 +1,7 @@
 //! Images as wholes: found in the store or a registry, made of layers and a config, pulled and pushed.
 
 pub mod assemble;
+pub mod combine;
 pub mod pull;
 pub mod push;
 pub mod resolve;

@@ -103,7 +103,7 @@ fn push_index(
     let mut manifests = Vec::new();
     for Member { descriptor, image } in &record.members {
         let Ready { media_type, manifest } = push_parts(sources, image, reference, tell, cancel)?;
-        let by_digest = reference.with_digest(Digest::of(&manifest));
+        let by_digest = reference.by_digest(Digest::of(&manifest));
         let pushed = put(sources, &by_digest, &media_type, manifest, cancel)?;
         let same = pushed.digest == descriptor.digest;
         manifests.push(if same {

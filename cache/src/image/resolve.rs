@@ -224,7 +224,7 @@ pub(crate) fn no_platform(name: &str, platform: &Platform, index: &Index) -> Err
 }
 
 /// A document must be what the index that names it says (R6).
-fn check_against(descriptor: &Descriptor, fetched: &Fetched) -> Result<()> {
+pub(super) fn check_against(descriptor: &Descriptor, fetched: &Fetched) -> Result<()> {
     let size = fetched.bytes.len() as u64;
     if size != descriptor.size {
         return Err(Error::Mismatch {

@@ -44,6 +44,11 @@ impl Reference {
         Reference { digest: Some(digest), ..self.clone() }
     }
 
+    /// What has this digest in the same repository, whatever its tag.
+    pub fn by_digest(&self, digest: Digest) -> Reference {
+        Reference { digest: Some(digest), tag: None, ..self.clone() }
+    }
+
     /// The same repository and tag without a digest (`latest` where there was a digest alone).
     pub fn without_digest(&self) -> Reference {
         let tag = Some(self.tag.clone().unwrap_or_else(|| "latest".to_owned()));

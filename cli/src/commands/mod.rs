@@ -10,6 +10,7 @@ mod dockerfile;
 mod doctor;
 mod history;
 mod images;
+mod imagetools;
 mod info;
 mod inspect;
 mod load;
@@ -56,6 +57,8 @@ pub(crate) enum Command {
     Version(version::Version),
     Info(info::Info),
     Doctor(doctor::Doctor),
+    #[command(subcommand)]
+    Imagetools(imagetools::Imagetools),
     #[command(subcommand)]
     Image(ImageCommand),
     #[command(subcommand)]
@@ -112,6 +115,8 @@ pub(crate) enum BuildxCommand {
     Build(build::Build),
     #[command(subcommand)]
     History(builds::Builds),
+    #[command(subcommand)]
+    Imagetools(imagetools::Imagetools),
     Prune(prune::BuilderPrune),
 }
 
@@ -180,6 +185,7 @@ impl Command {
                 Command::Build(c)
             }
             Command::Buildx(BuildxCommand::Prune(c)) => Command::Builder(BuilderCommand::Prune(c)),
+            Command::Buildx(BuildxCommand::Imagetools(c)) => Command::Imagetools(c),
             Command::System(SystemCommand::Info(c)) => Command::Info(c),
             other => other,
         }
@@ -207,6 +213,7 @@ impl Command {
                 | Command::Tag(_)
                 | Command::Inspect(_)
                 | Command::History(_)
+                | Command::Imagetools(_)
                 | Command::Dockerfile(_)
                 | Command::Image(ImageCommand::History(_))
                 | Command::Buildx(BuildxCommand::History(_))
@@ -248,6 +255,7 @@ impl Command {
             Command::Load(c) => c.execute(session),
             Command::Inspect(c) => c.execute(session),
             Command::History(c) => c.execute(session),
+            Command::Imagetools(c) => c.execute(session),
             Command::Dockerfile(c) => c.execute(session),
             Command::Image(ImageCommand::History(c)) => c.execute(session),
             Command::Buildx(BuildxCommand::History(c)) => c.execute(session),

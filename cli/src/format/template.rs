@@ -1,6 +1,6 @@
 //! The part of Go's templates that is here so far: literal text, `{{.A.B}}`, `{{json .A}}`. Everything else is refused.
 
-use serde_json::Value;
+use serde_json::{Map, Value};
 
 use crate::error::{Error, Result};
 
@@ -80,7 +80,7 @@ fn parse_action(action: &str) -> Result<Part> {
 
 fn lookup<'a>(data: &'a Value, path: &[String]) -> Result<&'a Value> {
     path.iter().try_fold(data, |value, name| match value {
-        Value::Object(map) => map.get(name).ok_or_else(|| {
+        Value::Object(map) => field(map, name).ok_or_else(|| {
             Error::invalid(format!(
                 "template parsing error: <.{}>: map has no entry for key {name:?}",
                 path.join(".")
@@ -93,6 +93,13 @@ fn lookup<'a>(data: &'a Value, path: &[String]) -> Result<&'a Value> {
             path.join(".")
         ))),
     })
+}
+
+/// Go's name of a field begins with a capital, where the JSON has none: `Digest` is `digest`, `OS` is `os`.
+fn field<'a>(map: &'a Map<String, Value>, name: &str) -> Option<&'a Value> {
+    let lower =
+        || name.chars().take(1).flat_map(char::to_lowercase).chain(name.chars().skip(1)).collect::<String>();
+    map.get(name).or_else(|| map.get(&lower())).or_else(|| map.get(&name.to_lowercase()))
 }
 
 /// As Go's `%v`.
@@ -125,6 +132,7 @@ mod tests {
             ("{{.Id}}", "sha256:1"),
             ("{{ .Config.Labels.z }}", "y"),
             ("{{json .Config.Env}}", r#"["A=1","B=2"]"#),
+            ("{{.Config.Labels.Z}}", "y"),
             ("{{.Config.Env}}", "[A=1 B=2]"),
             ("{{.Config.Labels}}", "map[z:y]"),
             ("{{.Config.Cmd}}", "<no value>"),

@@ -125,6 +125,9 @@ fn an_index_is_pushed_and_read_whole() {
     let (metadata, iid) = (boxwright.scratch("metadata"), boxwright.scratch("iid"));
     let files = ["--metadata-file", metadata.to_str().unwrap(), "--iidfile", iid.to_str().unwrap()];
     boxwright.build(&context(), &[&["--platform", BOTH, "--push", "-t", &name], &files[..]].concat()).ok();
+    let puts: Vec<String> = registry.requests();
+    let tags = puts.iter().filter_map(|asked| asked.strip_prefix("PUT /v2/team/app/manifests/"));
+    assert_eq!(tags.map(|tag| &tag[..1]).collect::<String>(), "ss1", "images by their digests, then the tag");
     let index = raw(&name);
     assert_eq!(platforms(&index), ["linux/amd64", "linux/arm64"]);
     let told = json(&metadata);
@@ -217,4 +220,115 @@ fn a_base_for_several_platforms_is_pulled_once_and_then_known() {
     for platform in ["linux/amd64", "linux/arm64"] {
         assert!(variable(&boxwright, &["--platform", platform, "x"]).contains(platform));
     }
+}
+
+/// An image for one platform, as a machine of its own would push it.
+fn pushed(boxwright: &Boxwright, name: &str, platform: &str) -> Value {
+    let context = Context::new("FROM scratch\nARG TARGETARCH\nCOPY $TARGETARCH /arch\n");
+    context.write("amd64", "of amd64");
+    context.write("arm64", "of arm64");
+    boxwright.build(&context, &["--platform", platform, "--push", "-t", name]).ok();
+    raw(name)
+}
+
+#[test]
+fn what_two_machines_pushed_becomes_one_index() {
+    let (registry, boxwright) = (Registry::start(), Boxwright::new());
+    let (one, two) = (registry.name("app:amd64"), registry.name("elsewhere/app:arm64"));
+    let arm = pushed(&boxwright, &two, "linux/arm64");
+    pushed(&boxwright, &one, "linux/amd64");
+    let name = registry.name("app:1");
+    let dry = boxwright.ok(&["imagetools", "create", "--dry-run", "-t", &name, &one, &two]);
+    assert!(!registry.requests().iter().any(|asked| asked.ends_with("/app/manifests/1")), "nothing was sent");
+    boxwright.ok(&["buildx", "imagetools", "create", "-t", &name, &one, &two]);
+    let index = raw(&name);
+    assert_eq!(index, serde_json::from_str::<Value>(&dry).unwrap());
+    assert_eq!(platforms(&index), ["linux/amd64", "linux/arm64"]);
+    let digest = index["manifests"][1]["digest"].as_str().unwrap();
+    assert_eq!(raw(&format!("{}@{digest}", registry.name("app"))), arm, "it came from the other repository");
+    // What was built for both at once has the same manifests.
+    for platform in ["linux/amd64", "linux/arm64"] {
+        let other = Boxwright::new();
+        other.ok(&["pull", "-q", "--platform", platform, &name]);
+        assert!(
+            other
+                .ok(&["image", "inspect", "--format", "{{.Os}}/{{.Architecture}}", &name])
+                .contains(platform)
+        );
+    }
+    // Its own name, a digest, a descriptor with another platform, annotations.
+    let size = index["manifests"][1]["size"].as_u64().unwrap();
+    let file = boxwright.scratch("source");
+    let descriptor = serde_json::json!({"mediaType": index["manifests"][1]["mediaType"], "digest": digest, "size": size,
+        "platform": {"os": "linux", "architecture": "arm64", "variant": "v9"}});
+    fs::write(&file, descriptor.to_string()).unwrap();
+    let more = registry.name("app:2");
+    boxwright.ok(&[
+        "imagetools",
+        "create",
+        "-t",
+        &more,
+        "--annotation",
+        "a=b",
+        "--annotation",
+        "manifest-descriptor[linux/arm64/v9]:c=d",
+        "-f",
+        file.to_str().unwrap(),
+    ]);
+    boxwright.ok(&[
+        "imagetools",
+        "create",
+        "-t",
+        &more,
+        "--append",
+        index["manifests"][0]["digest"].as_str().unwrap(),
+    ]);
+    let index = raw(&more);
+    assert_eq!(platforms(&index), ["linux/arm64", "linux/amd64"]);
+    assert_eq!(
+        (&index["manifests"][0]["platform"]["variant"], &index["manifests"][0]["annotations"]["c"]),
+        (&"v9".into(), &"d".into())
+    );
+    let copy = registry.name("copy:1");
+    boxwright.ok(&["imagetools", "create", "--prefer-index=false", "-t", &copy, &two]);
+    assert_eq!(raw(&copy), arm);
+    for (args, words) in [
+        (&["create", "--dry-run"][..], "no sources specified"),
+        (&["create", &one], "can't push with no tags specified"),
+        (
+            &["create", "-t", &name, "--annotation", "manifest:a=b", &one],
+            "neither index nor manifest-descriptor",
+        ),
+        (&["inspect", &registry.name("app:none")], "app:none"),
+    ] {
+        boxwright.run(&[&["imagetools"], args].concat()).fails_with(1).says(words);
+    }
+}
+
+#[test]
+fn what_a_registry_has_is_shown() {
+    let (registry, boxwright) = (Registry::start(), Boxwright::with_busybox());
+    let name = registry.name("app:1");
+    boxwright.build(&context(), &["--platform", BOTH, "--push", "-t", &name]).ok();
+    let other = Boxwright::new();
+    let inspect = |args: &[&str]| other.ok(&[&["imagetools", "inspect"], args, &[&name]].concat());
+    let index: Value = serde_json::from_str(&inspect(&["--raw"])).unwrap();
+    assert_eq!(index, raw(&name));
+    let digest = inspect(&["--format", "{{.Manifest.Digest}}"]);
+    let entry = |at: usize| index["manifests"][at]["digest"].as_str().unwrap();
+    let (kind, part) =
+        ("application/vnd.oci.image.index.v1+json", "application/vnd.oci.image.manifest.v1+json");
+    let expected = format!(
+        "Name:      {name}\nMediaType: {kind}\nDigest:    {digest}           \nManifests: \n\
+         \x20 Name:      {name}@{}\n  MediaType: {part}\n  Platform:  linux/amd64\n             \n\
+         \x20 Name:      {name}@{}\n  MediaType: {part}\n  Platform:  linux/arm64\n",
+        entry(0),
+        entry(1)
+    );
+    assert_eq!(inspect(&[]), expected);
+    let images: Value = serde_json::from_str(&inspect(&["--format", "{{json .Image}}"])).unwrap();
+    assert_eq!(images["linux/arm64"]["architecture"], "arm64");
+    let manifest: Value = serde_json::from_str(&inspect(&["--format", "{{json .Manifest}}"])).unwrap();
+    assert_eq!((&manifest["mediaType"], &manifest["manifests"]), (&kind.into(), &index["manifests"]));
+    assert_eq!(other.ok(&["images", "-q"]), "", "nothing came into the store");
 }

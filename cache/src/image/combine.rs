@@ -1,0 +1,172 @@
+//! One index of what several pushes brought to registries: looked up, put together, and copied to where it is wanted. No
+//! layer is unpacked, and none passes through here that the registry can mount.
+
+use std::io::Read;
+
+use super::assemble::index_bytes;
+use super::resolve::check_against;
+use crate::cancel::Cancel;
+use crate::error::{Error, Result};
+use crate::oci::config::MAX_CONFIG;
+use crate::oci::descriptor::{DOCKER_INDEX, DOCKER_MANIFEST, MediaType};
+use crate::oci::{Descriptor, Document, ImageConfig, Index, Reference};
+use crate::registry::{Client, Fetched};
+
+/// How deep indexes may name indexes.
+const MAX_DEPTH: u32 = 4;
+
+/// A manifest or index in a registry.
+#[derive(Clone, Debug)]
+pub struct Found {
+    /// Its repository, by its digest.
+    pub place: Reference,
+    /// With the platform of an image and whatever else its source says of it.
+    pub descriptor: Descriptor,
+    pub bytes: Vec<u8>,
+}
+
+/// An index, and where that which it names is.
+#[derive(Clone, Debug)]
+pub struct Combined {
+    pub media_type: String,
+    pub bytes: Vec<u8>,
+    parts: Vec<(Reference, Descriptor)>,
+}
+
+/// What `reference` stands for in its registry.
+///
+/// # Errors
+/// As [`Client::fetch_manifest`], or when it is neither a manifest nor an index.
+pub fn look_up(client: &Client, reference: &Reference, cancel: &Cancel) -> Result<Found> {
+    let Fetched { bytes, media_type, digest } = client.fetch_manifest(reference, cancel)?;
+    let announced = Some(media_type.as_str()).filter(|announced| !announced.is_empty());
+    let document = Document::parse(&bytes, announced)?;
+    let inner = match &document {
+        Document::Manifest(manifest) => manifest.media_type.clone(),
+        Document::Index(index) => index.media_type.clone(),
+    };
+    let media_type = inner.unwrap_or(media_type);
+    let mut descriptor = Descriptor::new(media_type, digest, bytes.len() as u64);
+    if let Document::Manifest(manifest) = &document
+        && manifest.config.kind() == MediaType::Config
+        && manifest.config.size <= MAX_CONFIG
+    {
+        let mut config = Vec::new();
+        let read = client.open_blob(reference, &manifest.config, cancel)?.read_to_end(&mut config);
+        read.map_err(Error::io("fetching the config of", reference.familiar()))?;
+        descriptor.platform = ImageConfig::parse(&config)?.platform();
+    }
+    Ok(Found { place: reference.by_digest(digest), descriptor, bytes })
+}
+
+impl Combined {
+    /// The index of all that `found` names, each once; of another index its entries. One that is alone stays as it is
+    /// if it is an index, or `as_it_is`.
+    ///
+    /// # Errors
+    /// When something is not what its media type says, or nothing was found.
+    pub fn of(found: &[Found], as_it_is: bool) -> Result<Combined> {
+        if let [only] = found
+            && (as_it_is || only.descriptor.kind() == MediaType::Index)
+        {
+            let Found { place, descriptor, bytes } = only.clone();
+            let parts = match Document::parse(&bytes, Some(&descriptor.media_type))? {
+                Document::Index(index) => located(&place, index.manifests),
+                Document::Manifest(_) => vec![(place, descriptor.clone())],
+            };
+            return Ok(Combined { media_type: descriptor.media_type, bytes, parts });
+        }
+        let mut parts: Vec<(Reference, Descriptor)> = Vec::new();
+        for Found { place, descriptor, bytes } in found {
+            let new = match Document::parse(bytes, Some(&descriptor.media_type))? {
+                Document::Index(index) => located(place, index.manifests),
+                Document::Manifest(_) => vec![(place.clone(), descriptor.clone())],
+            };
+            for (place, descriptor) in new {
+                if !parts.iter().any(|(_, known)| known.digest == descriptor.digest) {
+                    parts.push((place, descriptor));
+                }
+            }
+        }
+        if parts.is_empty() {
+            return Err(Error::malformed("index", "there is nothing to put into it"));
+        }
+        let mut index = Index::oci(parts.iter().map(|(_, descriptor)| descriptor.clone()).collect());
+        // Readers of docker's old form get it where everything has it.
+        if parts.iter().all(|(_, descriptor)| descriptor.media_type == DOCKER_MANIFEST) {
+            index.media_type = Some(DOCKER_INDEX.to_owned());
+        }
+        Ok(Combined {
+            media_type: index.media_type.clone().unwrap_or_default(),
+            bytes: index_bytes(&index),
+            parts,
+        })
+    }
+
+    /// Lets `change` have its way with the index; true if it is one.
+    ///
+    /// # Errors
+    /// When it can't be read.
+    pub fn edit(&mut self, change: impl FnOnce(&mut Index)) -> Result<bool> {
+        let Document::Index(mut index) = Document::parse(&self.bytes, Some(&self.media_type))? else {
+            return Ok(false);
+        };
+        change(&mut index);
+        self.bytes = index_bytes(&index);
+        Ok(true)
+    }
+
+    /// Puts it under the name, after all that it names.
+    ///
+    /// # Errors
+    /// When something can't be fetched, or the registry refuses it.
+    pub fn push(&self, client: &Client, name: &Reference, cancel: &Cancel) -> Result<Descriptor> {
+        for (place, descriptor) in &self.parts {
+            copy(client, place, descriptor, name, MAX_DEPTH, cancel)?;
+        }
+        let digest = client.push_manifest(name, &self.media_type, self.bytes.clone(), cancel)?;
+        Ok(Descriptor::new(&self.media_type, digest, self.bytes.len() as u64))
+    }
+}
+
+fn located(place: &Reference, manifests: Vec<Descriptor>) -> Vec<(Reference, Descriptor)> {
+    manifests.into_iter().map(|descriptor| (place.by_digest(descriptor.digest), descriptor)).collect()
+}
+
+/// Brings a manifest or index with all that it names to the repository of `to`, by its digest.
+fn copy(
+    client: &Client,
+    from: &Reference,
+    descriptor: &Descriptor,
+    to: &Reference,
+    depth: u32,
+    cancel: &Cancel,
+) -> Result<()> {
+    if repository(from) == repository(to) {
+        return Ok(());
+    }
+    if depth == 0 {
+        return Err(Error::malformed(from.familiar(), "indexes within indexes within indexes"));
+    }
+    let fetched = client.fetch_manifest(&from.by_digest(descriptor.digest), cancel)?;
+    check_against(descriptor, &fetched)?;
+    match Document::parse(&fetched.bytes, Some(&descriptor.media_type))? {
+        Document::Index(index) => {
+            for entry in &index.manifests {
+                copy(client, from, entry, to, depth - 1, cancel)?;
+            }
+        }
+        Document::Manifest(manifest) => {
+            for blob in manifest.layers.iter().chain([&manifest.config]) {
+                let mut open = || Ok(Box::new(client.open_blob(from, blob, cancel)?) as Box<dyn Read + Send>);
+                client.push_blob(to, blob, Some(&repository(from)), &mut open, cancel)?;
+            }
+        }
+    }
+    let to = to.by_digest(descriptor.digest);
+    client.push_manifest(&to, &descriptor.media_type, fetched.bytes, cancel).map(drop)
+}
+
+fn repository(reference: &Reference) -> String {
+    format!("{}/{}", reference.registry(), reference.repository())
+}

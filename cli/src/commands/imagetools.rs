@@ -1,0 +1,257 @@
+//! `imagetools create` and `imagetools inspect`.
+
+use std::io::BufWriter;
+use std::path::PathBuf;
+
+use boxwright_cache::image::combine::Found;
+use boxwright_cache::oci::{Descriptor, Document};
+use serde_json::{Value, json};
+
+use super::Session;
+use crate::engine::{CombineRequest, CombineSource, IndexAnnotation, reference};
+use crate::error::{Error, Result};
+use crate::format::{Table, Template};
+use crate::progress::{Plain, Quiet, Watch};
+
+/// Work on images in registries
+#[derive(Debug, clap::Subcommand)]
+pub(crate) enum Imagetools {
+    Create(Create),
+    Inspect(Inspect),
+}
+
+/// Make one index of images that registries have
+#[derive(Debug, clap::Args)]
+pub(crate) struct Create {
+    /// Name of the result
+    #[arg(short, long, value_name = "NAME[:TAG]")]
+    tag: Vec<String>,
+    /// Add to what the name stands for already
+    #[arg(long)]
+    append: bool,
+    /// Show the result instead of sending it
+    #[arg(long)]
+    dry_run: bool,
+    /// Read a source from this file: a name, a digest, or a descriptor in JSON
+    #[arg(short, long, value_name = "FILE")]
+    file: Vec<PathBuf>,
+    /// Annotation of the index (NAME=VALUE, index:NAME=VALUE) or of its entries
+    /// (manifest-descriptor:NAME=VALUE, manifest-descriptor[OS/ARCH]:NAME=VALUE)
+    #[arg(long, value_name = "ANNOTATION")]
+    annotation: Vec<String>,
+    /// Make an index of a single image, too; with =false it is copied as it is
+    #[arg(long, default_value_t = true, action = clap::ArgAction::Set, num_args = 0..=1, require_equals = true, default_missing_value = "true")]
+    prefer_index: bool,
+    /// How to show what happens: auto, plain or quiet
+    #[arg(long, value_name = "KIND", default_value = "auto", value_parser = ["auto", "plain", "quiet", "none"])]
+    progress: String,
+    /// Names, digests in the repository of the result, or descriptors in JSON
+    #[arg(value_name = "SOURCE")]
+    sources: Vec<String>,
+}
+
+/// Show what a registry has under a name
+#[derive(Debug, clap::Args)]
+pub(crate) struct Inspect {
+    /// A Go template over Name, Manifest and Image; so far text, {{.Field.Field}} and {{json .Field}}
+    #[arg(long, value_name = "FORMAT", default_value = DEFAULT, hide_default_value = true)]
+    format: String,
+    /// Show the manifest as it is
+    #[arg(long)]
+    raw: bool,
+    #[arg(value_name = "NAME")]
+    name: String,
+}
+
+const DEFAULT: &str = "{{.Manifest}}";
+
+impl Imagetools {
+    pub(crate) fn execute(self, session: &mut Session<'_>) -> Result<()> {
+        match self {
+            Imagetools::Create(create) => create.execute(session),
+            Imagetools::Inspect(inspect) => inspect.execute(session),
+        }
+    }
+}
+
+impl Create {
+    fn execute(self, session: &mut Session<'_>) -> Result<()> {
+        let request = self.request()?;
+        let combined = session.engine.combine(&request)?;
+        if self.dry_run {
+            return session.print(String::from_utf8_lossy(&combined.bytes));
+        }
+        let watch: Box<dyn Watch> = match self.progress.as_str() {
+            "quiet" | "none" => Box::new(Quiet),
+            _ => Box::new(Plain::new(BufWriter::new(std::io::stderr()))),
+        };
+        session.engine.push_combined(&combined, &request.names, watch.as_ref())
+    }
+
+    fn request(&self) -> Result<CombineRequest> {
+        if self.sources.is_empty() && self.file.is_empty() {
+            return Err(Error::invalid("no sources specified"));
+        }
+        if self.tag.is_empty() && !self.dry_run {
+            return Err(Error::invalid("can't push with no tags specified, please set --tag or --dry-run"));
+        }
+        let names = self.tag.iter().map(|name| reference(name)).collect::<Result<Vec<_>>>()?;
+        if names.iter().any(|name| name.digest().is_some()) {
+            return Err(Error::invalid("a --tag can't have a digest: that is what comes of it"));
+        }
+        let mut sources = Vec::new();
+        for path in &self.file {
+            let text = std::fs::read_to_string(path).map_err(Error::io("reading", path))?;
+            sources.push(source(text.trim())?);
+        }
+        for text in &self.sources {
+            sources.push(source(text)?);
+        }
+        let annotations = self.annotation.iter().map(|text| annotation(text)).collect::<Result<_>>()?;
+        let (append, prefer_index) = (self.append, self.prefer_index);
+        Ok(CombineRequest { sources, names, append, prefer_index, annotations })
+    }
+}
+
+fn source(text: &str) -> Result<CombineSource> {
+    if text.starts_with('{') {
+        let descriptor: Descriptor = serde_json::from_str(text)
+            .map_err(|error| Error::invalid(format!("invalid descriptor {text:?}: {error}")))?;
+        return Ok(CombineSource::Descriptor(Box::new(descriptor)));
+    }
+    match text.parse() {
+        Ok(digest) => Ok(CombineSource::Digest(digest)),
+        Err(_) => reference(text).map(CombineSource::Name),
+    }
+}
+
+/// `[TYPE[PLATFORM]:]NAME=VALUE`.
+fn annotation(text: &str) -> Result<IndexAnnotation> {
+    let invalid = |reason: &str| Error::invalid(format!("invalid annotation {text:?}: {reason}"));
+    let (left, value) = text.split_once('=').ok_or_else(|| invalid("expected NAME=VALUE"))?;
+    let (kind, name) = left.split_once(':').unwrap_or(("index", left));
+    let (kind, platform) = match kind.split_once('[') {
+        Some((kind, rest)) => (kind, Some(rest.strip_suffix(']').ok_or_else(|| invalid("expected `]`"))?)),
+        None => (kind, None),
+    };
+    let entries = match (kind, platform) {
+        ("index", None) => false,
+        ("manifest-descriptor", _) => true,
+        ("index", Some(_)) => return Err(invalid("an index is for no platform")),
+        (kind, _) => {
+            return Err(invalid(&format!("{kind:?} is neither index nor manifest-descriptor")));
+        }
+    };
+    if name.is_empty() {
+        return Err(invalid("empty name"));
+    }
+    let platform = platform.map(str::parse).transpose()?;
+    Ok(IndexAnnotation { entries, platform, name: name.to_owned(), value: value.to_owned() })
+}
+
+impl Inspect {
+    fn execute(self, session: &mut Session<'_>) -> Result<()> {
+        let name = reference(&self.name)?;
+        let found = session.engine.in_registry(&name)?;
+        if self.raw {
+            return session.write(String::from_utf8_lossy(&found.bytes));
+        }
+        if self.format.is_empty() || self.format == DEFAULT {
+            return session.write(shown(&name.to_string(), &found)?);
+        }
+        let mut data = json!({ "Name": name.to_string(), "Manifest": manifest(&found)? });
+        if self.format.contains(".Image") || self.format.contains("{{json .}}") || self.format == "json" {
+            data["Image"] = session.engine.configs_in_registry(&found)?;
+        }
+        session.print(Template::parse(&self.format)?.render(&data)?)
+    }
+}
+
+/// The descriptor, and of an index what it holds.
+fn manifest(found: &Found) -> Result<Value> {
+    let Descriptor { media_type, digest, size, .. } = &found.descriptor;
+    let mut value = json!({ "mediaType": media_type, "digest": digest, "size": size });
+    if let Document::Index(index) = Document::parse(&found.bytes, Some(media_type))? {
+        value["schemaVersion"] = json!(index.schema_version);
+        value["manifests"] = json!(index.manifests);
+        if let Some(annotations) = index.extra.get("annotations") {
+            value["annotations"] = annotations.clone();
+        }
+    }
+    Ok(value)
+}
+
+fn shown(name: &str, found: &Found) -> Result<String> {
+    let Descriptor { media_type, digest, .. } = &found.descriptor;
+    let row = |name: &str, value: &str| vec![name.to_owned(), value.to_owned()];
+    let top = vec![row("Name:", name), row("MediaType:", media_type), row("Digest:", &digest.to_string())];
+    let mut text = Table::tight(1, top).to_string();
+    let Document::Index(index) = Document::parse(&found.bytes, Some(media_type))? else { return Ok(text) };
+    text += &Table::tight(1, vec![row("", ""), row("Manifests:", "")]).to_string();
+    let mut rows = Vec::new();
+    for entry in &index.manifests {
+        if !rows.is_empty() {
+            rows.push(row("", ""));
+        }
+        rows.push(row("  Name:", &format!("{}@{}", without_digest(name), entry.digest)));
+        rows.push(row("  MediaType:", &entry.media_type));
+        if let Some(platform) = &entry.platform {
+            rows.push(row("  Platform:", &platform.to_string()));
+            if let Some(version) = platform.extra.get("os.version").and_then(|json| json.0.as_str()) {
+                rows.push(row("  OSVersion:", version));
+            }
+        }
+        if !entry.annotations.is_empty() {
+            rows.push(row("  Annotations:", ""));
+            rows.extend(entry.annotations.iter().map(|(name, value)| row(&format!("    {name}:"), value)));
+        }
+    }
+    Ok(text + &Table::tight(1, rows).to_string())
+}
+
+/// The name as it was given, to which an entry's own digest is to be added.
+fn without_digest(name: &str) -> &str {
+    name.split_once('@').map_or(name, |(name, _)| name)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn sources_are_names_digests_and_descriptors() {
+        let digest = boxwright_cache::Digest::of(b"x");
+        assert_eq!(source(&digest.to_string()).unwrap(), CombineSource::Digest(digest));
+        assert_eq!(source("h/a:1").unwrap(), CombineSource::Name(reference("h/a:1").unwrap()));
+        let text = json!({"mediaType": "x", "digest": digest, "size": 1, "platform": {"os": "linux", "architecture": "arm64"}});
+        let CombineSource::Descriptor(found) = source(&text.to_string()).unwrap() else {
+            panic!("a descriptor")
+        };
+        assert_eq!(found.platform.unwrap().to_string(), "linux/arm64");
+        assert!(source("{").unwrap_err().to_string().contains("invalid descriptor"));
+        assert!(source("No Name").is_err());
+    }
+
+    #[test]
+    fn annotations_are_of_the_index_or_of_entries() {
+        let given = |entries, platform: Option<&str>, name: &str, value: &str| IndexAnnotation {
+            entries,
+            platform: platform.map(|p| p.parse().unwrap()),
+            name: name.to_owned(),
+            value: value.to_owned(),
+        };
+        assert_eq!(annotation("a=b=c").unwrap(), given(false, None, "a", "b=c"));
+        assert_eq!(annotation("index:a=").unwrap(), given(false, None, "a", ""));
+        let of_arm = given(true, Some("linux/arm64"), "a.b", "c");
+        assert_eq!(annotation("manifest-descriptor[linux/arm64]:a.b=c").unwrap(), of_arm);
+        for (text, reason) in [
+            ("a", "expected NAME=VALUE"),
+            ("=a", "empty name"),
+            ("manifest:a=b", "neither index nor manifest-descriptor"),
+            ("index[linux/arm64]:a=b", "for no platform"),
+            ("manifest-descriptor[x:a=b", "expected `]`"),
+        ] {
+            assert!(annotation(text).unwrap_err().to_string().contains(reason), "{text}");
+        }
+    }
+}
