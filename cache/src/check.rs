@@ -160,14 +160,22 @@ impl Store {
     }
 
     fn check_images(&self, checked: &mut Checked, broken: &mut Broken, cancel: &Cancel) -> Result<()> {
-        let documents = self.column("SELECT id, manifest FROM images ORDER BY id", |row| {
-            Ok((row.get::<_, String>(0)?, row.get::<_, String>(1)?))
-        })?;
+        let pair = |row: &rusqlite::Row<'_>| Ok((row.get::<_, String>(0)?, row.get::<_, String>(1)?));
+        let mut documents = self.column("SELECT id, manifest FROM images ORDER BY id", pair)?;
         checked.images = documents.len();
+        // An image may be known by another manifest than the one that an index names.
+        let sql = "SELECT parent, manifest FROM members WHERE manifest NOT IN (SELECT manifest FROM images)";
+        documents.extend(self.column(sql, pair)?);
         checked.records = self.column("SELECT id FROM records", |row| row.get::<_, i64>(0))?.len();
         for (config, manifest) in documents {
             let image: Digest = config.parse()?;
-            for (kind, digest) in [("config", image), ("manifest", manifest.parse()?)] {
+            let manifest: Digest = manifest.parse()?;
+            let kinds = if image == manifest {
+                vec![("index", image)]
+            } else {
+                vec![("config", image), ("manifest", manifest)]
+            };
+            for (kind, digest) in kinds {
                 let what = match self.document(&digest)? {
                     None => format!("its {kind} is missing"),
                     Some(bytes) if digest_of(&bytes[..], &digest, cancel)? != digest => {

@@ -186,15 +186,31 @@ impl Store {
             let gone = remove_unneeded(tx, &id)?;
             if gone {
                 members.iter().try_for_each(|member| remove_unneeded(tx, member).map(drop))?;
-                // A document may be shared with another image.
-                tx.execute(
-                    "DELETE FROM documents WHERE digest NOT IN (SELECT id FROM images)
-                     AND digest NOT IN (SELECT manifest FROM images)
-                     AND digest NOT IN (SELECT manifest FROM members)",
-                    [],
-                )?;
+                forget_documents(tx)?;
             }
             Ok(gone)
+        })
+    }
+
+    /// Takes an image out of an index, which still names it; it goes if nothing else needs it.
+    ///
+    /// # Errors
+    /// When the store can't be written.
+    pub fn remove_member(&self, index: &Digest, manifest: &Digest) -> Result<()> {
+        let values = [index.to_string(), manifest.to_string()];
+        self.write("removing an image of an index", |tx| {
+            let image: Option<String> = tx
+                .query_row(
+                    "DELETE FROM members WHERE parent = ?1 AND manifest = ?2 RETURNING image",
+                    values,
+                    |row| row.get(0),
+                )
+                .optional()?;
+            if let Some(image) = image {
+                remove_unneeded(tx, &image)?;
+                forget_documents(tx)?;
+            }
+            Ok(())
         })
     }
 
@@ -268,6 +284,13 @@ fn remove_unneeded(tx: &rusqlite::Transaction<'_>, id: &str) -> rusqlite::Result
     let sql = "DELETE FROM images WHERE id = ?1 AND id NOT IN (SELECT image FROM names)
                AND id NOT IN (SELECT image FROM members)";
     Ok(tx.execute(sql, [id])? > 0)
+}
+
+/// A document may be shared with another image.
+fn forget_documents(tx: &rusqlite::Transaction<'_>) -> rusqlite::Result<()> {
+    let sql = "DELETE FROM documents WHERE digest NOT IN (SELECT id FROM images)
+               AND digest NOT IN (SELECT manifest FROM images) AND digest NOT IN (SELECT manifest FROM members)";
+    tx.execute(sql, []).map(drop)
 }
 
 /// When the image was recorded with just this manifest and these layers, if it was.

@@ -8,13 +8,8 @@ pub(super) fn is_known(path: &str, flag: &str) -> bool {
         Some("run") => RUN,
         Some("pull") => PULL,
         Some("push") => PUSH,
-        Some("images" | "ls" | "list") => IMAGES,
         Some("prune") => PRUNE,
-        Some("history") => HISTORY,
         Some("inspect") => INSPECT,
-        Some("save") => SAVE,
-        Some("load") => LOAD,
-        Some("rmi" | "rm") => RMI,
         _ => &[],
     };
     flags.contains(&flag)
@@ -49,7 +44,7 @@ const CONTAINER: &[&str] = &[
 
 #[rustfmt::skip]
 const BUILDX: &[&str] = &[
-    "bake", "create", "debug", "dial-stdio", "du", "imagetools", "inspect", "ls", "prune", "rm", "stop", "use",
+    "bake", "create", "debug", "dial-stdio", "du", "inspect", "ls", "prune", "rm", "stop", "use",
     "version",
 ];
 
@@ -90,15 +85,10 @@ const VOLUME_CREATE: &[&str] = &[
     "--sharing",
     "--type",
 ];
-const PULL: &[&str] = &["--all-tags", "-a", "--disable-content-trust", "--platform"];
-const PUSH: &[&str] = &["--all-tags", "-a", "--disable-content-trust", "--platform"];
-const IMAGES: &[&str] = &["--tree"];
+const PULL: &[&str] = &["--all-tags", "-a", "--disable-content-trust"];
+const PUSH: &[&str] = &["--all-tags", "-a", "--disable-content-trust"];
 const PRUNE: &[&str] = &["--filter", "--volumes", "--min-free-space", "--verbose"];
-const HISTORY: &[&str] = &["--platform"];
-const INSPECT: &[&str] = &["--size", "-s", "--platform"];
-const SAVE: &[&str] = &["--platform"];
-const LOAD: &[&str] = &["--platform"];
-const RMI: &[&str] = &["--platform"];
+const INSPECT: &[&str] = &["--size", "-s"];
 
 #[cfg(test)]
 mod tests {

@@ -29,6 +29,9 @@ pub(crate) struct Images {
     /// Only show ids
     #[arg(short, long)]
     quiet: bool,
+    /// Show the platforms of each image
+    #[arg(long, conflicts_with_all = ["quiet", "no_trunc", "digests", "format"])]
+    tree: bool,
     /// Only images whose name matches, in the way of shells
     #[arg(value_name = "REPOSITORY[:TAG]")]
     name: Option<String>,
@@ -42,6 +45,9 @@ impl Images {
         }
         let template = Template::for_each(self.format.as_deref())?;
         let rows = session.engine.images(&filters)?;
+        if self.tree {
+            return session.write(super::tree::tree(session.engine.store(), &rows)?);
+        }
         if self.quiet {
             return rows.iter().try_for_each(|row| session.print(self.id(row)));
         }

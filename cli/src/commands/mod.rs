@@ -24,6 +24,7 @@ mod run;
 mod save;
 mod sync;
 mod tag;
+mod tree;
 mod version;
 mod volume;
 mod why;

@@ -1,6 +1,7 @@
 //! The command `rmi`: its options, and what it prints.
 
 use super::Session;
+use crate::args::platform;
 use crate::engine::Removed;
 use crate::error::{Error, Result};
 use crate::report;
@@ -14,15 +15,18 @@ pub(crate) struct Rmi {
     /// Accepted for docker's sake: Boxwright has no untagged parents
     #[arg(long)]
     no_prune: bool,
+    /// Of an index only the image for this platform
+    #[arg(long, value_name = "OS/ARCH")]
+    platform: Option<String>,
     #[arg(value_name = "IMAGE", required = true)]
     images: Vec<String>,
 }
 
 impl Rmi {
     pub(crate) fn execute(self, session: &mut Session<'_>) -> Result<()> {
-        let mut errors = Vec::new();
+        let (platform, mut errors) = (platform::one(self.platform.as_deref())?, Vec::new());
         for name in &self.images {
-            match session.engine.remove(name, self.force) {
+            match session.engine.remove(name, self.force, platform.as_ref()) {
                 Ok(removed) => print(session, &removed)?,
                 Err(error @ Error::NoSuchImage(_)) if self.force => report::print(&error),
                 Err(error) => errors.push(error),

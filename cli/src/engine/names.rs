@@ -151,12 +151,23 @@ impl Engine {
     }
 
     /// Takes a name away, and the image if it was the last one. By id: all names of the image, when there is but one or
-    /// `force` is set. By digest: only that the repository has it under this digest, where tags are left.
+    /// `force` is set. By digest: only that the repository has it under this digest, where tags are left. With `platform`
+    /// an index loses its image for that, and nothing else while it has others.
     ///
     /// # Errors
     /// [`Error::NoSuchImage`], or when several names stand for an id.
-    pub fn remove(&self, text: &str, force: bool) -> Result<Vec<Removed>> {
-        let Found { stored, name } = self.find(text)?;
+    pub fn remove(&self, text: &str, force: bool, platform: Option<&Platform>) -> Result<Vec<Removed>> {
+        let found = self.find(text)?;
+        if let Some(platform) = platform {
+            let image = found.clone().image(Some(platform))?;
+            if let Stored::Index(index) = &found.stored
+                && index.members.len() > 1
+            {
+                self.store.remove_member(&index.id, &image.manifest)?;
+                return Ok(vec![Removed::Image(image.id)]);
+            }
+        }
+        let Found { stored, name } = found;
         let id = stored.id();
         let names = self.store.names(Some(id))?;
         match name {

@@ -181,3 +181,16 @@ fn a_container_can_not_write_the_emulator_of_the_user() {
         ran.says("exec format error");
     }
 }
+
+#[test]
+fn steps_of_several_platforms_run_side_by_side() {
+    base::busybox(cache());
+    let script = format!(
+        "cp $base c/busybox-arm64.tar; cp {0}/busybox.tar c/busybox-amd64.tar; \
+         printf 'FROM scratch\nARG TARGETARCH\nADD busybox-$TARGETARCH.tar /\nRUN uname -m > /machine\n' > c/Dockerfile; \
+         bw build --platform linux/amd64,linux/arm64 -o out c; cat out/*/machine",
+        cache().display()
+    );
+    let ran = as_root(Some((QEMU, "F")), &script).says("[linux/arm64 2/2] RUN uname -m > /machine");
+    assert_eq!(ran.ok(), "x86_64\naarch64\n");
+}

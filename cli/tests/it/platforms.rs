@@ -332,3 +332,119 @@ fn what_a_registry_has_is_shown() {
     assert_eq!((&manifest["mediaType"], &manifest["manifests"]), (&kind.into(), &index["manifests"]));
     assert_eq!(other.ok(&["images", "-q"]), "", "nothing came into the store");
 }
+
+#[test]
+fn a_tree_shows_what_an_index_has_and_what_is_here_of_it() {
+    let (registry, boxwright) = (Registry::start(), Boxwright::with_busybox());
+    let name = registry.name("app:1");
+    boxwright
+        .build(&context(), &["--platform", "linux/amd64,linux/arm64,linux/arm/v7", "--push", "-t", &name])
+        .ok();
+    boxwright.ok(&["tag", &name, "app:2"]);
+    let shown = |boxwright: &Boxwright, name: &str| -> Vec<Vec<String>> {
+        let text = boxwright.ok(&["images", "--tree", name]);
+        let words = |line: &str| line.split_whitespace().map(str::to_owned).collect();
+        text.lines().map(words).collect()
+    };
+    let rows = shown(&boxwright, "app");
+    assert_eq!(rows[0], ["IMAGE", "ID", "DISK", "USAGE", "CONTENT", "SIZE"]);
+    assert_eq!(
+        rows[1][..2],
+        ["app:2".to_owned(), boxwright.ok(&["images", "-q", "app"]).trim_end().to_owned()]
+    );
+    let children: Vec<String> = rows[2..].iter().map(|row| row[..2].join(" ")).collect();
+    assert_eq!(children, ["├─ linux/amd64", "├─ linux/arm64", "└─ linux/arm/v7"]);
+    let manifests = raw(&name)["manifests"].clone();
+    let other = Boxwright::new();
+    for platform in ["linux/amd64", "linux/arm/v7"] {
+        other.ok(&["pull", "-q", "--platform", platform, &name]);
+    }
+    let rows = shown(&other, registry.name("app").as_str());
+    let digest = |at: usize| manifests[at]["digest"].as_str().unwrap()[7..19].to_owned();
+    assert_eq!(rows[3], ["├─", "linux/arm64", &digest(1), "0B", "0B"], "it is not here");
+    assert_eq!((&rows[2][2], &rows[4][2]), (&digest(0), &digest(2)));
+    assert!(rows[2][3] != "0B" && rows[2][4] != "0B", "{rows:?}");
+    // Nothing is pushed that is not whole; what is here can be.
+    let push = other.run(&["push", &name]);
+    push.fails_with(1).says("image of the index not found").says("linux/arm64");
+    // One of them can go alone; with the last one goes the name.
+    let gone = other.ok(&["rmi", "--platform", "linux/arm/v7", &name]);
+    assert!(gone.starts_with("Deleted: sha256:") && gone.lines().count() == 1, "{gone}");
+    other.run(&["image", "inspect", "--platform", "linux/arm/v7", &name]).fails_with(1);
+    other.run(&["rmi", "--platform", "linux/s390x", &name]).fails_with(1).says("it has linux/amd64");
+    let last = other.ok(&["rmi", "--platform", "linux/amd64", &name]);
+    assert!(last.starts_with(&format!("Untagged: {name}\n")), "{last}");
+    assert_eq!(other.ok(&["images", "-q"]), "");
+    assert!(other.ok(&["system", "check"]).contains("0 images"));
+}
+
+#[test]
+fn other_machines_find_the_results_for_all_platforms() {
+    let registry = Registry::start();
+    let local = tempfile::tempdir().unwrap();
+    let (app, cache) = (registry.name("app:1"), registry.name("cache:1"));
+    let dir = local.path().join("cache").display().to_string();
+    let kinds = [
+        ("type=inline".to_owned(), format!("type=registry,ref={app}")),
+        (format!("type=registry,ref={cache},mode=max"), format!("type=registry,ref={cache}")),
+        (format!("type=local,dest={dir},mode=max"), format!("type=local,src={dir}")),
+    ];
+    for (to, from) in kinds {
+        let (one, other) = (Boxwright::with_busybox(), Boxwright::with_busybox());
+        let once = |boxwright: &Boxwright, flag: &str, cache: &str| {
+            let dest = boxwright.scratch("out");
+            let (dest, push) = (dest.display().to_string(), flag == "--cache-to");
+            let mut args = vec!["--platform", BOTH, flag, cache, "-o", dest.as_str()];
+            let named = ["--push", "-t", app.as_str()];
+            args.extend(named.iter().filter(|_| push));
+            let said = boxwright.build(&context(), &args);
+            assert_eq!(said.status, 0, "{said}");
+            let text = |name: &str| fs::read_to_string(boxwright.scratch("out").join(name)).unwrap();
+            assert_eq!(text("linux_arm64/arch"), "for arm64\n");
+            (text("linux_amd64/once"), text("linux_arm64/once"))
+        };
+        let made = once(&one, "--cache-to", &to);
+        // The stages that only others copy from are no part of an image, but what they were copied to is.
+        assert_eq!(once(&other, "--cache-from", &from), made, "{to}");
+    }
+}
+
+#[test]
+fn checks_outlines_and_records_know_of_all_platforms_once() {
+    let boxwright = Boxwright::with_busybox();
+    let context = Context::new("FROM busybox as a\nARG TARGETARCH\nARG X=1\nENV A=$TARGETARCH\nFROM scratch\nARG TARGETARCH\nARG LAST=1\nCOPY $TARGETARCH /\n")
+        .file("amd64", "a")
+        .file("arm64", "b");
+    for call in ["--call=check", "--call=outline", "--call=targets"] {
+        let told = |platforms: &str| {
+            let ran = boxwright.build(&context, &[call, "--platform", platforms]);
+            (ran.status, ran.stdout)
+        };
+        let one = told("linux/amd64");
+        assert_eq!(told(BOTH), one, "{call}");
+        assert!(!one.1.is_empty());
+    }
+    let said = boxwright.built(&context, &["--platform", BOTH]);
+    assert!(said.contains(" 1 warning found:"), "{said}");
+    let record: Value =
+        serde_json::from_str(&boxwright.ok(&["history", "inspect", "--format", "json"])).unwrap();
+    assert!(record.to_string().contains("linux/amd64,linux/arm64"), "{record}");
+    context.write("arm64", "changed");
+    boxwright.built(&context, &["--platform", BOTH]);
+    let why = boxwright.ok(&["why"]);
+    let ran: Vec<&str> = why.lines().filter(|line| line.contains("COPY")).collect();
+    assert!(ran.iter().any(|line| line.contains("[linux/arm64 stage-1 1/1] COPY arm64 /")), "{why}");
+    let graph: Value = serde_json::from_str(&boxwright.ok(&[
+        "debug",
+        "graph",
+        "--platform",
+        BOTH,
+        "--format",
+        "json",
+        context.path(),
+    ]))
+    .unwrap();
+    let outputs = graph["outputs"].as_object().unwrap();
+    assert_eq!(outputs.keys().collect::<Vec<_>>(), ["linux/amd64", "linux/arm64"]);
+    assert_ne!(outputs["linux/amd64"], outputs["linux/arm64"]);
+}
