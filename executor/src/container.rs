@@ -49,7 +49,7 @@ impl Container {
     /// [`Error::Start`] where the program, the user or a mount target is at fault, others where the machine is.
     /// Nothing is left of the container then.
     pub fn spawn(mut spec: Spec) -> Result<Container> {
-        let mut groups = Groups::new(&spec.resources, spec.device_rules.as_deref())?;
+        let mut groups = Groups::new(&spec.resources, spec.devices.rules())?;
         let prepared = prepare(&mut spec, groups.entrances()?)?;
         let (cloned, plan) = spawner::clone(prepared.plan, prepared.namespaces)?;
         let streams = Streams::new(prepared.ends, spec.stdin.take());

@@ -45,7 +45,9 @@ pub use rustix::thread::CapabilitySet;
 pub use seccomp::{Profile, Seccomp};
 pub use secret::{Agent, Lent, Secret};
 pub use signals::Signals;
-pub use spec::{Bind, MissingCwd, Mount, MountSource, Network, Owner, Propagation, Root, Spec, Tmpfs, Upper};
+pub use spec::{
+    Bind, Devices, MissingCwd, Mount, MountSource, Network, Owner, Propagation, Root, Spec, Tmpfs, Upper,
+};
 pub use ssh_key::{KeyError, SshKey};
 pub use stub::{Stubs, open_directory};
 pub use terminal::RawTerminal;

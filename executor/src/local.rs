@@ -17,13 +17,13 @@ use boxwright_solver::ir::{NetworkMode, SecretEnv, SecurityMode};
 use rustix::fs::{AtFlags, Mode, chmodat, mkdirat, statat};
 use rustix::process::{Resource, Rlimit};
 
-use crate::cgroup::Resources;
+use crate::cgroup::{Resources, device_groups};
 use crate::container::Container;
 use crate::emulate;
 use crate::error::Error;
 use crate::network::{Names, files};
 use crate::secret::Lent;
-use crate::spec::{MissingCwd, Network, Root, Spec, Upper};
+use crate::spec::{Devices, MissingCwd, MountSource, Network, Root, Spec, Upper};
 use crate::stub::Stubs;
 use mounts::Kept;
 pub use shell::Seat;
@@ -98,6 +98,11 @@ impl LocalExecutor {
         let mut kept = Kept::default();
         for mount in &exec.mounts {
             spec.mounts.extend(mounts::translate(mount, &self.settings.lent, &mut kept, cancel)?);
+        }
+        let tmpfs = spec.mounts.iter().any(|mount| matches!(mount.source, MountSource::Tmpfs(_)));
+        if tmpfs && spec.devices == Devices::NoNodes && device_groups().is_ok() {
+            // A tmpfs that has no devices would be another one than a step gets elsewhere.
+            spec.devices = Devices::Rules(Vec::new());
         }
         Ok((spec, kept))
     }

@@ -21,6 +21,9 @@ pub(crate) struct Overlay<'a> {
     pub(crate) upper: Option<(BorrowedFd<'a>, BorrowedFd<'a>)>,
     /// Whiteouts and opaque marks are those that a user namespace may write.
     pub(crate) user_xattrs: bool,
+    /// Of the mount. `nodev`: a device in an image, or one that root makes in the container, is that of the host; it can
+    /// be there, but nobody can open it.
+    pub(crate) attributes: MountAttrFlags,
 }
 
 impl Overlay<'_> {
@@ -93,9 +96,7 @@ impl Overlay<'_> {
             said.push_str(&messages(&context));
         }
         configured?;
-        // A device in an image, or one that root makes in the container, is that of the host: it can be there, but
-        // nobody can open it.
-        fsmount(&context, FsMountFlags::FSMOUNT_CLOEXEC, MountAttrFlags::MOUNT_ATTR_NODEV)
+        fsmount(&context, FsMountFlags::FSMOUNT_CLOEXEC, self.attributes)
     }
 }
 
@@ -183,11 +184,12 @@ mod tests {
             lowers: lowers.iter().rev().map(AsFd::as_fd).collect(),
             upper: Some((upper.as_fd(), work.as_fd())),
             user_xattrs: false,
+            attributes: MountAttrFlags::MOUNT_ATTR_NODEV,
         };
         let mount = overlay.mount().unwrap();
         assert_eq!(names(&mount), 41);
         drop(mount);
-        let read_only = Overlay { lowers: overlay.lowers, upper: None, user_xattrs: false };
+        let read_only = Overlay { lowers: overlay.lowers, upper: None, ..overlay };
         let mut said = String::new();
         assert_eq!(
             names(&read_only.with_layers_in_a_list(&mut said).expect("the kernel takes the list")),
@@ -203,6 +205,7 @@ mod tests {
             lowers: vec![lowers[0].as_fd()],
             upper: Some((upper.as_fd(), file.as_fd())),
             user_xattrs: false,
+            attributes: MountAttrFlags::MOUNT_ATTR_NODEV,
         };
         let error = overlay.mount().unwrap_err().to_string();
         assert!(error.starts_with("mounting the overlay: "), "{error}");

@@ -4,6 +4,7 @@ use std::ffi::CStr;
 use std::os::fd::OwnedFd;
 use std::sync::{Arc, OnceLock};
 
+use rustix::mount::MountAttrFlags;
 use rustix::process::{Resource, Rlimit};
 use rustix::termios::Winsize;
 use rustix::thread::CapabilitySet;
@@ -61,12 +62,41 @@ pub struct Spec {
     pub certificates: Vec<u8>,
     /// Of the container as a whole.
     pub resources: Resources,
-    /// Which devices of the host it may use besides the usual ones, however it comes by a node. None: it comes by none.
-    pub device_rules: Option<Vec<DeviceRule>>,
+    pub devices: Devices,
     /// How soon its processes are killed when memory is short, from -1000 to 1000.
     pub oom_score: Option<i32>,
     /// Its host name is the host's.
     pub host_uts: bool,
+}
+
+/// What keeps it from the devices of the host.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub enum Devices {
+    /// Nodes on a mount of ours can't be opened, but for those of `/dev` and what is bound as a device. Who may mount
+    /// can have other mounts.
+    #[default]
+    NoNodes,
+    /// A control group: those of these rules besides the usual ones can be opened, wherever the node is, and no others.
+    Rules(Vec<DeviceRule>),
+    /// Nothing.
+    All,
+}
+
+impl Devices {
+    /// Added to the mounts of a container.
+    pub(crate) fn attributes(&self) -> MountAttrFlags {
+        match self {
+            Devices::NoNodes => MountAttrFlags::MOUNT_ATTR_NODEV,
+            Devices::Rules(_) | Devices::All => MountAttrFlags::empty(),
+        }
+    }
+
+    pub(crate) fn rules(&self) -> Option<&[DeviceRule]> {
+        match self {
+            Devices::Rules(rules) => Some(rules),
+            Devices::NoNodes | Devices::All => None,
+        }
+    }
 }
 
 /// The root file system: an overlay that is mounted in the container's own mount namespace only.
@@ -132,8 +162,6 @@ pub struct Bind {
     /// With what is mounted below it.
     pub recursive: bool,
     pub propagation: Propagation,
-    /// Device nodes in it can be opened, whatever they are.
-    pub devices: bool,
 }
 
 /// Where mounts made later below one end of a bind are seen.
@@ -147,7 +175,7 @@ pub enum Propagation {
     Shared,
 }
 
-/// A tmpfs of its own: nothing in it is a device.
+/// A tmpfs of its own.
 #[derive(Debug, Default)]
 pub struct Tmpfs {
     /// As the kernel takes them: `size`, `mode` (octal; 1777 without one), `uid`, …
@@ -186,7 +214,7 @@ pub enum Network {
 
 impl From<OwnedFd> for Bind {
     fn from(source: OwnedFd) -> Bind {
-        Bind { source, recursive: true, propagation: Propagation::Private, devices: false }
+        Bind { source, recursive: true, propagation: Propagation::Private }
     }
 }
 
@@ -219,7 +247,7 @@ impl Spec {
             shm_size: 64 << 20,
             certificates: Vec::new(),
             resources: Resources::default(),
-            device_rules: None,
+            devices: Devices::default(),
             oom_score: None,
             host_uts: false,
         }
@@ -234,7 +262,7 @@ impl Spec {
         self.read_only_paths.clear();
         self.writable_sys = true;
         self.host_devices = true;
-        self.device_rules = None;
+        self.devices = Devices::All;
     }
 }
 

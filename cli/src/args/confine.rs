@@ -2,7 +2,8 @@
 
 use std::path::{Path, PathBuf};
 
-use boxwright_executor::{CapabilitySet, Profile, Seccomp, capability, idmap};
+use boxwright_executor::cgroup::{DeviceAccess, DeviceKind, DeviceRule, device_groups};
+use boxwright_executor::{CapabilitySet, Profile, Seccomp, capability};
 use boxwright_frontend::size;
 
 use super::{LimitFlags, ulimit};
@@ -27,6 +28,9 @@ pub(crate) struct ConfineFlags {
     /// A device of the host, or a directory of them
     #[arg(long, value_name = "HOST[:CONTAINER[:rwm]]")]
     device: Vec<String>,
+    /// Devices that it may use if it comes by a node: KIND MAJOR:MINOR ACCESS, as in 'c 42:* rwm'
+    #[arg(long, value_name = "RULE")]
+    device_cgroup_rule: Vec<String>,
     /// A limit of each process
     #[arg(long, value_name = "NAME=SOFT[:HARD]")]
     ulimit: Vec<String>,
@@ -52,6 +56,7 @@ impl ConfineFlags {
             privileged: self.privileged,
             capabilities: capabilities(&self.cap_add, &self.cap_drop)?,
             devices: self.device.iter().map(|text| device(text)).collect::<Result<_>>()?,
+            device_rules: self.device_cgroup_rule.iter().map(|text| rule(text)).collect::<Result<_>>()?,
             limits: self.ulimit.iter().map(|text| ulimit::parse(text)).collect::<Result<_>>()?,
             shm_size: self.shm_size.as_ref().map(|text| shm_size(text)).transpose()?.flatten(),
             init: self.init,
@@ -60,7 +65,7 @@ impl ConfineFlags {
             host_uts: self.host_uts()?,
             ..Confinement::default()
         };
-        if !self.privileged && !idmap::in_user_namespace() {
+        if confinement.may_mount() && device_groups().is_err() {
             self.withhold_mknod(&mut confinement.capabilities);
         }
         if self.privileged {
@@ -81,11 +86,8 @@ impl ConfineFlags {
         }
     }
 
-    /// There is no device cgroup: who may mount can have a file system whose device nodes can be opened.
+    /// Where there is no device cgroup, who may mount can have a file system whose device nodes can be opened.
     fn withhold_mknod(&self, capabilities: &mut CapabilitySet) {
-        if !capabilities.contains(CapabilitySet::SYS_ADMIN) {
-            return;
-        }
         let named = self.cap_add.iter().any(|name| capability::by_name(name) == Some(CapabilitySet::MKNOD));
         let mut line = "With SYS_ADMIN a container can reach the devices of the host".to_owned();
         if !named && capabilities.contains(CapabilitySet::MKNOD) {
@@ -166,7 +168,7 @@ fn profile(file: &str) -> Result<Seccomp> {
     Profile::parse(&text).map(Seccomp::Profile).map_err(|e| Error::invalid(format!("{file}: {e}")))
 }
 
-/// `HOST[:CONTAINER][:PERMISSIONS]`. There is no device cgroup, so a device can't be for reading alone.
+/// `HOST[:CONTAINER][:PERMISSIONS]`.
 fn device(text: &str) -> Result<Device> {
     let invalid = || Error::invalid(format!("invalid device specification: {text}"));
     let parts: Vec<&str> = text.split(':').collect();
@@ -183,17 +185,35 @@ fn device(text: &str) -> Result<Device> {
     if host.is_empty() || !target.starts_with('/') {
         return Err(invalid());
     }
-    if !(permissions.contains('r') && permissions.contains('w')) {
-        return Err(Error::Later(format!("a device that may not be both read and written ({text})")));
-    }
+    let access = DeviceAccess::parse(permissions).ok_or_else(invalid)?;
     let host = std::path::absolute(Path::new(host)).map_err(Error::io("finding", PathBuf::from(host)))?;
-    Ok(Device { host, target: clean(target) })
+    Ok(Device { host, target: clean(target), access })
 }
 
 fn is_permissions(text: &str) -> bool {
-    let known = text.bytes().all(|b| b"rwm".contains(&b));
-    let twice = (1..text.len()).any(|n| text[..n].contains(&text[n..=n]));
-    !text.is_empty() && known && !twice
+    DeviceAccess::parse(text).is_some()
+}
+
+/// `KIND MAJOR:MINOR ACCESS`: a for any kind, * for any number.
+fn rule(text: &str) -> Result<DeviceRule> {
+    let number = |text: &str| match text {
+        "*" => Some(None),
+        text => text.parse().ok().map(Some),
+    };
+    let read = || {
+        let mut words = text.split(' ');
+        let (kind, device, access) = (words.next()?, words.next()?, words.next()?);
+        let kind = match kind {
+            "a" => None,
+            "b" => Some(DeviceKind::Block),
+            "c" => Some(DeviceKind::Character),
+            _ => return None,
+        };
+        let (major, minor) = device.split_once(':')?;
+        let access = DeviceAccess::parse(access).filter(|_| words.next().is_none())?;
+        Some(DeviceRule { kind, major: number(major)?, minor: number(minor)?, access })
+    };
+    read().ok_or_else(|| Error::invalid(format!("invalid device cgroup format '{text}'")))
 }
 
 #[cfg(test)]
@@ -247,6 +267,21 @@ mod tests {
     }
 
     #[test]
+    fn rules_are_dockers() {
+        let all = DeviceAccess::ALL;
+        let expected =
+            DeviceRule { kind: Some(DeviceKind::Character), major: Some(42), minor: None, access: all };
+        assert_eq!(rule("c 42:* rwm").unwrap(), expected);
+        assert_eq!(rule("a *:* mwr").unwrap(), DeviceRule { kind: None, major: None, ..expected });
+        for text in
+            ["", "c 42:*", "x 1:2 r", "c 1 r", "c 1:2 x", "c 1:2 r r", "c  1:2 r", "c -1:2 r", "c a:2 r"]
+        {
+            let error = rule(text).unwrap_err().to_string();
+            assert_eq!(error, format!("invalid device cgroup format '{text}'"));
+        }
+    }
+
+    #[test]
     fn devices_have_two_places_and_permissions() {
         let of = |text: &str| device(text).map(|d| (d.host.display().to_string(), d.target));
         let both = |host: &str, target: &str| (host.to_owned(), target.to_owned());
@@ -257,7 +292,6 @@ mod tests {
             ("/dev/a:/dev/b:x", "invalid device mode: x"),
             ("/dev/a:/dev/b:rr", "invalid device mode: rr"),
             ("/dev/a:b", "invalid device specification"),
-            ("/dev/a:r", "not supported yet"),
             ("a:b:c:d", "invalid device specification"),
         ] {
             let error = of(text).unwrap_err().to_string();

@@ -60,7 +60,7 @@ const RUN: &[&str] = &[
     "--annotation", "--attach", "-a", "--blkio-weight", "--blkio-weight-device",
     "--cgroupns", "--cpu-count", "--cpu-percent",
     "--cpu-rt-period", "--cpu-rt-runtime", "--detach",
-    "-d", "--detach-keys", "--device-cgroup-rule", "--device-read-bps", "--device-read-iops",
+    "-d", "--detach-keys", "--device-read-bps", "--device-read-iops",
     "--device-write-bps", "--device-write-iops", "--disable-content-trust",
     "--domainname", "--expose", "--gpus", "--health-cmd",
     "--health-interval", "--health-retries", "--health-start-interval", "--health-start-period", "--health-timeout",

@@ -3,9 +3,10 @@
 use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
 
-use boxwright_executor::cgroup::Resources;
+use boxwright_executor::cgroup::{DeviceAccess, DeviceRule, Resources, device_groups};
 use boxwright_executor::{
-    Bind, CapabilitySet, Mount, MountSource, Propagation, Resource, Rlimit, Seccomp, Spec, capability,
+    CapabilitySet, Devices, Mount, MountSource, Propagation, Resource, Rlimit, Seccomp, Spec, capability,
+    idmap,
 };
 use rustix::fs::{FileType, Mode, OFlags};
 
@@ -22,6 +23,8 @@ pub struct Confinement {
     /// Nothing of procfs and sysfs is hidden.
     pub system_paths: bool,
     pub devices: Vec<Device>,
+    /// What may be used besides them, if there is a node.
+    pub device_rules: Vec<DeviceRule>,
     pub limits: Vec<(Resource, Rlimit)>,
     /// Of `/dev/shm`, in bytes.
     pub shm_size: Option<u64>,
@@ -41,6 +44,7 @@ pub struct Device {
     pub host: PathBuf,
     /// Absolute, in the container.
     pub target: String,
+    pub access: DeviceAccess,
 }
 
 impl Default for Confinement {
@@ -52,6 +56,7 @@ impl Default for Confinement {
             no_new_privileges: false,
             system_paths: false,
             devices: Vec::new(),
+            device_rules: Vec::new(),
             limits: Vec::new(),
             shm_size: None,
             init: false,
@@ -88,28 +93,49 @@ impl Confinement {
         spec.init = self.init;
         spec.resources.clone_from(&self.resources);
         (spec.oom_score, spec.host_uts) = (self.oom_score, self.host_uts);
-        self.confine_binds(spec)?;
-        self.add_devices(spec)
+        let rules = self.add_devices(spec)?;
+        self.guard_devices(spec, rules)
     }
 
-    /// Without a device cgroup, `nodev` is what keeps a container from the host's devices, and a mount that arrives
-    /// later from the host does not have it.
-    fn confine_binds(&self, spec: &mut Spec) -> Result<()> {
-        for mount in &mut spec.mounts {
-            let MountSource::Bind(Bind { propagation, devices, .. }) = &mut mount.source else { continue };
-            if !self.privileged && *propagation != Propagation::Private {
-                return Err(Error::invalid(format!(
-                    "the propagation modes shared and slave of {} need --privileged: nothing (no device cgroup) keeps the \
-                     container from the devices in a mount that arrives later",
-                    mount.target
-                )));
-            }
-            *devices = self.privileged;
+    /// Whether it can have mounts of its own on which the nodes of the host's devices could be opened.
+    pub(crate) fn may_mount(&self) -> bool {
+        !self.privileged
+            && self.capabilities.contains(CapabilitySet::SYS_ADMIN)
+            && !idmap::in_user_namespace()
+    }
+
+    /// A control group guards the devices where `nodev` does not: for who may mount, for mounts that arrive later, and for
+    /// what has rules.
+    fn guard_devices(&self, spec: &mut Spec, rules: Vec<DeviceRule>) -> Result<()> {
+        if self.privileged {
+            return Ok(());
         }
+        let passes_on = |mount: &Mount| match &mount.source {
+            MountSource::Bind(bind) => bind.propagation != Propagation::Private,
+            _ => false,
+        };
+        let partial = self.devices.iter().find(|device| !(device.access.read && device.access.write));
+        let wanted = if let Some(mount) = spec.mounts.iter().find(|mount| passes_on(mount)) {
+            format!("the propagation modes shared and slave of {} need --privileged or", mount.target)
+        } else if let Some(device) = partial {
+            format!("a device that may not be both read and written ({}) needs", device.host.display())
+        } else if !self.device_rules.is_empty() {
+            "--device-cgroup-rule needs".to_owned()
+        } else {
+            if self.may_mount() && device_groups().is_ok() {
+                spec.devices = Devices::Rules(rules);
+            }
+            return Ok(());
+        };
+        device_groups()
+            .map_err(|why| Error::invalid(format!("{wanted} a control group for devices: {why}")))?;
+        spec.devices = Devices::Rules(rules);
         Ok(())
     }
 
-    fn add_devices(&self, spec: &mut Spec) -> Result<()> {
+    /// Gives the rules that let it use them.
+    fn add_devices(&self, spec: &mut Spec) -> Result<Vec<DeviceRule>> {
+        let mut rules = self.device_rules.clone();
         let mut found = Vec::new();
         // What is bound there has them already.
         let bound = spec.mounts.iter().any(|mount| mount.target == "/dev");
@@ -123,13 +149,14 @@ impl Confinement {
             if found.len() == before {
                 return Err(not_gathered(&device.host, "not a device node"));
             }
+            rules.extend(found[before..].iter().filter_map(|(_, node)| DeviceRule::of(node, device.access)));
         }
         for (target, node) in found {
             // The last of several for one place counts.
             spec.mounts.retain(|mount| mount.target != target);
             spec.mounts.push(Mount { target, source: MountSource::Device(node), read_only: false });
         }
-        Ok(())
+        Ok(rules)
     }
 }
 

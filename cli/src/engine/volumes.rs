@@ -129,7 +129,6 @@ impl Engine {
                 source: open_host(host)?,
                 recursive: host.recursive,
                 propagation: host.propagation,
-                devices: false,
             })),
             VolumeSource::Named(named) => self.named_volume(&volume.target, named, content, all),
             VolumeSource::Anonymous { copy } => self.own_volume(&volume.target, *copy, content, all),

@@ -57,9 +57,13 @@ fn users_and_groups_are_those_of_the_ranges() {
 
 #[test]
 fn a_limit_that_cannot_be_set_is_refused_and_none_is_no_obstacle() {
-    let script = "bw run --rm busybox echo ran; bw run --rm -m 50m busybox echo limited || echo $?";
+    let script = "bw run --rm busybox echo ran; bw run --rm -m 50m busybox echo limited || echo $?; \
+                  bw run --rm --device /dev/zero:/x:r busybox echo given || echo $?";
     let ran = as_user(RANGES, script).says("the container's control group can't be made (for memory)");
-    assert_eq!(ran.says("systemd-run --user --scope -p Delegate=yes").ok(), "ran\n125\n");
+    assert_eq!(
+        ran.says("systemd-run --user --scope -p Delegate=yes").says("only real root can").ok(),
+        "ran\n125\n125\n"
+    );
 }
 
 #[test]

@@ -10,6 +10,7 @@ mod resources;
 use std::fmt::{self, Write as _};
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::{Component, Path, PathBuf};
+use std::sync::OnceLock;
 
 use rustix::fs::OFlags;
 use rustix::io::Errno;
@@ -83,7 +84,9 @@ impl fmt::Display for OutOfMemory {
 /// # Errors
 /// Why not.
 pub fn device_groups() -> std::result::Result<(), String> {
-    Groups::new(&Resources::default(), Some(&[])).map(drop).map_err(|error| error.to_string())
+    static FOUND: OnceLock<std::result::Result<(), String>> = OnceLock::new();
+    let find = || Groups::new(&Resources::default(), Some(&[])).map(drop).map_err(|error| error.to_string());
+    FOUND.get_or_init(find).clone()
 }
 
 /// The same of limits.

@@ -35,7 +35,8 @@ pub(super) fn mount_root(spec: &Spec, mounts: &[Ready]) -> Result<OwnedFd> {
     lowers.push(stub.as_fd());
     lowers.extend(empty.as_ref().map(AsFd::as_fd));
     let upper = spec.root.upper.as_ref().map(|u| (u.dir.as_fd(), u.work.as_fd()));
-    Overlay { lowers, upper, user_xattrs: idmap::in_user_namespace() }.mount()
+    let (user_xattrs, attributes) = (idmap::in_user_namespace(), spec.devices.attributes());
+    Overlay { lowers, upper, user_xattrs, attributes }.mount()
 }
 
 pub(super) fn lay_out(

@@ -15,7 +15,7 @@ use crate::error::{Error, Result};
 use crate::init::{Hidden, Source};
 use crate::rootfs::{Overlay, tmpfs};
 use crate::secret::Secret;
-use crate::spec::{Bind, Mount, MountSource, Owner, Propagation, Spec, Tmpfs, Upper};
+use crate::spec::{Bind, Devices, Mount, MountSource, Owner, Propagation, Spec, Tmpfs, Upper};
 use crate::stub::Stubs;
 use crate::{dev, idmap, propagation};
 
@@ -46,17 +46,18 @@ pub(super) enum ReadySource {
 /// Makes the sources of the spec's mounts, and sorts them: those that others may lie in come first.
 pub(super) fn ready(spec: &mut Spec) -> Result<Vec<Ready>> {
     let mut mounts = std::mem::take(&mut spec.mounts);
-    let nodes = nodes_over_dev(&mounts)?;
-    mounts.extend(nodes);
+    if spec.devices == Devices::NoNodes {
+        let nodes = nodes_over_dev(&mounts)?;
+        mounts.extend(nodes);
+    }
     mounts.sort_by_key(|m| m.target.split('/').filter(|n| !n.is_empty()).count());
-    mounts.into_iter().map(|mount| make(mount, &spec.root.stubs)).collect()
+    mounts.into_iter().map(|mount| make(mount, &spec.root.stubs, spec.devices.attributes())).collect()
 }
 
 /// What takes the place of `/dev` is `nodev`: the ordinary devices that it has are bound once more over themselves.
 fn nodes_over_dev(mounts: &[Mount]) -> Result<Vec<Mount>> {
     let at = |target: &str| mounts.iter().find(|mount| mount.target.trim_end_matches('/') == target);
-    let Some(Mount { source: MountSource::Bind(Bind { source, devices: false, .. }), .. }) = at("/dev")
-    else {
+    let Some(Mount { source: MountSource::Bind(Bind { source, .. }), .. }) = at("/dev") else {
         return Ok(Vec::new());
     };
     let mut nodes = Vec::new();
@@ -73,15 +74,15 @@ fn nodes_over_dev(mounts: &[Mount]) -> Result<Vec<Mount>> {
     Ok(nodes)
 }
 
-fn make(mount: Mount, stubs: &Stubs) -> Result<Ready> {
+/// `nodev`: that, where root could make a node of any device of the host in it.
+fn make(mount: Mount, stubs: &Stubs, nodev: MountAttrFlags) -> Result<Ready> {
     let Mount { target, source, mut read_only } = mount;
     check_target(&target)?;
     let (mut attributes, mut propagation) = (MountAttrFlags::empty(), Propagation::Private);
     let (kind, source) = match source {
-        MountSource::Bind(Bind { source, recursive, propagation: wanted, devices }) => {
-            if !devices && !is_ordinary_device(&source)? {
-                // Root could make a node of any device of the host in it.
-                attributes |= MountAttrFlags::MOUNT_ATTR_NODEV;
+        MountSource::Bind(Bind { source, recursive, propagation: wanted }) => {
+            if !is_ordinary_device(&source)? {
+                attributes |= nodev;
             }
             propagation::check(&source, wanted)?;
             propagation = wanted;
@@ -89,7 +90,9 @@ fn make(mount: Mount, stubs: &Stubs) -> Result<Ready> {
             (kind(&source)?, ReadySource::Mount(bound))
         }
         MountSource::Device(device) => (FileType::RegularFile, ReadySource::Device(device)),
-        MountSource::Tmpfs(options) => (FileType::Directory, ReadySource::Mount(user_tmpfs(&options)?)),
+        MountSource::Tmpfs(options) => {
+            (FileType::Directory, ReadySource::Mount(user_tmpfs(&options, nodev)?))
+        }
         MountSource::File { data, mode } => {
             attributes |= MountAttrFlags::MOUNT_ATTR_NODEV;
             (FileType::RegularFile, ReadySource::File { data, mode })
@@ -109,12 +112,12 @@ fn make(mount: Mount, stubs: &Stubs) -> Result<Ready> {
                 return Err(no_source(&path, Errno::NOENT));
             }
             let options = vec![(c"mode", "755".to_owned())];
-            let empty = user_tmpfs(&Tmpfs { options, exec: true, ..Tmpfs::default() })?;
+            let empty = user_tmpfs(&Tmpfs { options, exec: true, ..Tmpfs::default() }, nodev)?;
             (FileType::Directory, ReadySource::Mount(empty))
         }
         MountSource::Layers { lowers, path, upper } => {
             read_only |= upper.is_none();
-            let mount = layers(&lowers, upper.as_ref(), stubs)?;
+            let mount = layers(&lowers, upper.as_ref(), stubs, nodev)?;
             let path = format!("./{path}");
             let resolve = ResolveFlags::IN_ROOT | ResolveFlags::NO_MAGICLINKS;
             let found = openat2(&mount, &path, OFlags::PATH | OFlags::CLOEXEC, Mode::empty(), resolve);
@@ -166,16 +169,21 @@ fn check_target(target: &str) -> Result<()> {
     Ok(())
 }
 
-fn layers(lowers: &[OwnedFd], upper: Option<&Upper>, stubs: &Stubs) -> Result<OwnedFd> {
+fn layers(
+    lowers: &[OwnedFd],
+    upper: Option<&Upper>,
+    stubs: &Stubs,
+    attributes: MountAttrFlags,
+) -> Result<OwnedFd> {
     let empty = stubs.empty()?;
     let mut top_first: Vec<_> = lowers.iter().rev().map(AsFd::as_fd).collect();
     top_first.push(empty.as_fd());
     let upper = upper.map(|u| (u.dir.as_fd(), u.work.as_fd()));
-    Overlay { lowers: top_first, upper, user_xattrs: idmap::in_user_namespace() }.mount()
+    Overlay { lowers: top_first, upper, user_xattrs: idmap::in_user_namespace(), attributes }.mount()
 }
 
-fn user_tmpfs(wanted: &Tmpfs) -> Result<OwnedFd> {
-    let mut attributes = MountAttrFlags::MOUNT_ATTR_NODEV;
+fn user_tmpfs(wanted: &Tmpfs, nodev: MountAttrFlags) -> Result<OwnedFd> {
+    let mut attributes = nodev;
     if !wanted.exec {
         attributes |= MountAttrFlags::MOUNT_ATTR_NOEXEC;
     }

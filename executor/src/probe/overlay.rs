@@ -7,6 +7,8 @@ use std::path::Path;
 use boxwright_cache::fs::whiteout::is_whiteout;
 use rustix::fs::{AtFlags, Mode, OFlags, mkdirat, openat, statat, unlinkat};
 
+use rustix::mount::MountAttrFlags;
+
 use super::child::attempt_in_namespace;
 use super::scratch::Scratch;
 use super::{Answer, idmap};
@@ -42,6 +44,7 @@ pub(super) fn mounted(scratch: &Scratch) -> Answer<OwnedFd> {
         lowers: lowers.iter().map(AsFd::as_fd).collect(),
         upper: Some((upper.as_fd(), work.as_fd())),
         user_xattrs: idmap::in_user_namespace(),
+        attributes: MountAttrFlags::MOUNT_ATTR_NODEV,
     };
     overlay.mount().map_err(|e| e.to_string())
 }
