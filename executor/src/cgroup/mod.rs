@@ -366,12 +366,14 @@ fn v1_parent(hierarchy: &Hierarchy, own: &str, resources: &Resources) -> Result<
 
 fn v2_parent(hierarchy: &Hierarchy, parent: &str, wanted: &[&str]) -> Result<PathBuf> {
     let mut path = hierarchy.at.clone();
+    let hand_down = |path: &Path| place::hand_down(path, wanted, false).map_err(|why| refused(wanted, &why));
     for name in names(parent)? {
-        place::hand_down(&path, wanted, false).map_err(|why| refused(wanted, &why))?;
+        hand_down(&path)?;
         path.push(&name);
         make_parent(&path)?;
     }
-    place::hand_down(&path, wanted, false).map_err(|why| refused(wanted, &why))?;
+    hand_down(&path)?;
+    place::takes_processes(&path).map_err(|why| refused(wanted, &why))?;
     Ok(path)
 }
 

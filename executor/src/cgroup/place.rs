@@ -20,7 +20,7 @@ pub(super) fn find(own: &Path, root: &Path, wanted: &[&str]) -> Result<PathBuf, 
     let mut refused = None;
     let groups = own.ancestors().take_while(|group| group.starts_with(root));
     for group in groups {
-        match hand_down(group, wanted, group == own) {
+        match hand_down(group, wanted, group == own).and_then(|()| takes_processes(group)) {
             Ok(()) => return Ok(group.to_owned()),
             // The nearest one says most.
             Err(why) => refused = refused.or(Some(why)),
@@ -53,8 +53,13 @@ pub(super) fn hand_down(path: &Path, wanted: &[&str], own: bool) -> Result<(), S
         };
         asked.map_err(|e| failed(&format!("handing {} down in", missing.join(" ")), e))?;
     }
-    accessat(&group, c"cgroup.procs", Access::WRITE_OK, rustix::fs::AtFlags::EACCESS)
-        .map_err(|e| failed("making groups in", e))
+    Ok(())
+}
+
+/// Whether we may move processes from one group below it to another.
+pub(super) fn takes_processes(path: &Path) -> Result<(), String> {
+    accessat(rustix::fs::CWD, path.join("cgroup.procs"), Access::WRITE_OK, rustix::fs::AtFlags::EACCESS)
+        .map_err(|e| format!("moving processes below {}: {}", path.display(), std::io::Error::from(e)))
 }
 
 /// The root of a control group namespace (a container's), and what systemd says that it leaves to us.
