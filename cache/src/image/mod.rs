@@ -9,4 +9,4 @@ pub mod resolve;
 pub use assemble::{Documents, Product, assemble};
 pub use pull::{PullEvent, fetch_layers, pull};
 pub use push::{PushEvent, push};
-pub use resolve::{Policy, Pull, Resolved, Sources, resolve, resolve_layout};
+pub use resolve::{Policy, Pull, Resolved, Sources, not_for, resolve, resolve_layout};

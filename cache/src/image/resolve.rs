@@ -75,7 +75,27 @@ pub fn resolve(
     if policy.pull == Pull::Never {
         return Err(Error::NotFound { what: "image in the store", name: reference.familiar() });
     }
-    remote(sources, reference, platform, policy, cancel)
+    remote(sources, reference, platform, policy, cancel).map_err(|error| match error {
+        error @ (Error::NotFound { .. } | Error::Registry { .. }) => {
+            here_is(sources.store, reference, platform, error)
+        }
+        error => error,
+    })
+}
+
+/// What the store has under the name says more than that the registry has nothing: nobody may ever have pushed it.
+fn here_is(store: &Store, reference: &Reference, platform: &Platform, error: Error) -> Error {
+    match store.stored_named(reference) {
+        Ok(Some(found)) if found.for_platform(platform).is_none() => Error::NotFound {
+            what: "image for this platform",
+            name: format!(
+                "{} for {platform} (here it is for {}; {error})",
+                reference.familiar(),
+                list(&found.platforms())
+            ),
+        },
+        _ => error,
+    }
 }
 
 /// The image of the store with this name, if it is one for the platform. A digest is looked for among the images and
@@ -215,11 +235,19 @@ pub(crate) fn manifest_for(
 /// Says which platforms there are.
 pub(crate) fn no_platform(name: &str, platform: &Platform, index: &Index) -> Error {
     let offered = index.manifests.iter().filter(|d| d.is_for_a_platform());
-    let offered: Vec<String> = offered.filter_map(|d| Some(d.platform.as_ref()?.to_string())).collect();
-    let offered = if offered.is_empty() { "none that it names".to_owned() } else { offered.join(", ") };
-    Error::NotFound {
-        what: "image for this platform",
-        name: format!("{name} for {platform} (there is: {offered})"),
+    not_for(name, platform, &offered.filter_map(|d| d.platform.clone()).collect::<Vec<_>>())
+}
+
+/// The same of an image that is there for these platforms.
+pub fn not_for(name: &str, platform: &Platform, offered: &[Platform]) -> Error {
+    let name = format!("{name} for {platform} (there is: {})", list(offered));
+    Error::NotFound { what: "image for this platform", name }
+}
+
+fn list(platforms: &[Platform]) -> String {
+    match platforms {
+        [] => "none that it names".to_owned(),
+        some => some.iter().map(ToString::to_string).collect::<Vec<_>>().join(", "),
     }
 }
 

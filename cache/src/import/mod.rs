@@ -12,7 +12,7 @@ use crate::blob::layout::Layout;
 use crate::cancel::Cancel;
 use crate::digest::Digest;
 use crate::error::{Error, Result};
-use crate::image::resolve::rank;
+use crate::image::resolve::{not_for, rank};
 use crate::layer::compress::detect_and_decompress;
 use crate::oci::{ImageConfig, Platform, Reference};
 use crate::record::ImageRecord;
@@ -68,10 +68,7 @@ pub fn load(
 
 fn check_platform(part: &adopt::Part, platform: &Platform) -> Result<()> {
     match ImageConfig::parse(&part.config)?.platform() {
-        Some(own) if rank(&own, platform).is_none() => Err(Error::NotFound {
-            what: "image for this platform",
-            name: format!("image archive for {platform} (there is: {own})"),
-        }),
+        Some(own) if rank(&own, platform).is_none() => Err(not_for("image archive", platform, &[own])),
         _ => Ok(()),
     }
 }

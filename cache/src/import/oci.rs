@@ -21,6 +21,8 @@ use crate::store::Store;
 /// The whole name, as containerd and docker write it.
 const IMAGE_NAME: &str = "io.containerd.image.name";
 const MAX_DEPTH: u32 = 4;
+/// An archive of images has one for each name and platform.
+const MAX_IMAGES: usize = 1000;
 
 /// Where blobs come from: an archive that was read, or a directory.
 pub(super) trait Blobs {
@@ -62,7 +64,7 @@ pub(super) fn has_indexes(index: &[u8]) -> bool {
     parse_index(index).is_ok_and(|index| index.manifests.iter().any(|d| d.kind() == MediaType::Index))
 }
 
-/// All images of an archive. One that has several names is there once for each.
+/// All images of an archive, each once with all of its names.
 pub(super) fn images(archive: &Archive, index: &[u8], platform: Option<&Platform>) -> Result<Vec<Incoming>> {
     let bytes = index;
     let index = parse_index(bytes)?;
@@ -74,8 +76,15 @@ pub(super) fn images(archive: &Archive, index: &[u8], platform: Option<&Platform
     if images.len() > 1 && images.iter().all(|d| name_of(d).is_none() && d.platform.is_some()) {
         return Ok(vec![image(archive, (Digest::of(bytes), bytes.to_vec()), &index, platform)?]);
     }
-    let named = images.into_iter().map(|descriptor| {
-        let found = match (descriptor.kind(), platform) {
+    let mut found: Vec<(Digest, Incoming)> = Vec::new();
+    let mut parts = 0;
+    for descriptor in images {
+        // Several names of one image.
+        if let Some((_, known)) = found.iter_mut().find(|(digest, _)| *digest == descriptor.digest) {
+            known.names.extend(name_of(descriptor).filter(|name| !known.names.contains(name)));
+            continue;
+        }
+        let image = match (descriptor.kind(), platform) {
             (MediaType::Index, None) => match read(archive, descriptor)? {
                 (bytes, Document::Index(inner)) => {
                     image(archive, (descriptor.digest, bytes), &inner, platform)?
@@ -84,9 +93,22 @@ pub(super) fn images(archive: &Archive, index: &[u8], platform: Option<&Platform
             },
             _ => alone(part(archive, descriptor, platform.unwrap_or(&Platform::host()))?),
         };
-        Ok(Incoming { names: name_of(descriptor).into_iter().collect(), ..found })
-    });
-    named.collect()
+        parts += image.parts.len();
+        check_number(parts)?;
+        found.push((
+            descriptor.digest,
+            Incoming { names: name_of(descriptor).into_iter().collect(), ..image },
+        ));
+    }
+    Ok(found.into_iter().map(|(_, image)| image).collect())
+}
+
+/// Documents that name each other could have us read the same ones without end.
+fn check_number(images: usize) -> Result<()> {
+    if images <= MAX_IMAGES {
+        return Ok(());
+    }
+    Err(Error::malformed("image archive", format!("more than {MAX_IMAGES} images")))
 }
 
 /// An index with what is there of it. What has but one image is no more than that image.
@@ -97,7 +119,13 @@ fn image(
     platform: Option<&Platform>,
 ) -> Result<Incoming> {
     let images = index.manifests.iter().filter(|d| d.is_for_a_platform() && d.kind() == MediaType::Manifest);
-    let found: Vec<&Descriptor> = images.filter(|descriptor| is_here(archive, descriptor)).collect();
+    let mut found: Vec<&Descriptor> = Vec::new();
+    for descriptor in images {
+        if !found.iter().any(|known| known.digest == descriptor.digest) && is_here(archive, descriptor) {
+            found.push(descriptor);
+            check_number(found.len())?;
+        }
+    }
     match (platform, &found[..]) {
         (None, [_, _, ..]) => {
             let parts = found.iter().map(|d| part(archive, d, &Platform::host())).collect::<Result<_>>()?;

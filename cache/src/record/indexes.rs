@@ -80,13 +80,23 @@ impl Stored {
         }
     }
 
-    /// The image that fits `platform` best. One that does not say what it is for fits all.
+    /// The image that fits `platform` best, by what the index says of it or else by its config. One that does not say
+    /// what it is for fits all.
     pub fn for_platform(&self, platform: &Platform) -> Option<&ImageRecord> {
-        let ranked = self.images().into_iter().filter_map(|image| {
-            let rank = image.config.platform().map_or(Some(u32::MAX), |own| rank(&own, platform))?;
+        let ranked = self.with_platforms().into_iter().filter_map(|(own, image)| {
+            let rank = own.map_or(Some(u32::MAX), |own| rank(&own, platform))?;
             Some((rank, image))
         });
         ranked.min_by_key(|(rank, _)| *rank).map(|(_, image)| image)
+    }
+
+    fn with_platforms(&self) -> Vec<(Option<Platform>, &ImageRecord)> {
+        match self {
+            Stored::Image(image) => vec![(image.config.platform(), image)],
+            Stored::Index(index) => {
+                index.members.iter().map(|member| (member.platform(), &member.image)).collect()
+            }
+        }
     }
 
     /// The image of this machine, or else the first one.
@@ -96,7 +106,14 @@ impl Stored {
 
     /// The platforms of the images that are here, as far as they say one.
     pub fn platforms(&self) -> Vec<Platform> {
-        self.images().into_iter().filter_map(|image| image.config.platform()).collect()
+        self.with_platforms().into_iter().filter_map(|(platform, _)| platform).collect()
+    }
+}
+
+impl Member {
+    /// What it is for.
+    pub fn platform(&self) -> Option<Platform> {
+        self.descriptor.platform.clone().or_else(|| self.image.config.platform())
     }
 }
 

@@ -6,6 +6,7 @@ mod differential;
 mod distribution;
 mod hostile;
 mod images;
+mod indexes;
 mod peers;
 mod pushing;
 mod registry;

@@ -11,6 +11,7 @@ use cache::digest::ChainId;
 use cache::image::{self, Policy, Pull, Resolved, Sources};
 use cache::import::Wanted;
 use cache::oci::Platform;
+use cache::record::Stored;
 use cache::snapshot::Snapshot;
 use frontend::{Bases, Diagnostic, Dockerfile, ImageRequest, ResolvedBase};
 
@@ -103,7 +104,7 @@ impl Engine {
         }
         let name = wanted.name.strip_prefix(IMAGE).unwrap_or(&wanted.name);
         // An id is no name that a registry could know.
-        if let Some(found) = self.image_by_id(name)? {
+        if let Some(found) = self.image_by_id(name, &wanted.platform)? {
             return Ok(found);
         }
         let reference = super::reference(name)?;
@@ -128,9 +129,16 @@ impl Engine {
         failed(BuildFailure::of_meaning(&[diagnostic], source))
     }
 
-    fn image_by_id(&self, name: &str) -> Result<Option<Resolved>> {
+    fn image_by_id(&self, name: &str, platform: &Platform) -> Result<Option<Resolved>> {
         let Ok(id) = name.parse::<Digest>() else { return Ok(None) };
-        Ok(self.store.image(&id)?.map(|image| Resolved { image, digest: None, remote: false }))
+        let Some(found) = self.store.stored(&id)? else { return Ok(None) };
+        // An image that is named by its id is taken whatever it is for; an index has to have one.
+        let image = match &found {
+            Stored::Image(image) => Some(image),
+            Stored::Index(_) => found.for_platform(platform),
+        };
+        let absent = || image::not_for(name, platform, &found.platforms());
+        Ok(Some(Resolved { image: image.ok_or_else(absent)?.clone(), digest: None, remote: false }))
     }
 
     /// `DIR`, `DIR:TAG`, `DIR@DIGEST` or both, where the digest counts.

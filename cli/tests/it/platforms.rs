@@ -5,7 +5,7 @@ use std::fs;
 use std::path::Path;
 
 use boxwright_testdata::listing::Listing;
-use boxwright_testdata::peer::{Registry, skopeo};
+use boxwright_testdata::peer::{Dockerd, Podman, Registry, skopeo};
 use serde_json::Value;
 
 use crate::tool::{Boxwright, Context};
@@ -447,4 +447,72 @@ fn checks_outlines_and_records_know_of_all_platforms_once() {
     let outputs = graph["outputs"].as_object().unwrap();
     assert_eq!(outputs.keys().collect::<Vec<_>>(), ["linux/amd64", "linux/arm64"]);
     assert_ne!(outputs["linux/amd64"], outputs["linux/arm64"]);
+}
+
+#[test]
+fn other_tools_read_a_saved_index_and_what_they_write_comes_back() {
+    let (boxwright, dockerd, podman) = (Boxwright::with_busybox(), Dockerd::start(), Podman::new());
+    let file = |name: &str| boxwright.scratch(name).display().to_string();
+    let (saved, copied) = (file("saved.tar"), file("copied.tar"));
+    boxwright.built(&context(), &["--platform", BOTH, "-t", "app:1"]);
+    boxwright.ok(&["save", "-o", &saved, "app:1"]);
+    // They take the image for this machine.
+    dockerd.docker(&["load", "-i", &saved]).says("Loaded image: app:1").ok();
+    assert_eq!(
+        dockerd.docker(&["image", "inspect", "--format", "{{.Architecture}}", "app:1"]).ok().trim(),
+        "amd64"
+    );
+    podman.podman(&["load", "-i", &saved]).ok();
+    assert_eq!(
+        podman
+            .podman(&["image", "inspect", "--format", "{{.Architecture}}", "docker.io/library/app:1"])
+            .ok()
+            .trim(),
+        "amd64"
+    );
+    // Skopeo moves all of it.
+    let (from, to) = (format!("oci-archive:{saved}:1"), format!("oci-archive:{copied}:host.example/app:2"));
+    skopeo(&["copy", "-q", "--all", &from, &to]).ok();
+    let other = Boxwright::new();
+    assert_eq!(other.ok(&["load", "-i", &copied]), "Loaded image: host.example/app:2\n");
+    // It compresses layers, so the index is another one; the images are the same.
+    for platform in ["linux/amd64", "linux/arm64"] {
+        let args = ["image", "inspect", "--platform", platform, "--format", "{{.Id}}"];
+        let id = |boxwright: &Boxwright, name: &str| boxwright.ok(&[&args[..], &[name]].concat());
+        assert_eq!(id(&other, "host.example/app:2"), id(&boxwright, "app:1"), "{platform}");
+    }
+}
+
+#[test]
+fn a_base_that_only_this_store_has_says_for_which_platforms() {
+    let boxwright = Boxwright::with_busybox();
+    // Nobody is there.
+    let name = "127.0.0.1:9/app:1";
+    boxwright.build(&context(), &["--platform", BOTH, "-t", name]).ok();
+    let on_it = Context::new(&format!("FROM {name}\nCOPY a /a\n")).file("a", "a");
+    let lacking = boxwright.build(&on_it, &["--platform", "linux/arm64,linux/riscv64"]);
+    lacking
+        .fails_with(1)
+        .says("for linux/riscv64 (here it is for linux/amd64, linux/arm64; ")
+        .says("Dockerfile:1");
+    boxwright.build(&on_it, &["--platform", "linux/arm64,linux/amd64", "-t", "on"]).ok();
+    // By its id it is the same.
+    let id = boxwright.ok(&["images", "-q", "--no-trunc", name]);
+    let by_id = Context::new(&format!("FROM {}\nCOPY a /a\n", id.trim())).file("a", "a");
+    boxwright.build(&by_id, &["--platform", BOTH, "-t", "by-id"]).ok();
+    assert_eq!(boxwright.ok(&["images", "-q", "by-id"]).len(), 13);
+    let none = boxwright.build(&by_id, &["--platform", "linux/s390x"]);
+    none.fails_with(1).says("for linux/s390x (there is: linux/amd64, linux/arm64)");
+    let layers = |image: &str| {
+        boxwright.ok(&[
+            "image",
+            "inspect",
+            "--platform",
+            "linux/arm64",
+            "--format",
+            "{{json .RootFS.Layers}}",
+            image,
+        ])
+    };
+    assert_eq!(layers("on"), layers("by-id"));
 }

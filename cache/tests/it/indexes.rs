@@ -1,0 +1,181 @@
+//! Indexes in the store: what an archive brings of them, what is left when some of it goes, and what lies about them.
+
+use boxwright_cache::Store;
+use boxwright_cache::import::{Loaded, load};
+use boxwright_cache::oci::{Platform, Reference};
+use boxwright_cache::record::{IndexRecord, Stored};
+use boxwright_testdata::archive::sha256;
+use boxwright_testdata::tar::Tar;
+use serde_json::{Value, json};
+
+use crate::archives::load_bytes;
+use crate::images::{Place, layers};
+
+const INDEX: &str = "application/vnd.oci.image.index.v1+json";
+const MANIFEST: &str = "application/vnd.oci.image.manifest.v1+json";
+
+/// An OCI layout that is written blob by blob.
+#[derive(Default)]
+struct Layout {
+    blobs: Vec<Vec<u8>>,
+}
+
+impl Layout {
+    fn blob(&mut self, kind: &str, bytes: Vec<u8>) -> Value {
+        let descriptor =
+            json!({"mediaType": kind, "digest": format!("sha256:{}", sha256(&bytes)), "size": bytes.len()});
+        if !self.blobs.contains(&bytes) {
+            self.blobs.push(bytes);
+        }
+        descriptor
+    }
+
+    /// An image whose config says this architecture, and one layer.
+    fn image(&mut self, architecture: &str) -> Value {
+        let layer = layers().remove(0);
+        let config = json!({"os": "linux", "architecture": architecture, "config": {},
+            "rootfs": {"type": "layers", "diff_ids": [format!("sha256:{}", sha256(&layer))]}});
+        let layer = self.blob("application/vnd.oci.image.layer.v1.tar", layer);
+        let config = self.blob("application/vnd.oci.image.config.v1+json", config.to_string().into());
+        let manifest =
+            json!({"schemaVersion": 2, "mediaType": MANIFEST, "config": config, "layers": [layer]});
+        let mut entry = self.blob(MANIFEST, manifest.to_string().into());
+        entry["platform"] = json!({"os": "linux", "architecture": architecture});
+        entry
+    }
+
+    fn index(&mut self, entries: &[Value]) -> Value {
+        let index = json!({"schemaVersion": 2, "mediaType": INDEX, "manifests": entries});
+        self.blob(INDEX, index.to_string().into())
+    }
+
+    fn finish(self, entries: &[Value]) -> Vec<u8> {
+        let index = json!({"schemaVersion": 2, "manifests": entries}).to_string();
+        let tar = Tar::new().file("index.json", 0o644, index);
+        let add = |tar: Tar, blob: &Vec<u8>| tar.file(&format!("blobs/sha256/{}", sha256(blob)), 0o644, blob);
+        self.blobs.iter().fold(tar, add).finish()
+    }
+}
+
+fn named(entry: &Value, name: &str) -> Value {
+    let mut entry = entry.clone();
+    entry["annotations"] = json!({"io.containerd.image.name": name});
+    entry
+}
+
+fn index_of(store: &Store, loaded: &Loaded) -> IndexRecord {
+    match store.stored(&loaded.id).unwrap() {
+        Some(Stored::Index(index)) => index,
+        other => panic!("{other:?}"),
+    }
+}
+
+#[test]
+fn an_index_comes_with_what_is_there_of_it() {
+    let (place, mut layout) = (Place::new(), Layout::default());
+    let (amd, arm) = (layout.image("amd64"), layout.image("arm64"));
+    let mut absent = amd.clone();
+    absent["digest"] = json!(format!("sha256:{}", "0".repeat(64)));
+    absent["platform"]["architecture"] = json!("s390x");
+    let mut about = absent.clone();
+    about["digest"] = json!(format!("sha256:{}", "1".repeat(64)));
+    about["platform"] = json!({"os": "unknown", "architecture": "unknown"});
+    let index = layout.index(&[amd, absent, arm, about]);
+    let bytes = layout.finish(&[named(&index, "h.example/a:1"), named(&index, "h.example/a:2")]);
+    let loaded = load_bytes(&place, &bytes).unwrap();
+    assert_eq!(loaded.len(), 1, "one image with two names");
+    let names: Vec<String> = loaded[0].names.iter().map(Reference::familiar).collect();
+    assert_eq!(names, ["h.example/a:1", "h.example/a:2"]);
+    let index = index_of(&place.store, &loaded[0]);
+    let architectures = |index: &IndexRecord| -> Vec<String> {
+        index.members.iter().map(|m| m.image.config.architecture.clone()).collect()
+    };
+    assert_eq!(architectures(&index), ["amd64", "arm64"]);
+    let absent: Vec<String> = index.absent().map(|d| d.platform.as_ref().unwrap().to_string()).collect();
+    assert_eq!(absent, ["linux/s390x"]);
+    // An image of it goes, and then the index itself with all.
+    place.store.remove_member(&index.id, &index.members[0].image.manifest).unwrap();
+    assert_eq!(architectures(&index_of(&place.store, &loaded[0])), ["arm64"]);
+    assert!(place.store.stored(&index.members[0].image.id).unwrap().is_none());
+    assert_eq!(place.store.image_ids().unwrap(), [index.id]);
+    let names: Vec<&Reference> = loaded[0].names.iter().collect();
+    assert!(place.store.remove_names(&index.id, &names).unwrap());
+    assert!(place.store.image_ids().unwrap().is_empty());
+    assert!(place.store.document(&index.members[1].image.manifest).unwrap().is_none());
+}
+
+#[test]
+fn what_the_index_says_of_a_platform_counts() {
+    let (place, mut layout) = (Place::new(), Layout::default());
+    let (mut one, other) = (layout.image("amd64"), layout.image("arm64"));
+    one["platform"]["variant"] = json!("v3");
+    let index = layout.index(&[one, other]);
+    let loaded = load_bytes(&place, &layout.finish(&[named(&index, "a:1")])).unwrap();
+    let stored = place.store.stored(&loaded[0].id).unwrap().unwrap();
+    let found = |platform: &str| {
+        stored.for_platform(&platform.parse().unwrap()).map(|i| i.config.architecture.clone())
+    };
+    assert_eq!(found("linux/amd64/v3").as_deref(), Some("amd64"));
+    assert_eq!(found("linux/amd64"), None, "this machine may not run it");
+    assert_eq!(found("linux/arm64").as_deref(), Some("arm64"));
+}
+
+#[test]
+fn an_index_is_no_way_to_have_much_read() {
+    let refused = |bytes: &[u8]| {
+        let place = Place::new();
+        let error = load_bytes(&place, bytes).unwrap_err().to_string();
+        assert!(place.store.image_ids().unwrap().is_empty() && place.store.names(None).unwrap().is_empty());
+        error
+    };
+    // The same image a thousand times is one image.
+    let (place, mut layout) = (Place::new(), Layout::default());
+    let (image, other) = (layout.image("amd64"), layout.image("arm64"));
+    let mut many = vec![image.clone(); 3000];
+    many.push(other.clone());
+    let index = layout.index(&many);
+    let loaded = load_bytes(&place, &layout.finish(&[named(&index, "a:1")])).unwrap();
+    assert_eq!(index_of(&place.store, &loaded[0]).members.len(), 2);
+    // Many indexes over the same images are many images.
+    let mut layout = Layout::default();
+    let both = [layout.image("amd64"), layout.image("arm64")];
+    let indexes: Vec<Value> = (0..501)
+        .map(|n| {
+            let mut entries = both.clone();
+            entries[0]["annotations"] = json!({"n": n.to_string()});
+            named(&layout.index(&entries), &format!("a:{n}"))
+        })
+        .collect();
+    assert!(refused(&layout.finish(&indexes)).contains("more than 1000 images"));
+    // A document that is not what the index says.
+    let mut layout = Layout::default();
+    let (mut lies, other) = (layout.image("amd64"), layout.image("arm64"));
+    lies["size"] = json!(7);
+    let index = layout.index(&[lies, other]);
+    assert!(refused(&layout.finish(&[named(&index, "a:1")])).contains("expected 7 bytes"));
+    // An index within itself can't be written; one within others is not followed for its images.
+    let mut layout = Layout::default();
+    let image = layout.image("amd64");
+    let mut index = layout.index(&[image]);
+    for _ in 0..6 {
+        index = layout.index(&[index]);
+    }
+    assert!(refused(&layout.finish(&[named(&index, "a:1")])).contains("indexes within indexes"));
+}
+
+#[test]
+fn one_platform_of_an_archive_can_be_asked_for() {
+    let mut layout = Layout::default();
+    let both = [layout.image("amd64"), layout.image("arm64")];
+    let index = layout.index(&both);
+    let bytes = layout.finish(&[named(&index, "a:1")]);
+    let place = Place::new();
+    let of = |platform: &str| {
+        let platform: Platform = platform.parse().unwrap();
+        load(&place.store, std::io::Cursor::new(bytes.clone()), Some(&platform), &place.cancel)
+    };
+    let loaded = of("linux/arm64").unwrap();
+    assert_eq!(place.store.image(&loaded[0].id).unwrap().unwrap().config.architecture, "arm64");
+    let none = of("linux/s390x").unwrap_err().to_string();
+    assert!(none.ends_with("for linux/s390x (there is: linux/amd64, linux/arm64)"), "{none}");
+}
