@@ -115,21 +115,17 @@ impl Installed {
         upper: BorrowedFd<'_>,
         path: &str,
     ) -> rustix::io::Result<bool> {
-        let reading = OFlags::RDONLY | OFlags::NONBLOCK | OFlags::NOCTTY | OFlags::CLOEXEC;
-        let Ok(bundle) = openat2(root, path, reading, Mode::empty(), IN_ROOT) else { return Ok(false) };
-        let before = fstat(&bundle)?;
-        let is_file = FileType::from_raw_mode(before.st_mode) == FileType::RegularFile;
-        if !is_file || before.st_size as u64 > MAX_BUNDLE {
+        let Ok(bundle) = openat2(root, path, OFlags::PATH | OFlags::CLOEXEC, Mode::empty(), IN_ROOT) else {
             return Ok(false);
-        }
+        };
+        let Some(before) = file_of(&bundle, MAX_BUNDLE)? else { return Ok(false) };
         let real = real_path(&bundle)?;
         // Several of the names lead to one file.
         if self.files.iter().any(|(file, _)| *file == real) {
             return Ok(true);
         }
         let new_dirs = self.dirs_to_come(root, upper, &real)?;
-        let flags = OFlags::WRONLY | OFlags::APPEND | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-        let mut file = File::from(openat2(root, &real, flags, Mode::empty(), REAL)?);
+        let mut file = reopen(&bundle, OFlags::WRONLY | OFlags::APPEND)?;
         file.write_all(&self.block).map_err(|e| Errno::from_io_error(&e).unwrap_or(Errno::IO))?;
         futimens(&file, &times(&before))?;
         self.remember(upper, real, new_dirs)?;
@@ -230,14 +226,10 @@ impl Installed {
     }
 
     fn take_back_file(&self, upper: BorrowedFd<'_>, path: &str, looks: &Looks) -> rustix::io::Result<()> {
-        let flags = OFlags::RDWR | OFlags::NONBLOCK | OFlags::NOCTTY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+        let flags = OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC;
         let found = openat2(upper, path, flags, Mode::empty(), REAL)?;
-        let stat = fstat(&found)?;
-        let is_file = FileType::from_raw_mode(stat.st_mode) == FileType::RegularFile;
-        if !is_file || stat.st_size as u64 > 2 * MAX_BUNDLE {
-            return Ok(());
-        }
-        let mut file = File::from(found);
+        let Some(stat) = file_of(&found, 2 * MAX_BUNDLE)? else { return Ok(()) };
+        let mut file = reopen(&found, OFlags::RDWR)?;
         let mut content = Vec::new();
         let io = |e: std::io::Error| Errno::from_io_error(&e).unwrap_or(Errno::IO);
         file.read_to_end(&mut content).map_err(io)?;
@@ -253,6 +245,19 @@ impl Installed {
         file.write_all(&content).map_err(io)?;
         futimens(&file, &times(&stat))
     }
+}
+
+/// What the place looks like, if it is that of a file which is not too large.
+fn file_of(place: &OwnedFd, most: u64) -> rustix::io::Result<Option<Stat>> {
+    let stat = fstat(place)?;
+    let is_file = FileType::from_raw_mode(stat.st_mode) == FileType::RegularFile;
+    Ok(Some(stat).filter(|stat| is_file && stat.st_size as u64 <= most))
+}
+
+/// Opens what a place was found to be. Whoever opens a device or a pipe without a look may set something off.
+fn reopen(place: &OwnedFd, flags: OFlags) -> rustix::io::Result<File> {
+    let path = format!("/proc/self/fd/{}", place.as_raw_fd());
+    rustix::fs::open(path, flags | OFlags::CLOEXEC, Mode::empty()).map(File::from)
 }
 
 /// Removes the entry, and leaves its directory's times as they were: what it had before it was there.

@@ -100,9 +100,9 @@ pub enum ExecError {
 }
 
 impl ExecError {
-    /// Whether the process, or the program that was to be one, is at fault.
+    /// Whether the process, or the program that was to be one, is at fault, and not what it was to be given.
     pub fn is_of_process(&self) -> bool {
         use ExecError::{Exit, Killed, Start, TimedOut};
-        matches!(self, Exit { .. } | TimedOut { .. } | Killed { .. } | Start { .. })
+        matches!(self, Exit { .. } | TimedOut { .. } | Killed { .. } | Start { code: 126.., .. })
     }
 }

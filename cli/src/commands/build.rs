@@ -6,6 +6,7 @@ use std::num::NonZero;
 use std::path::{Path, PathBuf};
 
 use boxwright_cache::layer::tar;
+use boxwright_executor::Settings;
 use boxwright_frontend::gitref::GitRef;
 use boxwright_solver::ir::NetworkMode;
 
@@ -149,8 +150,10 @@ impl Build {
             step: kept.step,
             command: Vec::new(),
             allowed: self.steps.allowed(self.network == "host")?,
-            steps: self.steps.settings()?,
+            // A person takes the time that they need.
+            steps: Settings { time_limit: None, ..self.steps.settings()? },
             resolver: self.steps.resolver()?,
+            hosts: self.steps.hosts()?,
         };
         if let Err(error) = session.engine.shell(&request, &signals, debug::greet) {
             report::print(&error);

@@ -3,6 +3,7 @@
 use boxwright_cache::record::{BuildRecord, local::Lookup};
 use boxwright_executor::{self as executor, Seat, Signals};
 use boxwright_solver::executor::ExecError;
+use boxwright_solver::ir::Host;
 use boxwright_solver::key::{KeyFields, Purpose};
 use boxwright_solver::recall::{Recalled, recall};
 use boxwright_solver::why::Became;
@@ -24,6 +25,8 @@ pub struct ShellRequest {
     /// Secrets, agents and limits, as a build lends them.
     pub steps: executor::Settings,
     pub resolver: Resolver,
+    /// Further lines of the hosts file.
+    pub hosts: Vec<Host>,
 }
 
 impl Engine {
@@ -59,7 +62,8 @@ impl Engine {
                 boxwright_cache::record::KEPT_FAILURES
             ),
         })?;
-        let Recalled { spec, missing } = recall(&fields, record.snapshot, &self.store, &self.cancel)?;
+        let Recalled { mut spec, missing } = recall(&fields, record.snapshot, &self.store, &self.cancel)?;
+        spec.hosts.clone_from(&request.hosts);
         if let Some(entitlement) = request.allowed.refuses(spec.network, spec.security) {
             return Err(Error::Helped {
                 error: Box::new(Error::invalid(VertexError::NotAllowed { entitlement }.to_string())),
@@ -87,6 +91,7 @@ fn not_started(error: ExecError) -> Error {
         ExecError::Start { code, message } => {
             Error::Container { code: u8::try_from(code).unwrap_or(125), message }
         }
+        error @ ExecError::TimedOut { .. } => Error::Container { code: 137, message: error.to_string() },
         other => Error::Container { code: 125, message: other.to_string() },
     }
 }

@@ -104,6 +104,9 @@ fn steps_that_went_well_can_be_looked_into_too() {
     ] {
         boxwright.run(&["debug", "shell", "^", step, "true"]).fails_with(1).says(words);
     }
+    let wrong = Context::new("FROM busybox\nRUN --mount=type=secret,id=gone,required true\n");
+    boxwright.build(&wrong, &[]).fails_with(1).says("secret gone: not found").says_nothing_of("look into");
+    boxwright.built(&context, &[]);
     boxwright.run(&["debug", "shell", "beef", "1"]).fails_with(1).says("no record found");
     boxwright.ok(&["rmi", "-f", "x"]);
     boxwright.ok(&["builder", "prune", "-af"]);
@@ -133,6 +136,22 @@ fn a_failure_is_never_a_result_and_only_the_newest_stay() {
     boxwright.ok(&["builder", "prune", "-f"]);
     assert_eq!(count(), 1);
     step(0).fails_with(1).says("nothing is kept");
+}
+
+#[test]
+fn flags_of_steps_count_for_a_shell() {
+    let boxwright = Boxwright::with_busybox();
+    boxwright.built(&Context::new("FROM busybox\nRUN true\n"), &[]);
+    let shell = |flags: &[&str], script: &str| {
+        boxwright.run(&[&["debug", "shell"], flags, &["^", "RUN", "sh", "-c", script]].concat())
+    };
+    let flags = ["--add-host", "a.test:192.0.2.7", "--dns", "192.0.2.8", "--ulimit", "nofile=99"];
+    let seen = shell(&flags, "grep a.test /etc/hosts; cat /etc/resolv.conf; ulimit -n").ok();
+    assert!(
+        seen.starts_with("192.0.2.7\ta.test\nnameserver 192.0.2.8\n") && seen.ends_with("99\n"),
+        "{seen}"
+    );
+    shell(&["--step-timeout", "200ms"], "sleep 987652").fails_with(137).says("time limit of 200ms exceeded");
 }
 
 #[test]

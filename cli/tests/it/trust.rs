@@ -96,6 +96,7 @@ fn what_a_step_does_to_the_bundle_stays_without_the_certificates() {
         ("rm -r /etc/ssl", "[ ! -e /etc/ssl ]"),
         ("rm -r /etc/ssl && ln -s /canary /etc/ssl", "[ -L /etc/ssl ]"),
         ("rm B && ln -s /canary B", "[ -L /etc/ssl/certs/ca-certificates.crt ]"),
+        ("rm B && mknod B c 1 3", "[ -c /etc/ssl/certs/ca-certificates.crt ]"),
         ("rm B && mkfifo B", "[ -p /etc/ssl/certs/ca-certificates.crt ]"),
         ("chmod 700 /etc/ssl/certs", "[ $(stat -c %a /etc/ssl/certs) = 700 ]"),
         ("touch /etc/ssl/certs/a", "[ -e /etc/ssl/certs/a ]"),

@@ -49,6 +49,7 @@ impl LocalExecutor {
         }
         (spec.tty, spec.stdin) = (seat.tty, Some(seat.stdin));
         let mut container = Container::spawn(spec).map_err(translate_error)?;
+        container.limit(self.settings.time_limit);
         kept.serving(|| container.wait(cancel, Some(signals), sink))?.map_err(translate_error)
     }
 }
