@@ -153,6 +153,7 @@ impl Build {
             // A person takes the time that they need.
             steps: Settings { time_limit: None, ..self.steps.settings()? },
             resolver: self.steps.resolver()?,
+            proxies: boxwright_frontend::proxies(&self.options()?),
             hosts: self.steps.hosts()?,
         };
         if let Err(error) = session.engine.shell(&request, &signals, debug::greet) {

@@ -115,6 +115,7 @@ impl Shell {
             allowed: self.steps.allowed(false)?,
             steps: self.steps.settings()?,
             resolver: self.steps.resolver()?,
+            proxies: Vec::new(),
             hosts: self.steps.hosts()?,
         };
         session.engine.shell(&request, &signals, greet)

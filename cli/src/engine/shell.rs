@@ -25,6 +25,8 @@ pub struct ShellRequest {
     /// Secrets, agents and limits, as a build lends them.
     pub steps: executor::Settings,
     pub resolver: Resolver,
+    /// Variables that the step's own take precedence over: the build's proxies.
+    pub proxies: Vec<String>,
     /// Further lines of the hosts file.
     pub hosts: Vec<Host>,
 }
@@ -64,6 +66,7 @@ impl Engine {
         })?;
         let Recalled { mut spec, missing } = recall(&fields, record.snapshot, &self.store, &self.cancel)?;
         spec.hosts.clone_from(&request.hosts);
+        spec.env.splice(..0, request.proxies.iter().cloned());
         if let Some(entitlement) = request.allowed.refuses(spec.network, spec.security) {
             return Err(Error::Helped {
                 error: Box::new(Error::invalid(VertexError::NotAllowed { entitlement }.to_string())),

@@ -10,6 +10,14 @@ use rustix::process::Signal;
 use crate::terminal::Terminal;
 use crate::tool::{Boxwright, Context, eventually};
 
+/// A store in which the collection that follows the first command is over: on a disk that is almost full it would take
+/// what the test looks into.
+fn with_busybox() -> Boxwright {
+    let boxwright = Boxwright::with_busybox();
+    boxwright.ok(&["sync-store"]);
+    boxwright
+}
+
 /// The command that the report of a failed build tells.
 #[track_caller]
 fn told(ran: &Ran) -> Vec<String> {
@@ -39,7 +47,7 @@ const DOCKERFILE: &str = "FROM busybox AS other\n\
 
 #[test]
 fn what_a_failed_step_left_is_found_by_the_command_that_the_report_tells() {
-    let boxwright = Boxwright::with_busybox();
+    let boxwright = with_busybox();
     let failed = boxwright.build(&Context::new(DOCKERFILE), &["--on-error", "shell"]);
     assert_eq!(failed.status, 1, "{failed}");
     let failed = failed.says("exit code: 3").says("--on-error=shell needs a terminal");
@@ -75,7 +83,7 @@ fn what_a_failed_step_left_is_found_by_the_command_that_the_report_tells() {
 
 #[test]
 fn steps_that_went_well_can_be_looked_into_too() {
-    let boxwright = Boxwright::with_busybox();
+    let boxwright = with_busybox();
     let context = Context::new(
         "FROM busybox\nRUN echo 1 > /one\nRUN echo 2 > /two\nCOPY Dockerfile /three\nRUN rm /one /two && cat /three\n",
     );
@@ -115,7 +123,7 @@ fn steps_that_went_well_can_be_looked_into_too() {
 
 #[test]
 fn a_failure_is_never_a_result_and_only_the_newest_stay() {
-    let boxwright = Boxwright::with_busybox();
+    let boxwright = with_busybox();
     let context = Context::new("FROM busybox\nARG N\nRUN echo ran-$((1)); echo $N > /n; exit 1\n");
     let build =
         |n: usize| boxwright.build(&context, &["--build-arg", &format!("N={n}")]).fails_with(1).says("ran-1");
@@ -140,7 +148,7 @@ fn a_failure_is_never_a_result_and_only_the_newest_stay() {
 
 #[test]
 fn flags_of_steps_count_for_a_shell() {
-    let boxwright = Boxwright::with_busybox();
+    let boxwright = with_busybox();
     boxwright.built(&Context::new("FROM busybox\nRUN true\n"), &[]);
     let shell = |flags: &[&str], script: &str| {
         boxwright.run(&[&["debug", "shell"], flags, &["^", "RUN", "sh", "-c", script]].concat())
@@ -156,7 +164,7 @@ fn flags_of_steps_count_for_a_shell() {
 
 #[test]
 fn a_shell_asks_for_what_its_step_was_granted() {
-    let boxwright = Boxwright::with_busybox();
+    let boxwright = with_busybox();
     for (flag, entitlement) in
         [("--network=host", "network.host"), ("--security=insecure", "security.insecure")]
     {
@@ -172,7 +180,7 @@ fn a_shell_asks_for_what_its_step_was_granted() {
 
 #[test]
 fn an_image_without_a_shell_gets_one() {
-    let boxwright = Boxwright::with_busybox();
+    let boxwright = with_busybox();
     let context = Context::new(
         "FROM scratch\nCOPY Dockerfile /etc/file\nENV A=b\nUSER 5:6\nWORKDIR /etc\nRUN [\"/no/such\", \"x\"]\n",
     );
@@ -197,21 +205,32 @@ fn an_image_without_a_shell_gets_one() {
 
 #[test]
 fn a_shell_opens_at_once_on_a_terminal() {
-    let boxwright = Boxwright::with_busybox();
+    let boxwright = with_busybox();
     let context =
         Context::new("FROM busybox\nRUN --mount=type=secret,id=word,required echo half > /left; false\n");
     let mut terminal = Terminal::new();
     let word = boxwright.scratch("word");
     fs::write(&word, "horse\n").unwrap();
     let secret = format!("id=word,src={}", word.display());
-    let args = ["build", "--on-error=shell", "--secret", &secret, context.path()];
+    let args = [
+        "build",
+        "--on-error=shell",
+        "--secret",
+        &secret,
+        "--build-arg",
+        "http_proxy=http://p.test",
+        context.path(),
+    ];
     let mut command = boxwright.command(&args);
     command.env_remove("CI");
     let mut running = terminal.start(&command);
     let report = terminal.wait_for("what is changed here is thrown away");
     assert!(report.contains("exit code: 1") && report.contains("boxwright --root"), "{report}");
-    terminal.person.write_all(b"cat /left /run/secrets/word; test -t 0 && echo termi''nal\r").unwrap();
-    terminal.wait_for("half\r\nhorse\r\nterminal\r\n");
+    terminal
+        .person
+        .write_all(b"cat /left /run/secrets/word; echo $HTTP_PROXY; test -t 0 && echo termi''nal\r")
+        .unwrap();
+    terminal.wait_for("half\r\nhorse\r\nhttp://p.test\r\nterminal\r\n");
     terminal.person.write_all(b"exit 9\r").unwrap();
     assert_eq!(running.wait(), 1, "the outcome is the build's");
     // Nobody sits at a CI's terminal.
@@ -226,7 +245,7 @@ fn a_shell_opens_at_once_on_a_terminal() {
 
 #[test]
 fn a_killed_shell_leaves_nothing_running() {
-    let boxwright = Boxwright::with_busybox();
+    let boxwright = with_busybox();
     boxwright.build(&Context::new("FROM busybox\nRUN false\n"), &[]).fails_with(1);
     let mut terminal = Terminal::new();
     let mut running = terminal.start(&boxwright.command(&["debug", "shell", "^", "RUN", "sleep", "876543"]));

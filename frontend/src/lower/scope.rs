@@ -161,7 +161,7 @@ fn platform_args(dockerfile: &Dockerfile, options: &Options) -> Env {
 }
 
 /// The variables that a proxy given as build argument sets in every RUN, in no key: both spellings of each name.
-pub(super) fn proxies(options: &Options) -> Vec<String> {
+pub fn proxies(options: &Options) -> Vec<String> {
     let mut env = Vec::new();
     for name in ["http_proxy", "https_proxy", "ftp_proxy", "no_proxy", "all_proxy"] {
         // Where both spellings are given, the lower-case one wins: it sorts last.
