@@ -236,6 +236,10 @@ impl Pass<'_> {
     fn file(&mut self, fd: OwnedFd, path: &Path) -> Result<()> {
         let failed = |e: Errno| Error::io(READING, path)(e);
         let stat = rustix::fs::fstat(&fd).map_err(failed)?;
+        if let Some(device) = self.view.recorded_device(&fd, &stat).map_err(failed)? {
+            let meta = Metadata { xattrs: Vec::new(), ..self.view.read(&fd, &stat).map_err(failed)? };
+            return self.linked(path, &stat, &meta, EntryKind::Node(device)).map(drop);
+        }
         let meta = self.view.read(&fd, &stat).map_err(failed)?;
         let size = u64::try_from(stat.st_size).unwrap_or(0);
         if !self.linked(path, &stat, &meta, EntryKind::File { size })? {

@@ -8,11 +8,14 @@ use rustix::fs::{AtFlags, Gid, Mode, Stat, Timespec, Timestamps, Uid};
 use rustix::io::Errno;
 
 use crate::fs::xattr;
-use crate::layer::sink::{Metadata, Timestamp, Xattrs};
+use crate::layer::sink::{Metadata, NodeKind, Timestamp, Xattrs};
 
 const CAPABILITY: &[u8] = b"security.capability";
 /// Where [`OwnerView::Recorded`] keeps the owner: eight bytes, uid and gid, little-endian.
 const RECORD: &[u8] = b"user.boxwright.owner";
+/// Where an empty file says which device it stands for, made by whom the kernel lets make none: `c` or `b`, and the
+/// two numbers of four bytes, little-endian.
+const DEVICE: &[u8] = b"user.boxwright.device";
 const OURS: &[u8] = b"user.boxwright.";
 
 /// How owners in the store relate to the owners that an image means.
@@ -99,6 +102,31 @@ impl OwnerView {
             mtime: mtime_of(stat),
             xattrs: Vec::new(),
         }
+    }
+
+    /// Makes an empty file stand for a device, which is what a container sees of it; the image has the device.
+    ///
+    /// # Errors
+    /// What the kernel says; `EPERM` where devices can be made, or it is none.
+    pub fn record_device(self, file: impl AsFd, device: NodeKind) -> Result<(), Errno> {
+        let (letter, major, minor) = match device {
+            NodeKind::Char { major, minor } if self != OwnerView::Real => (b'c', major, minor),
+            NodeKind::Block { major, minor } if self != OwnerView::Real => (b'b', major, minor),
+            _ => return Err(Errno::PERM),
+        };
+        let numbers = [major.to_le_bytes(), minor.to_le_bytes()].concat();
+        xattr::set(file, DEVICE, &[&[letter], numbers.as_slice()].concat())
+    }
+
+    /// The device that an open regular file stands for.
+    ///
+    /// # Errors
+    /// What the kernel says.
+    pub fn recorded_device(self, file: impl AsFd, stat: &Stat) -> Result<Option<NodeKind>, Errno> {
+        if self == OwnerView::Real || stat.st_size != 0 {
+            return Ok(None);
+        }
+        Ok(xattr::get(file, DEVICE)?.as_deref().and_then(parse_device))
     }
 
     /// Gives an open file or directory its owner, mode and attributes, but not its time: a directory's changes
@@ -188,6 +216,16 @@ fn parse_record(bytes: &[u8]) -> Option<(u32, u32)> {
     Some((u32::from_le_bytes(*uid), u32::from_le_bytes(gid.try_into().ok()?)))
 }
 
+fn parse_device(bytes: &[u8]) -> Option<NodeKind> {
+    let (letter, numbers) = bytes.split_first()?;
+    let (major, minor) = parse_record(numbers)?;
+    match letter {
+        b'c' => Some(NodeKind::Char { major, minor }),
+        b'b' => Some(NodeKind::Block { major, minor }),
+        _ => None,
+    }
+}
+
 /// A capability attribute without the user namespace it belongs to (revision 3 made revision 2): in an image, the
 /// only owner there is is the image's root.
 fn capability_v2(mut value: Vec<u8>) -> Vec<u8> {
@@ -251,6 +289,25 @@ mod tests {
         v2[3] = 2;
         assert_eq!(capability_v2(v3), v2);
         assert_eq!(capability_v2(v2.clone()), v2);
+    }
+
+    #[test]
+    fn a_recorded_device_survives() {
+        let dir = tempfile::tempdir().unwrap();
+        let file = std::fs::File::create(dir.path().join("f")).unwrap();
+        let read = |view: OwnerView| view.recorded_device(&file, &rustix::fs::fstat(&file).unwrap()).unwrap();
+        let device = NodeKind::Block { major: 259, minor: 1_000_000 };
+        OwnerView::MappedIds.record_device(&file, device).unwrap();
+        assert_eq!((read(OwnerView::MappedIds), read(OwnerView::Recorded)), (Some(device), Some(device)));
+        assert_eq!(
+            read(OwnerView::Real),
+            None,
+            "root makes devices as they are, and takes nobody's word for one"
+        );
+        assert_eq!(OwnerView::Real.record_device(&file, device), Err(Errno::PERM));
+        assert_eq!(OwnerView::MappedIds.xattrs(&file).unwrap(), []);
+        std::fs::write(dir.path().join("f"), "x").unwrap();
+        assert_eq!(read(OwnerView::MappedIds), None, "what was written to is a file");
     }
 
     #[test]

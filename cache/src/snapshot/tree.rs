@@ -199,7 +199,7 @@ impl Tree {
         let failed = |e: Errno| Error::io("reading", &path)(e);
         let Found { fd, stat } =
             self.find_in(layer, &path).and_then(|f| f.ok_or(Errno::NOENT)).map_err(failed)?;
-        let kind = match FileType::from_raw_mode(stat.st_mode) {
+        let mut kind = match FileType::from_raw_mode(stat.st_mode) {
             FileType::Directory => Kind::Dir,
             FileType::RegularFile => Kind::File,
             FileType::Symlink => Kind::Symlink(link_target(&fd).map_err(failed)?),
@@ -209,7 +209,14 @@ impl Tree {
         let mut meta = match kind {
             Kind::Dir | Kind::File => {
                 let open = self.open_in(layer, &path, OFlags::RDONLY | OFlags::NONBLOCK).map_err(failed)?;
-                self.view.read(&open, &stat).map_err(failed)?
+                let mut meta = self.view.read(&open, &stat).map_err(failed)?;
+                if kind == Kind::File
+                    && let Some(device) = self.view.recorded_device(&open, &stat).map_err(failed)?
+                {
+                    kind = Kind::Node(device);
+                    meta.xattrs.clear();
+                }
+                meta
             }
             _ => self.view.read_plain(&stat),
         };

@@ -14,6 +14,7 @@ mod disk;
 mod docker_equality;
 mod doctor;
 mod epoch;
+mod equality;
 mod failures;
 mod foreign;
 mod hardship;

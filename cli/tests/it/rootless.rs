@@ -6,6 +6,7 @@ use std::os::unix::fs::{PermissionsExt, chown};
 use std::path::Path;
 use std::process::Command;
 
+use boxwright_testdata::peer::Registry;
 use boxwright_testdata::{Ran, base};
 
 use crate::tool::{binary, cache};
@@ -151,4 +152,25 @@ fn a_failed_step_can_be_looked_into_by_a_user() {
     let script =
         build("FROM scratch\\nUSER 1\\nRUN [\"/x\"]\\n") + "printf 'id; echo $HOME' | bw debug shell ^ RUN";
     assert_eq!(as_user(RANGES, &script).ok(), "uid=1 gid=0 groups=0\n/\n");
+}
+
+/// Owners that are not the user's, in directories that nobody else may enter: images come, go and leave nothing.
+#[test]
+fn images_come_and_go() {
+    let registry = Registry::start();
+    let name = registry.name("x:1");
+    let script = format!(
+        "df() {{ bw system df --format '{{{{.Size}}}}' | tr '\\n' ' '; echo; }}; \
+         printf 'FROM busybox\\nRUN mkdir /p && echo mine > /p/f && chown -R 5:6 /p && chmod 0 /p/f /p\\n' > d; \
+         bw build -q -t {name} - < d > id; bw push -q {name} > /dev/null; bw save -o x.tar {name}; \
+         bw rmi {name} > /dev/null; bw builder prune -af > /dev/null; \
+         bw pull -q {name} > /dev/null; bw run --rm {name} cat /p/f; bw run --rm -u 5:5 {name} ls /p || echo no; \
+         bw rmi {name} > /dev/null; bw load -q -i x.tar > /dev/null; bw run --rm {name} stat -c %u:%g:%a /p/f; \
+         bw system check > /dev/null && echo whole; \
+         bw system prune -af > /dev/null; df; ls -A store/layers store/caches store/blobs/sha256 store/tmp"
+    );
+    let out = as_user(RANGES, &script).ok();
+    let (used, left) = out.split_once("whole\n").unwrap();
+    assert_eq!(used, "mine\nno\n5:6:0\n");
+    assert_eq!(left, "0B 0B 0B 0B \nstore/blobs/sha256:\n\nstore/caches:\n\nstore/layers:\n\nstore/tmp:\n");
 }

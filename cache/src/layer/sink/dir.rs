@@ -296,10 +296,21 @@ impl LayerSink for DirSink {
                 ("creating block device", FileType::BlockDevice, makedev(major, minor))
             }
         };
-        let ((), at) = self.create(path, doing, |at, name| {
-            rustix::fs::mknodat(&at.fd, name, file_type, Mode::RUSR | Mode::WUSR, device)
+        let view = self.notes.view;
+        let (made, at) = self.create(path, doing, |at, name| {
+            match rustix::fs::mknodat(&at.fd, name, file_type, Mode::RUSR | Mode::WUSR, device) {
+                // In a user namespace: the layer still has it, by a file that stands for it.
+                Err(Errno::PERM) if device != 0 && view != OwnerView::Real => Ok(false),
+                made => made.map(|()| true),
+            }
         })?;
-        own_at(self.notes.view, &at, path, meta, false)
+        if made {
+            return own_at(view, &at, path, meta, false);
+        }
+        let file = self.new_file(path)?;
+        view.record_device(&file, kind).map_err(Error::io(doing, path))?;
+        own(view, &file, meta, path)?;
+        rustix::fs::futimens(&file, &times(meta.mtime)).map_err(Error::io("setting the time of", path))
     }
 
     fn whiteout(&mut self, path: &Path) -> Result<()> {
@@ -345,13 +356,25 @@ impl Missing for Notes {
 }
 
 fn own(view: OwnerView, fd: &impl AsFd, meta: &Metadata, path: &Path) -> Result<()> {
-    view.write(fd.as_fd(), meta).map_err(|(doing, errno)| Error::io(doing, path)(errno))
+    view.write(fd.as_fd(), meta).map_err(|(doing, errno)| not_owned(view, meta, doing, path, errno))
+}
+
+/// In a user namespace the kernel calls an id invalid that the namespace does not have.
+fn not_owned(view: OwnerView, meta: &Metadata, doing: &'static str, path: &Path, errno: Errno) -> Error {
+    if errno != Errno::INVAL || view != OwnerView::MappedIds {
+        return Error::io(doing, path)(errno);
+    }
+    let source = std::io::Error::other(format!(
+        "the ranges of this user in /etc/subuid and /etc/subgid have no ids for user {} and group {}",
+        meta.uid, meta.gid
+    ));
+    Error::Io { doing, path: path.to_owned(), source }
 }
 
 fn own_at(view: OwnerView, at: &Open, path: &Path, meta: &Metadata, is_link: bool) -> Result<()> {
     let (_, name) = split(path)?;
     view.write_at(at.fd.as_fd(), name.as_bytes(), meta, is_link)
-        .map_err(|(doing, errno)| Error::io(doing, path)(errno))
+        .map_err(|(doing, errno)| not_owned(view, meta, doing, path, errno))
 }
 
 /// The parent and the last component of a path that is not the root.

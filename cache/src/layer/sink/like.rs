@@ -47,7 +47,8 @@ impl Like {
         let stat = rustix::fs::fstat(&file).ok()?;
         let same = FileType::from_raw_mode(stat.st_mode) == FileType::RegularFile
             && u64::try_from(stat.st_size) == Ok(size)
-            && self.view.read(&file, &stat).is_ok_and(|its| its == *meta);
+            && self.view.read(&file, &stat).is_ok_and(|its| its == *meta)
+            && self.view.recorded_device(&file, &stat) == Ok(None);
         same.then(|| Twin { file: file.into(), dir: dir.fd, name })
     }
 
