@@ -163,6 +163,47 @@ fn a_user_needs_no_registration() {
     }
 }
 
+/// An ELF program of 32 bits that ends with 42.
+fn small(machine: u16, code: &[u8]) -> Vec<u8> {
+    const BASE: u32 = 0x1_0000;
+    const HEADERS: u32 = 52 + 32;
+    let mut out = b"\x7fELF\x01\x01\x01".to_vec();
+    out.resize(16, 0);
+    let size = HEADERS + u32::try_from(code.len()).unwrap();
+    out.extend([2, machine].iter().flat_map(|short: &u16| short.to_le_bytes()));
+    // Its version, where it starts, where the segments are listed; no sections, and the fifth version of arm's ABI.
+    let flags = if machine == 40 { 0x0500_0000 } else { 0 };
+    out.extend([1, BASE + HEADERS, 52, 0, flags].iter().flat_map(|long: &u32| long.to_le_bytes()));
+    out.extend([52, 32, 1, 0, 0, 0].iter().flat_map(|short: &u16| short.to_le_bytes()));
+    let segment = [1, 0, BASE, BASE, size, size, 5, 0x1000];
+    out.extend(segment.iter().flat_map(|long: &u32| long.to_le_bytes()));
+    out.extend(code);
+    out
+}
+
+#[test]
+fn variants_of_a_machine_have_one_emulator() {
+    let dir = tempfile::tempdir().unwrap();
+    // mov r0, #42; mov r7, #1 (exit); svc 0
+    let code = [0xe3a0_002a_u32, 0xe3a0_7001, 0xef00_0000].map(u32::to_le_bytes).concat();
+    let program = dir.path().join("program");
+    fs::write(&program, small(40, &code)).unwrap();
+    let script = "mkdir d; cp ../small d/program; printf 'FROM scratch\\nCOPY --chmod=755 program /\\nCMD [\"/program\"]\\n' > d/Dockerfile; \
+                  for variant in v5 v6 v7; do \
+                      bw build -q --platform linux/arm/$variant -t $variant d > /dev/null; \
+                      bw run --rm $variant || echo $?; \
+                      printf 'FROM %s\\nRUN [\"/program\"]\\n' $variant | bw build --platform linux/arm/$variant - || :; \
+                  done";
+    let ran = as_user_with(RANGES, &[(&program, "small")], script);
+    if has_own_lists() {
+        let ran =
+            ran.says("did not complete successfully: exit code: 42").says_nothing_of("exec format error");
+        assert_eq!(ran.ok(), "42\n42\n42\n");
+    } else {
+        ran.says("linux/arm/v7 needs an emulator");
+    }
+}
+
 /// The user's own emulator, which a container runs as root of its namespace, that is as the user.
 #[test]
 fn a_container_can_not_write_the_emulator_of_the_user() {

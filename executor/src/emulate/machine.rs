@@ -57,6 +57,11 @@ impl Machine {
         MACHINES.iter().find(known).filter(|_| platform.os == "linux")
     }
 
+    /// Whether it is the one that we are made for.
+    pub(super) fn is_this(&self) -> bool {
+        self.architecture == NATIVE[0]
+    }
+
     /// Whether no emulator is needed. The processor may still refuse: not every one for arm64 has 32 bits as well.
     pub fn is_native(&self) -> bool {
         NATIVE.contains(&self.architecture)
@@ -132,6 +137,12 @@ mod tests {
         let emulator = |text: &str| Machine::of(&text.parse().unwrap()).map(Machine::emulator);
         assert_eq!(emulator("linux/arm/v5"), emulator("linux/arm/v7"));
         assert_eq!(emulator("linux/riscv64").as_deref(), Some("qemu-riscv64-static"));
+        let native = |text: &str| Machine::of(&text.parse().unwrap()).unwrap().is_native();
+        let both = [
+            native("linux/amd64/v3") && native("linux/386"),
+            native("linux/arm64") && native("linux/arm/v6"),
+        ];
+        assert_eq!(both, [cfg!(target_arch = "x86_64"), cfg!(target_arch = "aarch64")]);
         assert_eq!(emulator("darwin/arm64"), None);
         assert_eq!(emulator("linux/wasm"), None);
     }

@@ -55,7 +55,8 @@ pub fn mounts(platform: &Platform, path: &OsStr) -> Result<Vec<Mount>, Lack> {
 
 pub(crate) fn interpreters(platform: &Platform, path: &OsStr) -> Result<Vec<Interpreter>, Lack> {
     let Some(machine) = Machine::of(platform) else { return Ok(Vec::new()) };
-    if own::has(machine) {
+    // What every container would have to wait for is not asked for this machine itself.
+    if machine.is_this() || own::has(machine) {
         return Ok(Vec::new());
     }
     let entries: Vec<Entry> = list::read().into_iter().filter(|entry| entry.runs(machine)).collect();
