@@ -6,10 +6,10 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use boxwright_testdata::tar::Tar;
-use boxwright_testdata::{Ran, run};
+use boxwright_testdata::{Ran, base, run};
 
 use crate::rootless::{RANGES, as_user_with};
-use crate::tool::{Boxwright, binary};
+use crate::tool::{Boxwright, binary, cache};
 
 const CASES: &str = "../testdata/equality";
 
@@ -111,6 +111,37 @@ fn root_and_a_user_make_the_same_images() {
     let script = format!("CONTEXT=../context.tar; {BUILD}");
     let user = as_user_with(RANGES, &[(&context, "context.tar")], &script).ok();
     assert_eq!(user.trim_end(), root);
+}
+
+/// Packages with capabilities, set-group-id bits and users of their own; what tells of the day is removed.
+#[test]
+fn packages_of_debian_are_installed_alike() {
+    let debian = base::debian(cache());
+    let script = "bw load -q -i $DEBIAN > /dev/null; export SOURCE_DATE_EPOCH=1700000000; \
+                  bw build -q -t x -f - . < $DOCKERFILE; \
+                  bw run --rm x sh -c 'getcap /bin/ping; stat -c %A:%U:%G /usr/bin/crontab; id app'";
+    let dir = tempfile::tempdir().unwrap();
+    let dockerfile = dir.path().join("Dockerfile");
+    let text = "FROM debian:bookworm-slim\nARG SOURCE_DATE_EPOCH\n\
+                RUN apt-get update && apt-get install -y --no-install-recommends iputils-ping cron \\\n\
+                    && rm -rf /var/lib/apt/lists/* /var/log/* /var/cache/*\n\
+                RUN useradd --create-home app && install -o app -m 4750 /bin/true /usr/local/bin/own\n";
+    fs::write(&dockerfile, text).unwrap();
+    let boxwright = Boxwright::new();
+    let (home, store) = (boxwright.scratch("home"), boxwright.store());
+    fs::create_dir(&home).unwrap();
+    let by_root = format!("bw() {{ {:?} --root {store:?} \"$@\"; }}; {script}", binary());
+    let mut command = Command::new("sh");
+    command.args(["-euc", &by_root]).current_dir(home).env("DEBIAN", &debian).env("DOCKERFILE", &dockerfile);
+    let root = run(&mut command).ok();
+    let (_, says) = root.split_once('\n').unwrap();
+    assert_eq!(
+        says,
+        "/bin/ping cap_net_raw=ep\n-rwxr-sr-x:root:crontab\nuid=1000(app) gid=1000(app) groups=1000(app)\n"
+    );
+    let by_user = format!("DEBIAN=../debian.tar; DOCKERFILE=../Dockerfile; {script}");
+    let user = as_user_with(RANGES, &[(&debian, "debian.tar"), (&dockerfile, "Dockerfile")], &by_user);
+    assert_eq!(user.ok(), root);
 }
 
 #[test]
