@@ -2,6 +2,7 @@
 //! by one that containers need to be given, and by one that nobody has registered.
 
 use std::fs;
+use std::os::unix::fs::PermissionsExt as _;
 use std::process::Command;
 
 use boxwright_testdata::{Ran, base, run};
@@ -161,6 +162,53 @@ fn a_user_needs_no_registration() {
     } else {
         ran.says("is not registered with binfmt_misc; as root: ");
     }
+}
+
+/// What a step that may mount adds to the list of emulators is gone before the command starts a program of the host, the
+/// one that writes the store to the disk: outside of the container, the step's own program would be run for it.
+#[test]
+#[cfg(target_arch = "x86_64")]
+fn what_a_step_adds_to_the_list_does_not_outlive_it() {
+    let dir = tempfile::tempdir().unwrap();
+    fs::set_permissions(dir.path(), fs::Permissions::from_mode(0o777)).unwrap();
+    let (canary, program) = (dir.path().join("canary"), dir.path().join("program"));
+    fs::write(&program, creating(&canary)).unwrap();
+    let script = "mkdir d; cp ../hostile d/; printf 'FROM arm\\nCOPY --chmod=755 hostile /\\n\
+                  RUN --security=insecure mkdir /m && mount -t binfmt_misc none /m && ls /m >&2 && \
+                      printf \"%%s\" \":x:M:16:\\\\x03\\\\x00\\\\x3e::/hostile:F\" > /m/register\\n' > d/Dockerfile; \
+                  bw build --progress plain --allow security.insecure --platform linux/arm64 -t x d; bw images -q > /dev/null; echo built";
+    let ran = as_user_with(
+        RANGES,
+        &[(&program, "hostile"), (&base::busybox_arm64(cache()), "busybox-arm64.tar")],
+        &format!("base=../busybox-arm64.tar; {MAKE} {script}"),
+    );
+    if has_own_lists() {
+        assert_eq!(ran.says("qemu-aarch64").ok(), "built\n");
+    } else {
+        ran.says("exec format error");
+    }
+    assert!(!canary.exists());
+}
+
+/// A program that makes an empty file.
+#[cfg(target_arch = "x86_64")]
+fn creating(path: &std::path::Path) -> Vec<u8> {
+    // lea rdi, [rip+18]; mov esi, 0644; mov eax, 85 (creat); syscall; mov eax, 60 (exit); syscall
+    let mut code = vec![0x48, 0x8d, 0x3d, 19, 0, 0, 0, 0xbe, 0xa4, 1, 0, 0, 0xb8, 85, 0, 0, 0, 0x0f, 0x05];
+    code.extend([0xb8, 60, 0, 0, 0, 0x0f, 0x05]);
+    code.extend(path.to_str().unwrap().bytes().chain([0]));
+    let mut out = b"\x7fELF\x02\x01\x01".to_vec();
+    out.resize(16, 0);
+    let size = 120 + code.len() as u64;
+    out.extend([2, 62, 1, 0].iter().flat_map(|short: &u16| short.to_le_bytes()));
+    out.extend([0x40_0078, 64, 0].iter().flat_map(|long: &u64| long.to_le_bytes()));
+    out.extend([0, 0, 64, 56, 1, 0, 0, 0].iter().flat_map(|short: &u16| short.to_le_bytes()));
+    out.extend([1, 0, 5, 0].iter().flat_map(|short: &u16| short.to_le_bytes()));
+    out.extend(
+        [0, 0x40_0000, 0x40_0000, size, size, 0x1000].iter().flat_map(|long: &u64| long.to_le_bytes()),
+    );
+    out.extend(code);
+    out
 }
 
 /// An ELF program of 32 bits that ends with 42.

@@ -53,6 +53,12 @@ pub fn mounts(platform: &Platform, path: &OsStr) -> Result<Vec<Mount>, Lack> {
     Ok(interpreters.into_iter().map(mount).collect())
 }
 
+/// To be called when no container runs any more, before a program of the host is started: a container that may mount can
+/// have added to a list of our own who runs programs of this machine.
+pub fn forget() {
+    own::forget();
+}
+
 pub(crate) fn interpreters(platform: &Platform, path: &OsStr) -> Result<Vec<Interpreter>, Lack> {
     let Some(machine) = Machine::of(platform) else { return Ok(Vec::new()) };
     // What every container would have to wait for is not asked for this machine itself.

@@ -3,7 +3,7 @@
 use std::ffi::OsStr;
 use std::fs::File;
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
-use std::sync::OnceLock;
+use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use rustix::fs::{Mode, OFlags, openat};
 use rustix::mount::MountAttrFlags;
@@ -19,18 +19,28 @@ struct Own {
     machines: Vec<&'static Machine>,
 }
 
-static OWN: OnceLock<Option<Own>> = OnceLock::new();
+/// None before it is tried, and then what came of it.
+static OWN: Mutex<Option<Option<Own>>> = Mutex::new(None);
+
+fn own() -> MutexGuard<'static, Option<Option<Own>>> {
+    OWN.lock().unwrap_or_else(PoisonError::into_inner)
+}
 
 /// Whether programs of `machine` are run by an emulator of our own list.
 pub(super) fn has(machine: &'static Machine) -> bool {
-    OWN.get().is_some_and(|own| own.as_ref().is_some_and(|own| own.machines.contains(&machine)))
+    own().as_ref().and_then(Option::as_ref).is_some_and(|own| own.machines.contains(&machine))
+}
+
+/// Ends the list with what containers that may mount have written into it.
+pub(super) fn forget() {
+    drop(own().take());
 }
 
 /// The same, after a list was made if it can be. It is made once, for all machines: those that the machine's own list
 /// has are lost by it, so they are taken over where we can open what is meant.
 pub(super) fn register(path: &OsStr, machine: &'static Machine) -> bool {
     if idmap::entered() && find(machine, path).is_some() {
-        OWN.get_or_init(|| make(path).ok());
+        own().get_or_insert_with(|| make(path).ok());
     }
     has(machine)
 }
