@@ -10,14 +10,21 @@ use super::{Engine, size_of};
 use crate::error::Result;
 
 impl Engine {
-    /// Docker's JSON for the image that a word stands for, of an index the one for `platform` or this machine.
+    /// Docker's JSON for the image that a word stands for, of an index the one for `platform`, or that
+    /// for this machine with the id of the index.
     ///
     /// # Errors
     /// As [`Engine::find`].
     pub fn inspect(&self, text: &str, platform: Option<&Platform>) -> Result<Value> {
         let found = self.find(text)?;
         let names = self.store.names(Some(found.stored.id()))?;
-        Ok(describe(&found.image(platform)?, &names))
+        let id = *found.stored.id();
+        let mut image = found.image(platform)?;
+        if platform.is_none() {
+            // Whoever asks for nothing else means what the name stands for.
+            image.id = id;
+        }
+        Ok(describe(&image, &names))
     }
 }
 

@@ -103,6 +103,7 @@ fn an_index_is_listed_tagged_and_removed_as_one_image() {
     let ids = boxwright.ok(&["images", "-q", "--no-trunc"]);
     assert_eq!(ids.lines().count(), 2, "busybox and the index, not its images: {ids}");
     let index = boxwright.ok(&["images", "-q", "--no-trunc", "x"]);
+    assert_eq!(boxwright.ok(&["inspect", "--format", "{{.Id}}", "x"]), index);
     boxwright.ok(&["tag", "x", "y:1"]);
     assert_eq!(boxwright.ok(&["images", "-q", "--no-trunc", "y"]), index);
     assert_eq!(boxwright.ok(&["image", "prune", "-f"]).lines().next(), Some("Total reclaimed space: 0B"));
