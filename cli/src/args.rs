@@ -11,6 +11,7 @@ mod later;
 mod limits;
 pub(crate) mod mount;
 mod names;
+mod network;
 pub(crate) mod outputs;
 pub(crate) mod platform;
 mod steps;
@@ -27,6 +28,7 @@ use clap::{ArgAction, CommandFactory as _, FromArgMatches as _};
 pub(crate) use confine::ConfineFlags;
 pub(crate) use limits::LimitFlags;
 pub(crate) use names::NameFlags;
+pub(crate) use network::NetworkFlags;
 pub(crate) use steps::StepFlags;
 pub(crate) use trust::TrustFlags;
 

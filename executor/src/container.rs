@@ -23,6 +23,7 @@ use crate::streams::Streams;
 #[derive(Debug)]
 pub struct Container {
     process: OwnedFd,
+    id: i32,
     status: Option<ExitStatus>,
     streams: Streams,
     mount_points: MountPoints,
@@ -56,6 +57,7 @@ impl Container {
         let mount_points = prepared.mount_points;
         let mut container = Container {
             process: cloned.pidfd,
+            id: cloned.pid,
             status: None,
             streams,
             mount_points,
@@ -111,6 +113,11 @@ impl Container {
             (Some(status), None) => Ok(status),
             (None, None) => unreachable!("the loop ends with a status"),
         }
+    }
+
+    /// The number of its first process, which nobody else has until [`Container::wait`] returns.
+    pub fn id(&self) -> i32 {
+        self.id
     }
 
     /// How long it may still run.

@@ -75,7 +75,7 @@ fn doing(stage: Stage) -> &'static str {
         Stage::Root | Stage::Pivot => "entering the root file system",
         Stage::Hidden => "attaching layers to bind from",
         Stage::Hostname => "setting the host name",
-        Stage::Loopback => "setting up the loopback interface",
+        Stage::Network => "setting up the loopback interface",
         Stage::Stdio => "connecting the standard streams",
         Stage::Capabilities => "setting capabilities",
         Stage::Seccomp => "installing the system call filter",

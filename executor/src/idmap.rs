@@ -100,7 +100,7 @@ pub(crate) fn may_set_groups() -> bool {
     *ANSWER.get_or_init(|| std::fs::read_to_string("/proc/self/setgroups").is_ok_and(|s| s.trim() != "deny"))
 }
 
-fn may_mount() -> bool {
+pub(crate) fn may_mount() -> bool {
     let sets = rustix::thread::capabilities(None);
     sets.is_ok_and(|sets| sets.effective.contains(rustix::thread::CapabilitySet::SYS_ADMIN))
 }

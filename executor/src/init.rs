@@ -7,11 +7,13 @@ mod program;
 mod shared;
 
 use std::ffi::CString;
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsFd, OwnedFd};
+use std::sync::Arc;
 
 use rustix::event::{PollFd, PollFlags, poll};
 use rustix::io::Errno;
 use rustix::process::{DumpableBehavior, Signal, set_dumpable_behavior, set_parent_process_death_signal};
+use rustix::thread::{LinkNameSpaceType, move_into_link_name_space};
 
 pub(crate) use identity::{Identity, Limit};
 pub(crate) use mounts::{Attachment, Hidden, Mounts, Pseudo, Source, Steps};
@@ -28,7 +30,7 @@ pub(crate) struct Plan {
     pub(crate) oom_score: Option<CString>,
     pub(crate) mounts: Mounts,
     pub(crate) hostname: Option<Vec<u8>>,
-    pub(crate) loopback: bool,
+    pub(crate) network: NewNetwork,
     pub(crate) identity: Identity,
     pub(crate) program: Program,
     pub(crate) stdio: Stdio,
@@ -40,6 +42,15 @@ pub(crate) struct Plan {
 pub(crate) enum Stdio {
     Streams { stdin: OwnedFd, stdout: OwnedFd, stderr: OwnedFd },
     Terminal(OwnedFd),
+}
+
+/// The network that the process is in, once it has begun.
+#[derive(Debug)]
+pub(crate) enum NewNetwork {
+    Ours,
+    /// The process was cloned into it.
+    Empty,
+    Joined(Arc<OwnedFd>),
 }
 
 /// How far the process came.
@@ -63,7 +74,7 @@ pub(crate) enum Stage {
     /// The index is that of the read-only path.
     ReadOnly,
     Hostname,
-    Loopback,
+    Network,
     Pivot,
     Cwd,
     Limits,
@@ -116,12 +127,18 @@ fn become_container(plan: &Plan, entered: bool) -> Outcome {
     set_dumpable_behavior(DumpableBehavior::NotDumpable).map_err(at(Stage::Session, 0))?;
     rustix::process::setsid().map_err(at(Stage::Session, 1))?;
     rustix::process::umask(rustix::fs::Mode::empty());
+    // Before sysfs is mounted, which shows what it is mounted in.
+    match &plan.network {
+        NewNetwork::Ours => {}
+        NewNetwork::Empty => loopback_up().map_err(at(Stage::Network, 0))?,
+        NewNetwork::Joined(namespace) => {
+            move_into_link_name_space(namespace.as_fd(), Some(LinkNameSpaceType::Network))
+                .map_err(at(Stage::Network, 1))?;
+        }
+    }
     plan.mounts.enter()?;
     if let Some(name) = &plan.hostname {
         rustix::system::sethostname(name).map_err(at(Stage::Hostname, 0))?;
-    }
-    if plan.loopback {
-        loopback_up().map_err(at(Stage::Loopback, 0))?;
     }
     let entered = plan.program.enter_cwd(&plan.mounts, &plan.identity)?;
     connect(&plan.stdio).map_err(at(Stage::Stdio, 0))?;
@@ -171,7 +188,7 @@ fn set_oom_score(score: &CString) -> Result<(), Errno> {
 fn loopback_up() -> Result<(), Errno> {
     use rustix::net::{AddressFamily, SocketFlags, SocketType, socket_with};
     let socket = socket_with(AddressFamily::INET, SocketType::DGRAM, SocketFlags::CLOEXEC, None)?;
-    sys::net::loopback_up(std::os::fd::AsFd::as_fd(&socket))
+    sys::net::loopback_up(socket.as_fd())
 }
 
 fn connect(stdio: &Stdio) -> Result<(), Errno> {
@@ -220,7 +237,7 @@ const STAGES: &[Stage] = &[
     Stage::Mask,
     Stage::ReadOnly,
     Stage::Hostname,
-    Stage::Loopback,
+    Stage::Network,
     Stage::Pivot,
     Stage::Cwd,
     Stage::Limits,

@@ -6,6 +6,7 @@ mod shell;
 use std::ffi::OsString;
 use std::os::fd::{AsFd, OwnedFd};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use boxwright_cache::Cancel;
@@ -21,7 +22,7 @@ use crate::cgroup::{Resources, device_groups};
 use crate::container::Container;
 use crate::emulate;
 use crate::error::Error;
-use crate::network::{Names, files};
+use crate::network::{Connection, Names, Networks, Resolver};
 use crate::secret::Lent;
 use crate::spec::{Devices, MissingCwd, MountSource, Network, Root, Spec, Upper};
 use crate::stub::Stubs;
@@ -33,13 +34,16 @@ pub use shell::Seat;
 pub struct LocalExecutor {
     stubs: Arc<Stubs>,
     settings: Settings,
+    networks: Networks,
+    /// That steps have the host's network for want of another.
+    said: AtomicBool,
 }
 
 /// What steps get that is no part of what they are.
 #[derive(Clone, Debug, Default)]
 pub struct Settings {
-    /// What they find in `/etc/resolv.conf`; see [`crate::network::host_resolv_conf`].
-    pub resolv_conf: Option<Vec<u8>>,
+    /// What they find in `/etc/resolv.conf` besides what the host has there.
+    pub resolver: Resolver,
     pub lent: Lent,
     /// A container does not start where one of them can't be set.
     pub limits: Vec<(Resource, Rlimit)>,
@@ -59,11 +63,33 @@ pub struct Settings {
 const HOSTNAME: &str = "buildkitsandbox";
 
 impl LocalExecutor {
-    pub fn new(stubs: Arc<Stubs>, settings: Settings) -> LocalExecutor {
-        LocalExecutor { stubs, settings }
+    pub fn new(stubs: Arc<Stubs>, settings: Settings, networks: Networks) -> LocalExecutor {
+        LocalExecutor { stubs, settings, networks, said: AtomicBool::new(false) }
     }
 
-    fn spec(&self, exec: &ExecSpec, layer: &ActiveLayer, cancel: &Cancel) -> Result<(Spec, Kept), ExecError> {
+    /// A step without a network of its own, where this machine has none to give, uses the host's.
+    fn connect(&self, exec: &ExecSpec, log: Log<'_>) -> Option<Connection> {
+        if exec.network != NetworkMode::Default {
+            return None;
+        }
+        let refused = match self.networks.connect() {
+            Ok(connection) => return Some(connection),
+            Err(error) => error,
+        };
+        if !self.said.swap(true, Ordering::Relaxed) {
+            let line = format!("steps use the host's network, as there is no other: {refused}\n");
+            log(LogStream::Stderr, line.as_bytes());
+        }
+        None
+    }
+
+    fn spec(
+        &self,
+        exec: &ExecSpec,
+        layer: &ActiveLayer,
+        connection: Option<&Connection>,
+        cancel: &Cancel,
+    ) -> Result<(Spec, Kept), ExecError> {
         let upper = Upper { dir: own(layer.fs())?, work: own(layer.work())? };
         let lowers = exec.root.dirs(cancel)?;
         leave_mount_points(&lowers, &upper.dir)?;
@@ -80,17 +106,17 @@ impl LocalExecutor {
         spec.certificates.clone_from(&self.settings.certificates);
         spec.resources.clone_from(&self.settings.resources);
         spec.shm_size = self.settings.shm_size.unwrap_or(spec.shm_size);
-        spec.network = match exec.network {
-            NetworkMode::Default | NetworkMode::Host => Network::Host,
-            NetworkMode::None => Network::None,
+        spec.network = match (exec.network, connection) {
+            (NetworkMode::None, _) => Network::None,
+            (_, Some(connection)) => connection.network(),
+            (_, None) => Network::Host,
         };
         if exec.security == SecurityMode::Insecure {
             spec.unconfine();
         }
         let hosts = exec.hosts.iter().map(|host| (host.address.0.clone(), host.name.clone())).collect();
-        let resolv_conf = self.settings.resolv_conf.clone();
-        let names = Names { hostname, hosts, resolv_conf };
-        spec.mounts = files(&names, spec.network, true);
+        let names = Names { hostname, hosts, resolver: self.settings.resolver.clone() };
+        spec.mounts = names.files(&spec.network, connection).map_err(translate_error)?.mounts(true);
         // A step sees the image's own.
         spec.mounts.retain(|mount| mount.target != "/etc/hostname");
         // What is lacking is told if the program turns out to need it.
@@ -108,12 +134,14 @@ impl LocalExecutor {
     }
 }
 
+type Log<'a> = &'a mut (dyn FnMut(LogStream, &[u8]) + Send);
+
 impl Executor for LocalExecutor {
     fn run(
         &self,
         spec: &ExecSpec,
         layer: &mut ActiveLayer,
-        log: &mut (dyn FnMut(LogStream, &[u8]) + Send),
+        log: Log<'_>,
         cancel: &Cancel,
     ) -> Result<(), ExecError> {
         cancel.check()?;
@@ -122,7 +150,9 @@ impl Executor for LocalExecutor {
             return Err(ExecError::Start { code: 125, message });
         }
         // What is written to bind mounts lives until the container has ended.
-        let (spec, kept) = self.spec(spec, layer, cancel)?;
+        let connection = self.connect(spec, log);
+        let insecure = spec.security == SecurityMode::Insecure;
+        let (spec, kept) = self.spec(spec, layer, connection.as_ref(), cancel)?;
         let mut container = Container::spawn(spec).map_err(translate_error)?;
         container.limit(self.settings.time_limit);
         let mut sink = |stream, bytes: &[u8]| {
@@ -130,6 +160,10 @@ impl Executor for LocalExecutor {
             Ok(())
         };
         let status = kept.serving(|| container.wait(cancel, None, &mut sink))?.map_err(translate_error)?;
+        // What had the right to change its network may have done so.
+        if let Some(connection) = connection.filter(|_| !insecure) {
+            self.networks.give_back(connection);
+        }
         match container.out_of_memory() {
             _ if status.success() => Ok(()),
             Some(why) => Err(ExecError::Killed { code: status.code(), reason: why.to_string() }),

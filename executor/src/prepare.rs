@@ -6,6 +6,7 @@ mod sources;
 
 use std::ffi::CString;
 use std::os::fd::{AsFd, OwnedFd};
+use std::sync::Arc;
 
 use rustix::fs::{Gid, Uid};
 use rustix::pipe::{PipeFlags, pipe_with};
@@ -13,7 +14,7 @@ use rustix::pipe::{PipeFlags, pipe_with};
 use crate::cgroup::Entrances;
 use crate::dev::Dev;
 use crate::error::{Error, Result};
-use crate::init::{Identity, Init, Limit, Plan, Program, Stdio, Steps};
+use crate::init::{Identity, Init, Limit, NewNetwork, Plan, Program, Stdio, Steps};
 use crate::mountpoint::{self, Made};
 use crate::spec::{MissingCwd, Network, Spec};
 use crate::sys::exec::Strings;
@@ -71,7 +72,11 @@ pub(crate) fn prepare(spec: &mut Spec, entrances: Entrances) -> Result<Prepared>
         oom_score: oom_score(spec)?,
         mounts: laid_out.mounts,
         hostname: spec.hostname.as_ref().filter(|_| !spec.host_uts).map(|name| name.as_bytes().to_vec()),
-        loopback: spec.network == Network::None,
+        network: match &spec.network {
+            Network::Host => NewNetwork::Ours,
+            Network::None => NewNetwork::Empty,
+            Network::Joined(namespace) => NewNetwork::Joined(Arc::clone(namespace)),
+        },
         program: program(spec, &user)?,
         identity,
         stdio,
@@ -94,7 +99,7 @@ fn namespaces(spec: &Spec, grouped: bool) -> u64 {
         (!spec.host_uts, libc::CLONE_NEWUTS),
         // Who has groups of its own makes it when it has entered them.
         (!grouped, libc::CLONE_NEWCGROUP),
-        (spec.network == Network::None, libc::CLONE_NEWNET),
+        (matches!(spec.network, Network::None), libc::CLONE_NEWNET),
     ];
     own.into_iter().filter(|(wanted, _)| *wanted).for_each(|(_, flag)| flags |= flag);
     flags as u64

@@ -1,7 +1,7 @@
 //! The one thread from which containers are cloned. The kernel kills a container when the thread that cloned it ends, so
 //! that thread must live as long as the process. The first thread does; others leave it to one that is made for this.
 
-use std::os::fd::AsFd;
+use std::os::fd::{AsFd, BorrowedFd};
 use std::sync::mpsc::{Sender, channel};
 use std::sync::{Mutex, OnceLock};
 
@@ -49,19 +49,27 @@ fn clone_elsewhere(plan: Plan, namespaces: u64) -> Result<(rustix::io::Result<Cl
 fn clone_and_watch(plan: &Plan, namespaces: u64) -> rustix::io::Result<Cloned> {
     let group = plan.entrances.unified.as_ref().map(|unified| unified.group.as_fd());
     let cloned = sys::process::clone_into(namespaces, group, |entered| init::main(plan, entered))?;
-    watch(&cloned);
+    watch(cloned.pidfd.as_fd());
     Ok(cloned)
 }
 
+/// Has a process of ours end with us, whatever ends us.
+pub(crate) fn end_with_us(process: BorrowedFd<'_>) {
+    // No handler of ours may run in the guard, which this may start.
+    let Ok(before) = sys::signal::set_mask(sys::signal::Set::ALL) else { return };
+    watch(process);
+    let _ = sys::signal::set_mask(before);
+}
+
 /// Without a guard the container is no worse off than before it changed its user, so failing is not an error.
-fn watch(cloned: &Cloned) {
+fn watch(process: BorrowedFd<'_>) {
     static GUARD: Mutex<Option<Guard>> = Mutex::new(None);
     let mut guard = GUARD.lock().unwrap_or_else(|e| e.into_inner());
     if guard.is_none() {
         *guard = Guard::start().ok();
     }
     if let Some(running) = guard.as_ref()
-        && running.watch(cloned.pidfd.as_fd()).is_err()
+        && running.watch(process).is_err()
     {
         *guard = None;
     }

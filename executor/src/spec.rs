@@ -203,13 +203,15 @@ pub enum MissingCwd {
     CreateAsUser,
 }
 
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default)]
 pub enum Network {
     /// That of whoever started us.
     #[default]
     Host,
     /// Its own, with nothing but loopback.
     None,
+    /// One that is there: see [`crate::network::Connection`], or that of another container.
+    Joined(Arc<OwnedFd>),
 }
 
 impl From<OwnedFd> for Bind {

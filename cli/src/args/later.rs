@@ -32,13 +32,13 @@ pub(super) fn is_command(path: &str, word: &str) -> bool {
 #[rustfmt::skip]
 const TOP: &[&str] = &[
     "attach", "commit", "compose", "config", "container", "context", "cp", "create", "diff", "events", "exec", "export",
-    "import", "kill", "logs", "manifest", "network", "pause", "port", "ps", "rename", "restart", "rm",
+    "import", "kill", "logs", "manifest", "network", "pause", "ps", "rename", "restart", "rm",
     "search", "start", "stats", "stop", "top", "unpause", "update", "wait",
 ];
 
 #[rustfmt::skip]
 const CONTAINER: &[&str] = &[
-    "attach", "commit", "cp", "create", "diff", "exec", "export", "inspect", "kill", "logs", "ls", "pause", "port",
+    "attach", "commit", "cp", "create", "diff", "exec", "export", "inspect", "kill", "logs", "ls", "pause", 
     "prune", "rename", "restart", "rm", "start", "stats", "stop", "top", "unpause", "update", "wait",
 ];
 
@@ -62,13 +62,13 @@ const RUN: &[&str] = &[
     "--cpu-rt-period", "--cpu-rt-runtime", "--detach",
     "-d", "--detach-keys", "--device-read-bps", "--device-read-iops",
     "--device-write-bps", "--device-write-iops", "--disable-content-trust",
-    "--domainname", "--expose", "--gpus", "--health-cmd",
+    "--gpus", "--health-cmd",
     "--health-interval", "--health-retries", "--health-start-interval", "--health-start-period", "--health-timeout",
     "--io-maxbandwidth", "--io-maxiops", "--ip", "--ip6", "--ipc", "--isolation", "--kernel-memory",
     "--link", "--link-local-ip", "--log-driver", "--log-opt", "--mac-address",
     "--memory-swappiness", "--net-alias", "--network-alias",
     "--no-healthcheck", "--oom-kill-disable", "--pid",
-    "--publish", "-p", "--publish-all", "-P", "--restart", "--runtime", "--sig-proxy",
+    "--restart", "--runtime", "--sig-proxy",
     "--stop-timeout", "--storage-opt", "--sysctl", "--use-api-socket",
     "--userns", "--volume-driver", "--volumes-from",
 ];

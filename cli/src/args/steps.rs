@@ -6,6 +6,7 @@ use std::os::unix::fs::FileTypeExt as _;
 use std::path::Path;
 use std::time::Duration;
 
+use boxwright_executor::network::HOST_GATEWAY;
 use boxwright_executor::{Agent, KeyError, Lent, Secret, Settings, SshKey};
 use boxwright_frontend::{csv, parse_duration};
 use boxwright_solver::Allowed;
@@ -16,7 +17,6 @@ use super::names::ResolverFlags;
 use super::trust::TrustFlags;
 use super::{LimitFlags, ulimit};
 use crate::config;
-use crate::engine::Resolver;
 use crate::error::{Error, Result};
 
 #[derive(Debug, clap::Args)]
@@ -75,10 +75,6 @@ impl StepFlags {
         self.add_host.iter().map(|text| host(text)).collect()
     }
 
-    pub(crate) fn resolver(&self) -> Result<Resolver> {
-        self.resolver.resolver()
-    }
-
     pub(crate) fn settings(&self) -> Result<Settings> {
         Ok(Settings {
             lent: Lent { secrets: secrets(&self.secret)?, agents: agents(&self.ssh)? },
@@ -87,6 +83,7 @@ impl StepFlags {
             shm_size: self.shm_size.as_ref().map(|text| shm_size(text)).transpose()?.flatten(),
             certificates: self.trust.certificates()?,
             time_limit: self.step_timeout.as_ref().map(|text| time_limit(text)).transpose()?,
+            resolver: self.resolver.resolver()?,
             ..Settings::default()
         })
     }
@@ -115,17 +112,18 @@ fn check_device(rest: &str) -> Result<()> {
     Ok(())
 }
 
-/// `NAME=ADDRESS`, or `NAME:ADDRESS`. Steps share the host's network, so its gateway is the machine itself.
+/// `NAME=ADDRESS`, or `NAME:ADDRESS`. What `host-gateway` is, is known when there is a network.
 pub(super) fn host(text: &str) -> Result<Host> {
     let invalid = || Error::invalid(format!("invalid host {text}"));
     let (name, address) = text.split_once('=').or_else(|| text.split_once(':')).ok_or_else(invalid)?;
     let inner = address.strip_prefix('[').and_then(|a| a.strip_suffix(']')).unwrap_or(address);
-    let address = if address == "host-gateway" { "127.0.0.1" } else { inner };
+    let given = address == HOST_GATEWAY || inner.parse::<std::net::IpAddr>().is_ok();
+    let address = if address == HOST_GATEWAY { address } else { inner };
     let named = !name.is_empty() && !name.contains(|c: char| c.is_whitespace() || c.is_control());
-    match address.parse::<std::net::IpAddr>() {
-        Ok(_) if named => Ok(Host { name: name.to_owned(), address: Unkeyed(address.to_owned()) }),
-        _ => Err(invalid()),
+    if !given || !named {
+        return Err(invalid());
     }
+    Ok(Host { name: name.to_owned(), address: Unkeyed(address.to_owned()) })
 }
 
 fn secrets(flags: &[String]) -> Result<HashMap<String, Secret>> {
@@ -308,7 +306,7 @@ mod tests {
         assert_eq!(parse("a=10.0.0.1"), of("a", "10.0.0.1"));
         assert_eq!(parse("a:::1"), of("a", "::1"));
         assert_eq!(parse("a=[::1]"), of("a", "::1"));
-        assert_eq!(parse("a:host-gateway"), of("a", "127.0.0.1"));
+        assert_eq!(parse("a:host-gateway"), of("a", "host-gateway"));
         for text in ["a", "a:", ":1.2.3.4", "a:b", "a b:1.2.3.4", "a\nb:1.2.3.4"] {
             assert_eq!(parse(text), Err(format!("invalid host {text}")));
         }

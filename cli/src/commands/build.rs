@@ -102,7 +102,7 @@ pub(crate) struct Build {
     /// Put the image into the store, whatever other outputs there are
     #[arg(long)]
     load: bool,
-    /// Network of RUN: host (the default so far) or none
+    /// Network of RUN: default (its own), host or none
     #[arg(long, alias = "net", value_name = "MODE", default_value = "default")]
     network: String,
     /// Where the result goes, instead of into the store: a directory, `-` for a tar on standard output,
@@ -152,7 +152,6 @@ impl Build {
             allowed: self.steps.allowed(self.network == "host")?,
             // A person takes the time that they need.
             steps: Settings { time_limit: None, ..self.steps.settings()? },
-            resolver: self.steps.resolver()?,
             proxies: boxwright_frontend::proxies(&self.options()?),
             hosts: self.steps.hosts()?,
         };
@@ -265,7 +264,6 @@ impl Build {
             pull: self.pull,
             allowed: self.steps.allowed(self.network == "host")?,
             steps: self.steps.settings()?,
-            resolver: self.steps.resolver()?,
             tags,
             outputs,
             cache_from: self.cache_from.iter().map(|text| caches::from(text)).collect::<Result<_>>()?,

@@ -114,7 +114,6 @@ impl Shell {
             command: self.command,
             allowed: self.steps.allowed(false)?,
             steps: self.steps.settings()?,
-            resolver: self.steps.resolver()?,
             proxies: Vec::new(),
             hosts: self.steps.hosts()?,
         };

@@ -16,6 +16,7 @@ mod inspect;
 mod load;
 mod login;
 mod logout;
+mod port;
 mod prune;
 mod pull;
 mod push;
@@ -42,6 +43,7 @@ use crate::{config, durability, interrupt};
 pub(crate) enum Command {
     Build(build::Build),
     Run(run::Run),
+    Port(port::Port),
     Pull(pull::Pull),
     Push(push::Push),
     Login(login::Login),
@@ -99,6 +101,7 @@ pub(crate) enum ImageCommand {
 /// Manage containers
 #[derive(Debug, clap::Subcommand)]
 pub(crate) enum ContainerCommand {
+    Port(port::Port),
     Run(run::Run),
 }
 
@@ -183,6 +186,7 @@ impl Command {
             Command::Image(ImageCommand::Tag(c)) => Command::Tag(c),
             Command::Image(ImageCommand::Inspect(c)) => Command::Inspect(c.into()),
             Command::Container(ContainerCommand::Run(c)) => Command::Run(c),
+            Command::Container(ContainerCommand::Port(c)) => Command::Port(c),
             Command::Builder(BuilderCommand::Build(c)) | Command::Buildx(BuildxCommand::Build(c)) => {
                 Command::Build(c)
             }
@@ -200,6 +204,7 @@ impl Command {
             Command::Logout(_)
                 | Command::Images(_)
                 | Command::Dockerfile(_)
+                | Command::Port(_)
                 | Command::Version(_)
                 | Command::Sync(_)
         )
@@ -212,6 +217,7 @@ impl Command {
             Command::Login(_)
                 | Command::Logout(_)
                 | Command::Images(_)
+                | Command::Port(_)
                 | Command::Tag(_)
                 | Command::Inspect(_)
                 | Command::History(_)
@@ -251,6 +257,7 @@ impl Command {
             Command::Login(c) => c.execute(session),
             Command::Logout(c) => c.execute(session),
             Command::Images(c) => c.execute(session),
+            Command::Port(c) => c.execute(session),
             Command::Tag(c) => c.execute(session),
             Command::Rmi(c) => c.execute(session),
             Command::Save(c) => c.execute(session),

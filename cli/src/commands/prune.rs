@@ -5,6 +5,7 @@ use std::io::BufRead as _;
 use std::time::Duration;
 
 use boxwright_cache::gc::Forget;
+use boxwright_executor::network::BRIDGE;
 use boxwright_frontend::{parse_duration, size};
 
 use super::Session;
@@ -137,6 +138,9 @@ impl SystemPrune {
         }
         let mut pruned = session.engine.prune_images(self.all, &[])?;
         pruned.freed += session.engine.prune_builds(everything(self.all))?.freed;
+        if session.engine.prune_network()? {
+            session.print(format_args!("Deleted Networks:\n{BRIDGE}\n"))?;
+        }
         report(session, &pruned)
     }
 }

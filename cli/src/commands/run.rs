@@ -4,12 +4,11 @@ use std::path::PathBuf;
 
 use boxwright_cache::oci::Platform;
 use boxwright_cache::record::ImageRecord;
-use boxwright_executor::Network;
 use boxwright_executor::emulate::Machine;
 use boxwright_frontend::is_signal;
 
 use super::{Session, pull};
-use crate::args::{ConfineFlags, NameFlags, TrustFlags, env, mount, platform, volume};
+use crate::args::{ConfineFlags, NameFlags, NetworkFlags, TrustFlags, env, mount, platform, volume};
 use crate::engine::{Found, PullPolicy, RunRequest, Volume, helped, reference};
 use crate::error::{Error, Result};
 use crate::{exit, interrupt, report};
@@ -78,9 +77,8 @@ pub(crate) struct Run {
     names: NameFlags,
     #[command(flatten)]
     trust: TrustFlags,
-    /// host (the default so far) or none
-    #[arg(long, alias = "net", value_name = "MODE", default_value = "default")]
-    network: String,
+    #[command(flatten)]
+    network: NetworkFlags,
     /// Nothing of the image can be written
     #[arg(long)]
     pub(crate) read_only: bool,
@@ -114,7 +112,7 @@ impl Run {
         if !self.rm {
             return Err(Error::Later("--rm=false, a container that stays,".to_owned()));
         }
-        let request = self.request()?;
+        let mut request = self.request()?;
         let signals = session.signals.as_ref().expect("held for every command that runs something");
         let policy = self.policy()?;
         let wanted = platform::one(self.platform.as_deref())?;
@@ -125,7 +123,8 @@ impl Run {
                 self.pulled(session, policy, wanted.unwrap_or_else(Platform::host))
             })?,
         };
-        session.engine.run(&image, &request, signals)
+        request.ports.extend(self.network.exposed(&image, &request.ports)?);
+        session.engine.run(&image, &request, signals, &|line| report::remark(line))
     }
 
     fn kept(
@@ -206,11 +205,9 @@ impl Run {
             stop_signal: self.stop_signal()?,
             name: self.name.clone(),
             hostname: self.hostname.clone(),
-            network: match self.network.as_str() {
-                "default" | "host" | "" => Network::Host,
-                "none" => Network::None,
-                other => return Err(Error::Later(format!("the network {other:?}"))),
-            },
+            network: self.network.choice()?,
+            domain: self.network.domainname.clone(),
+            ports: self.network.ports()?,
             read_only: self.read_only,
             interactive: self.interactive,
             tty: self.tty,

@@ -23,6 +23,14 @@ pub(super) const UIDMAP: [(&str, &str); 5] = [
     ("/usr/bin/pacman", "pacman -S shadow"),
 ];
 
+pub(super) const SLIRP: [(&str, &str); 5] = [
+    ("/usr/bin/apt-get", "apt-get install slirp4netns"),
+    ("/usr/bin/dnf", "dnf install slirp4netns"),
+    ("/usr/bin/zypper", "zypper install slirp4netns"),
+    ("/sbin/apk", "apk add slirp4netns"),
+    ("/usr/bin/pacman", "pacman -S slirp4netns"),
+];
+
 const EMULATOR: [(&str, &str); 3] = [
     ("/usr/bin/apt-get", "apt-get install qemu-user-static binfmt-support"),
     ("/usr/bin/dnf", "dnf install qemu-user-static"),
@@ -80,6 +88,16 @@ fn free_range(text: &str) -> u64 {
         Some(numbers.next()??.saturating_add(numbers.next()??))
     };
     text.lines().filter_map(end).max().unwrap_or(0).max(100_000)
+}
+
+/// For the device by which a program speaks for a container, which is for everybody where udev makes it.
+pub(super) fn tunnels() -> Option<String> {
+    let device = "/dev/net/tun";
+    match std::fs::File::options().read(true).write(true).open(device) {
+        Err(e) if e.kind() == std::io::ErrorKind::PermissionDenied => Some(format!("chmod 666 {device}")),
+        Err(e) if e.kind() == std::io::ErrorKind::NotFound => Some("modprobe tun".to_owned()),
+        _ => None,
+    }
 }
 
 /// For what keeps users from making user namespaces.

@@ -1,6 +1,7 @@
 //! Rights, namespaces, networks, control groups, and programs of other machines.
 
 use boxwright_executor::idmap::{Ids, Unmapped};
+use boxwright_executor::network::BRIDGE;
 use boxwright_executor::probe::{Answer, Cgroups, Emulation};
 
 use super::{Line, advice};
@@ -46,13 +47,30 @@ pub(super) fn namespaces(answer: Answer) -> Line {
     .needed()
 }
 
-pub(super) fn network(answer: Answer) -> Line {
+/// `none` is about a network without anything in it.
+pub(super) fn network(own: Answer<Option<String>>, none: Answer) -> Line {
     let what = "network";
-    match answer {
-        Ok(()) => Line::yes(
+    let line = match own {
+        Ok(None) => Line::yes(
             what,
-            "containers use the host's (host, the default) or have none (none); there is no bridge network yet, on any machine",
+            format!(
+                "made a bridge, plugged a container into it and had nf_tables translate its address, all in a network \
+                 apart; commands use {BRIDGE} (and set net.ipv4.ip_forward), system prune removes it"
+            ),
         ),
+        Ok(Some(helper)) => Line::yes(
+            what,
+            format!("{helper} joined a container to the world; ports that are published go through it"),
+        ),
+        Err(why) => {
+            let says = "containers use the host's by default, and publish no ports";
+            let missing = why.contains("slirp4netns is not installed");
+            let install = if missing { advice::install(&advice::SLIRP) } else { None };
+            Line::partly(what, says, why).with(install).with(advice::tunnels())
+        }
+    };
+    match none {
+        Ok(()) => line,
         Err(why) => Line::partly(what, "containers use the host's; --network none does not work", why),
     }
 }

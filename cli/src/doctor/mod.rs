@@ -48,7 +48,11 @@ pub(crate) fn lines(store: &Path, path: &OsStr) -> Vec<Line> {
     }
     let kept = store::store(store, probe::store(store));
     let writable = kept.given != Given::No;
-    lines.extend([confined::namespaces(probe::namespaces()), kept, confined::network(probe::network())]);
+    lines.extend([
+        confined::namespaces(probe::namespaces()),
+        kept,
+        confined::network(probe::network(store), probe::no_network()),
+    ]);
     if writable {
         lines.push(store::overlay(probe::overlay(store)));
         let own = boxwright_cache::oci::Platform::host().architecture;

@@ -22,7 +22,7 @@ use super::context::{self, ContextSource, DockerfileSource, Input};
 use super::failure::{BuildFailure, Source};
 use super::recorder::Recorder;
 use super::solving::{Places, Solving};
-use super::{Engine, Resolver, created, epoch, output};
+use super::{Engine, created, epoch, output};
 use crate::error::{Error, Result};
 use crate::exit;
 use crate::progress::{Note, Watch};
@@ -41,8 +41,6 @@ pub struct BuildRequest {
     pub allowed: solver::Allowed,
     /// What RUN gets besides what the Dockerfile says.
     pub steps: executor::Settings,
-    /// What steps find in `/etc/resolv.conf` instead of the host's lines.
-    pub resolver: Resolver,
     pub tags: Vec<Reference>,
     /// Where the result goes. The store when there is none.
     pub outputs: Vec<Output>,

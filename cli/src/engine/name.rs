@@ -1,10 +1,13 @@
-//! Names of containers: each belongs to one running container. A process that dies, however it dies, has none.
+//! Containers that run, each by a locked file of its name (or else its id). A process that dies, however it dies, has
+//! none; its file says nothing any more.
 
-use std::io::{Read as _, Write as _};
+use std::io::{Read as _, Seek as _, Write as _};
 use std::os::fd::AsFd as _;
 
 use boxwright_cache::Store;
+use boxwright_executor::network::{NameFiles, Reached};
 use rustix::fs::{AtFlags, FlockOperation, Mode, OFlags};
+use serde::{Deserialize, Serialize};
 
 use crate::error::{Error, Result};
 
@@ -13,7 +16,24 @@ use crate::error::{Error, Result};
 pub(super) struct ContainerName {
     store: Store,
     path: String,
-    _file: std::fs::File,
+    file: std::fs::File,
+}
+
+/// What others may know of a container that runs.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct RunningContainer {
+    pub id: String,
+    /// Of its first process, once there is one.
+    pub process: Option<FirstProcess>,
+    pub names: NameFiles,
+    pub ports: Vec<Reached>,
+}
+
+#[derive(Clone, Copy, Debug, Serialize, Deserialize)]
+pub struct FirstProcess {
+    pub id: i32,
+    /// The inode of its network namespace, by which it is known from a later process of that number.
+    pub network: u64,
 }
 
 impl ContainerName {
@@ -42,19 +62,69 @@ impl ContainerName {
             let links = rustix::fs::fstat(&file)
                 .map_err(Error::io("reading the state of", store.path().join(&path)))?;
             if links.st_nlink > 0 {
-                file.set_len(0)
-                    .and_then(|()| file.write_all(id.as_bytes()))
-                    .map_err(Error::io("writing", store.path().join(&path)))?;
-                return Ok(ContainerName { store: store.clone(), path, _file: file });
+                let mut name = ContainerName { store: store.clone(), path, file };
+                name.describe(&RunningContainer {
+                    id: id.to_owned(),
+                    process: None,
+                    names: NameFiles::default(),
+                    ports: Vec::new(),
+                })?;
+                return Ok(name);
             }
+        }
+    }
+
+    /// Says what the container is.
+    ///
+    /// # Errors
+    /// When it can't be written.
+    pub(super) fn describe(&mut self, container: &RunningContainer) -> Result<()> {
+        let text = serde_json::to_vec(container).expect("plain data");
+        let written =
+            self.file.set_len(0).and_then(|()| self.file.rewind()).and_then(|()| self.file.write_all(&text));
+        written.map_err(Error::io("writing", self.store.path().join(&self.path)))
+    }
+}
+
+impl RunningContainer {
+    /// The container of this name, this id, or an id that begins so.
+    ///
+    /// # Errors
+    /// When no such container runs.
+    pub fn find(store: &std::path::Path, word: &str) -> Result<RunningContainer> {
+        let dir = store.join("containers");
+        if is_name(word)
+            && let Some(found) = read(&dir.join(word))
+        {
+            return Ok(found);
+        }
+        let entries = std::fs::read_dir(&dir).map_err(Error::io("listing", &dir))?;
+        let running = entries.filter_map(|entry| read(&entry.ok()?.path()));
+        let mut found = running.filter(|container| container.id.starts_with(word));
+        match (found.next(), found.next()) {
+            (Some(one), None) => Ok(one),
+            _ => Err(Error::invalid(format!("No such container: {word}"))),
         }
     }
 }
 
+/// None for what is not, or not any more, or not yet, about a container.
+fn read(path: &std::path::Path) -> Option<RunningContainer> {
+    let mut file = std::fs::File::open(path).ok()?;
+    // Whoever runs the container keeps the file locked.
+    if rustix::fs::flock(file.as_fd(), FlockOperation::NonBlockingLockShared).is_ok() {
+        return None;
+    }
+    let mut text = String::new();
+    file.read_to_string(&mut text).ok()?;
+    serde_json::from_str(&text).ok()
+}
+
 fn taken(name: &str, file: &mut std::fs::File) -> Error {
-    let mut id = String::new();
+    let mut text = String::new();
     // The id only helps to find the other one.
-    let _ = file.read_to_string(&mut id);
+    let _ = file.read_to_string(&mut text);
+    let id = serde_json::from_str::<RunningContainer>(&text).map(|other| other.id).unwrap_or_default();
     Error::invalid(format!(
         "Conflict. The container name \"/{name}\" is already in use by container \"{id}\". \
          You have to remove (or rename) that container to be able to reuse that name."
@@ -88,7 +158,12 @@ mod tests {
         let conflict = ContainerName::take(&store, "web", "5678").unwrap_err().to_string();
         assert!(conflict.contains("already in use by container \"1234\""), "{conflict}");
         ContainerName::take(&store, "other", "9").unwrap();
+        let find = |word: &str| RunningContainer::find(store.path(), word).map(|found| found.id);
+        assert_eq!((find("web").unwrap(), find("12").unwrap()), ("1234".to_owned(), "1234".to_owned()));
         drop(first);
+        for gone in ["web", "12", "../web"] {
+            assert_eq!(find(gone).unwrap_err().to_string(), format!("No such container: {gone}"));
+        }
         ContainerName::take(&store, "web", "5678").unwrap();
     }
 

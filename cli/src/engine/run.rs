@@ -12,9 +12,11 @@ use cache::oci::Platform;
 use cache::record::ImageRecord;
 use cache::snapshot::Snapshot;
 use cache::store::ActiveLayer;
-use executor::{Container, Network, RawTerminal, Root, Signals, Spec, Stubs, Upper, Winsize, emulate};
+use executor::network::Port;
+use executor::{Container, RawTerminal, Root, Signals, Spec, Stubs, Upper, Winsize, emulate};
 
-use super::name::ContainerName;
+use super::name::{ContainerName, RunningContainer};
+use super::network::{self, Joined, NetworkChoice};
 use super::settings::{self, Settings};
 use super::volumes::{Volume, copy};
 use super::{Confinement, Resolver};
@@ -56,7 +58,11 @@ pub struct RunRequest {
     pub stop_signal: Option<String>,
     pub name: Option<String>,
     pub hostname: Option<String>,
-    pub network: Network,
+    /// Joined to the host name by a dot.
+    pub domain: Option<String>,
+    pub network: NetworkChoice,
+    /// Reached through ports of the host.
+    pub ports: Vec<Port>,
     pub read_only: bool,
     pub interactive: bool,
     pub tty: bool,
@@ -72,24 +78,33 @@ struct IdFile {
 struct Scratch(ActiveLayer);
 
 impl Engine {
-    /// Runs a container of `image` to its end, on our own standard streams. Gives its exit code.
+    /// Runs a container of `image` to its end, on our own standard streams. Gives its exit code. What its user should
+    /// know goes to `tell`.
     ///
     /// # Errors
     /// [`Error::Container`] when it does not start.
-    pub fn run(&self, image: &ImageRecord, request: &RunRequest, signals: &Signals) -> Result<u8> {
+    pub fn run(
+        &self,
+        image: &ImageRecord,
+        request: &RunRequest,
+        signals: &Signals,
+        tell: &dyn Fn(&str),
+    ) -> Result<u8> {
         let id =
             cache::Digest::of(format!("{:?}{}", std::time::SystemTime::now(), std::process::id()).as_bytes())
                 .hex();
-        let settings = Settings::of(image, request, &id)?;
         check_terminal(request)?;
+        let joined = self.join(request, tell)?;
+        let published = joined.publish(&request.ports, tell)?;
+        let settings = Settings::of(image, request, &joined, &id)?;
         let mut id_file = request.id_file.as_deref().map(|file| IdFile::write(file, &id)).transpose()?;
-        let _name =
-            request.name.as_deref().map(|name| ContainerName::take(&self.store, name, &id)).transpose()?;
+        let mut name = ContainerName::take(&self.store, request.name.as_deref().unwrap_or(&id), &id)?;
         let scratch = Scratch(self.store.new_layer()?);
         let snapshot = Snapshot::of_image(image.layers.clone());
         let root = self.root(&snapshot, &scratch, request.read_only)?;
         let mut volumes = self.volumes(image, request, &snapshot)?;
-        let mut spec = self.spec(root, settings, request)?;
+        let names = settings.names.clone();
+        let mut spec = self.spec(root, settings, request, &joined)?;
         let platform = image.config.platform().unwrap_or_else(Platform::host);
         // What is lacking is told if the program turns out to need it.
         spec.mounts.extend(emulate::mounts(&platform, &self.git.path).unwrap_or_default());
@@ -99,6 +114,12 @@ impl Engine {
         let raw = if request.tty && request.interactive { Some(own_terminal()?) } else { None };
         let spawned = Container::spawn(spec).map_err(settings::not_started);
         let mut container = spawned.map_err(|error| self.with_help(error, &platform))?;
+        name.describe(&RunningContainer {
+            process: Some(network::first_process(&container)),
+            id,
+            names,
+            ports: published.as_ref().map(|p| p.ports.clone()).unwrap_or_default(),
+        })?;
         if let Some(file) = &mut id_file {
             file.started = true;
         }
@@ -134,16 +155,16 @@ impl Engine {
         Ok(Arc::new(Stubs::new(dir)))
     }
 
-    fn spec(&self, root: Root, settings: Settings, request: &RunRequest) -> Result<Spec> {
+    fn spec(&self, root: Root, settings: Settings, request: &RunRequest, joined: &Joined) -> Result<Spec> {
         let mut spec = Spec::new(root, settings.args);
         spec.env = settings.env;
         spec.cwd = settings.cwd;
         spec.user = settings.user;
         spec.extra_groups.clone_from(&request.groups);
         spec.hostname = settings.hostname;
-        spec.network = request.network;
+        spec.network = joined.network();
         spec.certificates.clone_from(&request.certificates);
-        spec.mounts = settings.mounts;
+        spec.mounts = settings.names.mounts(false);
         if request.interactive {
             spec.stdin = Some(own_stdin()?);
         }

@@ -3,9 +3,10 @@
 use std::collections::BTreeMap;
 
 use boxwright_cache::record::ImageRecord;
-use boxwright_executor::network::{self, Names};
-use boxwright_executor::{self as executor, Mount, Network};
+use boxwright_executor as executor;
+use boxwright_executor::network::{NameFiles, Names};
 
+use super::network::Joined;
 use super::run::RunRequest;
 use crate::error::{Error, Result};
 
@@ -17,7 +18,7 @@ pub(super) struct Settings {
     pub(super) user: String,
     /// None is the host's own.
     pub(super) hostname: Option<String>,
-    pub(super) mounts: Vec<Mount>,
+    pub(super) names: NameFiles,
 }
 
 const PATH: &str = "PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
@@ -25,7 +26,12 @@ const PATH: &str = "PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin
 const SHORT_ID: usize = 12;
 
 impl Settings {
-    pub(super) fn of(image: &ImageRecord, request: &RunRequest, id: &str) -> Result<Settings> {
+    pub(super) fn of(
+        image: &ImageRecord,
+        request: &RunRequest,
+        joined: &Joined,
+        id: &str,
+    ) -> Result<Settings> {
         let config = &image.config.config;
         let cwd =
             request.workdir.clone().filter(|w| !w.is_empty()).unwrap_or_else(|| config.working_dir.clone());
@@ -38,11 +44,17 @@ impl Settings {
         if request.hostname.is_some() && request.confinement.host_uts {
             return Err(Error::invalid("conflicting options: hostname and the UTS mode"));
         }
-        let hostname = match (&request.hostname, request.network) {
+        let hostname = match (&request.hostname, joined) {
             _ if request.confinement.host_uts => None,
+            (_, Joined::Another { names, .. }) => Some(names.hostname.clone()),
             (Some(name), _) => Some(name.clone()),
-            (None, Network::None) => Some(id[..SHORT_ID].to_owned()),
-            (None, Network::Host) => None,
+            (None, Joined::Host) => None,
+            (None, _) => Some(id[..SHORT_ID].to_owned()),
+        };
+        let domain = request.domain.as_ref().filter(|domain| !domain.is_empty());
+        let hostname = match (hostname, domain) {
+            (Some(name), Some(domain)) => Some(format!("{name}.{domain}")),
+            (name, _) => name,
         };
         let name = hostname.clone().unwrap_or_else(host_name);
         Ok(Settings {
@@ -50,7 +62,7 @@ impl Settings {
             env: env(&config.env, &request.env, &name, request.tty),
             cwd,
             user: request.user.clone().unwrap_or_else(|| config.user.clone()),
-            mounts: names(request, &name)?,
+            names: names(request, joined, &name)?,
             hostname,
         })
     }
@@ -112,24 +124,19 @@ pub(crate) fn clean(path: &str) -> String {
     format!("/{}", parts.join("/"))
 }
 
-/// The three files that every container gets from us.
-fn names(request: &RunRequest, hostname: &str) -> Result<Vec<Mount>> {
+/// What is in the three files that every container gets from us.
+fn names(request: &RunRequest, joined: &Joined, hostname: &str) -> Result<NameFiles> {
+    if let Joined::Another { names, .. } = joined {
+        return Ok(names.clone());
+    }
     let short =
         hostname.split_once('.').map(|(short, _)| ("127.0.1.1".to_owned(), format!("{hostname} {short}")));
     let names = Names {
         hostname: hostname.to_owned(),
         hosts: short.into_iter().chain(request.hosts.iter().cloned()).collect(),
-        resolv_conf: request.resolver.file(of_host("/etc/resolv.conf")?),
+        resolver: request.resolver.clone(),
     };
-    Ok(network::files(&names, request.network, false))
-}
-
-/// What the host has there; none if it has nothing.
-pub(super) fn of_host(path: &str) -> Result<Option<Vec<u8>>> {
-    match std::fs::read(path) {
-        Err(e) if e.kind() == std::io::ErrorKind::NotFound => Ok(None),
-        result => result.map(Some).map_err(Error::io("reading", path)),
-    }
+    names.files(&joined.network(), joined.connection()).map_err(not_started)
 }
 
 /// What kept a container from starting, with docker's code for it.

@@ -9,8 +9,8 @@ use boxwright_solver::recall::{Recalled, recall};
 use boxwright_solver::why::Became;
 use boxwright_solver::{Allowed, VertexError};
 
+use super::Engine;
 use super::run::{copy_out, own_stdin, own_terminal, terminal_size};
-use super::{Engine, Resolver};
 use crate::error::{Error, Result};
 
 #[derive(Debug)]
@@ -24,7 +24,6 @@ pub struct ShellRequest {
     pub allowed: Allowed,
     /// Secrets, agents and limits, as a build lends them.
     pub steps: executor::Settings,
-    pub resolver: Resolver,
     /// Variables that the step's own take precedence over: the build's proxies.
     pub proxies: Vec<String>,
     /// Further lines of the hosts file.
@@ -73,8 +72,8 @@ impl Engine {
                 help: format!("the step asked for it, and so does a shell in it: --allow {entitlement}"),
             });
         }
-        let lent = self.settings(&request.steps, &request.resolver)?;
-        let executor = executor::LocalExecutor::new(self.stubs()?, lent);
+        let networks = executor::network::Networks::new(self.store.path());
+        let executor = executor::LocalExecutor::new(self.stubs()?, self.settings(&request.steps), networks);
         let layer = self.store.new_layer()?;
         greet(&step.title, &missing);
         let is_terminal = rustix::termios::isatty(rustix::stdio::stdin());

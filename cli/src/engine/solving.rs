@@ -13,10 +13,10 @@ use boxwright_frontend::Origin;
 use boxwright_solver as solver;
 use solver::{Definition, LocalContext, Solved, SolvedVertex, VertexId};
 
+use super::Engine;
 use super::build::{BuildRequest, failed};
 use super::failure::{BuildFailure, Here, Logs, Source};
 use super::remote::Fetcher;
-use super::{Engine, Resolver, settings};
 use crate::error::Result;
 use crate::progress::{Note, Watch};
 
@@ -68,8 +68,9 @@ impl<'a> Solving<'a> {
         source: &Source,
     ) -> Result<Solved> {
         let (engine, request, watch) = (self.engine, self.request, self.watch);
-        let steps = engine.settings(&request.steps, &request.resolver)?;
-        let executor = executor::LocalExecutor::new(engine.stubs()?, steps);
+        let steps = engine.settings(&request.steps);
+        let networks = executor::network::Networks::new(engine.store.path());
+        let executor = executor::LocalExecutor::new(engine.stubs()?, steps, networks);
         let (events, received) = std::sync::mpsc::channel();
         let env = solver::Env {
             store: &engine.store,
@@ -108,13 +109,8 @@ impl<'a> Solving<'a> {
 
 impl Engine {
     /// What steps get of this machine, with what a command line says.
-    pub(super) fn settings(
-        &self,
-        given: &executor::Settings,
-        resolver: &Resolver,
-    ) -> Result<executor::Settings> {
-        let resolv_conf = resolver.file(settings::of_host("/etc/resolv.conf")?);
-        Ok(executor::Settings { resolv_conf, emulators: self.git.path.clone(), ..given.clone() })
+    pub(super) fn settings(&self, given: &executor::Settings) -> executor::Settings {
+        executor::Settings { emulators: self.git.path.clone(), ..given.clone() }
     }
 }
 

@@ -205,11 +205,22 @@ fn file_systems_are_told_apart() {
 
 #[test]
 fn a_user_with_ranges_has_all_that_is_needed() {
-    let text = as_user(RANGES, &["newuidmap", "newgidmap"], "").ok();
+    // The device as udev makes it.
+    let device = "mknod -m 666 tun c 10 200; mount --bind tun /dev/net/tun; ";
+    let text = as_user(RANGES, &["newuidmap", "newgidmap"], device).ok();
     assert!(about(&text, "user namespace").starts_with("yes     user namespace: made one"), "{text}");
     for what in ["namespaces", "overlay", "network"] {
         assert!(about(&text, what).starts_with("yes "), "{text}");
     }
+}
+
+#[test]
+fn a_user_without_the_device_of_helpers_is_told_of_it() {
+    let device = "mknod -m 600 tun c 10 200; mount --bind tun /dev/net/tun; ";
+    let text = as_user(RANGES, &["newuidmap", "newgidmap"], device).ok();
+    let line = about(&text, "network");
+    assert!(line.starts_with("partly  network: containers use the host's by default"), "{text}");
+    assert!(line.ends_with("as root: chmod 666 /dev/net/tun"), "{text}");
 }
 
 #[test]

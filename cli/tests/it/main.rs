@@ -25,6 +25,7 @@ mod limits;
 mod looking;
 mod mounts;
 mod named_contexts;
+mod network;
 mod outputs;
 mod platforms;
 mod programs;

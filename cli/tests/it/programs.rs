@@ -56,14 +56,18 @@ fn a_python_web_application_serves_its_page() {
         "import os, bottle\n\
          @bottle.route('/')\n\
          def index(): return 'served by uid %d from %s' % (os.getuid(), os.getcwd())\n\
-         bottle.run(host='127.0.0.1', port=int(os.environ['PORT']), quiet=True)\n",
+         bottle.run(host='0.0.0.0', port=int(os.environ['PORT']), quiet=True)\n",
     );
     boxwright.build(&context, &["-t", "web"]).ok();
     let port = free_port();
-    let mut command = boxwright.command(&["run", "--rm", "-e", &format!("PORT={port}"), "web"]);
+    let published = format!("127.0.0.1:{port}:8000");
+    let mut command = boxwright.command(&["run", "--rm", "-e", "PORT=8000", "-p", &published, "web"]);
     let mut running = Running::start(command.stdout(Stdio::null()));
     let mut page = String::new();
-    eventually("the page is served", || get(port, &mut page).is_ok());
+    eventually("the page is served", || {
+        // Before the server listens, connections are taken and ended.
+        get(port, &mut page).is_ok() && !page.is_empty()
+    });
     assert!(
         page.starts_with("HTTP/1.0 200") && page.ends_with("served by uid 1000 from /home/app"),
         "{page}"

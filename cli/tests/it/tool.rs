@@ -41,6 +41,7 @@ impl Who {
 /// Becomes the user, in a mount namespace: the machine's own files stay as they are, and the binary is found where
 /// the user may look.
 const AS_USER: &str = "mount --bind $0/ranges /etc/subuid; mount --bind $0/ranges /etc/subgid; \
+    if test -e /dev/net/tun; then mount --bind $0/tun /dev/net/tun; fi; \
     mount --bind \"$1\" $0/program; HOME=$0/home; export HOME; dir=$0; shift; \
     exec setpriv --reuid 1 --regid 1 --clear-groups $dir/program \"$@\"";
 
@@ -62,6 +63,12 @@ impl Boxwright {
             fs::set_permissions(boxwright.dir.path(), fs::Permissions::from_mode(0o755)).unwrap();
             fs::write(boxwright.scratch("ranges"), "daemon:300000:65536\n").unwrap();
             fs::write(boxwright.scratch("program"), "").unwrap();
+            // Where udev has made it, it is for everybody.
+            run(Command::new("mknod")
+                .args(["-m", "666"])
+                .arg(boxwright.scratch("tun"))
+                .args(["c", "10", "200"]))
+            .ok();
             fs::create_dir(boxwright.scratch("home")).unwrap();
             who.own(&boxwright.scratch("home"));
             who.own(boxwright.dir.path());
@@ -79,20 +86,24 @@ impl Boxwright {
 
     pub(crate) fn with_busybox_of(who: Who) -> Boxwright {
         let boxwright = Self::of(who);
-        // Where the tests keep it is no place that the user may have to reach.
-        let archive = boxwright.scratch("busybox.tar");
-        fs::copy(base::busybox(cache()), &archive).unwrap();
-        fs::set_permissions(&archive, fs::Permissions::from_mode(0o644)).unwrap();
-        boxwright.ok(&["load", "-q", "-i", archive.to_str().unwrap()]);
-        fs::remove_file(archive).unwrap();
+        boxwright.load(&base::busybox(cache()));
         boxwright
     }
 
     /// A store that has `debian:bookworm-slim`.
     pub(crate) fn with_debian() -> Boxwright {
         let boxwright = Self::new();
-        boxwright.ok(&["load", "-q", "-i", base::debian(cache()).to_str().unwrap()]);
+        boxwright.load(&base::debian(cache()));
         boxwright
+    }
+
+    fn load(&self, base: &Path) {
+        // Where the tests keep it is no place that the user may have to reach.
+        let archive = self.scratch("base.tar");
+        fs::copy(base, &archive).unwrap();
+        fs::set_permissions(&archive, fs::Permissions::from_mode(0o644)).unwrap();
+        self.ok(&["load", "-q", "-i", archive.to_str().unwrap()]);
+        fs::remove_file(archive).unwrap();
     }
 
     pub(crate) fn store(&self) -> PathBuf {

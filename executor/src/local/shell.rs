@@ -38,7 +38,10 @@ impl LocalExecutor {
         (signals, cancel): (&Signals, &Cancel),
         sink: Sink<'_>,
     ) -> Result<ExitStatus, ExecError> {
-        let (mut spec, kept) = self.spec(exec, layer, cancel)?;
+        let connection = self.connect(exec, &mut |stream, bytes| {
+            let _ = sink(stream, bytes);
+        });
+        let (mut spec, kept) = self.spec(exec, layer, connection.as_ref(), cancel)?;
         spec.args = match command {
             [] => find(exec, cancel)?.into_iter().collect(),
             command => command.to_vec(),

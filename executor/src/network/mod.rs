@@ -1,5 +1,146 @@
-//! Networks: that of the host, or none. And the files about names that a container gets whatever its network.
+//! Networks of containers: the host's, none, one of their own that is joined to the world, or another container's. Root
+//! gets a [`bridge`], others a program of the host ([`userspace`]) that speaks for the container as an ordinary program.
 
+mod bridge;
+mod firewall;
+mod link;
 mod names;
+mod namespace;
+mod netlink;
+mod publish;
+mod resolver;
+mod subnet;
+mod userspace;
 
-pub use names::{Names, files, host_resolv_conf};
+use std::net::Ipv4Addr;
+use std::os::fd::OwnedFd;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, OnceLock};
+
+pub(crate) use bridge::attempt as attempt_bridge;
+pub use bridge::remove_unused as remove_unused_bridge;
+pub use names::{HOST_GATEWAY, NameFiles, Names};
+pub use publish::{Port, Published, Reached, Transport};
+pub use resolver::Resolver;
+
+use crate::error::{Error, Result};
+use crate::idmap;
+use crate::spec::Network;
+
+/// What the bridge is called.
+pub const BRIDGE: &str = "boxwright0";
+
+/// Where programs of the host are looked for: not where its users say, for some are started by root.
+const PROGRAMS: [&str; 7] = [
+    "/usr/local/sbin",
+    "/usr/local/bin",
+    "/usr/sbin",
+    "/usr/bin",
+    "/sbin",
+    "/bin",
+    "/run/current-system/sw/bin",
+];
+
+fn program(name: &str) -> Option<PathBuf> {
+    PROGRAMS.iter().map(|dir| Path::new(dir).join(name)).find(|path| path.is_file())
+}
+
+/// A network namespace that is joined to the world, for one container at a time. Ends with this value, as soon as no
+/// process is left in it.
+#[derive(Debug)]
+pub struct Connection {
+    namespace: Arc<OwnedFd>,
+    address: Ipv4Addr,
+    gateway: Ipv4Addr,
+    name_server: Option<Ipv4Addr>,
+    held: Held,
+}
+
+/// What a connection needs besides its namespace.
+#[derive(Debug)]
+enum Held {
+    Address(#[expect(dead_code, reason = "held")] subnet::Address),
+    Helper(userspace::Running),
+}
+
+impl Connection {
+    /// Its own address.
+    pub fn address(&self) -> Ipv4Addr {
+        self.address
+    }
+
+    /// Where the host is, as the container sees it.
+    pub fn gateway(&self) -> Ipv4Addr {
+        self.gateway
+    }
+
+    /// Who answers for the host's name servers; None where those are reached themselves.
+    pub fn name_server(&self) -> Option<Ipv4Addr> {
+        self.name_server
+    }
+
+    /// The program that it is owed to; none where that is the kernel.
+    pub(crate) fn helper(&self) -> Option<&'static str> {
+        match &self.held {
+            Held::Address(_) => None,
+            Held::Helper(running) => Some(running.name()),
+        }
+    }
+
+    pub fn network(&self) -> Network {
+        Network::Joined(Arc::clone(&self.namespace))
+    }
+}
+
+/// The connections of one process. A build's steps use them one after the other, as none of them has the right to
+/// change its network.
+#[derive(Debug)]
+pub struct Networks {
+    /// A directory in which to keep which helpers don't work.
+    memory: PathBuf,
+    free: Mutex<Vec<Connection>>,
+    refused: OnceLock<String>,
+}
+
+impl Networks {
+    pub fn new(memory: impl Into<PathBuf>) -> Networks {
+        Networks { memory: memory.into(), free: Mutex::default(), refused: OnceLock::new() }
+    }
+
+    /// One that nobody uses.
+    ///
+    /// # Errors
+    /// Whatever keeps this machine from having one. What was refused once is refused again without another try.
+    pub fn connect(&self) -> Result<Connection> {
+        if let Some(reason) = self.refused.get() {
+            return Err(Error::Unsupported(reason.clone()));
+        }
+        if let Some(connection) = self.lock().pop() {
+            return Ok(connection);
+        }
+        let made = if idmap::in_user_namespace() { userspace::connect(&self.memory) } else { bridge() };
+        made.inspect_err(|error| {
+            let _ = self.refused.set(error.to_string());
+        })
+    }
+
+    /// For the next one. Only what was used by a container without rights over its network may come back.
+    pub fn give_back(&self, connection: Connection) {
+        self.lock().push(connection);
+    }
+
+    fn lock(&self) -> std::sync::MutexGuard<'_, Vec<Connection>> {
+        self.free.lock().unwrap_or_else(|e| e.into_inner())
+    }
+}
+
+fn bridge() -> Result<Connection> {
+    let plugged = bridge::plug()?;
+    Ok(Connection {
+        namespace: Arc::new(plugged.namespace),
+        address: plugged.address.address,
+        gateway: plugged.gateway,
+        name_server: None,
+        held: Held::Address(plugged.address),
+    })
+}

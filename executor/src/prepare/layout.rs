@@ -162,7 +162,7 @@ impl List {
         let pts = dev.pts.try_clone().map_err(Error::io("copying a descriptor", ""))?;
         self.push("/dev/pts", Source::Mount(dev.pts), directory, plain, false)?;
         let of_sys = if spec.writable_sys { plain } else { MountAttrFlags::MOUNT_ATTR_RDONLY };
-        let source = Source::Sys { attributes: of_sys, fallback: host_sys(spec.network)? };
+        let source = Source::Sys { attributes: of_sys, fallback: host_sys(&spec.network)? };
         let sys = self.push("/sys", source, None, plain, false)?;
         let quiet = MountAttrFlags::MOUNT_ATTR_NOSUID
             | MountAttrFlags::MOUNT_ATTR_NODEV
@@ -191,8 +191,8 @@ impl List {
 }
 
 /// In a user namespace that does not own its network namespace a new sysfs is refused.
-fn host_sys(network: Network) -> Result<Option<OwnedFd>> {
-    if network == Network::None || !idmap::in_user_namespace() {
+fn host_sys(network: &Network) -> Result<Option<OwnedFd>> {
+    if !matches!(network, Network::Host) || !idmap::in_user_namespace() {
         return Ok(None);
     }
     let sys = openat(CWD, c"/sys", OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty());

@@ -16,6 +16,7 @@ use rustix::mount::MountAttrFlags;
 use rustix::net::{AddressFamily, SocketType, socket};
 
 use crate::idmap::{self, Ids, Unmapped};
+use crate::network::{self, Networks};
 use crate::{rootfs, sys};
 use child::{attempt, attempt_in_namespace};
 
@@ -55,11 +56,28 @@ pub fn namespaces() -> Answer {
 ///
 /// # Errors
 /// What the kernel says.
-pub fn network() -> Answer {
+pub fn no_network() -> Answer {
     attempt_in_namespace(libc::CLONE_NEWNET, || {
         use std::os::fd::AsFd;
         let socket = socket(AddressFamily::INET, SocketType::DGRAM, None).map_err(|e| e.to_string())?;
         sys::net::loopback_up(socket.as_fd()).map_err(|e| e.to_string())
+    })
+}
+
+/// A network of a container's own that is joined to the world: by the helper of this name, or by a bridge. `memory` is
+/// where commands remember which helpers don't work.
+///
+/// # Errors
+/// Why there is none.
+pub fn network(memory: &Path) -> Answer<Option<String>> {
+    if idmap::may_mount() {
+        return attempt(libc::CLONE_NEWNET, || {
+            network::attempt_bridge().map(|()| None).map_err(|e| e.to_string())
+        });
+    }
+    attempt_in_namespace(0, || {
+        let connection = Networks::new(memory).connect().map_err(|e| e.to_string())?;
+        Ok(connection.helper().map(str::to_owned))
     })
 }
 

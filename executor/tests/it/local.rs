@@ -7,6 +7,7 @@ use crate::fixture::busybox;
 use boxwright_cache::snapshot::Snapshot;
 use boxwright_cache::snapshot::tree::Kind;
 use boxwright_cache::{Cancel, Store};
+use boxwright_executor::network::{Networks, Resolver};
 use boxwright_executor::{LocalExecutor, Settings, Stubs, open_directory};
 use boxwright_solver::event::LogStream;
 use boxwright_solver::executor::{ExecError, ExecMount, ExecMountSource, ExecSpec, Executor};
@@ -29,9 +30,13 @@ impl Steps {
         let dir = tempfile::tempdir().unwrap();
         let store = Store::open(&dir.path().join("store")).unwrap();
         let stubs = Stubs::new(open_directory(&store.path().join("stubs")).unwrap());
-        let settings =
-            Settings { resolv_conf: Some(b"nameserver 9.9.9.9\n".to_vec()), ..Settings::default() };
-        let executor = LocalExecutor::new(Arc::new(stubs), settings);
+        let resolver = Resolver {
+            servers: vec!["9.9.9.9".to_owned()],
+            search: vec![".".to_owned()],
+            options: vec!["edns0".to_owned()],
+        };
+        let settings = Settings { resolver, ..Settings::default() };
+        let executor = LocalExecutor::new(Arc::new(stubs), settings, Networks::new(store.path()));
         let layer = store.new_layer().unwrap();
         copy(busybox(), layer.fs());
         for name in directories {
@@ -87,7 +92,10 @@ fn a_step_sees_what_the_one_before_it_did() {
     let (first, _) = steps.run(&steps.step(&steps.base, "echo made > /file; rm /etc/group")).unwrap();
     let (_, text) =
         steps.run(&steps.step(&first, "cat /file; ls /etc; hostname; cat /etc/resolv.conf")).unwrap();
-    assert_eq!(text, "made\nhosts\npasswd\nresolv.conf\nbuildkitsandbox\nnameserver 9.9.9.9\n");
+    assert_eq!(
+        text,
+        "made\nhosts\npasswd\nresolv.conf\nbuildkitsandbox\nnameserver 9.9.9.9\noptions edns0\n"
+    );
 }
 
 #[test]

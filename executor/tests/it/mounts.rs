@@ -4,7 +4,7 @@ use std::fs;
 use std::os::unix::fs::symlink;
 
 use crate::fixture::{Sandbox, open, run, try_run};
-use boxwright_executor::network::{Names, files};
+use boxwright_executor::network::Names;
 use boxwright_executor::{Mount, MountSource, Network, Tmpfs};
 
 fn file(target: &str, text: &str) -> Mount {
@@ -19,7 +19,8 @@ fn file(target: &str, text: &str) -> Mount {
 fn a_container_that_changes_nothing_leaves_an_empty_upper() {
     let sandbox = Sandbox::new();
     let mut spec = sandbox.spec(&["cat", "/etc/hosts", "/run/secrets/x"]);
-    spec.mounts = files(&Names { hostname: "box".into(), ..Names::default() }, Network::Host, false);
+    let names = Names { hostname: "box".into(), ..Names::default() };
+    spec.mounts = names.files(&Network::Host, None).unwrap().mounts(false);
     spec.mounts.push(file("/run/secrets/x", "secret"));
     assert!(run(spec).text().ends_with("box\nsecret"));
     assert_eq!(sandbox.changes(), [] as [&str; 0]);

@@ -35,6 +35,7 @@ pub use epoch::{Epoch, epoch};
 pub use named::{NamedContext, NamedContexts, parse_name as parse_context_name};
 pub use origin::Origin;
 pub use outline::{Argument, CacheUse, Credential, Outline, outline};
+pub use ports::{PortMapping, parse_ports};
 pub use scope::proxies;
 pub use signal::is_signal;
 use stages::{Base, Graph};

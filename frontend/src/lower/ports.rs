@@ -1,4 +1,4 @@
-//! The port specifications of EXPOSE: `[[ip:]host:]container[-range][/protocol]`; only the container's part counts.
+//! Port specifications, of EXPOSE and of `run --publish`: `[[ip:]host:]container[-range][/protocol]`.
 
 use std::net::IpAddr;
 
@@ -7,11 +7,31 @@ use crate::notation::quote;
 /// What may follow the slash.
 pub(super) const PROTOCOLS: [&str; 3] = ["tcp", "udp", "sctp"];
 
-/// The ports as the image config names them: `80/tcp`.
+/// A port of a container, and what of the host is to stand for it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct PortMapping {
+    /// None where no address is given.
+    pub host: Option<IpAddr>,
+    /// The first and the last of those that will do; None where none is given.
+    pub host_ports: Option<(u16, u16)>,
+    pub container: u16,
+    pub protocol: &'static str,
+}
+
+/// The ports as the image config names them: `80/tcp`. Only the container's part counts.
 ///
 /// # Errors
 /// What is wrong with the specification.
 pub(super) fn parse(spec: &str) -> Result<Vec<String>, String> {
+    let mappings = parse_ports(spec)?;
+    Ok(mappings.iter().map(|port| format!("{}/{}", port.container, port.protocol)).collect())
+}
+
+/// One mapping for each port of the container.
+///
+/// # Errors
+/// What is wrong with the specification.
+pub fn parse_ports(spec: &str) -> Result<Vec<PortMapping>, String> {
     let invalid = |reason: &str| format!("invalid port: {}: {reason}", quote(spec));
     let mut parts = spec.rsplitn(3, ':');
     let container = parts.next().unwrap_or_default();
@@ -21,27 +41,32 @@ pub(super) fn parse(spec: &str) -> Result<Vec<String>, String> {
     if container.is_empty() {
         return Err(invalid("no port specified"));
     }
-    let protocol = match protocol.to_ascii_lowercase().as_str() {
-        "" => "tcp".to_owned(),
-        known @ ("tcp" | "udp" | "sctp") => known.to_owned(),
-        other => return Err(invalid(&format!("invalid proto: {other}"))),
-    };
+    let named = if protocol.is_empty() { "tcp".to_owned() } else { protocol.to_ascii_lowercase() };
+    let protocol = PROTOCOLS.into_iter().find(|known| *known == named);
+    let protocol = protocol.ok_or_else(|| invalid(&format!("invalid proto: {named}")))?;
     let bare = ip.strip_prefix('[').and_then(|ip| ip.strip_suffix(']')).unwrap_or(ip);
     // Between two colons there is no address, as in `::80`.
-    if !bare.is_empty() && bare != ":" && bare.parse::<IpAddr>().is_err() {
-        return Err(invalid(&format!("invalid IP address: {ip}")));
-    }
+    let address = match bare {
+        "" | ":" => None,
+        bare => Some(bare.parse().map_err(|_| invalid(&format!("invalid IP address: {ip}")))?),
+    };
     let (first, last) =
         range(container).ok_or_else(|| invalid(&format!("invalid containerPort: {container}")))?;
-    if !host.is_empty() {
-        let (low, high) = range(host).ok_or_else(|| invalid(&format!("invalid hostPort: {host}")))?;
-        if first != last && last - first != high - low {
-            let reason =
-                format!("invalid ranges specified for container and host Ports: {container} and {host}");
-            return Err(invalid(&reason));
-        }
+    let host_ports = if host.is_empty() { None } else { Some(host) };
+    let host_ports =
+        host_ports.map(|text| range(text).ok_or_else(|| invalid(&format!("invalid hostPort: {text}"))));
+    let host_ports = host_ports.transpose()?;
+    if host_ports.is_some_and(|(low, high)| first != last && last - first != high - low) {
+        let reason = format!("invalid ranges specified for container and host Ports: {container} and {host}");
+        return Err(invalid(&reason));
     }
-    Ok((first..=last).map(|port| format!("{port}/{protocol}")).collect())
+    let one = |container: u16| {
+        let nth = |low: u16| low + (container - first);
+        let host_ports =
+            host_ports.map(|(low, high)| if first == last { (low, high) } else { (nth(low), nth(low)) });
+        PortMapping { host: address, host_ports, container, protocol }
+    };
+    Ok((first..=last).map(one).collect())
 }
 
 fn range(text: &str) -> Option<(u16, u16)> {
@@ -66,6 +91,19 @@ mod tests {
         ] {
             assert_eq!(parse(spec).unwrap(), ports);
         }
+    }
+
+    #[test]
+    fn the_hosts_part_is_an_address_and_ports() {
+        let ports = |spec: &str| {
+            let mappings = parse_ports(spec).unwrap();
+            mappings.into_iter().map(|m| (m.host.map(|ip| ip.to_string()), m.host_ports)).collect::<Vec<_>>()
+        };
+        assert_eq!(ports("80"), [(None, None)]);
+        assert_eq!(ports("8080:80"), [(None, Some((8080, 8080)))]);
+        assert_eq!(ports("127.0.0.1::80"), [(Some("127.0.0.1".to_owned()), None)]);
+        assert_eq!(ports("[::1]:1-2:7-8")[1], (Some("::1".to_owned()), Some((2, 2))));
+        assert_eq!(ports("8000-9000:80"), [(None, Some((8000, 9000)))]);
     }
 
     #[test]

@@ -148,7 +148,10 @@ fn without_a_network_there_is_no_route_no_resolver_and_no_socket_of_the_host() {
     let boxwright = Boxwright::with_busybox();
     let script = "cat /proc/net/unix; ls /sys/class/net; tail -n +2 /proc/net/route; \
         grep -v ' lo$' /proc/net/ipv6_route; tail -qn +2 /proc/net/tcp /proc/net/udp; echo end";
-    boxwright.run(&["run", "--rm", "busybox", "sh", "-c", script]).says(&name).ok();
+    boxwright.run(&["run", "--rm", "--network", "host", "busybox", "sh", "-c", script]).says(&name).ok();
+    // A network of its own has other sockets.
+    let own = boxwright.run(&["run", "--rm", "--network", "bridge", "busybox", "sh", "-c", script]);
+    own.says_nothing_of(&name).says("eth0").ok();
     let out = boxwright.ok(&["run", "--rm", "--network", "none", "busybox", "sh", "-c", script]);
     let (header, rest) = out.split_once('\n').unwrap();
     assert!(header.starts_with("Num") && rest == "lo\nend\n", "{out}");
@@ -162,11 +165,12 @@ fn without_a_network_there_is_no_route_no_resolver_and_no_socket_of_the_host() {
 
 #[test]
 fn no_process_of_ours_has_a_socket_that_a_container_could_name() {
-    // CVE-2020-15257: the default network is the host's
+    // CVE-2020-15257: in the host's network
     let boxwright = Boxwright::with_busybox();
     let mut command = boxwright.command(&[
         "run",
         "--rm",
+        "--network=host",
         "busybox",
         "sh",
         "-c",

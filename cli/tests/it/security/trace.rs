@@ -162,9 +162,20 @@ fn a_container_looks_nothing_up_by_path(who: Who) {
     let boxwright = Boxwright::with_busybox_of(who);
     let context = Context::new(IMAGE);
     boxwright.build(&context, &["-t", "image"]).ok();
-    let run = ["run", "--rm", "-w", "/new/dir", "-v", "volume:/v", "image", "true"];
+    // Helpers of a user's network change their roots as well.
+    let run = ["run", "--rm", "--network", "none", "-w", "/new/dir", "-v", "volume:/v", "image", "true"];
     assert_clean(&traced(&boxwright, &run), "execve(\"/bin/true\"");
-    let init = ["run", "--rm", "--init", "--security-opt", "no-new-privileges", "image", "true"];
+    let init = [
+        "run",
+        "--rm",
+        "--network",
+        "none",
+        "--init",
+        "--security-opt",
+        "no-new-privileges",
+        "image",
+        "true",
+    ];
     assert_clean(&traced(&boxwright, &init), "execveat(");
 }
 
@@ -175,7 +186,7 @@ fn a_step_looks_nothing_up_by_path(who: Who) {
     let secret = context.join("secret");
     fs::write(&secret, "x").unwrap();
     let secret = format!("id=s,src={}", secret.display());
-    let build = ["build", "-q", "--no-cache", "--secret", &secret, context.path()];
+    let build = ["build", "--network", "none", "-q", "--no-cache", "--secret", &secret, context.path()];
     assert_clean(&traced(&boxwright, &build), "execve(\"/bin/sh\"");
 }
 

@@ -11,12 +11,12 @@ pub struct Resolver {
 }
 
 impl Resolver {
-    /// None where there is nothing to say.
-    pub(super) fn file(&self, host: Option<Vec<u8>>) -> Option<Vec<u8>> {
+    /// What is left of the host's lines, and its own.
+    pub(super) fn apply(&self, host: Vec<u8>) -> Vec<u8> {
         if *self == Resolver::default() {
             return host;
         }
-        let host = String::from_utf8_lossy(&host.unwrap_or_default()).into_owned();
+        let host = String::from_utf8_lossy(&host).into_owned();
         let mut text = String::new();
         // In the order in which docker writes them.
         for (keyword, own) in
@@ -34,7 +34,7 @@ impl Resolver {
                 text.push_str(&format!("{keyword} {}\n", own.join(" ")));
             }
         }
-        Some(text.into_bytes())
+        text.into_bytes()
     }
 }
 
@@ -49,7 +49,7 @@ mod tests {
             let words = |list: &[&str]| list.iter().map(|w| (*w).to_owned()).collect();
             let resolver =
                 Resolver { servers: words(servers), search: words(search), options: words(options) };
-            String::from_utf8(resolver.file(Some(host.into())).unwrap()).unwrap()
+            String::from_utf8(resolver.apply(host.into())).unwrap()
         };
         assert_eq!(file(&[], &[], &[]), host);
         assert_eq!(
@@ -58,6 +58,5 @@ mod tests {
         );
         assert_eq!(file(&[], &["."], &["ndots:9"]), "nameserver 1.1.1.1\noptions ndots:9\n");
         assert_eq!(file(&[], &["a", "b"], &[]), "nameserver 1.1.1.1\nsearch a b\noptions edns0\n");
-        assert_eq!(Resolver::default().file(None), None);
     }
 }

@@ -1,0 +1,352 @@
+//! Networks of containers and steps: by the bridge as root, by a helper as an ordinary user. What could get into the way
+//! of the machine's own network happens in a network namespace of the test.
+
+use std::collections::BTreeSet;
+use std::fs;
+use std::io::{Read, Write};
+use std::net::{TcpListener, TcpStream, UdpSocket};
+use std::process::{Command, Stdio};
+use std::time::Duration;
+
+use boxwright_testdata::server::{Reply, Server};
+use boxwright_testdata::{base, run};
+use rustix::process::Signal;
+
+use crate::tool::{Boxwright, Context, Running, Who, cache, eventually, wrapped};
+
+const BOTH: [Who; 2] = [Who::Root, Who::User];
+
+/// Starts a container that says "ready" when it is.
+fn start(boxwright: &Boxwright, args: &[&str], script: &str) -> Running {
+    let script = format!("{script} echo ready; exec sleep 1000");
+    let all = [&["run", "--rm", "--init"], args, &["busybox", "sh", "-c", &script]].concat();
+    let mut running = Running::start(boxwright.command(&all).stdout(Stdio::piped()));
+    running.0.stdout.as_mut().unwrap().read_exact(&mut [0; 6]).unwrap();
+    running
+}
+
+fn end(mut running: Running) {
+    running.signal(Signal::TERM);
+    running.wait();
+}
+
+/// A page of the server at `address`, which may take a moment to be there.
+fn page(address: &str) -> String {
+    let mut text = String::new();
+    eventually(&format!("{address} gives a page"), || {
+        text.clear();
+        let Ok(mut stream) = TcpStream::connect(address.trim()) else { return false };
+        stream.set_read_timeout(Some(Duration::from_secs(10))).unwrap();
+        stream.write_all(b"GET /page HTTP/1.0\r\n\r\n").unwrap();
+        stream.read_to_string(&mut text).is_ok() && text.contains("200 OK")
+    });
+    text
+}
+
+const SERVER: &str = "mkdir /www && echo the page > /www/page && httpd -p 80 -h /www;";
+
+#[test]
+fn a_container_has_a_network_of_its_own() {
+    for who in BOTH {
+        let boxwright = Boxwright::with_busybox_of(who);
+        let script = "ls /sys/class/net; ip -o -4 addr show eth0; ip route; cat /etc/hosts; hostname; cat /etc/resolv.conf; \
+                      cat /proc/sys/net/ipv4/ip_unprivileged_port_start; ip -6 addr show eth0; echo end";
+        let out = boxwright.output_of("busybox", &["sh", "-c", script]);
+        assert!(out.starts_with("eth0\nlo\n"), "{who:?}: {out}");
+        let address = out.split_whitespace().skip_while(|word| *word != "inet").nth(1).unwrap();
+        let address = address.split_once('/').unwrap().0;
+        let own = out.lines().find(|line| line.starts_with(&format!("{address}\t"))).unwrap();
+        let name = own.split_once('\t').unwrap().1;
+        assert!(out.contains(&format!("\n{name}\n")), "the hosts file has the container's name: {out}");
+        assert!(out.contains("default via 10."), "{out}");
+        assert!(out.contains("nameserver ") && !out.contains("nameserver 127."), "{out}");
+        assert!(out.ends_with("\n0\nend\n"), "low ports are for everybody, and there is no IPv6: {out}");
+        let gateway = out.split_whitespace().skip_while(|word| *word != "via").nth(1).unwrap();
+        let hosts = boxwright.ok(&[
+            "run",
+            "--rm",
+            "--add-host",
+            "up:host-gateway",
+            "--domainname",
+            "b.test",
+            "-h",
+            "a",
+            "--dns",
+            "127.0.0.1",
+            "busybox",
+            "sh",
+            "-c",
+            "cat /etc/hosts /etc/resolv.conf; hostname",
+        ]);
+        assert!(hosts.contains(&format!("{gateway}\tup\n")), "{hosts}");
+        assert!(hosts.contains("nameserver 127.0.0.1\n") && hosts.ends_with("a.b.test\n"), "{hosts}");
+    }
+}
+
+#[test]
+fn the_hosts_loopback_is_out_of_reach() {
+    let server = Server::start(|_, _| Reply::new(200, "for this machine alone"));
+    let address = server.address();
+    let (_, port) = address.split_once(':').unwrap();
+    let script = format!(
+        "for host in 127.0.0.1 $(ip route | grep default | cut -d' ' -f3); do \
+         timeout 3 wget -qO- http://$host:{port}/ || echo refused; done"
+    );
+    for who in BOTH {
+        let boxwright = Boxwright::with_busybox_of(who);
+        assert_eq!(boxwright.output_of("busybox", &["sh", "-c", &script]), "refused\nrefused\n", "{who:?}");
+        let host = ["run", "--rm", "--network", "host", "busybox", "sh", "-c", &script];
+        assert!(boxwright.ok(&host).starts_with("for this machine alone"), "{who:?}");
+    }
+}
+
+/// A server in the network of a container, by a program that no image here has.
+fn datagrams_come_back_in(boxwright: &Boxwright, name: &str) -> Running {
+    let record = fs::read(boxwright.store().join("containers").join(name)).unwrap();
+    let record: serde_json::Value = serde_json::from_slice(&record).unwrap();
+    let network = format!("--net=/proc/{}/ns/net", record["process"]["id"]);
+    let echo = "import socket\ns = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)\ns.bind(('', 53))\n\
+                while True:\n    data, client = s.recvfrom(99)\n    s.sendto(data, client)\n";
+    Running::start(Command::new("nsenter").args([&network, "python3", "-c", echo]))
+}
+
+#[test]
+fn published_ports_lead_to_the_container() {
+    for who in BOTH {
+        let boxwright = Boxwright::with_busybox_of(who);
+        let flags = ["--name", "web", "-p", "127.0.0.1::80", "-p", "127.0.0.1::53/udp", "-p", "[::1]::80"];
+        let running = start(&boxwright, &flags, SERVER);
+        let port = |which: &str| boxwright.ok(&["port", "web", which]);
+        let tcp = port("80");
+        let mut addresses: Vec<&str> = tcp.lines().collect();
+        addresses.sort();
+        assert!(addresses[0].starts_with("127.0.0.1:") && addresses[1].starts_with("[::1]:"), "{tcp}");
+        for address in addresses {
+            assert!(page(address).ends_with("the page\n"), "{who:?} {address}");
+        }
+        let _echo = datagrams_come_back_in(&boxwright, "web");
+        let udp = port("53/udp");
+        let socket = UdpSocket::bind("127.0.0.1:0").unwrap();
+        socket.connect(udp.trim()).unwrap();
+        socket.set_read_timeout(Some(Duration::from_millis(200))).unwrap();
+        let mut answer = [0; 16];
+        eventually("the datagram comes back", || {
+            let _ = socket.send(b"over and out");
+            socket.recv(&mut answer).is_ok_and(|length| answer[..length] == *b"over and out")
+        });
+        assert_eq!(boxwright.ok(&["port", "web"]).lines().count(), 3);
+        boxwright.run(&["port", "web", "81"]).fails_with(1).says("no public port '81' published for web");
+        end(running);
+        boxwright.run(&["port", "web"]).fails_with(1).says("No such container: web");
+        let gone = TcpStream::connect(tcp.lines().next().unwrap());
+        assert!(gone.is_err(), "the port outlived its container");
+    }
+}
+
+#[test]
+fn many_bytes_go_both_ways_and_each_side_may_end_first() {
+    let boxwright = Boxwright::with_busybox();
+    let count = "nc -ll -p 7 -e sh -c 'head -c 5000000 | md5sum; head -c 3000000 /dev/zero' &";
+    let running = start(&boxwright, &["--name", "sum", "-p", "127.0.0.1::7"], count);
+    let address = boxwright.ok(&["port", "sum", "7"]);
+    let mut answers = Vec::new();
+    for _ in 0..3 {
+        let mut stream = TcpStream::connect(address.trim()).unwrap();
+        let mut writing = stream.try_clone().unwrap();
+        let writer = std::thread::spawn(move || {
+            writing.write_all(&vec![b'x'; 5_000_000]).unwrap();
+            writing.shutdown(std::net::Shutdown::Write).unwrap();
+        });
+        let mut answer = Vec::new();
+        stream.read_to_end(&mut answer).unwrap();
+        writer.join().unwrap();
+        assert_eq!(answer.len(), 3_000_000 + "0123456789abcdef0123456789abcdef  -\n".len());
+        answers.push(answer);
+    }
+    assert!(answers.windows(2).all(|pair| pair[0] == pair[1]));
+    end(running);
+}
+
+#[test]
+fn a_port_in_use_is_told_as_docker_does_and_nothing_starts() {
+    let taken = TcpListener::bind("127.0.0.1:0").unwrap();
+    let port = taken.local_addr().unwrap().port();
+    for who in BOTH {
+        let boxwright = Boxwright::with_busybox_of(who);
+        let ran = boxwright.run(&["run", "--rm", "-p", &format!("{port}:80"), "busybox", "echo", "started"]);
+        let says = format!("failed to bind host port 0.0.0.0:{port}/tcp: address already in use");
+        ran.says_nothing_of("started").says(&says).fails_with(125);
+    }
+    let boxwright = Boxwright::with_busybox();
+    for (flag, says) in [
+        ("1-2:3-5", "invalid ranges"),
+        ("80/sctp", "publishing a port of sctp is not supported yet"),
+        ("x:1:2", "invalid IP address: x"),
+        ("0", "port 0 of a container can't be published"),
+    ] {
+        boxwright.run(&["run", "--rm", "-p", flag, "busybox", "true"]).says(says).fails_with(125);
+    }
+    let host = boxwright.run(&["run", "--rm", "--network=host", "-p", "80", "busybox", "true"]);
+    host.says("WARNING: Published ports are discarded").ok();
+}
+
+#[test]
+fn all_ports_that_the_image_names_are_published_on_request() {
+    let boxwright = Boxwright::with_busybox();
+    boxwright.build(&Context::new("FROM busybox\nEXPOSE 80 53/udp\n"), &["-t", "busybox"]).ok();
+    let running = start(&boxwright, &["-P", "--expose", "7-8", "--name", "all"], SERVER);
+    let ports = boxwright.ok(&["port", "all"]);
+    let published: BTreeSet<&str> = ports.lines().map(|line| line.split_once(" -> ").unwrap().0).collect();
+    assert_eq!(published, BTreeSet::from(["53/udp", "7/tcp", "8/tcp", "80/tcp"]), "{ports}");
+    let web = boxwright.ok(&["port", "all", "80"]);
+    let any = web.lines().find_map(|line| line.strip_prefix("0.0.0.0:")).unwrap();
+    assert!(page(&format!("127.0.0.1:{any}")).ends_with("the page\n"));
+    end(running);
+}
+
+#[test]
+fn a_container_may_share_the_network_of_another() {
+    let boxwright = Boxwright::with_busybox();
+    let flags = ["--name", "web", "-h", "first", "--add-host", "db:10.9.8.7"];
+    let running = start(&boxwright, &flags, SERVER);
+    let shared = |args: &[&str]| {
+        let all = [&["run", "--rm", "--network", "container:web"], args].concat();
+        boxwright.run(&all)
+    };
+    let script = "wget -qO- http://127.0.0.1/page; hostname; grep -c 10.9.8.7 /etc/hosts";
+    assert_eq!(shared(&["busybox", "sh", "-c", script]).ok(), "the page\nfirst\n1\n");
+    for (flag, value, conflict) in [
+        ("-p", "80", "port publishing and the container type network mode"),
+        ("-h", "x", "hostname and the network mode"),
+        ("--dns", "1.1.1.1", "dns and the network mode"),
+        ("--add-host", "a:1.1.1.1", "custom host-to-IP mapping and the network mode"),
+    ] {
+        let ran = shared(&[flag, value, "busybox", "true"]).fails_with(125);
+        ran.says(&format!("conflicting options: {conflict}"));
+    }
+    end(running);
+    shared(&["busybox", "true"]).fails_with(125).says("No such container: web");
+}
+
+#[test]
+fn steps_have_a_network_of_their_own_and_share_it_in_turn() {
+    for who in BOTH {
+        let boxwright = Boxwright::with_busybox_of(who);
+        let context = Context::new(
+            "FROM busybox\nRUN ip -o -4 addr show eth0 > /one; cat /etc/resolv.conf\nRUN ip -o -4 addr show eth0 > /two\n\
+             RUN --network=none ls /sys/class/net > /none\nRUN grep up /etc/hosts > /hosts\n",
+        );
+        boxwright.build(&context, &["-t", "x", "--add-host", "up:host-gateway"]).ok();
+        let out = boxwright.output_of("x", &["sh", "-c", "cmp /one /two; cat /none /hosts"]);
+        assert!(out.starts_with("lo\n10.") && out.ends_with("\tup\n"), "{who:?}: {out}");
+        let ran = boxwright.build(&context, &["--network", "host", "--no-cache"]);
+        // There is no eth0 like ours, or another one.
+        assert!(ran.stderr.contains("RUN ip"), "{ran}");
+    }
+}
+
+#[test]
+fn a_user_installs_a_package_of_debian_in_a_step_and_it_serves_the_world() {
+    // An ordinary user can't make the devices that Debian's base has.
+    let dir = tempfile::tempdir().unwrap();
+    let debian = dir.path().join("debian.tar");
+    base::debian(cache());
+    let script = "mkdir root && tar -C root -xf \"$0\" --exclude './dev/*' && tar -C root -cf debian.tar .";
+    run(Command::new("sh").args(["-euc", script]).arg(cache().join("debian.tar")).current_dir(dir.path()))
+        .ok();
+    let boxwright = Boxwright::of(Who::User);
+    let context = Context::new(
+        "FROM scratch\nADD debian.tar /\n\
+             RUN apt-get update && apt-get install -y --no-install-recommends busybox && rm -rf /var/lib/apt/lists/*\n\
+             RUN mkdir /www && echo the page > /www/page\n\
+             CMD [\"busybox\", \"httpd\", \"-f\", \"-p\", \"80\", \"-h\", \"/www\"]\n",
+    );
+    fs::hard_link(&debian, context.join("debian.tar")).unwrap();
+    boxwright.build(&context, &["-t", "web"]).ok();
+    let mut command =
+        boxwright.command(&["run", "--rm", "--init", "--name", "web", "-p", "127.0.0.1::80", "web"]);
+    let running = Running::start(&mut command);
+    let mut address = String::new();
+    eventually("the port is known", || {
+        let ran = boxwright.run(&["port", "web", "80"]);
+        address.clone_from(&ran.stdout);
+        ran.status == 0
+    });
+    assert!(page(&address).ends_with("the page\n"));
+    end(running);
+}
+
+#[test]
+fn a_user_without_a_helper_has_the_hosts_network_and_is_told_once() {
+    let boxwright = Boxwright::with_busybox_of(Who::User);
+    // Nobody but root may open the device any more.
+    let device = boxwright.scratch("tun");
+    fs::set_permissions(&device, std::os::unix::fs::PermissionsExt::from_mode(0o600)).unwrap();
+    let says = "Containers use the host's network, as there is no other";
+    let args = ["run", "--rm", "busybox", "true"];
+    boxwright.run(&args).says(says).ok();
+    boxwright.run(&args).says_nothing_of(says).ok();
+    for flags in [&["--network", "bridge"][..], &["-p", "80"]] {
+        let ran = boxwright.run(&[&["run", "--rm"], flags, &["busybox", "echo", "started"]].concat());
+        ran.fails_with(125).says_nothing_of("started").says("gives a container no network of its own: ");
+    }
+    let context = Context::new("FROM busybox\nRUN echo one\nRUN echo two\n");
+    let ran = boxwright.build(&context, &[]);
+    assert_eq!(ran.stderr.matches("steps use the host's network").count(), 1, "{ran}");
+    ran.ok();
+}
+
+/// Runs a shell script in a network namespace with nothing in it; `bw` is the command.
+fn apart(boxwright: &Boxwright, script: &str) -> boxwright_testdata::Ran {
+    let script = format!("program=$0 store=$2; bw() {{ \"$program\" --root \"$store\" \"$@\"; }}; {script}");
+    run(&mut wrapped(&["unshare", "--net", "sh", "-euc", &script], &boxwright.command(&[])))
+}
+
+#[test]
+fn the_bridge_is_made_when_it_is_needed_and_removed_when_it_is_not() {
+    let boxwright = Boxwright::with_busybox();
+    let script = "bw run --rm --network none busybox true; ip link show boxwright0 2>/dev/null && echo too early; \
+         bw run --rm busybox true; ip -o link show boxwright0 | grep -c UP; nft list tables; cat /proc/sys/net/ipv4/ip_forward; \
+         nft flush ruleset; bw run --rm busybox true; nft list tables; bw system prune -f; \
+         ip link show boxwright0 2>/dev/null || echo gone; nft list tables";
+    let out = apart(&boxwright, script).ok();
+    let expected = "1\ntable ip boxwright\n1\ntable ip boxwright\nDeleted Networks:\nboxwright0\n\nTotal reclaimed space: 0B\ngone\n";
+    assert_eq!(out, expected);
+}
+
+#[test]
+fn containers_reach_out_past_dockers_rules_and_nobody_reaches_in() {
+    let boxwright = Boxwright::with_busybox();
+    // Another machine at the other end of a cable, and a packet filter that forwards nothing.
+    let script = "unshare --net sleep 1000 & other=$!; trap 'kill $other' EXIT; \
+         while [ $(readlink /proc/$other/ns/net) = $(readlink /proc/self/ns/net) ]; do :; done; \
+         ip link add here type veth peer name there netns $other; ip addr add 198.51.100.1/24 dev here; ip link set here up; \
+         there() { nsenter --net=/proc/$other/ns/net \"$@\"; }; there ip addr add 198.51.100.2/24 dev there; \
+         there ip link set there up; iptables -P FORWARD DROP; iptables -A FORWARD -j DROP; \
+         nsenter --net=/proc/$other/ns/net busybox nc -ll -p 7 -e echo found & server=$!; trap 'kill $other $server' EXIT; \
+         bw run --rm busybox sh -c 'while ! nc -w 1 198.51.100.2 7 </dev/null; do usleep 10000; done'; \
+         iptables -S FORWARD | grep -c boxwright0; bw run --rm busybox true; iptables -S FORWARD | grep -c boxwright0; \
+         there ip route add 10.0.0.0/8 via 198.51.100.1; \
+         \"$program\" --root \"$store\" run --rm --name in busybox sh -c 'nc -ll -p 7 -e echo reached & echo ready; sleep 1000' > ready & inside=$!; \
+         while ! grep -q ready ready; do :; done; \
+         address=$(grep -o '10[.][0-9.]*' $store/containers/in | head -n 1); \
+         busybox nc -w 1 $address 7 </dev/null; there busybox nc -w 1 $address 7 </dev/null || echo kept out; \
+         kill -9 $inside; wait $inside || true; \
+         while ip -o link | grep -q master.boxwright0; do :; done; bw system prune -f | head -n 2; \
+         iptables -S FORWARD | grep boxwright0 || echo no rules left";
+    let dir = tempfile::tempdir().unwrap();
+    let script = format!("cd {}; {script}", dir.path().display());
+    let out = apart(&boxwright, &script).ok();
+    assert_eq!(out, "found\n2\n2\nreached\nkept out\nDeleted Networks:\nboxwright0\nno rules left\n");
+}
+
+#[test]
+fn many_containers_at_once_have_addresses_of_their_own() {
+    let boxwright = Boxwright::with_busybox();
+    let script = "for n in $(seq 20); do bw run --rm busybox ip -o -4 addr show eth0 & done; wait; ip -o link show type bridge | wc -l";
+    let out = apart(&boxwright, script).ok();
+    let addresses: BTreeSet<&str> =
+        out.split_whitespace().filter(|word| word.starts_with("10.") && word.contains('/')).collect();
+    assert_eq!(addresses.len(), 20, "{out}");
+    assert!(out.ends_with("\n1\n"), "{out}");
+}

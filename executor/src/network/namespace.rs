@@ -1,0 +1,52 @@
+//! Network namespaces: made and entered by threads that end with that, so that no other thread ever leaves the host's.
+
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+
+use rustix::fs::{Mode, OFlags};
+use rustix::io::Errno;
+use rustix::thread::{LinkNameSpaceType, UnshareFlags, move_into_link_name_space};
+
+use crate::error::{Error, Result};
+use crate::sys;
+
+/// A new namespace, and what `inside` gave there.
+pub(super) fn make<T: Send>(inside: impl FnOnce(BorrowedFd<'_>) -> Result<T> + Send) -> Result<(OwnedFd, T)> {
+    in_thread(|| {
+        sys::namespace::unshare(UnshareFlags::NEWNET).map_err(failed("making a network namespace"))?;
+        let namespace = current()?;
+        let made = inside(namespace.as_fd())?;
+        Ok((namespace, made))
+    })
+}
+
+/// Moves the calling thread, which is to end there, and the threads that it starts.
+pub(super) fn enter(namespace: BorrowedFd<'_>) -> Result<()> {
+    move_into_link_name_space(namespace, Some(LinkNameSpaceType::Network))
+        .map_err(failed("entering a network namespace"))
+}
+
+/// The namespace of the calling thread.
+pub(super) fn current() -> Result<OwnedFd> {
+    let path = "/proc/thread-self/ns/net";
+    rustix::fs::open(path, OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty())
+        .map_err(Error::io("opening", path))
+}
+
+/// Sets a value below `/proc/sys/net` of the calling thread's namespace.
+pub(super) fn set(name: &str, value: &str) -> Result<()> {
+    let path = format!("/proc/sys/net/{name}");
+    std::fs::write(&path, value).map_err(Error::io("setting", path))
+}
+
+fn in_thread<T: Send>(work: impl FnOnce() -> Result<T> + Send) -> Result<T> {
+    std::thread::scope(|scope| {
+        let thread = std::thread::Builder::new().name("network".into()).stack_size(256 << 10);
+        let thread =
+            thread.spawn_scoped(scope, work).map_err(Error::io("starting", "the network's thread"))?;
+        thread.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))
+    })
+}
+
+pub(super) fn failed(doing: &'static str) -> impl FnOnce(Errno) -> Error {
+    move |errno| Error::Setup { doing: doing.to_owned(), reason: errno.to_string() }
+}
