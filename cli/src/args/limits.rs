@@ -77,7 +77,8 @@ impl LimitFlags {
                 return Err(conflict(name));
             }
         }
-        let there = std::thread::available_parallelism().map_or(1, usize::from) as u64;
+        // A quota of our own does not count, as in docker: the container's is another one.
+        let there = rustix::thread::sched_getaffinity(None).map_or(1, |set| u64::from(set.count()));
         if nano > there * NANO || (nano > 0 && nano < NANO / 100) {
             return Err(Error::invalid(format!(
                 "range of CPUs is from 0.01 to {there}.00, as there are only {there} CPUs available"
