@@ -25,6 +25,8 @@ pub(crate) enum Who {
     Root,
     /// `daemon`, whom every machine has, with a range of ids.
     User,
+    /// The same without: all there is inside is root.
+    Single,
 }
 
 impl Who {
@@ -32,9 +34,15 @@ impl Who {
 
     /// Gives a file or a directory to who starts the binary.
     pub(crate) fn own(self, path: &Path) {
-        if self == Who::User {
+        if self != Who::Root {
             chown(path, Some(Who::USER), Some(Who::USER)).unwrap();
         }
+    }
+
+    /// The same with the files of a directory that has no directories.
+    pub(crate) fn own_all(self, dir: &Path) {
+        self.own(dir);
+        fs::read_dir(dir).unwrap().for_each(|entry| self.own(&entry.unwrap().path()));
     }
 }
 
@@ -59,9 +67,10 @@ impl Boxwright {
     /// Started by that user, with a store in a directory of theirs.
     pub(crate) fn of(who: Who) -> Boxwright {
         let boxwright = Boxwright { dir: tempfile::tempdir().unwrap(), who };
-        if who == Who::User {
+        if who != Who::Root {
             fs::set_permissions(boxwright.dir.path(), fs::Permissions::from_mode(0o755)).unwrap();
-            fs::write(boxwright.scratch("ranges"), "daemon:300000:65536\n").unwrap();
+            let ranges = if who == Who::User { "daemon:300000:65536\n" } else { "" };
+            fs::write(boxwright.scratch("ranges"), ranges).unwrap();
             fs::write(boxwright.scratch("program"), "").unwrap();
             // Where udev has made it, it is for everybody.
             run(Command::new("mknod")
@@ -118,7 +127,7 @@ impl Boxwright {
     pub(crate) fn command(&self, args: &[&str]) -> Command {
         let mut command = match self.who {
             Who::Root => Command::new(binary()),
-            Who::User => {
+            Who::User | Who::Single => {
                 let mut command = Command::new("unshare");
                 command.args(["--mount", "--propagation", "private", "sh", "-ec", AS_USER]);
                 command.arg(self.dir.path()).arg(binary());

@@ -21,10 +21,13 @@ mod build;
 mod context;
 mod device;
 mod image;
+mod login;
 mod mount;
 mod process;
 mod source;
+mod step;
 mod store;
+mod system;
 mod trace;
 mod user;
 
@@ -38,7 +41,7 @@ use boxwright_testdata::{Ran, archive as image_archive, base};
 use serde_json::{Value, json};
 use tempfile::TempDir;
 
-use crate::tool::{Boxwright, cache, wrapped};
+use crate::tool::{Boxwright, Who, cache, wrapped};
 
 /// Makes two tests of each function, `root::NAME` and `user::NAME`: it is called with who starts the binary.
 macro_rules! by_both {
@@ -63,18 +66,28 @@ struct Canary {
 }
 
 impl Canary {
+    /// It belongs to who starts the binary: what that user's rights allow could happen to it.
+    fn of(who: Who) -> Canary {
+        Canary::make(who, &[])
+    }
+
     fn new() -> Canary {
-        Canary::with(&[])
+        Canary::of(Who::Root)
     }
 
     /// With empty files of these names besides the one that has the secret.
     fn with(names: &[&str]) -> Canary {
+        Canary::make(Who::Root, names)
+    }
+
+    fn make(who: Who, names: &[&str]) -> Canary {
         let dir = tempfile::tempdir().unwrap();
         fs::set_permissions(dir.path(), fs::Permissions::from_mode(0o755)).unwrap();
         fs::write(dir.path().join("file"), SECRET).unwrap();
         for name in names {
             fs::write(dir.path().join(name), "").unwrap();
         }
+        who.own_all(dir.path());
         let before = Listing::of_dir(dir.path());
         Canary { dir, before }
     }
