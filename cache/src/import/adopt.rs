@@ -1,7 +1,7 @@
 //! What an archive brought becomes part of the store: layers are verified and unpacked, in parallel, and only when all
 //! are good the images and their names are recorded.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::io::Read as _;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
@@ -43,6 +43,7 @@ pub(super) struct Part {
 const PARALLEL: usize = 4;
 
 pub(super) fn adopt(store: &Store, images: Vec<Incoming>, cancel: &Cancel) -> Result<Vec<Loaded>> {
+    let mut known = HashSet::new();
     let mut wanted: Vec<(DiffId, Option<Arc<SealedBlob>>)> = Vec::new();
     for part in images.iter().flat_map(|image| &image.parts) {
         let diff_ids = ImageConfig::parse(&part.config)?.rootfs.diff_ids;
@@ -52,10 +53,7 @@ pub(super) fn adopt(store: &Store, images: Vec<Incoming>, cancel: &Cancel) -> Re
             return Err(Error::malformed("image archive", reason));
         }
         for (diff_id, blob) in diff_ids.iter().zip(&part.layers) {
-            let known = wanted.iter_mut().find(|(d, b)| {
-                d == diff_id && b.as_ref().map(|b| b.digest()) == blob.as_ref().map(|b| b.digest())
-            });
-            if known.is_none() {
+            if known.insert((*diff_id, blob.as_ref().map(|b| b.digest()))) {
                 wanted.push((*diff_id, blob.clone()));
             }
         }

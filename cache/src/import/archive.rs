@@ -1,6 +1,7 @@
 //! The files of an archive, in whatever order they came: spooled to the store's temporary directory, hashed on the way.
 //! Names in the archive are keys of a table here and never paths on disk.
 
+use std::cell::Cell;
 use std::collections::HashMap;
 use std::io::{Read, Write as _};
 use std::os::unix::ffi::OsStrExt as _;
@@ -15,9 +16,14 @@ use crate::layer::tar::{EntryKind, Limits, Reader, clean_path};
 use crate::oci::manifest::MAX_DOCUMENT;
 use crate::store::Store;
 
-/// An archive of images has a few entries per layer.
+/// An archive of images has a few entries per layer, of which one or two matter.
 const MAX_ENTRIES: u64 = 200_000;
+const MAX_MEMBERS: usize = 20_000;
+/// Bytes of their names, and of where links lead.
+const MAX_NAMES: usize = 4 << 20;
 const MAX_BYTES: u64 = 1 << 42;
+/// Bytes of documents that are read, each as often as the archive names it.
+const MAX_DOCUMENTS: u64 = 32 << 20;
 /// How many links may lead from a name to a file.
 const MAX_LINKS: u32 = 8;
 const CHUNK: usize = 256 << 10;
@@ -25,6 +31,9 @@ const CHUNK: usize = 256 << 10;
 #[derive(Debug)]
 pub(super) struct Archive {
     files: HashMap<PathBuf, Member>,
+    /// In bytes.
+    names: usize,
+    documents: Cell<u64>,
 }
 
 #[derive(Clone, Debug)]
@@ -37,7 +46,7 @@ impl Archive {
     /// Reads the uncompressed archive to the end of its stream.
     pub(super) fn read(store: &Store, tar: &mut (dyn Read + Send), cancel: &Cancel) -> Result<Archive> {
         let mut reader = Reader::new(tar, Limits { entries: MAX_ENTRIES, bytes: MAX_BYTES });
-        let mut archive = Archive { files: HashMap::new() };
+        let mut archive = Archive { files: HashMap::new(), names: 0, documents: Cell::new(0) };
         while let Some(entry) = reader.next_entry().map_err(of_archive)? {
             cancel.check()?;
             let path = entry.path;
@@ -70,6 +79,14 @@ impl Archive {
             Some(old) if !same(old) => Err(malformed(&path, "two different entries of this name")),
             Some(_) => Ok(()),
             None => {
+                let target = if let Member::Link(target) = &member { target.as_os_str().len() } else { 0 };
+                self.names += path.as_os_str().len() + target;
+                if self.files.len() >= MAX_MEMBERS || self.names > MAX_NAMES {
+                    return Err(Error::malformed(
+                        "image archive",
+                        "more files than an archive of images has",
+                    ));
+                }
                 self.files.insert(path, member);
                 Ok(())
             }
@@ -87,6 +104,19 @@ impl Archive {
             }
         }
         Err(malformed(Path::new(name), "too many links"))
+    }
+
+    /// Counts bytes of a document that is about to be read and kept.
+    ///
+    /// # Errors
+    /// When an archive has so many, or names them so often, that they would take too much time and memory.
+    pub(super) fn spend(&self, bytes: u64) -> Result<()> {
+        self.documents.set(self.documents.get().saturating_add(bytes));
+        if self.documents.get() <= MAX_DOCUMENTS {
+            return Ok(());
+        }
+        let reason = format!("it names more than {MAX_DOCUMENTS} bytes of configs and manifests");
+        Err(Error::malformed("image archive", reason))
     }
 
     /// The content of a small file.

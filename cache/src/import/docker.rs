@@ -47,6 +47,7 @@ fn image(archive: &Archive, entry: Entry, originals: &HashMap<Digest, Vec<u8>>) 
         Ok(layer)
     });
     let names = entry.repo_tags.unwrap_or_default();
+    archive.spend(blob.size())?;
     let part = Part {
         config: read_document(&blob, &entry.config, MAX_CONFIG)?,
         id: blob.digest(),

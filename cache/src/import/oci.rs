@@ -1,6 +1,6 @@
 //! OCI layouts, in a directory or an archive (OCI image-spec, "Image Layout"): from `index.json` to images.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::path::Path;
 use std::sync::Arc;
 
@@ -28,11 +28,20 @@ const MAX_IMAGES: usize = 1000;
 pub(super) trait Blobs {
     /// The blob with this digest, verified; none if it is not there.
     fn blob(&self, digest: &Digest) -> Result<Option<Arc<SealedBlob>>>;
+
+    /// Counts bytes of documents that are about to be read; an error when they are more than are worth it.
+    fn spend(&self, _bytes: u64) -> Result<()> {
+        Ok(())
+    }
 }
 
 impl Blobs for Archive {
     fn blob(&self, digest: &Digest) -> Result<Option<Arc<SealedBlob>>> {
         Archive::blob(self, digest)
+    }
+
+    fn spend(&self, bytes: u64) -> Result<()> {
+        Archive::spend(self, bytes)
     }
 }
 
@@ -178,10 +187,14 @@ pub(super) fn part_of_layout(
 /// The manifests that an index names, by the digests of their configs; what can't be read is left out, because the
 /// archive has said already by other means what its images are.
 pub(super) fn manifests_by_config(archive: &Archive, index: &[u8]) -> HashMap<Digest, Vec<u8>> {
-    let mut found = HashMap::new();
+    let (mut found, mut seen) = (HashMap::new(), HashSet::new());
     let mut open = parse_index(index).map(|i| i.manifests).unwrap_or_default();
     for _ in 0..MAX_DEPTH {
         for descriptor in std::mem::take(&mut open) {
+            // Indexes may name one document a thousand times, and those that do each other.
+            if !seen.insert(descriptor.digest) {
+                continue;
+            }
             match read(archive, &descriptor) {
                 Ok((bytes, Document::Manifest(manifest))) => {
                     found.insert(manifest.config.digest, bytes);
@@ -221,6 +234,7 @@ fn part(source: &dyn Blobs, descriptor: &Descriptor, platform: &Platform) -> Res
         }
         source.blob(&layer.digest)?.map(|found| check_size(layer, found)).transpose()
     });
+    source.spend(config.size())?;
     Ok(Part {
         config: read_document(&config, "the image config", manifest.config.size)?,
         id: manifest.config.digest,
@@ -245,6 +259,7 @@ fn manifest_for(source: &dyn Blobs, top: &Descriptor, platform: &Platform) -> Re
 
 fn read(source: &dyn Blobs, descriptor: &Descriptor) -> Result<(Vec<u8>, Document)> {
     let found = blob(source, descriptor)?;
+    source.spend(found.size())?;
     let bytes = read_document(&found, "a manifest", MAX_DOCUMENT)?;
     let document = Document::parse(&bytes, Some(&descriptor.media_type))?;
     Ok((bytes, document))

@@ -4,6 +4,7 @@
 mod dir;
 mod like;
 mod parents;
+mod times;
 
 use std::ffi::OsStr;
 use std::fs::File;

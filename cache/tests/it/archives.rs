@@ -185,6 +185,39 @@ fn oci_archives_with_wrong_digests_sizes_or_types_are_refused() {
 }
 
 /// An image of our own making on a loaded base: one layer goes out as it came, one is written from its directory.
+#[test]
+fn documents_that_multiply_are_refused_in_time_and_memory() {
+    let blob = |bytes: &[u8]| json!({"mediaType": "application/vnd.oci.image.index.v1+json", "digest": format!("sha256:{}", archive::sha256(bytes)), "size": bytes.len()});
+    // One config named so often that all copies would take 100 GB.
+    let config = format!("{{\"os\":\"linux\",\"x\":\"{}\"}}", "x".repeat(4 << 20));
+    let entries = vec![json!({"Config": "c", "Layers": []}); 25_000];
+    let many = Tar::new().file("c", 0o644, &config).file("manifest.json", 0o644, json!(entries).to_string());
+    assert!(refused(&many.finish()).contains("bytes of configs and manifests"));
+    // Four indexes, each of which names the next one 8,000 times.
+    let (mut tar, mut inner) = (Tar::new(), br#"{"schemaVersion":2,"manifests":[]}"#.to_vec());
+    for _ in 0..4 {
+        tar = tar.file(&format!("blobs/sha256/{}", archive::sha256(&inner)), 0o644, &inner);
+        inner = json!({"schemaVersion": 2, "manifests": vec![blob(&inner); 8000]}).to_string().into_bytes();
+    }
+    let nested = tar.clone().file("index.json", 0o644, &inner).file("oci-layout", 0o644, "{}").finish();
+    assert!(refused(&nested).contains("image for this platform not found"));
+    let both = tar
+        .file("index.json", 0o644, &inner)
+        .file("manifest.json", 0o644, "[{\"Config\":\"none\"}]")
+        .finish();
+    assert!(refused(&both).contains("image for this platform not found"));
+    let links = (0..20_001).fold(Tar::new(), |tar, n| tar.symlink(&n.to_string(), "x"));
+    assert!(refused(&links.finish()).contains("more files than an archive of images has"));
+    // A config with as many layers as fit, none of which there is.
+    let ids: Vec<_> = (0..50_000).map(|n| format!("sha256:{n:064x}")).collect();
+    let config =
+        json!({"architecture": "amd64", "os": "linux", "rootfs": {"type": "layers", "diff_ids": ids}})
+            .to_string();
+    let entries = json!([{"Config": "c", "Layers": vec!["none"; 50_000]}]).to_string();
+    let deep = Tar::new().file("c", 0o644, &config).file("manifest.json", 0o644, entries).finish();
+    assert!(refused(&deep).contains("is missing, and the store does not have it"));
+}
+
 pub(crate) fn built(place: &Place) -> Saved {
     let loaded = load_bytes(place, &archive::docker("base:1", &config(), &layers())).unwrap();
     let base = place.store.image(&loaded[0].id).unwrap().unwrap();

@@ -13,7 +13,8 @@ use rustix::io::Errno;
 
 use super::like::{Like, Twin};
 use super::parents::{Missing, Open, Parents, dir_flags, not_plain};
-use super::{LayerSink, Metadata, NodeKind, Timestamp};
+use super::times::Times;
+use super::{LayerSink, Metadata, NodeKind};
 use crate::error::{Error, Result};
 use crate::fs::whiteout::is_whiteout;
 use crate::snapshot::owner::{OwnerView, times};
@@ -21,6 +22,8 @@ use crate::snapshot::owner::{OwnerView, times};
 /// As large as a copy is fast: larger buffers leave the processor's cache.
 const BUFFER: usize = 128 * 1024;
 const UNPACKING: &str = "unpacking";
+/// How many bytes of paths may be waiting for lower layers. Real layers have a few hundred such paths.
+const MOST_IMPLIED: usize = 8 << 20;
 
 /// What a layer leaves to the layers below it.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -44,15 +47,23 @@ pub struct DirSink {
 struct Notes {
     view: OwnerView,
     /// In the order they were given, so that the last time of a directory wins.
-    times: Vec<(PathBuf, Timestamp)>,
+    times: Times,
     implied: BTreeSet<PathBuf>,
     links: Vec<(PathBuf, PathBuf)>,
+    /// Bytes of the paths in the last two.
+    remembered: usize,
 }
 
 impl DirSink {
     /// `dir` must have been opened for reading (not `O_PATH`).
     pub fn new(dir: OwnedFd, view: OwnerView) -> DirSink {
-        let notes = Notes { view, times: Vec::new(), implied: BTreeSet::new(), links: Vec::new() };
+        let notes = Notes {
+            view,
+            times: Times::default(),
+            implied: BTreeSet::new(),
+            links: Vec::new(),
+            remembered: 0,
+        };
         DirSink { parents: Parents::new(dir), notes, buffer: Vec::new(), like: None }
     }
 
@@ -69,7 +80,7 @@ impl DirSink {
     /// When a time can't be set.
     pub fn finish(mut self) -> Result<Implied> {
         self.parents.forget();
-        for (path, mtime) in std::mem::take(&mut self.notes.times) {
+        for (path, mtime) in std::mem::take(&mut self.notes.times).iter() {
             if let Some(open) = self.parents.find(&path, None)? {
                 rustix::fs::futimens(&open.fd, &times(mtime))
                     .map_err(Error::io("setting the time of", &path))?;
@@ -221,7 +232,7 @@ impl DirSink {
 impl LayerSink for DirSink {
     fn dir(&mut self, path: &Path, meta: &Metadata) -> Result<()> {
         if path.as_os_str().is_empty() {
-            self.notes.times.push((PathBuf::new(), meta.mtime));
+            self.notes.times.push(Path::new(""), meta.mtime)?;
             return own(self.notes.view, &self.parents.root().fd, meta, path);
         }
         let (at, name) = self.parent(path)?;
@@ -229,7 +240,7 @@ impl LayerSink for DirSink {
         own(self.notes.view, &fd, meta, path)?;
         let open = Open { fd: fd.into(), real: at.real.join(name) };
         self.notes.implied.remove(&open.real);
-        self.notes.times.push((open.real.clone(), meta.mtime));
+        self.notes.times.push(&open.real, meta.mtime)?;
         // Making the directory may have forgotten the chain; only then is the parent looked up again.
         let parent = path.parent().unwrap_or(Path::new(""));
         if self.parents.find(parent, None)?.is_some() {
@@ -337,8 +348,21 @@ impl LayerSink for DirSink {
 
 impl Notes {
     fn link(&mut self, path: &Path, target: &Path) -> Result<()> {
+        self.remember(&[path, target])?;
         self.links.push((path.to_owned(), target.to_owned()));
         Ok(())
+    }
+}
+
+impl Notes {
+    /// Counts what is to be remembered until the end.
+    fn remember(&mut self, paths: &[&Path]) -> Result<()> {
+        self.remembered += paths.iter().map(|path| path.as_os_str().len()).sum::<usize>();
+        if self.remembered <= MOST_IMPLIED {
+            return Ok(());
+        }
+        let reason = "more directories and links that the layer does not bring itself than it may need";
+        Err(Error::malformed(paths[0].display().to_string(), reason))
     }
 }
 
@@ -349,7 +373,8 @@ impl Missing for Notes {
         if opaque {
             self.view.set_opaque(&dir.fd).map_err(Error::io("making opaque", &dir.real))?;
         }
-        self.times.push((dir.real.clone(), meta.mtime));
+        self.times.push(&dir.real, meta.mtime)?;
+        self.remember(&[&dir.real])?;
         self.implied.insert(dir.real.clone());
         Ok(())
     }
