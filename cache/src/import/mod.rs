@@ -4,6 +4,7 @@
 mod adopt;
 mod archive;
 mod docker;
+mod flat;
 mod oci;
 
 use std::io::Read;
@@ -19,6 +20,7 @@ use crate::record::ImageRecord;
 use crate::store::Store;
 
 use archive::Archive;
+pub use flat::flat;
 
 /// An image of an archive, and the names it had there. The store has it under these names now.
 #[derive(Clone, Debug, PartialEq, Eq)]

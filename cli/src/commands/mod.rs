@@ -11,6 +11,7 @@ mod doctor;
 mod history;
 mod images;
 mod imagetools;
+mod import;
 mod info;
 mod inspect;
 mod load;
@@ -53,6 +54,7 @@ pub(crate) enum Command {
     Rmi(rmi::Rmi),
     Save(save::Save),
     Load(load::Load),
+    Import(import::Import),
     Inspect(inspect::Inspect),
     History(history::History),
     Dockerfile(dockerfile::Dockerfile),
@@ -85,6 +87,7 @@ pub(crate) enum Command {
 pub(crate) enum ImageCommand {
     Build(build::Build),
     History(history::ImageHistory),
+    Import(import::Import),
     Inspect(inspect::ImageInspect),
     Load(load::Load),
     #[command(visible_alias = "list")]
@@ -177,6 +180,7 @@ impl Command {
     fn flattened(self) -> Command {
         match self {
             Command::Image(ImageCommand::Build(c)) => Command::Build(c),
+            Command::Image(ImageCommand::Import(c)) => Command::Import(c),
             Command::Image(ImageCommand::Load(c)) => Command::Load(c),
             Command::Image(ImageCommand::Ls(c)) => Command::Images(c),
             Command::Image(ImageCommand::Pull(c)) => Command::Pull(c),
@@ -262,6 +266,7 @@ impl Command {
             Command::Rmi(c) => c.execute(session),
             Command::Save(c) => c.execute(session),
             Command::Load(c) => c.execute(session),
+            Command::Import(c) => c.execute(session),
             Command::Inspect(c) => c.execute(session),
             Command::History(c) => c.execute(session),
             Command::Imagetools(c) => c.execute(session),

@@ -94,7 +94,7 @@ fn layouts_and_compressions_that_others_write_are_read() {
     for (name, bytes) in archives {
         let plain = boxwright.scratch("plain");
         fs::write(&plain, bytes).unwrap();
-        for compressor in [None, Some("gzip"), Some("zstd")] {
+        for compressor in [None, Some("gzip"), Some("bzip2"), Some("xz"), Some("zstd")] {
             let file = boxwright.scratch("compressed");
             match compressor {
                 None => fs::copy(&plain, &file).map(drop).unwrap(),

@@ -32,8 +32,8 @@ fn the_store_is_named_by_flag_or_environment() {
 fn every_command_has_help() {
     let boxwright = Boxwright::new();
     let commands = [
-        "build", "run", "pull", "push", "images", "tag", "rmi", "inspect", "history", "save", "load", "info",
-        "version", "doctor",
+        "build", "run", "pull", "push", "images", "tag", "rmi", "inspect", "history", "save", "load",
+        "import", "info", "version", "doctor",
     ];
     let all = boxwright.ok(&["--help"]);
     for command in commands {

@@ -2,8 +2,11 @@
 
 use std::path::Path;
 
+use boxwright_testdata::archive::sha256;
 use boxwright_testdata::peer::{Dockerd, Podman, skopeo};
+use boxwright_testdata::tar::Tar;
 use boxwright_testdata::{base, run};
+use serde_json::json;
 
 use crate::tool::{Boxwright, Context, cache};
 
@@ -88,6 +91,115 @@ fn dockerd_runs_ours_and_we_run_dockers() {
     dockerd.docker(&["save", "-o", back.to_str().unwrap(), "made"]).ok();
     boxwright.ok(&["load", "-i", back.to_str().unwrap()]);
     assert_eq!(boxwright.output_of("made", &[]), "by docker\n");
+}
+
+#[test]
+fn buildah_takes_ours_and_we_take_what_it_builds_and_writes() {
+    let (boxwright, peer) = (Boxwright::with_busybox(), Podman::new());
+    let file = image(&boxwright);
+    for format in ["docker-archive", "oci-archive"] {
+        peer.buildah(&["pull", "-q", &format!("{format}:{}", file.display())]).ok();
+    }
+    let context =
+        Context::new("FROM localhost/interop:1\nRUN echo by buildah > /made\nCMD [\"cat\", \"/made\"]\n");
+    peer.podman(&["load", "-q", "-i", file.to_str().unwrap()]).ok();
+    peer.buildah(&["build", "-q", "--layers", "--pull=never", "-t", "made:2", context.path()]).ok();
+    for format in ["docker-archive", "oci-archive"] {
+        let back = boxwright.scratch(format);
+        let name = format!("{format}:{}:docker.io/library/made:2", back.display());
+        peer.buildah(&["push", "-q", "localhost/made:2", &name]).ok();
+        let fresh = Boxwright::new();
+        fresh.run(&["load", "-i", back.to_str().unwrap()]).says("Loaded image: made:2").ok();
+        assert_eq!(fresh.output_of("made:2", &[]), "by buildah\n");
+    }
+}
+
+#[test]
+fn one_archive_of_podman_with_several_images_gives_all_of_them() {
+    let (boxwright, podman) = (Boxwright::with_busybox(), Podman::new());
+    let file = image(&boxwright);
+    let busybox = base::busybox(cache());
+    for file in [&file, &busybox] {
+        podman.podman(&["load", "-q", "-i", file.to_str().unwrap()]).ok();
+    }
+    let both = boxwright.scratch("both.tar");
+    podman.podman(&["save", "-q", "-m", "-o", both.to_str().unwrap(), "interop:1", "busybox"]).ok();
+    let fresh = Boxwright::new();
+    let said = fresh.ok(&["load", "-i", both.to_str().unwrap()]);
+    for name in ["interop:1", "busybox"] {
+        let loaded = said.lines().filter_map(|l| l.strip_prefix("Loaded image: ")).find(|l| l.contains(name));
+        let loaded = loaded.unwrap_or_else(|| panic!("{name} is not in {said}"));
+        assert_eq!(fresh.output_of(loaded, &["echo", "runs"]), "runs\n");
+    }
+}
+
+/// An archive as BuildKit writes it (`type=oci`, and with docker's documents `type=docker`): layers are gzip, the index
+/// names the image by annotations, and what tells how it was made stands beside it.
+fn of_buildkit(boxwright: &Boxwright, docker: bool) -> std::path::PathBuf {
+    let layer = std::fs::read(cache().join("busybox.tar")).unwrap();
+    let diff_id = sha256(&layer);
+    let plain = boxwright.scratch("layer");
+    std::fs::write(&plain, layer).unwrap();
+    run(std::process::Command::new("gzip").arg("-f").arg(&plain)).ok();
+    let layer = std::fs::read(plain.with_extension("gz")).unwrap();
+    let config = json!({ "architecture": architecture(), "os": "linux", "config": { "Cmd": ["echo", "of buildkit"], "Env": ["PATH=/bin"] },
+        "rootfs": { "type": "layers", "diff_ids": [format!("sha256:{diff_id}")] } })
+    .to_string();
+    let blob = |kind: &str, bytes: &[u8]| {
+        let kind = match docker {
+            true => kind.replace("oci.image.layer.v1.tar+gzip", "docker.image.rootfs.diff.tar.gzip"),
+            false => kind.to_owned(),
+        };
+        json!({ "mediaType": format!("application/vnd.{kind}"), "digest": format!("sha256:{}", sha256(bytes)), "size": bytes.len() })
+    };
+    let manifest = json!({ "schemaVersion": 2, "mediaType": "application/vnd.oci.image.manifest.v1+json",
+        "config": blob("oci.image.config.v1+json", config.as_bytes()),
+        "layers": [blob("oci.image.layer.v1.tar+gzip", &layer)] })
+    .to_string();
+    let told = json!({ "schemaVersion": 2, "mediaType": "application/vnd.oci.image.manifest.v1+json",
+        "config": blob("oci.image.config.v1+json", b"{}"), "layers": [] })
+    .to_string();
+    let mut image = blob("oci.image.manifest.v1+json", manifest.as_bytes());
+    image["platform"] = json!({ "architecture": architecture(), "os": "linux" });
+    let mut attestation = blob("oci.image.manifest.v1+json", told.as_bytes());
+    attestation["platform"] = json!({ "architecture": "unknown", "os": "unknown" });
+    attestation["annotations"] = json!({ "vnd.docker.reference.type": "attestation-manifest" });
+    let both = json!({ "schemaVersion": 2, "mediaType": "application/vnd.oci.image.index.v1+json", "manifests": [image, attestation] })
+        .to_string();
+    let mut top = blob("oci.image.index.v1+json", both.as_bytes());
+    top["annotations"] = json!({ "io.containerd.image.name": "docker.io/library/kit:1", "org.opencontainers.image.ref.name": "1" });
+    let index = json!({ "schemaVersion": 2, "mediaType": "application/vnd.oci.image.index.v1+json", "manifests": [top] });
+    let mut tar = Tar::new();
+    for bytes in [config.as_bytes(), &layer, manifest.as_bytes(), told.as_bytes(), b"{}", both.as_bytes()] {
+        tar = tar.file(&format!("blobs/sha256/{}", sha256(bytes)), 0o644, bytes);
+    }
+    tar = tar.file("index.json", 0o644, index.to_string());
+    if docker {
+        let path = |bytes: &[u8]| format!("blobs/sha256/{}", sha256(bytes));
+        let entries =
+            json!([{ "Config": path(config.as_bytes()), "RepoTags": ["kit:1"], "Layers": [path(&layer)] }]);
+        tar = tar.file("manifest.json", 0o644, entries.to_string());
+    }
+    let file = boxwright.scratch("kit.tar");
+    std::fs::write(&file, tar.file("oci-layout", 0o644, r#"{"imageLayoutVersion":"1.0.0"}"#).finish())
+        .unwrap();
+    file
+}
+
+fn architecture() -> &'static str {
+    if cfg!(target_arch = "aarch64") { "arm64" } else { "amd64" }
+}
+
+#[test]
+fn archives_in_the_form_of_buildkit_load() {
+    base::busybox(cache());
+    for docker in [false, true] {
+        let boxwright = Boxwright::new();
+        let file = of_buildkit(&boxwright, docker);
+        boxwright.run(&["load", "-i", file.to_str().unwrap()]).says("Loaded image: kit:1").ok();
+        assert_eq!(boxwright.output_of("kit:1", &[]), "of buildkit\n");
+        boxwright.run(&["system", "check"]).ok();
+    }
 }
 
 fn loads_and_runs(file: &Path) {

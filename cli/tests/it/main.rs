@@ -20,6 +20,7 @@ mod foreign;
 mod hardship;
 mod history;
 mod images;
+mod import;
 mod interop;
 mod limits;
 mod looking;

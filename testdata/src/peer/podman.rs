@@ -1,4 +1,4 @@
-//! podman as root with its own storage, the host's network and runc.
+//! podman and buildah as root with their own storage, the host's network and runc.
 
 use std::fs;
 use std::process::Command;
@@ -33,7 +33,16 @@ impl Podman {
 
     /// `podman ARGS`.
     pub fn podman(&self, args: &[&str]) -> Ran {
-        run(Command::new("podman")
+        self.run("podman", args)
+    }
+
+    /// `buildah ARGS`, which has the same images.
+    pub fn buildah(&self, args: &[&str]) -> Ran {
+        self.run("buildah", args)
+    }
+
+    fn run(&self, program: &str, args: &[&str]) -> Ran {
+        run(Command::new(program)
             .args(args)
             .env("CONTAINERS_CONF", self.dir.path().join("containers.conf"))
             .env("CONTAINERS_STORAGE_CONF", self.dir.path().join("storage.conf")))
