@@ -151,6 +151,14 @@ impl Store {
         })
     }
 
+    /// Whether a fiftieth of the file system's bytes and of its inodes is free, so that more than results may be kept.
+    /// Not where it can't be told.
+    pub fn has_room(&self) -> bool {
+        let Ok(disk) = rustix::fs::fstatvfs(self.dir()) else { return false };
+        let part_is_free = |free: u64, all: u64| free >= all / 50;
+        part_is_free(disk.f_bavail, disk.f_blocks) && part_is_free(disk.f_favail, disk.f_files)
+    }
+
     /// Remembers what a step that failed left, for people to look into: under a key that no step has, and found by no
     /// contents. The newest [`KEPT_FAILURES`] stay.
     ///

@@ -72,8 +72,8 @@ impl Engine {
     pub fn build(&self, request: &BuildRequest, watch: &dyn Watch) -> Result<Built> {
         let recorder = Recorder::new(&self.store, about(request), request.explain, watch)?;
         let mut built = self.build_watched(request, &recorder);
-        if let (Err(Error::Build(failure)), Some(step)) = (&mut built, recorder.failed_step()) {
-            failure.set_step(step);
+        if let Err(Error::Build(failure)) = &mut built {
+            failure.set_step(recorder.failed_step());
         }
         let recorded = match &built {
             Ok(built) => {

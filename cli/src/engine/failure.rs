@@ -94,12 +94,12 @@ impl BuildFailure {
         }
     }
 
-    /// Which step of which build it was.
-    pub(super) fn set_step(&mut self, (build, step): (String, usize)) {
+    /// Which step of which build it was, if what it left is kept.
+    pub(super) fn set_step(&mut self, step: Option<(String, usize)>) {
         if let BuildFailure::Because(causes) = self
-            && let Some(kept) = causes.iter_mut().find_map(|cause| cause.kept.as_mut())
+            && let Some(kept) = causes.iter_mut().map(|cause| &mut cause.kept).find(|kept| kept.is_some())
         {
-            *kept = Kept { build, step };
+            *kept = step.map(|(build, step)| Kept { build, step });
         }
     }
 

@@ -11,9 +11,11 @@ use crate::error::{Error, Result};
 const LOOK_EVERY: Duration = Duration::from_secs(3600);
 /// What nobody used for this long goes.
 const OLD: Duration = Duration::from_secs(60 * 24 * 3600);
-/// The cache may take a fifth of the file system, and has to leave a tenth of it free.
+/// The cache may take a fifth of the file system, and has to leave a tenth of it free; a fiftieth it may take even where
+/// others have filled the rest, or every build there would be a first one.
 const CACHE_PART: u64 = 5;
 const FREE_PART: u64 = 10;
+const SPARED_PART: u64 = 50;
 
 /// What a pruning removed.
 #[derive(Clone, Debug, Default)]
@@ -84,7 +86,7 @@ impl Engine {
 /// How many bytes the cache may keep of the `used` ones.
 fn limit(keep: u64, used: u64, size: u64, free: u64) -> u64 {
     let missing = (size / FREE_PART).saturating_sub(free);
-    keep.min(if missing > 0 { used.saturating_sub(missing) } else { u64::MAX })
+    keep.min(if missing > 0 { used.saturating_sub(missing).max(size / SPARED_PART) } else { u64::MAX })
 }
 
 #[cfg(test)]
@@ -129,6 +131,8 @@ mod tests {
     fn a_full_disk_makes_the_cache_smaller() {
         assert_eq!(limit(200, 150, 1000, 500), 200);
         assert_eq!(limit(200, 150, 1000, 70), 120);
-        assert_eq!(limit(200, 150, 10_000, 70), 0);
+        assert_eq!(limit(900, 850, 10_000, 500), 350);
+        assert_eq!(limit(900, 850, 10_000, 70), 200, "others filled the disk");
+        assert_eq!(limit(90, 850, 10_000, 70), 90);
     }
 }

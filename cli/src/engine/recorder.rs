@@ -8,8 +8,8 @@ use std::sync::Mutex;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use boxwright_cache::Store;
-use boxwright_cache::record::{BuildLog, BuildStep, CacheKey, FileChanges, NewBuild, Outcome};
-use boxwright_solver::key::KeyFields;
+use boxwright_cache::record::{BuildLog, BuildStep, CacheKey, FileChanges, NewBuild, Outcome, local::Lookup};
+use boxwright_solver::key::{KeyFields, Purpose};
 use boxwright_solver::why::{self, Became, PastStep};
 use boxwright_solver::{Definition, Event, How, VertexId};
 use serde_json::Value;
@@ -55,11 +55,13 @@ impl<'a> Recorder<'a> {
         Ok(Recorder { store, shown, started, about, log, printed, steps: Mutex::default(), earlier })
     }
 
-    /// The build's name, and the number of the step that failed.
+    /// The build's name, and the number of the step that failed, if it is kept what that left.
     pub(super) fn failed_step(&self) -> Option<(String, usize)> {
         let steps = self.steps.lock().unwrap_or_else(|e| e.into_inner());
         let at = steps.all.iter().position(|step| step.became == Became::Failed)?;
-        Some((self.log.name().to_owned(), at + 1))
+        let key = steps.all[at].fields.key(Purpose::Failed);
+        let kept = self.store.record(Lookup::Definition(key)).is_ok_and(|record| record.is_some());
+        kept.then(|| (self.log.name().to_owned(), at + 1))
     }
 
     /// Remembers the build. `image` is what came of it.

@@ -51,8 +51,9 @@ pub(crate) fn run(
         let _ = env.events.send(Event::Log { vertex: id, stream, bytes: bytes.to_vec() });
     };
     if let Err(error) = env.executor.run(&spec, &mut layer, &mut log, cancel) {
-        // What can't be kept is not what went wrong.
+        // What can't be kept is not what went wrong, and what fills the disk would be in the way of all that follows.
         if error.is_of_process()
+            && env.store.has_room()
             && let Ok(left) = layer.commit(cancel)
         {
             failed(&spec.root.with(left));
