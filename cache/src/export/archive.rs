@@ -12,8 +12,9 @@ use crate::cancel::Cancel;
 use crate::digest::Digest;
 use crate::error::{Error, Result};
 use crate::image::Product;
-use crate::image::assemble::{Documents, as_oci, index_bytes, manifest_bytes, plain_form};
-use crate::image::push::{compress, present_blob};
+use crate::image::assemble::{Documents, as_oci, index_bytes, manifest_with, plain_form};
+use crate::image::form::{Wish, form, pack};
+use crate::layer::compress::Packing;
 use crate::layer::sink::Metadata;
 use crate::layer::tar::{EntryKind, Writer};
 use crate::oci::descriptor::{OCI_CONFIG, OCI_INDEX, OCI_MANIFEST};
@@ -34,8 +35,7 @@ pub struct Saved {
 pub struct Format {
     /// With the documents of docker's own format.
     pub docker: bool,
-    /// Layers of our own as gzip.
-    pub gzip: bool,
+    pub wish: Wish,
 }
 
 /// What a file in `blobs/` holds.
@@ -71,7 +71,7 @@ struct DockerEntry {
 /// # Errors
 /// When a layer can't be had or is not what its digest says, or `out` fails; what was written is then no archive.
 pub fn save(store: &Store, images: &[Saved], out: &mut dyn Write, cancel: &Cancel) -> Result<()> {
-    let mut plan = Plan::new(Format { docker: true, gzip: false });
+    let mut plan = Plan::new(Format { docker: true, wish: Wish { packing: Packing::Plain, force: false } });
     for Saved { stored, names } in images {
         let manifest = plan.add_stored(store, stored, names, cancel)?;
         plan.name(names, &manifest);
@@ -98,7 +98,7 @@ pub fn save_built(
         let layers = product.files.layers();
         let documents = Documents::of(product.config.clone(), layers)?;
         let names = (at == main).then_some(names);
-        let manifest = plan.add(store, documents, layers, names, cancel)?;
+        let manifest = plan.add(documents, layers, names, cancel)?;
         manifests.push(Descriptor { platform: Some(product.platform.clone()), ..manifest });
     }
     let top = match &manifests[..] {
@@ -153,7 +153,7 @@ impl Plan {
             let (config, manifest) = (document(&image.id)?, document(&image.manifest)?);
             let documents = Documents { id: image.id, config, manifest };
             let names = (main == Some(image.id)).then_some(names);
-            manifests.push(self.add(store, documents, &image.layers, names, cancel)?);
+            manifests.push(self.add(documents, &image.layers, names, cancel)?);
         }
         let Stored::Index(record) = stored else { return Ok(manifests.remove(0)) };
         let unchanged =
@@ -187,7 +187,6 @@ impl Plan {
     /// Gives the descriptor of the manifest. With `names`, docker's own documents tell of it.
     fn add(
         &mut self,
-        store: &Store,
         documents: Documents,
         image_layers: &[Layer],
         names: Option<&[Reference]>,
@@ -196,7 +195,7 @@ impl Plan {
         let Documents { id, config, manifest: original } = documents;
         let mut layers = Vec::new();
         for layer in image_layers {
-            let (descriptor, content) = form(store, layer, self.format.gzip, cancel)?;
+            let (descriptor, content) = archived(layer, self.format.wish, cancel)?;
             self.blobs.insert(descriptor.digest, (descriptor.size, content));
             layers.push(descriptor);
         }
@@ -205,7 +204,7 @@ impl Plan {
         let manifest = if is_oci_with(&original, &layers) {
             original
         } else {
-            manifest_bytes(&id, config.len() as u64, layers)
+            manifest_with(&original, layers, false)?.1
         };
         if let Some(names) = names {
             let repo_tags = names.iter().map(|n| n.without_digest().familiar()).collect::<Vec<_>>();
@@ -263,21 +262,20 @@ impl Plan {
     }
 }
 
-/// How a layer goes into the archive.
-fn form(store: &Store, layer: &Layer, gzip: bool, cancel: &Cancel) -> Result<(Descriptor, Content)> {
-    if layer.is_foreign() {
-        if layer.unpacked()?.is_none() {
-            // Fetching keeps the blob as it comes.
-            layer.dir(cancel)?;
-        }
-        if let Some((blob, _)) = present_blob(store, layer)? {
-            return Ok((as_oci(&blob.descriptor), Content::Blob));
-        }
+/// How a layer goes into the archive: as a blob that the store has then, or written from its directory.
+fn archived(layer: &Layer, wish: Wish, cancel: &Cancel) -> Result<(Descriptor, Content)> {
+    if !layer.is_foreign() && wish.packing == Packing::Plain {
+        return Ok((plain_form(layer)?.descriptor, Content::Layer(layer.clone())));
     }
-    if gzip {
-        return Ok((as_oci(&compress(store, layer, cancel)?.descriptor), Content::Blob));
+    if layer.is_foreign() && layer.unpacked()?.is_none() {
+        // Fetching keeps the blob as it comes.
+        layer.dir(cancel)?;
     }
-    Ok((plain_form(layer)?.descriptor, Content::Layer(layer.clone())))
+    let mut blob = form(layer, wish, cancel)?;
+    if !blob.present {
+        blob = pack(layer, wish.packing, cancel)?;
+    }
+    Ok((as_oci(&blob.descriptor), Content::Blob))
 }
 
 /// Whether `manifest` is an OCI manifest with just these layers, and so can be saved as it is.

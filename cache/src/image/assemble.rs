@@ -4,9 +4,10 @@
 use crate::digest::Digest;
 use crate::error::{Error, Result};
 use crate::oci::descriptor::{
-    MediaType, OCI_CONFIG, OCI_LAYER, OCI_LAYER_GZIP, OCI_LAYER_ZSTD, OCI_MANIFEST,
+    DOCKER_CONFIG, DOCKER_LAYER, DOCKER_LAYER_GZIP, DOCKER_MANIFEST, MediaType, OCI_CONFIG, OCI_LAYER,
+    OCI_LAYER_GZIP, OCI_LAYER_ZSTD, OCI_MANIFEST,
 };
-use crate::oci::{Descriptor, ImageConfig, Index, Manifest, Platform, Reference};
+use crate::oci::{Descriptor, Document, ImageConfig, Index, Manifest, Platform, Reference};
 use crate::record::{ImageRecord, IndexRecord, Member, NewImage, Stored};
 use crate::snapshot::{Layer, LayerBlob, Snapshot};
 use crate::store::Store;
@@ -99,11 +100,37 @@ pub(crate) fn manifest_bytes(id: &Digest, config_size: u64, layers: Vec<Descript
     serde_json::to_vec(&manifest).expect("maps with string keys always serialise")
 }
 
+/// A manifest with these layers in the place of its own; also its media type. Where it is not to be `kept` in the family
+/// of types that it has, it becomes OCI's, as it does for a layer that docker's has no type for.
+pub(crate) fn manifest_with(
+    original: &[u8],
+    layers: Vec<Descriptor>,
+    kept: bool,
+) -> Result<(String, Vec<u8>)> {
+    let Document::Manifest(manifest) = Document::parse(original, None)? else {
+        return Err(Error::malformed("manifest", "it is an index"));
+    };
+    let is_docker = manifest.media_type.as_deref() == Some(DOCKER_MANIFEST);
+    let docker = kept && is_docker && layers.iter().all(|layer| layer.kind() != MediaType::LayerZstd);
+    let family = |blob: &Descriptor| if docker { as_docker(blob) } else { as_oci(blob) };
+    let media_type = if docker { DOCKER_MANIFEST } else { OCI_MANIFEST };
+    let manifest = Manifest {
+        media_type: Some(media_type.to_owned()),
+        config: family(&manifest.config),
+        layers: layers.iter().map(family).collect(),
+        ..manifest
+    };
+    Ok((
+        media_type.to_owned(),
+        serde_json::to_vec(&manifest).expect("maps with string keys always serialise"),
+    ))
+}
+
 /// The form of a layer that needs no work: a blob as it came, else the tar that its directory stands for.
 pub(crate) fn stored_form(layer: &Layer) -> Result<LayerBlob> {
     if layer.is_foreign() {
         // Blobs that are here come first.
-        if let Some(blob) = layer.blobs()?.into_iter().next() {
+        if let Some(blob) = layer.came_as()?.into_iter().next() {
             return Ok(LayerBlob { descriptor: as_oci(&blob.descriptor), ..blob });
         }
     }
@@ -117,6 +144,17 @@ pub(crate) fn plain_form(layer: &Layer) -> Result<LayerBlob> {
         .ok_or_else(|| Error::NotFound { what: "layer", name: layer.diff_id().to_string() })?;
     let descriptor = Descriptor::new(OCI_LAYER, layer.diff_id().0, size);
     Ok(LayerBlob { descriptor, present: false, repository: None })
+}
+
+/// The same blob under docker's media type.
+fn as_docker(blob: &Descriptor) -> Descriptor {
+    let media_type = match blob.kind() {
+        MediaType::LayerTar => DOCKER_LAYER,
+        MediaType::LayerGzip => DOCKER_LAYER_GZIP,
+        MediaType::Config => DOCKER_CONFIG,
+        _ => &blob.media_type,
+    };
+    Descriptor::new(media_type, blob.digest, blob.size)
 }
 
 /// The same blob under its OCI media type.

@@ -2,11 +2,12 @@
 
 pub mod assemble;
 pub mod combine;
+pub mod form;
 pub mod pull;
 pub mod push;
 pub mod resolve;
 
 pub use assemble::{Documents, Product, assemble};
 pub use pull::{PullEvent, fetch_layers, pull};
-pub use push::{PushEvent, push};
+pub use push::{Destination, PushEvent, push};
 pub use resolve::{Policy, Pull, Resolved, Sources, not_for, resolve, resolve_layout};

@@ -2,23 +2,21 @@
 //! compressed is remembered, so that the next push finds the same bytes.
 
 use std::collections::BTreeSet;
-use std::fs::File;
 use std::io::Read;
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-use super::assemble::{as_oci, index_bytes, manifest_bytes};
+use super::assemble::{index_bytes, manifest_with};
+use super::form::{Wish, form};
 use super::resolve::Sources;
 use crate::cancel::Cancel;
-use crate::digest::{Algorithm, Digest};
+use crate::digest::Digest;
 use crate::error::{Error, Result};
-use crate::layer::compress::GzipWriter;
-use crate::oci::descriptor::{OCI_CONFIG, OCI_INDEX, OCI_LAYER_GZIP, OCI_MANIFEST};
+use crate::oci::descriptor::{OCI_CONFIG, OCI_INDEX, OCI_MANIFEST};
 use crate::oci::{Descriptor, Document, Index, Reference};
 use crate::record::{ImageRecord, IndexRecord, Member, Stored};
 use crate::registry::Sent;
 use crate::snapshot::{Layer, LayerBlob};
-use crate::store::Store;
 
 /// What a push tells while it runs, from several threads. Layers are named by their diff ids.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -41,27 +39,44 @@ pub enum PushEvent {
 }
 
 const PARALLEL: usize = 4;
-/// libdeflate's fastest: it gives what zlib gives at its default, in a fraction of the time.
-const LEVEL: i32 = 1;
 
-/// Pushes an image, or an index with all of its images, under `reference`; what came from a registry unchanged keeps
-/// its manifest.
+/// Where an image goes, and how.
+#[derive(Clone, Copy, Debug)]
+pub struct Destination<'a> {
+    pub reference: &'a Reference,
+    /// In which form layers go; if nothing is said, in the one that the manifest names, or else the default.
+    pub wish: Option<Wish>,
+    /// Under its digest alone; the tag stays what it is.
+    pub by_digest: bool,
+}
+
+impl<'a> Destination<'a> {
+    pub fn of(reference: &'a Reference) -> Destination<'a> {
+        Destination { reference, wish: None, by_digest: false }
+    }
+
+    fn named(self, document: &[u8]) -> Reference {
+        if self.by_digest { self.reference.by_digest(Digest::of(document)) } else { self.reference.clone() }
+    }
+}
+
+/// Pushes an image, or an index with all of its images; what came from a registry unchanged keeps its manifest.
 ///
 /// # Errors
 /// When a layer can't be had or compressed, an image of the index is not here, or the registry refuses something.
 pub fn push(
     sources: Sources<'_>,
     stored: &Stored,
-    reference: &Reference,
+    to: Destination<'_>,
     tell: &(dyn Fn(PushEvent) + Sync),
     cancel: &Cancel,
 ) -> Result<Descriptor> {
     match stored {
         Stored::Image(image) => {
-            let Ready { media_type, manifest } = push_parts(sources, image, reference, tell, cancel)?;
-            put(sources, reference, &media_type, manifest, cancel)
+            let Ready { media_type, manifest } = push_parts(sources, image, to, tell, cancel)?;
+            put(sources, &to.named(&manifest), &media_type, manifest, cancel)
         }
-        Stored::Index(index) => push_index(sources, index, reference, tell, cancel),
+        Stored::Index(index) => push_index(sources, index, to, tell, cancel),
     }
 }
 
@@ -88,7 +103,7 @@ fn put(
 fn push_index(
     sources: Sources<'_>,
     record: &IndexRecord,
-    reference: &Reference,
+    to: Destination<'_>,
     tell: &(dyn Fn(PushEvent) + Sync),
     cancel: &Cancel,
 ) -> Result<Descriptor> {
@@ -97,13 +112,13 @@ fn push_index(
         .map(|d| d.platform.as_ref().map_or(d.digest.to_string(), ToString::to_string))
         .collect();
     if !absent.is_empty() {
-        let name = format!("{} for {}", reference.familiar(), absent.join(", "));
+        let name = format!("{} for {}", to.reference.familiar(), absent.join(", "));
         return Err(Error::NotFound { what: "image of the index", name });
     }
     let mut manifests = Vec::new();
     for Member { descriptor, image } in &record.members {
-        let Ready { media_type, manifest } = push_parts(sources, image, reference, tell, cancel)?;
-        let by_digest = reference.by_digest(Digest::of(&manifest));
+        let Ready { media_type, manifest } = push_parts(sources, image, to, tell, cancel)?;
+        let by_digest = to.reference.by_digest(Digest::of(&manifest));
         let pushed = put(sources, &by_digest, &media_type, manifest, cancel)?;
         let same = pushed.digest == descriptor.digest;
         manifests.push(if same {
@@ -117,14 +132,15 @@ fn push_index(
     // What is said about an image that is not here (attestations) stays behind.
     let index = Index { manifests, ..record.index.clone() };
     let media_type = index.media_type.clone().unwrap_or_else(|| OCI_INDEX.to_owned());
-    put(sources, reference, &media_type, original.unwrap_or_else(|| index_bytes(&index)), cancel)
+    let bytes = original.unwrap_or_else(|| index_bytes(&index));
+    put(sources, &to.named(&bytes), &media_type, bytes, cancel)
 }
 
 /// Brings config and layers there.
 fn push_parts(
     sources: Sources<'_>,
     image: &ImageRecord,
-    reference: &Reference,
+    to: Destination<'_>,
     tell: &(dyn Fn(PushEvent) + Sync),
     cancel: &Cancel,
 ) -> Result<Ready> {
@@ -134,17 +150,17 @@ fn push_parts(
     let config = store.document(&image.id)?.ok_or_else(|| missing(&image.id))?;
     let original = store.document(&image.manifest)?.ok_or_else(|| missing(&image.manifest))?;
     store.set_remote(std::sync::Arc::new(client.clone()));
-    let forms = push_layers(sources, image, &original, reference, tell, cancel)?;
+    let forms = push_layers(sources, image, &original, to, tell, cancel)?;
     let config_blob = Descriptor::new(OCI_CONFIG, image.id, config.len() as u64);
     let mut open = || Ok(Box::new(std::io::Cursor::new(config.clone())) as Box<dyn Read + Send>);
-    client.push_blob(reference, &config_blob, None, &mut open, cancel)?;
+    client.push_blob(to.reference, &config_blob, None, &mut open, cancel)?;
     let (media_type, manifest) = if same_layers(&original, &forms)? {
         (media_type_of(&original), original)
     } else {
-        let layers = forms.iter().map(|form| as_oci(&form.descriptor)).collect();
-        (OCI_MANIFEST.to_owned(), manifest_bytes(&image.id, config.len() as u64, layers))
+        let layers = forms.iter().map(|form| form.descriptor.clone()).collect();
+        manifest_with(&original, layers, true)?
     };
-    let repository = Some(format!("{}/{}", reference.registry(), reference.repository()));
+    let repository = Some(format!("{}/{}", to.reference.registry(), to.reference.repository()));
     for (layer, form) in image.layers.iter().zip(forms) {
         layer.add_blob(&LayerBlob { repository: repository.clone(), ..form })?;
     }
@@ -175,7 +191,7 @@ fn push_layers(
     sources: Sources<'_>,
     image: &ImageRecord,
     manifest: &[u8],
-    reference: &Reference,
+    to: Destination<'_>,
     tell: &(dyn Fn(PushEvent) + Sync),
     cancel: &Cancel,
 ) -> Result<Vec<LayerBlob>> {
@@ -190,7 +206,7 @@ fn push_layers(
                 loop {
                     let i = next.fetch_add(1, Ordering::Relaxed);
                     let Some(layer) = image.layers.get(i) else { return };
-                    match push_layer(sources, layer, &wanted, reference, tell, &stop) {
+                    match push_layer(sources, layer, &wanted, to, tell, &stop) {
                         Ok(form) => results.lock().unwrap_or_else(|e| e.into_inner())[i] = Some(form),
                         Err(e) => {
                             failure.lock().unwrap_or_else(|e| e.into_inner()).get_or_insert(e);
@@ -212,17 +228,17 @@ fn push_layer(
     sources: Sources<'_>,
     layer: &Layer,
     wanted: &BTreeSet<Digest>,
-    reference: &Reference,
+    to: Destination<'_>,
     tell: &(dyn Fn(PushEvent) + Sync),
     cancel: &Cancel,
 ) -> Result<LayerBlob> {
-    let Sources { store, client } = sources;
+    let client = sources.client;
     let diff_id = layer.diff_id().0;
     tell(PushEvent::Preparing { layer: diff_id });
-    let form = pushable(store, layer, wanted, cancel)?;
+    let form = pushable(layer, wanted, to.wish, cancel)?;
     let mut bytes = || open(sources, &form, cancel);
     let sent =
-        client.push_blob(reference, &form.descriptor, form.repository.as_deref(), &mut bytes, cancel)?;
+        client.push_blob(to.reference, &form.descriptor, form.repository.as_deref(), &mut bytes, cancel)?;
     tell(match sent {
         Sent::Uploaded => PushEvent::Done { layer: diff_id, size: form.descriptor.size },
         Sent::Mounted(from) => PushEvent::Mounted { layer: diff_id, from },
@@ -242,46 +258,23 @@ pub(crate) fn open(sources: Sources<'_>, form: &LayerBlob, cancel: &Cancel) -> R
     crate::blob::fetch(Some(client), form.repository.as_ref().ok_or_else(missing)?, blob, cancel)
 }
 
-/// A compressed form of the layer: the one that the manifest names if there is one, else any, else a new one.
-pub(crate) fn pushable(
-    store: &Store,
+/// The form of the layer that the manifest names if it is one to be sent, else the one that is asked for.
+fn pushable(
     layer: &Layer,
     wanted: &BTreeSet<Digest>,
+    wish: Option<Wish>,
     cancel: &Cancel,
 ) -> Result<LayerBlob> {
-    let mut blobs = layer.blobs()?;
-    blobs.sort_by_key(|b| !wanted.contains(&b.descriptor.digest));
-    for blob in blobs {
-        if blob.repository.is_some() || store.open_blob(&blob.descriptor.digest)?.is_some() {
-            return Ok(blob);
-        }
+    if let Some(wish) = wish {
+        return form(layer, wish, cancel);
     }
-    compress(store, layer, cancel)
-}
-
-/// The layer's blob in the store, made if there is none.
-pub(crate) fn compress(store: &Store, layer: &Layer, cancel: &Cancel) -> Result<LayerBlob> {
-    let _lock = store.lock("compress", &layer.id().number().to_string(), cancel)?;
-    if let Some(done) = layer.blobs()?.into_iter().find(|b| b.present) {
-        return Ok(done);
+    // That the store names the tar of a layer of its own only means that nothing was compressed yet.
+    let named = |blob: &LayerBlob| {
+        let digest = blob.descriptor.digest;
+        wanted.contains(&digest) && (layer.is_foreign() || digest != layer.diff_id().0)
+    };
+    match layer.blobs()?.into_iter().find(|blob| named(blob) && blob.is_available()) {
+        Some(blob) => Ok(blob),
+        None => form(layer, Wish::default(), cancel),
     }
-    let blob = store.new_blob(Algorithm::Sha256)?;
-    let mut gzip = GzipWriter::new(blob, LEVEL);
-    layer.write_tar(&mut gzip, cancel)?;
-    let blob = gzip.finish().map_err(Error::io("compressing layer", layer.diff_id().to_string()))?;
-    let (digest, size) = blob.commit(None)?;
-    let descriptor = Descriptor::new(OCI_LAYER_GZIP, digest, size);
-    let form = LayerBlob { descriptor, present: true, repository: None };
-    layer.add_blob(&form)?;
-    Ok(form)
-}
-
-/// The blob's file, if the store has it.
-pub(crate) fn present_blob(store: &Store, layer: &Layer) -> Result<Option<(LayerBlob, File)>> {
-    for blob in layer.blobs()? {
-        if let Some(file) = store.open_blob(&blob.descriptor.digest)? {
-            return Ok(Some((blob, file)));
-        }
-    }
-    Ok(None)
 }

@@ -1,12 +1,12 @@
-//! Compression of layers and archives: what it is, how it is read, and gzip made on all cores, the same bytes
-//! however many there are.
+//! Compression of layers and archives: what it is, how it is read, and (in `blocks`) how it is made.
 
-use std::collections::VecDeque;
-use std::io::{BufReader, Read, Result, Write};
-use std::sync::mpsc::{Receiver, Sender, channel};
-use std::sync::{Arc, Mutex};
+mod blocks;
+
+use std::io::{BufReader, Read, Result};
 
 use flate2::bufread::MultiGzDecoder;
+
+pub use blocks::{Packer, Packing};
 
 /// How bytes are compressed. Bzip2 and xz occur in archives that ADD unpacks, never in layers.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -24,8 +24,6 @@ pub const MAGIC: usize = 6;
 const ZSTD_WINDOW_LOG: u32 = 27;
 /// Enough for what `xz -9` makes; a larger dictionary is refused.
 const XZ_MEMORY_KIB: u32 = 96 * 1024;
-/// The input of one gzip member. It is part of what makes the output what it is.
-const MEMBER: usize = 1 << 20;
 const BUFFER: usize = 128 * 1024;
 
 impl Compression {
@@ -78,144 +76,10 @@ pub fn detect_and_decompress<'a>(
     Ok((compression, decompressor(compression, std::io::Cursor::new(start).chain(source))?))
 }
 
-/// Compresses into gzip members of 1 MiB of input each (RFC 1952, section 2.2), on as many threads as there are
-/// processors. [`GzipWriter::finish`] must be called; a writer that is dropped leaves the output unfinished.
-#[derive(Debug)]
-pub struct GzipWriter<W: Write> {
-    out: W,
-    level: i32,
-    block: Vec<u8>,
-    any: bool,
-    /// Members in the making, in order.
-    pending: VecDeque<Receiver<Vec<u8>>>,
-    workers: Workers,
-}
-
-impl<W: Write> GzipWriter<W> {
-    /// `level` from 1 (fast) to 12, as libdeflate has them.
-    pub fn new(out: W, level: i32) -> GzipWriter<W> {
-        let threads = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
-        GzipWriter::with_threads(out, level, threads)
-    }
-
-    fn with_threads(out: W, level: i32, threads: usize) -> GzipWriter<W> {
-        let workers = Workers::new(threads);
-        GzipWriter {
-            out,
-            level: level.clamp(1, 12),
-            block: Vec::new(),
-            any: false,
-            pending: VecDeque::new(),
-            workers,
-        }
-    }
-
-    /// Writes what is left and gives the output back.
-    ///
-    /// # Errors
-    /// When the output can't be written.
-    pub fn finish(mut self) -> Result<W> {
-        // No input at all is one empty member: no member would not be gzip.
-        if !self.block.is_empty() || !self.any {
-            self.submit()?;
-        }
-        while !self.pending.is_empty() {
-            self.take()?;
-        }
-        self.out.flush()?;
-        Ok(self.out)
-    }
-
-    fn submit(&mut self) -> Result<()> {
-        self.any = true;
-        if self.pending.len() >= 2 * self.workers.max {
-            self.take()?;
-        }
-        let (done, member) = channel();
-        let block = std::mem::take(&mut self.block);
-        self.workers.run(Job { block, level: self.level, done }, self.pending.len());
-        self.pending.push_back(member);
-        Ok(())
-    }
-
-    fn take(&mut self) -> Result<()> {
-        let Some(member) = self.pending.pop_front() else { return Ok(()) };
-        let member = member.recv().map_err(|_| std::io::Error::other("a compressing thread ended"))?;
-        self.out.write_all(&member)
-    }
-}
-
-impl<W: Write> Write for GzipWriter<W> {
-    fn write(&mut self, bytes: &[u8]) -> Result<usize> {
-        let n = bytes.len().min(MEMBER - self.block.len());
-        if self.block.capacity() == 0 {
-            self.block.reserve_exact(MEMBER);
-        }
-        self.block.extend_from_slice(&bytes[..n]);
-        if self.block.len() == MEMBER {
-            self.submit()?;
-        }
-        Ok(n)
-    }
-
-    /// Does nothing: where members end must not depend on when somebody flushes.
-    fn flush(&mut self) -> Result<()> {
-        Ok(())
-    }
-}
-
-#[derive(Debug)]
-struct Job {
-    block: Vec<u8>,
-    level: i32,
-    done: Sender<Vec<u8>>,
-}
-
-/// Threads that compress, started as there is work for them; they end when the writer does.
-#[derive(Debug)]
-struct Workers {
-    jobs: Sender<Job>,
-    queue: Arc<Mutex<Receiver<Job>>>,
-    started: usize,
-    max: usize,
-}
-
-impl Workers {
-    fn new(max: usize) -> Workers {
-        let (jobs, queue) = channel();
-        Workers { jobs, queue: Arc::new(Mutex::new(queue)), started: 0, max: max.max(1) }
-    }
-
-    fn run(&mut self, job: Job, waiting: usize) {
-        if self.started < self.max && self.started <= waiting {
-            let queue = Arc::clone(&self.queue);
-            std::thread::spawn(move || work(&queue));
-            self.started += 1;
-        }
-        self.jobs.send(job).expect("the queue lives as long as the writer");
-    }
-}
-
-fn work(queue: &Mutex<Receiver<Job>>) {
-    loop {
-        let job = queue.lock().unwrap_or_else(|e| e.into_inner()).recv();
-        let Ok(job) = job else { return };
-        // Nobody takes the member when the writer was dropped.
-        let _ = job.done.send(member(&job.block, job.level));
-    }
-}
-
-fn member(block: &[u8], level: i32) -> Vec<u8> {
-    let level = libdeflater::CompressionLvl::new(level).expect("the level was clamped");
-    let mut compressor = libdeflater::Compressor::new(level);
-    let mut out = vec![0; compressor.gzip_compress_bound(block.len())];
-    let n = compressor.gzip_compress(block, &mut out).expect("the buffer is as large as the bound");
-    out.truncate(n);
-    out
-}
-
 #[cfg(test)]
 mod tests {
+    use std::io::Write as _;
+
     use super::*;
 
     fn sample(size: usize) -> Vec<u8> {
@@ -228,12 +92,9 @@ mod tests {
             .collect()
     }
 
-    fn gzip(data: &[u8], threads: usize, piece: usize) -> Vec<u8> {
-        let mut writer = GzipWriter::with_threads(Vec::new(), 1, threads);
-        for part in data.chunks(piece) {
-            writer.write_all(part).unwrap();
-            writer.flush().unwrap();
-        }
+    fn gzip(data: &[u8]) -> Vec<u8> {
+        let mut writer = Packer::new(Vec::new(), Packing::Gzip(1));
+        writer.write_all(data).unwrap();
         writer.finish().unwrap()
     }
 
@@ -244,24 +105,11 @@ mod tests {
     }
 
     #[test]
-    fn gzip_is_the_same_for_any_number_of_threads_and_any_pieces() {
-        let data = sample(5 * MEMBER + 12345);
-        let one = gzip(&data, 1, 1 << 16);
-        for (threads, piece) in [(2, 1 << 16), (3, 999_983), (8, data.len())] {
-            assert!(gzip(&data, threads, piece) == one, "{threads} threads, pieces of {piece}");
-        }
-        assert!(read(Compression::Gzip, &one).unwrap() == data);
-        let exact = sample(2 * MEMBER);
-        assert!(read(Compression::Gzip, &gzip(&exact, 2, MEMBER)).unwrap() == exact);
-        assert!(read(Compression::Gzip, &gzip(b"", 2, 1)).unwrap().is_empty());
-    }
-
-    #[test]
     fn streams_are_recognised_and_read() {
         let data = sample(300_000);
         let zstd = zstd::encode_all(&data[..], 1).unwrap();
         for (compression, bytes) in [
-            (Compression::Gzip, gzip(&data, 1, 4096)),
+            (Compression::Gzip, gzip(&data)),
             (Compression::Zstd, [zstd.clone(), Vec::new()].concat()),
             (Compression::None, data.clone()),
         ] {

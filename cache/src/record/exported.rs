@@ -1,6 +1,6 @@
 //! Results of steps for other machines: layers and a cache config, in a registry or an OCI layout directory.
 
-use std::collections::{BTreeSet, HashMap};
+use std::collections::HashMap;
 use std::io::Read;
 use std::path::PathBuf;
 use std::sync::Mutex;
@@ -11,7 +11,8 @@ use crate::cancel::Cancel;
 use crate::digest::{DiffId, Digest};
 use crate::error::Result;
 use crate::image::Sources;
-use crate::image::push::{open, pushable};
+use crate::image::form::{Wish, form};
+use crate::image::push::open;
 use crate::oci::descriptor::{OCI_INDEX, OCI_MANIFEST};
 use crate::oci::{Descriptor, Index, Manifest, Reference};
 use crate::record::{CacheKey, Record};
@@ -53,7 +54,7 @@ impl<'a> Export<'a> {
         if let Some(blob) = sent().get(&diff_id) {
             return Ok(blob.clone());
         }
-        let form = pushable(self.sources.store, layer, &BTreeSet::new(), cancel)?;
+        let form = form(layer, Wish::default(), cancel)?;
         let blob =
             Descriptor::new(form.descriptor.media_type.clone(), form.descriptor.digest, form.descriptor.size);
         self.put(&blob, &mut || open(self.sources, &form, cancel), cancel)?;

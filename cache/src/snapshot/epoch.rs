@@ -9,6 +9,7 @@ use rusqlite::OptionalExtension as _;
 
 use super::{Layer, LayerId, Snapshot, Unpacked};
 use crate::cancel::Cancel;
+use crate::digest::DiffId;
 use crate::error::{Error, Result};
 use crate::layer::diff::scan;
 
@@ -66,12 +67,16 @@ impl Layer {
     /// When the layer can't be had or is not what it was, `out` fails, or `cancel` is raised.
     pub(crate) fn write_tar(&self, out: &mut dyn std::io::Write, cancel: &Cancel) -> Result<()> {
         let dir = self.dir(cancel)?;
-        let actual = crate::layer::diff::write_tar(dir.as_fd(), self.epoch(), out, cancel)?.diff_id;
+        self.expect_diff_id(crate::layer::diff::write_tar(dir.as_fd(), self.epoch(), out, cancel)?.diff_id)
+    }
+
+    /// The tar must be what the image's config promises.
+    pub(crate) fn expect_diff_id(&self, actual: DiffId) -> Result<()> {
         if actual == self.diff_id() {
             return Ok(());
         }
         Err(Error::Mismatch {
-            what: "layer written from the store (diff id)".to_owned(),
+            what: "layer (diff id)".to_owned(),
             expected: self.diff_id().to_string(),
             actual: actual.to_string(),
         })

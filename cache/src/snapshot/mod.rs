@@ -2,6 +2,7 @@
 //! its bytes still in a registry. A stack of layers is a snapshot; this module reads it, `executor` mounts it.
 
 mod active;
+mod blobs;
 mod ensure;
 mod epoch;
 pub mod owner;
@@ -20,10 +21,11 @@ use crate::digest::{ChainId, ContentDigest, DiffId, Digest};
 use crate::error::{Error, Result};
 use crate::layer::LayerSummary;
 use crate::lease::Lease;
-use crate::oci::Descriptor;
 use crate::store::{Store, now};
 
 pub use active::ActiveLayer;
+pub use blobs::LayerBlob;
+use blobs::insert_blob;
 pub use tree::Tree;
 
 /// How a layer's tar is written from its directory; raised when the bytes of that tar would change, and
@@ -160,85 +162,6 @@ impl Layer {
         }
         Ok(self.0.unpacked.get())
     }
-
-    /// The compressed or plain blobs known for this layer: those here, and those that a repository has.
-    ///
-    /// # Errors
-    /// When the store can't be read.
-    pub fn blobs(&self) -> Result<Vec<LayerBlob>> {
-        let doing = "looking up a layer's blobs";
-        let db = self.0.store.db();
-        let mut select = db
-            .prepare_cached(
-                "SELECT digest, media_type, size, present, repository FROM layer_blobs WHERE layer = ?1
-                 ORDER BY present DESC, digest",
-            )
-            .map_err(Error::db(doing))?;
-        let rows = select
-            .query_map([self.0.id.0], |row| {
-                Ok((
-                    row.get::<_, String>(0)?,
-                    row.get::<_, String>(1)?,
-                    row.get(2)?,
-                    row.get(3)?,
-                    row.get(4)?,
-                ))
-            })
-            .map_err(Error::db(doing))?;
-        rows.map(|row| {
-            let (digest, media_type, size, present, repository): (_, _, u64, _, _) =
-                row.map_err(Error::db(doing))?;
-            Ok(LayerBlob {
-                descriptor: Descriptor::new(media_type, digest.parse()?, size),
-                present,
-                repository,
-            })
-        })
-        .collect()
-    }
-
-    /// Remembers a blob of this layer, or that it is here now.
-    ///
-    /// # Errors
-    /// When the store can't be written.
-    pub fn add_blob(&self, blob: &LayerBlob) -> Result<()> {
-        let store = &self.0.store;
-        store.write("recording a layer's blob", |tx| insert_blob(tx, self.0.id, blob, store.boot()))
-    }
-}
-
-/// One form of a layer.
-#[derive(Clone, Debug)]
-pub struct LayerBlob {
-    pub descriptor: Descriptor,
-    /// Whether the file is in this store.
-    pub present: bool,
-    /// `registry/repository` that has it.
-    pub repository: Option<String>,
-}
-
-fn insert_blob(
-    db: &rusqlite::Connection,
-    layer: LayerId,
-    blob: &LayerBlob,
-    boot: &str,
-) -> rusqlite::Result<()> {
-    db.prepare_cached(
-        "INSERT INTO layer_blobs (layer, digest, media_type, size, present, repository, boot)
-         VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7)
-         ON CONFLICT DO UPDATE SET present = present OR excluded.present,
-         repository = coalesce(excluded.repository, repository), boot = excluded.boot",
-    )?
-    .execute(rusqlite::params![
-        layer.0,
-        blob.descriptor.digest.to_string(),
-        blob.descriptor.media_type,
-        blob.descriptor.size,
-        blob.present,
-        blob.repository,
-        boot
-    ])
-    .map(drop)
 }
 
 impl Store {

@@ -4,8 +4,8 @@ use std::io::Read as _;
 use std::sync::Mutex;
 
 use boxwright_cache::image::{
-    Policy, Product, Pull, PullEvent, PushEvent, Resolved, Sources, assemble, pull, push, resolve,
-    resolve_layout,
+    Destination, Policy, Product, Pull, PullEvent, PushEvent, Resolved, Sources, assemble, pull, push,
+    resolve, resolve_layout,
 };
 use boxwright_cache::import::Wanted;
 use boxwright_cache::oci::{ImageConfig, Platform, Reference};
@@ -50,9 +50,9 @@ impl Place {
     fn push(&self, image: &ImageRecord, name: &str) -> (Vec<PushEvent>, String) {
         let events = Mutex::new(Vec::new());
         let tell = |event| events.lock().unwrap().push(event);
-        let pushed =
-            push(self.sources(), &Stored::Image(image.clone()), &name.parse().unwrap(), &tell, &self.cancel)
-                .unwrap();
+        let name = name.parse().unwrap();
+        let to = Destination::of(&name);
+        let pushed = push(self.sources(), &Stored::Image(image.clone()), to, &tell, &self.cancel).unwrap();
         (events.into_inner().unwrap(), pushed.digest.to_string())
     }
 

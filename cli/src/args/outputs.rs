@@ -3,6 +3,8 @@
 use std::path::{Path, PathBuf};
 
 use boxwright_cache::export::Format;
+use boxwright_cache::image::form::Wish;
+use boxwright_cache::layer::compress::Packing;
 use boxwright_cache::oci::Reference;
 
 use super::fields::Fields;
@@ -76,15 +78,37 @@ fn image(fields: &mut Fields<'_>, push: bool) -> Result<Output> {
 
 fn archive(fields: &mut Fields<'_>, kind: &str) -> Result<Output> {
     as_it_is(fields, "tar", true)?;
-    as_it_is(fields, "force-compression", false)?;
     as_it_is(fields, "oci-mediatypes", true)?;
-    let gzip = match fields.take("compression").as_deref() {
-        None | Some("gzip") => true,
-        Some("uncompressed") => false,
-        Some(other) => return Err(Error::Later(format!("compression={other} for an archive"))),
-    };
-    let format = Format { docker: kind == "docker", gzip };
+    let format = Format { docker: kind == "docker", wish: wish(fields)?.unwrap_or_default() };
     Ok(Output::Archive { format, names: names(fields)?, dest: file(fields, kind)? })
+}
+
+/// How layers are to be compressed, if anything is said of that.
+fn wish(fields: &mut Fields<'_>) -> Result<Option<Wish>> {
+    let (kind, level) = (fields.take("compression"), fields.take("compression-level"));
+    let force = fields.boolean("force-compression")?;
+    if kind.is_none() && level.is_none() && force.is_none() {
+        return Ok(None);
+    }
+    let level_below = |most: u8| match &level {
+        None => Ok(None),
+        Some(text) => match text.parse::<u8>() {
+            Ok(level) if level <= most => Ok(Some(level)),
+            _ => Err(fields.invalid(&format!("compression-level is a number from 0 to {most}"))),
+        },
+    };
+    let packing = match kind.as_deref() {
+        None | Some("gzip") => level_below(9)?.map_or(Packing::GZIP, Packing::Gzip),
+        // As for the format's own tool, 0 is the default.
+        Some("zstd") => level_below(22)?.filter(|level| *level > 0).map_or(Packing::ZSTD, Packing::Zstd),
+        Some("uncompressed") if level.is_some() => {
+            return Err(fields.invalid("what is uncompressed has no compression-level"));
+        }
+        Some("uncompressed") => Packing::Plain,
+        Some("estargz") => return Err(Error::Later("compression=estargz".to_owned())),
+        Some(_) => return Err(fields.invalid("compression is gzip, zstd or uncompressed")),
+    };
+    Ok(Some(Wish { packing, force: force == Some(true) }))
 }
 
 /// In `name`: several are separated by commas.
@@ -177,19 +201,37 @@ mod tests {
 
     #[test]
     fn archives() {
-        let archive = |docker, gzip, dest: &str, names| Output::Archive {
-            format: Format { docker, gzip },
+        let archive = |docker, packing, force, dest: &str, names| Output::Archive {
+            format: Format { docker, wish: Wish { packing, force } },
             dest: Some(dest.into()),
             names,
         };
-        assert_eq!(one("type=oci,dest=x.tar,tar=true"), archive(false, true, "x.tar", Vec::new()));
-        let named = archive(true, false, "x", vec![reference("a:1").unwrap()]);
+        assert_eq!(
+            one("type=oci,dest=x.tar,tar=true"),
+            archive(false, Packing::GZIP, false, "x.tar", Vec::new())
+        );
+        let named = archive(true, Packing::Plain, false, "x", vec![reference("a:1").unwrap()]);
         assert_eq!(one("type=docker,dest=x,name=a:1,compression=uncompressed"), named);
         refused(&["type=oci,dest=x,tar=false"], "tar=false is not supported yet");
-        refused(
-            &["type=oci,dest=x,compression=zstd"],
-            "compression=zstd for an archive is not supported yet",
-        );
+        for (options, packing, force) in [
+            ("compression=zstd", Packing::ZSTD, false),
+            ("compression=zstd,compression-level=19,force-compression=true", Packing::Zstd(19), true),
+            ("compression-level=0", Packing::Gzip(0), false),
+            ("force-compression=true", Packing::GZIP, true),
+        ] {
+            let text = format!("type=oci,dest=x,{options}");
+            assert_eq!(one(&text), archive(false, packing, force, "x", Vec::new()), "{options}");
+        }
+        for (options, words) in [
+            ("compression=estargz", "compression=estargz is not supported yet"),
+            ("compression=lzma", "compression is gzip, zstd or uncompressed"),
+            ("compression-level=10", "compression-level is a number from 0 to 9"),
+            ("compression=zstd,compression-level=fast", "compression-level is a number from 0 to 22"),
+            ("compression=uncompressed,compression-level=1", "has no compression-level"),
+            ("force-compression=perhaps", "force-compression is a truth value"),
+        ] {
+            refused(&[&format!("type=oci,dest=x,{options}")], words);
+        }
     }
 
     #[test]

@@ -7,7 +7,7 @@ use std::path::PathBuf;
 use boxwright_cache as cache;
 use cache::Digest;
 use cache::export::Format;
-use cache::image::{Documents, Product, PushEvent, Sources};
+use cache::image::{Destination, Documents, Product, PushEvent, Sources};
 use cache::oci::descriptor::{MediaType, OCI_INDEX, OCI_MANIFEST};
 use cache::oci::{Descriptor, Reference};
 use cache::record::{Member, Stored};
@@ -229,7 +229,7 @@ impl Exporter<'_> {
                 watch.note(Note::Line { text: &format!("pushing layer {layer} done") });
             }
         };
-        let pushed = cache::image::push(sources, image, name, &tell, &engine.cancel)?;
+        let pushed = cache::image::push(sources, image, Destination::of(name), &tell, &engine.cancel)?;
         watch.note(Note::Line { text: &format!("pushing manifest for {name}@{} done", pushed.digest) });
         Ok(pushed)
     }

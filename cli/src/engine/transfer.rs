@@ -4,7 +4,7 @@ use std::io::{Read, Write};
 
 use boxwright_cache as cache;
 use cache::export::Saved;
-use cache::image::{self, PullEvent, PushEvent, Resolved, Sources};
+use cache::image::{self, Destination, PullEvent, PushEvent, Resolved, Sources};
 use cache::import::Loaded;
 use cache::oci::{Descriptor, Platform, Reference};
 
@@ -42,7 +42,7 @@ impl Engine {
         let stored = self.stored_as(name)?.ok_or_else(missing)?;
         let found = Found { stored, name: Some(name.clone()) }.only(platform)?;
         let sources = Sources { store: &self.store, client: &self.client };
-        Ok(image::push(sources, &found.stored, name, tell, &self.cancel)?)
+        Ok(image::push(sources, &found.stored, Destination::of(name), tell, &self.cancel)?)
     }
 
     /// Reads an archive of images; of each index with `platform` only the image for that.

@@ -223,3 +223,54 @@ fn the_metadata_file_has_what_scripts_ask_for() {
     assert_eq!(unnamed.get("image.name"), None);
     assert_eq!(told(&["-o", "type=cacheonly"]), serde_json::json!({}));
 }
+
+/// The media types and sizes of the layers in an archive.
+fn layers_of(archive: &str, dir: &std::path::Path) -> Vec<(String, u64)> {
+    let _ = fs::remove_dir_all(dir);
+    skopeo(&["copy", "-q", &format!("oci-archive:{archive}"), &format!("dir:{}", dir.display())]).ok();
+    let manifest: serde_json::Value =
+        serde_json::from_slice(&fs::read(dir.join("manifest.json")).unwrap()).unwrap();
+    let of = |layer: &serde_json::Value| {
+        let kind = layer["mediaType"].as_str().unwrap().rsplit('.').next().unwrap().to_owned();
+        (kind, layer["size"].as_u64().unwrap())
+    };
+    manifest["layers"].as_array().unwrap().iter().map(of).collect()
+}
+
+#[test]
+fn layers_are_compressed_as_asked_and_those_of_the_base_if_forced() {
+    let boxwright = Boxwright::with_busybox();
+    let text = (0..30_000).fold(String::new(), |text, n| text + &format!("line {n} "));
+    let context = Context::new("FROM busybox\nCOPY a /a\nCMD [\"md5sum\", \"/a\"]\n").file("a", &text);
+    let archive = boxwright.scratch("x.tar").display().to_string();
+    let layers = |options: &str| {
+        boxwright.build(&context, &["-t", "x:1", "-o", &format!("type=oci,dest={archive}{options}")]).ok();
+        layers_of(&archive, &boxwright.scratch("copy"))
+    };
+    let kinds = |layers: &[(String, u64)]| layers.iter().map(|(kind, _)| kind.clone()).collect::<Vec<_>>();
+    let gzip = layers("");
+    let (base, own) = (gzip[0].clone(), gzip[1].1);
+    for (options, kind, smaller) in [
+        (",compression-level=9", "tar+gzip", true),
+        (",compression-level=0", "tar+gzip", false),
+        (",compression=zstd", "tar+zstd", true),
+        (",compression=uncompressed", "tar", false),
+    ] {
+        let found = layers(options);
+        assert_eq!((&found[0], found[1].0.as_str()), (&base, kind), "{options}");
+        assert_eq!(found[1].1 < own, smaller, "{options}: {} and {own}", found[1].1);
+    }
+    assert!(layers(",compression=zstd,compression-level=19")[1].1 < layers(",compression=zstd")[1].1);
+    for (options, kind) in
+        [(",compression=zstd", "tar+zstd"), (",compression=uncompressed", "tar"), ("", "tar+gzip")]
+    {
+        let found = layers(&format!("{options},force-compression=true"));
+        assert_eq!(kinds(&found), [kind, kind], "{options}");
+    }
+    assert_eq!(layers(""), gzip, "what was compressed otherwise meanwhile does not matter");
+    layers(",compression=zstd,force-compression=true");
+    let other = Boxwright::new();
+    other.ok(&["load", "-i", &archive]);
+    let sum = run(Command::new("md5sum").arg(context.join("a"))).ok();
+    assert_eq!(other.output_of("x:1", &[]).split_whitespace().next(), sum.split_whitespace().next());
+}

@@ -31,7 +31,7 @@ ADD t.tar /unpacked
 RUN rm /copied/b && mkfifo /etc/pipe && head -c 3000000 /dev/zero > /w/zeros && echo new > /etc/motd
 LABEL a=b
 END
-    for output in type=oci type=docker type=oci,compression=uncompressed; do
+    for output in type=oci type=docker type=oci,compression=uncompressed type=oci,compression=zstd; do
         bw build -q --build-arg SOURCE_DATE_EPOCH=1700000000 -t app:1 -o $output,dest=image.tar . >&2
         sha256sum < image.tar
     done"#;
@@ -50,7 +50,7 @@ fn as_root(before: &str, wrapper: &str) -> String {
 #[test]
 fn the_same_input_gives_the_same_bytes_anywhere() {
     let first = as_root("CONTEXT=.", "");
-    assert_eq!(first.lines().count(), 3);
+    assert_eq!(first.lines().count(), 4);
     let elsewhere = as_root("umask 077; CONTEXT=some/where/else", "taskset -c 0");
     assert_eq!(elsewhere, first, "another umask, directory and number of processors");
     let user = as_user(
@@ -60,7 +60,8 @@ fn the_same_input_gives_the_same_bytes_anywhere() {
     assert_eq!(user.ok(), first, "an ordinary user");
 }
 
-const KNOWN: [(&str, &str); 3] = [
+const KNOWN: [(&str, &str); 4] = [
+    ("type=oci,compression=zstd", "bbd2f012cd029b83324cdd1e422a0b39aee4ab700622b7e038bbc4c0bc5a3c62"),
     ("type=oci", "b39422c997fdfe9c0fe3dd2951b3452a8e499d31ff4b49c36529248549c431ee"),
     ("type=oci,compression=uncompressed", "f1b8735fc9688a1c67152edb7c2ca90f3175aae68512d5835836d632a5311e16"),
     ("type=docker", "191656e48e81054e38eba56b773f3dcd98d57458a09c978b7c27d9f89c4457d1"),

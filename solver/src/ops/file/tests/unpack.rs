@@ -1,7 +1,7 @@
 //! ADD of archives: honest ones in every compression, and those that try to get out.
 
 use super::*;
-use boxwright_cache::layer::compress::GzipWriter;
+use boxwright_cache::layer::compress::{Packer, Packing};
 use boxwright_cache::layer::tar::{EntryKind, Writer};
 use std::io::Write;
 
@@ -56,7 +56,7 @@ fn listed(entries: &[&str], members: &[Member<'_>], dest: &str) -> Result<Vec<St
 #[test]
 fn archives_are_told_by_their_content() {
     let plain = tar(&[Member::Dir("d", 0o2775), Member::File("d/f", "1"), Member::File("g", "22")]);
-    let mut gzip = GzipWriter::new(Vec::new(), 1);
+    let mut gzip = Packer::new(Vec::new(), Packing::Gzip(1));
     gzip.write_all(&plain).unwrap();
     let packed = [plain.clone(), gzip.finish().unwrap(), zstd::encode_all(&plain[..], 1).unwrap()];
     for archive in &packed {
