@@ -19,9 +19,8 @@ pub(super) fn is_known(path: &str, flag: &str) -> bool {
 pub(super) fn is_command(path: &str, word: &str) -> bool {
     let commands = match path.rsplit(' ').next() {
         Some("boxwright") => TOP,
-        Some("image") => &["import"][..],
         Some("buildx") => BUILDX,
-        Some("volume") => &["update"],
+        Some("volume") => &["update"][..],
         Some("system") => &["events", "dial-stdio"],
         Some("container") => CONTAINER,
         _ => &[],
@@ -32,7 +31,7 @@ pub(super) fn is_command(path: &str, word: &str) -> bool {
 #[rustfmt::skip]
 const TOP: &[&str] = &[
     "attach", "commit", "compose", "config", "container", "context", "cp", "create", "diff", "events", "exec", "export",
-    "import", "kill", "logs", "manifest", "network", "pause", "ps", "rename", "restart", "rm",
+    "kill", "logs", "manifest", "network", "pause", "ps", "rename", "restart", "rm",
     "search", "start", "stats", "stop", "top", "unpause", "update", "wait",
 ];
 
