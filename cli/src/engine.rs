@@ -46,7 +46,7 @@ use crate::error::Result;
 use fetcher::Fetcher;
 
 pub use boxwright_executor::network::Resolver;
-pub use build::{BuildRequest, Built, BuiltImage, Output};
+pub use build::{BuildRequest, Built, BuiltImage, ImageOptions, Output};
 pub use caches::{CacheFrom, CacheMode, CacheTo};
 pub use check::Checked;
 pub use confine::{Confinement, Device};

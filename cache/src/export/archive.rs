@@ -12,7 +12,9 @@ use crate::cancel::Cancel;
 use crate::digest::Digest;
 use crate::error::{Error, Result};
 use crate::image::Product;
-use crate::image::assemble::{Documents, as_oci, index_bytes, manifest_with, plain_form};
+use crate::image::assemble::{
+    Documents, as_oci, described, index_bytes, index_over, manifest_in, plain_form,
+};
 use crate::image::form::{Wish, form, pack};
 use crate::layer::compress::Packing;
 use crate::layer::sink::Metadata;
@@ -36,6 +38,8 @@ pub struct Format {
     /// With the documents of docker's own format.
     pub docker: bool,
     pub wish: Wish,
+    /// With docker's media types, where they can say all.
+    pub docker_types: bool,
 }
 
 /// What a file in `blobs/` holds.
@@ -71,7 +75,8 @@ struct DockerEntry {
 /// # Errors
 /// When a layer can't be had or is not what its digest says, or `out` fails; what was written is then no archive.
 pub fn save(store: &Store, images: &[Saved], out: &mut dyn Write, cancel: &Cancel) -> Result<()> {
-    let mut plan = Plan::new(Format { docker: true, wish: Wish { packing: Packing::Plain, force: false } });
+    let wish = Wish { packing: Packing::Plain, force: false };
+    let mut plan = Plan::new(Format { docker: true, wish, docker_types: false });
     for Saved { stored, names } in images {
         let manifest = plan.add_stored(store, stored, names, cancel)?;
         plan.name(names, &manifest);
@@ -103,7 +108,7 @@ pub fn save_built(
     }
     let top = match &manifests[..] {
         [only] => Descriptor { platform: None, ..only.clone() },
-        _ => plan.add_index(&Index::oci(manifests)),
+        _ => plan.add_index(&index_over(manifests)),
     };
     plan.name(names, &top);
     plan.finish(store, out, cancel)?;
@@ -201,10 +206,10 @@ impl Plan {
         }
         let paths = layers.iter().map(|l| blob_path(&l.digest)).collect();
         let top = layers.last().map(|l| l.digest.hex());
-        let manifest = if is_oci_with(&original, &layers) {
+        let manifest = if !self.format.docker_types && is_oci_with(&original, &layers) {
             original
         } else {
-            manifest_with(&original, layers, false)?.1
+            manifest_in(&original, &layers, self.format.docker_types)?.1
         };
         if let Some(names) = names {
             let repo_tags = names.iter().map(|n| n.without_digest().familiar()).collect::<Vec<_>>();
@@ -217,7 +222,8 @@ impl Plan {
             }
         }
         self.add_document(OCI_CONFIG, config);
-        Ok(self.add_document(OCI_MANIFEST, manifest))
+        let Descriptor { media_type, .. } = described(&manifest)?;
+        Ok(self.add_document(&media_type, manifest))
     }
 
     /// Enters a manifest or index in the archive's own index, once for each name.

@@ -1,11 +1,14 @@
 //! A config and layers become an image: the manifest is written, and the store remembers all of it. Also which form
 //! of a layer a manifest names. Layers of our own stay uncompressed here; a push compresses them.
 
+use super::form::{Wish, form};
+use crate::cancel::Cancel;
 use crate::digest::Digest;
 use crate::error::{Error, Result};
+use crate::layer::compress::Packing;
 use crate::oci::descriptor::{
-    DOCKER_CONFIG, DOCKER_LAYER, DOCKER_LAYER_GZIP, DOCKER_MANIFEST, MediaType, OCI_CONFIG, OCI_LAYER,
-    OCI_LAYER_GZIP, OCI_LAYER_ZSTD, OCI_MANIFEST,
+    DOCKER_CONFIG, DOCKER_INDEX, DOCKER_LAYER, DOCKER_LAYER_GZIP, DOCKER_MANIFEST, MediaType, OCI_CONFIG,
+    OCI_INDEX, OCI_LAYER, OCI_LAYER_GZIP, OCI_LAYER_ZSTD, OCI_MANIFEST,
 };
 use crate::oci::{Descriptor, Document, ImageConfig, Index, Manifest, Platform, Reference};
 use crate::record::{ImageRecord, IndexRecord, Member, NewImage, Stored};
@@ -46,16 +49,50 @@ impl Documents {
     }
 }
 
+/// How the documents of what was built are written.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Shape {
+    /// In which form a manifest names layers; if nothing is said, in one that needs no work now.
+    pub wish: Option<Wish>,
+    /// With docker's media types, where they can say all.
+    pub docker_types: bool,
+}
+
+impl Shape {
+    fn documents(self, product: &Product, cancel: &Cancel) -> Result<Documents> {
+        let layers = product.files.layers();
+        let documents = Documents::of(product.config.clone(), layers)?;
+        if self == Shape::default() {
+            return Ok(documents);
+        }
+        let descriptor = |layer: &Layer| match self.wish {
+            // The tar of a directory is written when it is asked for.
+            Some(wish) if layer.is_foreign() || wish.packing != Packing::Plain => form(layer, wish, cancel),
+            _ => stored_form(layer),
+        };
+        let layers: Vec<_> =
+            layers.iter().map(|layer| Ok(descriptor(layer)?.descriptor)).collect::<Result<_>>()?;
+        let (_, manifest) = manifest_in(&documents.manifest, &layers, self.docker_types)?;
+        Ok(Documents { manifest, ..documents })
+    }
+}
+
 /// Records under `names` what was built: an image, or an index over those of several platforms.
 ///
 /// # Errors
-/// As [`Documents::of`], or when the store can't be written.
-pub fn assemble(store: &Store, products: &[Product], names: &[Reference]) -> Result<Stored> {
+/// As [`Documents::of`], or when the store can't be written or a layer can't be had in the form that is wished for.
+pub fn assemble(
+    store: &Store,
+    products: &[Product],
+    names: &[Reference],
+    shape: Shape,
+    cancel: &Cancel,
+) -> Result<Stored> {
     let names: Vec<_> = names.iter().map(|name| (name.clone(), None)).collect();
     let made: Vec<(Documents, Digest)> = products
         .iter()
         .map(|product| {
-            let documents = Documents::of(product.config.clone(), product.files.layers())?;
+            let documents = shape.documents(product, cancel)?;
             let manifest = Digest::of(&documents.manifest);
             Ok((documents, manifest))
         })
@@ -72,11 +109,10 @@ pub fn assemble(store: &Store, products: &[Product], names: &[Reference]) -> Res
     if let [NewImage { config, manifest, layers }] = new[..] {
         return store.put_image(config, manifest, layers, &names).map(Stored::Image);
     }
-    let descriptors = made.iter().zip(products).map(|((documents, digest), product)| {
-        let descriptor = Descriptor::new(OCI_MANIFEST, *digest, documents.manifest.len() as u64);
-        Descriptor { platform: Some(product.platform.clone()), ..descriptor }
+    let descriptors = made.iter().zip(products).map(|((documents, _), product)| {
+        Ok(Descriptor { platform: Some(product.platform.clone()), ..described(&documents.manifest)? })
     });
-    let index = Index::oci(descriptors.collect());
+    let index = index_over(descriptors.collect::<Result<_>>()?);
     let bytes = index_bytes(&index);
     let id = Digest::of(&bytes);
     let created = store.put_index((&id, &bytes), &new, &[], &names)?;
@@ -89,7 +125,26 @@ pub fn assemble(store: &Store, products: &[Product], names: &[Reference]) -> Res
     Ok(Stored::Index(IndexRecord { id, index, members, created }))
 }
 
-/// An OCI index, the same bytes for the same manifests.
+/// The index over these manifests, of docker's family of types if they are.
+pub(crate) fn index_over(manifests: Vec<Descriptor>) -> Index {
+    let docker = manifests.iter().all(|manifest| manifest.media_type == DOCKER_MANIFEST);
+    let index = Index::oci(manifests);
+    if docker { Index { media_type: Some(DOCKER_INDEX.to_owned()), ..index } } else { index }
+}
+
+/// What names a manifest or an index.
+///
+/// # Errors
+/// When it is neither.
+pub fn described(document: &[u8]) -> Result<Descriptor> {
+    let media_type = match Document::parse(document, None)? {
+        Document::Manifest(manifest) => manifest.media_type.unwrap_or_else(|| OCI_MANIFEST.to_owned()),
+        Document::Index(index) => index.media_type.unwrap_or_else(|| OCI_INDEX.to_owned()),
+    };
+    Ok(Descriptor::new(media_type, Digest::of(document), document.len() as u64))
+}
+
+/// An index, the same bytes for the same manifests.
 pub(crate) fn index_bytes(index: &Index) -> Vec<u8> {
     serde_json::to_vec(index).expect("maps with string keys always serialise")
 }
@@ -100,18 +155,13 @@ pub(crate) fn manifest_bytes(id: &Digest, config_size: u64, layers: Vec<Descript
     serde_json::to_vec(&manifest).expect("maps with string keys always serialise")
 }
 
-/// A manifest with these layers in the place of its own; also its media type. Where it is not to be `kept` in the family
-/// of types that it has, it becomes OCI's, as it does for a layer that docker's has no type for.
-pub(crate) fn manifest_with(
-    original: &[u8],
-    layers: Vec<Descriptor>,
-    kept: bool,
-) -> Result<(String, Vec<u8>)> {
+/// A manifest with these layers in the place of its own, of docker's family of types if that has one for each layer, or
+/// else of OCI's; also its media type.
+pub(crate) fn manifest_in(original: &[u8], layers: &[Descriptor], docker: bool) -> Result<(String, Vec<u8>)> {
     let Document::Manifest(manifest) = Document::parse(original, None)? else {
         return Err(Error::malformed("manifest", "it is an index"));
     };
-    let is_docker = manifest.media_type.as_deref() == Some(DOCKER_MANIFEST);
-    let docker = kept && is_docker && layers.iter().all(|layer| layer.kind() != MediaType::LayerZstd);
+    let docker = docker && layers.iter().all(|layer| layer.kind() != MediaType::LayerZstd);
     let family = |blob: &Descriptor| if docker { as_docker(blob) } else { as_oci(blob) };
     let media_type = if docker { DOCKER_MANIFEST } else { OCI_MANIFEST };
     let manifest = Manifest {

@@ -7,7 +7,7 @@ pub mod pull;
 pub mod push;
 pub mod resolve;
 
-pub use assemble::{Documents, Product, assemble};
+pub use assemble::{Documents, Product, Shape, assemble, described};
 pub use pull::{PullEvent, fetch_layers, pull};
 pub use push::{Destination, PushEvent, push};
 pub use resolve::{Policy, Pull, Resolved, Sources, not_for, resolve, resolve_layout};

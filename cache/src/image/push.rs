@@ -6,13 +6,13 @@ use std::io::Read;
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-use super::assemble::{index_bytes, manifest_with};
+use super::assemble::{described, index_bytes, manifest_in};
 use super::form::{Wish, form};
 use super::resolve::Sources;
 use crate::cancel::Cancel;
 use crate::digest::Digest;
 use crate::error::{Error, Result};
-use crate::oci::descriptor::{OCI_CONFIG, OCI_INDEX, OCI_MANIFEST};
+use crate::oci::descriptor::{DOCKER_MANIFEST, OCI_CONFIG, OCI_INDEX};
 use crate::oci::{Descriptor, Document, Index, Reference};
 use crate::record::{ImageRecord, IndexRecord, Member, Stored};
 use crate::registry::Sent;
@@ -155,10 +155,10 @@ fn push_parts(
     let mut open = || Ok(Box::new(std::io::Cursor::new(config.clone())) as Box<dyn Read + Send>);
     client.push_blob(to.reference, &config_blob, None, &mut open, cancel)?;
     let (media_type, manifest) = if same_layers(&original, &forms)? {
-        (media_type_of(&original), original)
+        (described(&original)?.media_type, original)
     } else {
-        let layers = forms.iter().map(|form| form.descriptor.clone()).collect();
-        manifest_with(&original, layers, true)?
+        let layers: Vec<_> = forms.iter().map(|form| form.descriptor.clone()).collect();
+        manifest_in(&original, &layers, described(&original)?.media_type == DOCKER_MANIFEST)?
     };
     let repository = Some(format!("{}/{}", to.reference.registry(), to.reference.repository()));
     for (layer, form) in image.layers.iter().zip(forms) {
@@ -177,13 +177,6 @@ fn layers_of(manifest: &[u8]) -> Result<Vec<Descriptor>> {
 
 fn same_layers(manifest: &[u8], forms: &[LayerBlob]) -> Result<bool> {
     Ok(layers_of(manifest)?.iter().map(|d| d.digest).eq(forms.iter().map(|f| f.descriptor.digest)))
-}
-
-fn media_type_of(manifest: &[u8]) -> String {
-    match Document::parse(manifest, None) {
-        Ok(Document::Manifest(manifest)) => manifest.media_type.unwrap_or_else(|| OCI_MANIFEST.to_owned()),
-        _ => OCI_MANIFEST.to_owned(),
-    }
 }
 
 /// Brings all layers there; gives the form in which each one is there now.

@@ -5,7 +5,7 @@ use std::path::Path;
 use std::process::Command;
 
 use boxwright_cache::export::{Saved, save, tar};
-use boxwright_cache::image::{Product, assemble};
+use boxwright_cache::image::{Product, Shape, assemble};
 use boxwright_cache::import::{Loaded, load};
 use boxwright_cache::oci::{ImageConfig, Platform, Reference};
 use boxwright_cache::snapshot::Snapshot;
@@ -230,7 +230,7 @@ pub(crate) fn built(place: &Place) -> Saved {
     layers.push(active.commit(&place.cancel).unwrap());
     let config = ImageConfig { created: None, ..base.config };
     let product = Product { platform: Platform::host(), config, files: Snapshot::of_image(layers) };
-    let stored = assemble(&place.store, &[product], &[]).unwrap();
+    let stored = assemble(&place.store, &[product], &[], Shape::default(), &place.cancel).unwrap();
     Saved { stored, names: vec!["mine/app:1".parse().unwrap(), "mine/app:2".parse().unwrap()] }
 }
 

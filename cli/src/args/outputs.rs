@@ -8,7 +8,9 @@ use boxwright_cache::layer::compress::Packing;
 use boxwright_cache::oci::Reference;
 
 use super::fields::Fields;
-use crate::engine::{Output, reference};
+use boxwright_cache::image::Shape;
+
+use crate::engine::{ImageOptions, Output, reference};
 use crate::error::{Error, Result};
 
 /// All outputs of a build with these tags. Only one of them can be standard output.
@@ -16,11 +18,16 @@ pub(crate) fn parse(texts: &[String], push: bool, load: bool, tags: &[Reference]
     let mut outputs: Vec<Output> = texts.iter().map(|text| output(text)).collect::<Result<_>>()?;
     let has_image = outputs.iter().any(|output| matches!(output, Output::Image { .. }));
     if (push || load) && !has_image {
-        outputs.push(Output::Image { names: Vec::new(), push });
+        outputs.push(Output::Image { names: Vec::new(), push, how: ImageOptions::default() });
     }
     for output in &mut outputs {
-        let Output::Image { names, push: pushes } = output else { continue };
+        let Output::Image { names, push: pushes, how } = output else { continue };
         *pushes |= push;
+        // What was named without a tag has this one.
+        let mut named = if tags.is_empty() { names.iter() } else { tags.iter() };
+        if let Some(tagged) = named.find(|name| how.by_digest && name.tag() != Some("latest")) {
+            return Err(Error::invalid(format!("can't push tagged ref {tagged} by digest")));
+        }
         if *pushes && names.is_empty() && tags.is_empty() {
             return Err(Error::invalid("tag is needed when pushing to registry"));
         }
@@ -66,21 +73,28 @@ fn output(text: &str) -> Result<Output> {
 fn image(fields: &mut Fields<'_>, push: bool) -> Result<Output> {
     let names = names(fields)?;
     let push = fields.boolean("push")?.unwrap_or(push);
-    // The store has layers uncompressed, and a push compresses those that are new.
-    match fields.take("compression").as_deref() {
-        None | Some("gzip") => {}
-        Some(other) => return Err(Error::Later(format!("compression={other} for an image"))),
-    }
-    as_it_is(fields, "force-compression", false)?;
-    as_it_is(fields, "oci-mediatypes", true)?;
-    Ok(Output::Image { names, push })
+    let shape = Shape { wish: wish(fields)?, docker_types: docker_types(fields)? };
+    let by_digest = fields.boolean("push-by-digest")? == Some(true);
+    let canonical = fields.boolean("name-canonical")? == Some(true);
+    let dangling = fields.take("dangling-name-prefix").filter(|prefix| !prefix.is_empty());
+    let dangling = dangling.map(|prefix| reference(&prefix)).transpose()?;
+    as_it_is(fields, "store", true)?;
+    as_it_is(fields, "unpack", false)?;
+    // What SOURCE_DATE_EPOCH asks for is always done.
+    as_it_is(fields, "rewrite-timestamp", true)?;
+    Ok(Output::Image { names, push, how: ImageOptions { shape, by_digest, canonical, dangling } })
 }
 
 fn archive(fields: &mut Fields<'_>, kind: &str) -> Result<Output> {
     as_it_is(fields, "tar", true)?;
-    as_it_is(fields, "oci-mediatypes", true)?;
-    let format = Format { docker: kind == "docker", wish: wish(fields)?.unwrap_or_default() };
+    as_it_is(fields, "rewrite-timestamp", true)?;
+    let (docker, docker_types) = (kind == "docker", docker_types(fields)?);
+    let format = Format { docker, wish: wish(fields)?.unwrap_or_default(), docker_types };
     Ok(Output::Archive { format, names: names(fields)?, dest: file(fields, kind)? })
+}
+
+fn docker_types(fields: &mut Fields<'_>) -> Result<bool> {
+    Ok(fields.boolean("oci-mediatypes")? == Some(false))
 }
 
 /// How layers are to be compressed, if anything is said of that.
@@ -183,18 +197,21 @@ mod tests {
     }
 
     fn image(name: &str, push: bool) -> Output {
-        Output::Image { names: vec![reference(name).unwrap()], push }
+        Output::Image { names: vec![reference(name).unwrap()], push, how: ImageOptions::default() }
     }
 
     #[test]
     fn images() {
         assert_eq!(one("type=image,name=h/a:1"), image("h/a:1", false));
         assert_eq!(
-            one("type=image,name=h/a,push=true,compression=gzip,oci-mediatypes=true"),
+            one("type=image,name=h/a,push=true,oci-mediatypes=true,push-by-digest=false,store=true"),
             image("h/a", true)
         );
         assert_eq!(one("type=registry,name=h/a"), image("h/a", true));
-        assert_eq!(one("type=docker"), Output::Image { names: Vec::new(), push: false });
+        assert_eq!(
+            one("type=docker"),
+            Output::Image { names: Vec::new(), push: false, how: ImageOptions::default() }
+        );
         let Output::Image { names, .. } = one("type=image,\"name=a,b\"") else { panic!("an image") };
         assert_eq!(names, [reference("a").unwrap(), reference("b").unwrap()]);
     }
@@ -202,7 +219,7 @@ mod tests {
     #[test]
     fn archives() {
         let archive = |docker, packing, force, dest: &str, names| Output::Archive {
-            format: Format { docker, wish: Wish { packing, force } },
+            format: Format { docker, wish: Wish { packing, force }, docker_types: false },
             dest: Some(dest.into()),
             names,
         };
@@ -238,7 +255,7 @@ mod tests {
     fn push_and_load_join_what_there_is() {
         let tags = [reference("t").unwrap()];
         let parsed = |text: &str, push, load| parse(&[text.to_owned()], push, load, &tags).unwrap();
-        let unnamed = |push| Output::Image { names: Vec::new(), push };
+        let unnamed = |push| Output::Image { names: Vec::new(), push, how: ImageOptions::default() };
         assert_eq!(parsed("type=image", true, false), [unnamed(true)]);
         assert_eq!(parsed("out", true, true), [Output::Local("out".into()), unnamed(true)]);
         assert_eq!(parsed("out", false, true), [Output::Local("out".into()), unnamed(false)]);
@@ -255,9 +272,11 @@ mod tests {
         refused(&["type=local,dest=x,platform-split=true"], "platform-split=true is not supported yet");
         refused(&["type=tar,dest=x,compression=zstd"], "\"compression\" of --output is not supported yet");
         refused(&["type=nix,dest=x"], "output type \"nix\" is not supported yet");
-        refused(&["type=image,compression=zstd"], "compression=zstd for an image is not supported yet");
-        refused(&["type=image,oci-mediatypes=false"], "oci-mediatypes=false is not supported yet");
+        refused(&["type=image,store=false"], "store=false is not supported yet");
+        refused(&["type=oci,dest=x,rewrite-timestamp=false"], "rewrite-timestamp=false is not supported yet");
+        refused(&["type=image,dangling-name-prefix=A"], "invalid reference");
         refused(&["type=image,annotation.a=b"], "\"annotation.a\" of --output is not supported yet");
+        refused(&["type=image,name=a:1,push-by-digest=true"], "can't push tagged ref docker.io/library/a:1");
         refused(&["type=image,push=true"], "tag is needed when pushing to registry");
         refused(&["a=x,dest=x"], "type is required");
         refused(&["-", "-"], "only one output can be standard output");

@@ -27,7 +27,7 @@ use crate::error::{Error, Result};
 use crate::exit;
 use crate::progress::{Note, Watch};
 
-pub use super::output::{BuiltImage, Output};
+pub use super::output::{BuiltImage, ImageOptions, Output};
 
 #[derive(Debug)]
 pub struct BuildRequest {

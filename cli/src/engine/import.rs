@@ -76,7 +76,9 @@ impl Engine {
         };
         let files = Snapshot::of_image(vec![layer]);
         let product = Product { platform: request.platform.clone(), config: image, files };
-        Ok(*cache::image::assemble(&self.store, &[product], request.name.as_slice())?.id())
+        let shape = cache::image::Shape::default();
+        Ok(*cache::image::assemble(&self.store, &[product], request.name.as_slice(), shape, &self.cancel)?
+            .id())
     }
 }
 

@@ -7,8 +7,8 @@ use std::path::PathBuf;
 use boxwright_cache as cache;
 use cache::Digest;
 use cache::export::Format;
-use cache::image::{Destination, Documents, Product, PushEvent, Sources};
-use cache::oci::descriptor::{MediaType, OCI_INDEX, OCI_MANIFEST};
+use cache::image::{Destination, Documents, Product, PushEvent, Shape, Sources};
+use cache::oci::descriptor::MediaType;
 use cache::oci::{Descriptor, Reference};
 use cache::record::{Member, Stored};
 use cache::snapshot::Tree;
@@ -29,7 +29,7 @@ pub enum Output {
     Tar(Option<PathBuf>),
     /// The image in the store and, with `push`, in the registries of its names. The names are those of the build if it
     /// has any.
-    Image { names: Vec<Reference>, push: bool },
+    Image { names: Vec<Reference>, push: bool, how: ImageOptions },
     /// The image as an archive, in this file or (none) on standard output.
     Archive { format: Format, dest: Option<PathBuf>, names: Vec<Reference> },
     /// Nowhere: what was built is found again by later builds.
@@ -46,6 +46,18 @@ impl Output {
     }
 }
 
+/// How an image is kept and pushed.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct ImageOptions {
+    pub shape: Shape,
+    /// Under its digest alone: neither here nor in a registry does a tag become its name.
+    pub by_digest: bool,
+    /// Also under its names with its digest.
+    pub canonical: bool,
+    /// The repository with which its digest is its name if it has no other.
+    pub dangling: Option<Reference>,
+}
+
 /// The image that came of a build.
 #[derive(Clone, Debug)]
 pub struct BuiltImage {
@@ -53,14 +65,13 @@ pub struct BuiltImage {
     pub id: Digest,
     /// As it is where the image went; that of a registry before others.
     pub manifest: Descriptor,
-    pub names: Vec<Reference>,
+    names: Vec<String>,
     pushed: bool,
 }
 
 impl BuiltImage {
     /// What buildx's `--metadata-file` tells of it.
     pub(crate) fn metadata(&self) -> Value {
-        let names: Vec<String> = self.names.iter().map(ToString::to_string).collect();
         let mut told = json!({
             "containerimage.descriptor": self.manifest,
             "containerimage.digest": self.manifest.digest,
@@ -68,8 +79,8 @@ impl BuiltImage {
         if self.manifest.kind() != MediaType::Index {
             told["containerimage.config.digest"] = json!(self.id);
         }
-        if !names.is_empty() {
-            told["image.name"] = names.join(",").into();
+        if !self.names.is_empty() {
+            told["image.name"] = self.names.join(",").into();
         }
         told
     }
@@ -111,7 +122,7 @@ pub(super) fn export(
     };
     let exporter = Exporter { engine, products, images, epoch, tags: &request.tags, watch };
     if request.outputs.is_empty() {
-        return exporter.image(&[], false).map(Some);
+        return exporter.image(&[], false, &ImageOptions::default()).map(Some);
     }
     let mut built: Option<BuiltImage> = None;
     for output in &request.outputs {
@@ -139,7 +150,7 @@ impl Exporter<'_> {
                 let trees: Vec<_> = trees.iter().map(|(below, tree)| (below.as_path(), tree)).collect();
                 written(dest.as_ref(), |out| Ok(cache::export::tar(&trees, epoch, out, &engine.cancel)?))
             })?,
-            Output::Image { names, push } => return self.image(names, *push).map(Some),
+            Output::Image { names, push, how } => return self.image(names, *push, how).map(Some),
             Output::Archive { format, dest, names } => {
                 return self.archive(*format, dest.as_ref(), names).map(Some);
             }
@@ -163,22 +174,36 @@ impl Exporter<'_> {
         if self.tags.is_empty() { own } else { self.tags }
     }
 
-    fn image(&self, own: &[Reference], push: bool) -> Result<BuiltImage> {
-        let names = self.names(own);
-        let stored = self.assemble(names)?;
-        let size = self.engine.store.document(stored.manifest())?.map_or(0, |bytes| bytes.len() as u64);
-        let media_type = if let Stored::Index(_) = stored { OCI_INDEX } else { OCI_MANIFEST };
-        let mut manifest = Descriptor::new(media_type, *stored.manifest(), size);
+    fn image(&self, own: &[Reference], push: bool, how: &ImageOptions) -> Result<BuiltImage> {
+        let (names, store) = (self.names(own), &self.engine.store);
+        let stored = self.assemble(if how.by_digest { &[] } else { names }, how.shape)?;
+        let missing = || Error::invalid(format!("image {} was removed meanwhile", stored.id()));
+        let mut manifest = cache::image::described(&store.document(stored.manifest())?.ok_or_else(missing)?)?;
         for name in names.iter().filter(|_| push) {
-            manifest = step(self.watch, &format!("pushing {name}"), || self.push(&stored, name))?;
+            manifest = step(self.watch, &format!("pushing {name}"), || self.push(&stored, name, how))?;
         }
-        Ok(BuiltImage { id: *stored.id(), manifest, names: names.to_vec(), pushed: push })
+        let dangling = how.dangling.iter().filter(|_| names.is_empty());
+        let canonical = names.iter().filter(|_| how.canonical).chain(dangling);
+        let canonical: Vec<_> = canonical.map(|name| name.by_digest(manifest.digest)).collect();
+        for name in &canonical {
+            store.set_name(name, stored.id())?;
+        }
+        let told = |name: &Reference| {
+            if how.by_digest && !names.is_empty() {
+                format!("{}/{}", name.registry(), name.repository())
+            } else {
+                name.to_string()
+            }
+        };
+        let names = if names.is_empty() { &canonical } else { names };
+        let names = names.iter().map(told).collect();
+        Ok(BuiltImage { id: *stored.id(), names, manifest, pushed: push })
     }
 
-    fn assemble(&self, names: &[Reference]) -> Result<Stored> {
+    fn assemble(&self, names: &[Reference], shape: Shape) -> Result<Stored> {
         let Exporter { engine, images: products, watch, .. } = *self;
         step(watch, "exporting to image", || {
-            let image = cache::image::assemble(&engine.store, products, names)?;
+            let image = cache::image::assemble(&engine.store, products, names, shape, &engine.cancel)?;
             if let Stored::Index(index) = &image {
                 for Member { descriptor, image } in &index.members {
                     let platform = descriptor.platform.as_ref().map(ToString::to_string).unwrap_or_default();
@@ -217,11 +242,12 @@ impl Exporter<'_> {
                 [only] => Documents::of(only.config.clone(), only.files.layers())?.id,
                 _ => manifest.digest,
             };
-            Ok(BuiltImage { id, manifest, names: names.to_vec(), pushed: false })
+            let names = names.iter().map(ToString::to_string).collect();
+            Ok(BuiltImage { id, manifest, names, pushed: false })
         })
     }
 
-    fn push(&self, image: &Stored, name: &Reference) -> Result<Descriptor> {
+    fn push(&self, image: &Stored, name: &Reference, how: &ImageOptions) -> Result<Descriptor> {
         let Exporter { engine, watch, .. } = *self;
         let sources = Sources { store: &engine.store, client: &engine.client };
         let tell = |event| {
@@ -229,7 +255,8 @@ impl Exporter<'_> {
                 watch.note(Note::Line { text: &format!("pushing layer {layer} done") });
             }
         };
-        let pushed = cache::image::push(sources, image, Destination::of(name), &tell, &engine.cancel)?;
+        let to = Destination { reference: name, wish: how.shape.wish, by_digest: how.by_digest };
+        let pushed = cache::image::push(sources, image, to, &tell, &engine.cancel)?;
         watch.note(Note::Line { text: &format!("pushing manifest for {name}@{} done", pushed.digest) });
         Ok(pushed)
     }

@@ -19,6 +19,7 @@ mod failures;
 mod foreign;
 mod hardship;
 mod history;
+mod image_options;
 mod images;
 mod import;
 mod interop;

@@ -43,7 +43,7 @@ fn platforms(index: &Value) -> Vec<String> {
     index["manifests"].as_array().unwrap().iter().map(name).collect()
 }
 
-fn raw(name: &str) -> Value {
+pub(crate) fn raw(name: &str) -> Value {
     let source = format!("docker://{name}");
     serde_json::from_str(&skopeo(&["inspect", "--raw", "--tls-verify=false", &source]).ok()).unwrap()
 }
