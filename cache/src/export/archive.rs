@@ -8,6 +8,7 @@ use std::path::Path;
 
 use serde::Serialize;
 
+use crate::blob::layout::{LayoutWriter, REF_NAME};
 use crate::cancel::Cancel;
 use crate::digest::Digest;
 use crate::error::{Error, Result};
@@ -40,6 +41,14 @@ pub struct Format {
     pub wish: Wish,
     /// With docker's media types, where they can say all.
     pub docker_types: bool,
+}
+
+/// Where what was built is written.
+#[expect(missing_debug_implementations, reason = "a writer has none")]
+pub enum Place<'a> {
+    Archive(&'a mut dyn Write),
+    /// A layout directory. What it has besides stays, but for what had the same tags.
+    Layout(&'a Path),
 }
 
 /// What a file in `blobs/` holds.
@@ -84,7 +93,7 @@ pub fn save(store: &Store, images: &[Saved], out: &mut dyn Write, cancel: &Cance
     plan.finish(store, out, cancel)
 }
 
-/// Writes an archive with what was built, which need not be in the store. Gives its manifest or index as it is there.
+/// Writes an archive or layout with what was built, which need not be in the store. Gives its manifest or index as it is there.
 ///
 /// # Errors
 /// As [`save`].
@@ -93,7 +102,7 @@ pub fn save_built(
     products: &[Product],
     names: &[Reference],
     format: Format,
-    out: &mut dyn Write,
+    place: Place<'_>,
     cancel: &Cancel,
 ) -> Result<Descriptor> {
     let mut plan = Plan::new(format);
@@ -111,7 +120,10 @@ pub fn save_built(
         _ => plan.add_index(&index_over(manifests)),
     };
     plan.name(names, &top);
-    plan.finish(store, out, cancel)?;
+    match place {
+        Place::Archive(out) => plan.finish(store, out, cancel)?,
+        Place::Layout(dir) => plan.lay_out(store, dir, cancel)?,
+    }
     Ok(top)
 }
 
@@ -138,6 +150,30 @@ impl Plan {
         self.write(store, &mut tar, cancel)?;
         let out = tar.finish().map_err(writing)?;
         out.flush().map_err(writing)
+    }
+
+    /// The index names blobs that are there; what has no name is its `latest`.
+    fn lay_out(self, store: &Store, dir: &Path, cancel: &Cancel) -> Result<()> {
+        let layout = LayoutWriter::open(dir)?;
+        for (digest, (size, content)) in &self.blobs {
+            if let Content::Layer(layer) = content {
+                pack(layer, Packing::Plain, cancel)?;
+            }
+            let missing = || Error::NotFound { what: "blob in the store", name: digest.to_string() };
+            let mut open = || -> Result<Box<dyn Read + Send>> {
+                match content {
+                    Content::Bytes(bytes) => Ok(Box::new(std::io::Cursor::new(bytes.clone()))),
+                    _ => Ok(Box::new(store.open_blob(digest)?.ok_or_else(missing)?)),
+                }
+            };
+            layout.put(&Descriptor::new("", *digest, *size), &mut open, cancel)?;
+        }
+        for mut entry in self.index {
+            let tag = entry.annotations.entry(REF_NAME.to_owned()).or_insert_with(|| "latest".to_owned());
+            let tag = tag.clone();
+            layout.name(entry, &tag, cancel)?;
+        }
+        Ok(())
     }
 
     /// Of an index, all that is here.
@@ -235,7 +271,7 @@ impl Plan {
             let tag = name.tag().unwrap_or("latest").to_owned();
             let mut entry = manifest.clone();
             entry.annotations.insert("io.containerd.image.name".to_owned(), name.to_string());
-            entry.annotations.insert("org.opencontainers.image.ref.name".to_owned(), tag);
+            entry.annotations.insert(REF_NAME.to_owned(), tag);
             self.index.push(entry);
         }
     }

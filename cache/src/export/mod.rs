@@ -5,6 +5,6 @@ mod archive;
 mod local;
 mod tar;
 
-pub use archive::{Format, Saved, save, save_built};
+pub use archive::{Format, Place, Saved, save, save_built};
 pub use local::local;
 pub use tar::tar;

@@ -46,7 +46,7 @@ fn output(text: &str) -> Result<Output> {
     // As buildx has it: one field that names no type is a directory, whatever it looks like.
     let is_path = !text.contains(',') && !text.starts_with("type=");
     let Some(mut fields) = Fields::read(text, "--output")?.filter(|_| !is_path) else {
-        return directory(text.to_owned()).map(Output::Local);
+        return directory(text.to_owned(), "local").map(Output::Local);
     };
     let kind = fields.kind()?;
     let output = match kind.as_str() {
@@ -54,7 +54,7 @@ fn output(text: &str) -> Result<Output> {
             let dest = fields.take("dest").filter(|dest| !dest.is_empty());
             let dest = dest.ok_or_else(|| Error::invalid("dest is required for local exporter"))?;
             in_one_place(&mut fields)?;
-            Output::Local(directory(dest)?)
+            Output::Local(directory(dest, &kind)?)
         }
         "tar" => {
             in_one_place(&mut fields)?;
@@ -86,10 +86,18 @@ fn image(fields: &mut Fields<'_>, push: bool) -> Result<Output> {
 }
 
 fn archive(fields: &mut Fields<'_>, kind: &str) -> Result<Output> {
-    as_it_is(fields, "tar", true)?;
+    let is_layout = fields.boolean("tar")? == Some(false);
+    if is_layout && kind != "oci" {
+        return Err(Error::Later(format!("tar=false of type={kind}")));
+    }
     as_it_is(fields, "rewrite-timestamp", true)?;
     let (docker, docker_types) = (kind == "docker", docker_types(fields)?);
     let format = Format { docker, wish: wish(fields)?.unwrap_or_default(), docker_types };
+    if is_layout {
+        let dest = fields.take("dest").filter(|dest| !dest.is_empty());
+        let dest = dest.ok_or_else(|| Error::invalid("dest is required for oci exporter with tar=false"))?;
+        return Ok(Output::Layout { format, names: names(fields)?, dest: directory(dest, kind)? });
+    }
     Ok(Output::Archive { format, names: names(fields)?, dest: file(fields, kind)? })
 }
 
@@ -144,9 +152,9 @@ fn in_one_place(fields: &mut Fields<'_>) -> Result<()> {
     as_it_is(fields, "platform-split", false)
 }
 
-fn directory(dest: String) -> Result<PathBuf> {
+fn directory(dest: String, kind: &str) -> Result<PathBuf> {
     if dest == "-" {
-        return Err(Error::invalid("dest cannot be stdout for local exporter"));
+        return Err(Error::invalid(format!("dest cannot be stdout for {kind} exporter")));
     }
     if Path::new(&dest).is_file() {
         return Err(Error::invalid(format!("destination directory {dest} is a file")));
@@ -229,7 +237,11 @@ mod tests {
         );
         let named = archive(true, Packing::Plain, false, "x", vec![reference("a:1").unwrap()]);
         assert_eq!(one("type=docker,dest=x,name=a:1,compression=uncompressed"), named);
-        refused(&["type=oci,dest=x,tar=false"], "tar=false is not supported yet");
+        let Output::Layout { dest, .. } = one("type=oci,dest=x,tar=false") else { panic!("a layout") };
+        assert_eq!(dest, Path::new("x"));
+        refused(&["type=docker,dest=x,tar=false"], "tar=false of type=docker is not supported yet");
+        refused(&["type=oci,tar=false"], "dest is required for oci exporter with tar=false");
+        refused(&["type=oci,tar=false,dest=/etc/passwd"], "/etc/passwd is a file");
         for (options, packing, force) in [
             ("compression=zstd", Packing::ZSTD, false),
             ("compression=zstd,compression-level=19,force-compression=true", Packing::Zstd(19), true),

@@ -107,7 +107,7 @@ pub(crate) struct Build {
     network: String,
     /// Where the result goes, instead of into the store: a directory, `-` for a tar on standard output,
     /// `type=local,dest=DIR`, `type=tar,dest=FILE`, `type=oci,dest=FILE` and `type=docker,dest=FILE` for
-    /// archives, `type=image,name=NAME,push=true`, `type=registry`, or `type=cacheonly` for nowhere
+    /// archives (`tar=false`: an OCI layout), `type=image,name=NAME,push=true`, `type=registry`, or `type=cacheonly` for nowhere
     #[arg(short, long, value_name = "DEST")]
     output: Vec<String>,
     #[command(flatten)]

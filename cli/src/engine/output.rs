@@ -6,7 +6,7 @@ use std::path::PathBuf;
 
 use boxwright_cache as cache;
 use cache::Digest;
-use cache::export::Format;
+use cache::export::{Format, Place};
 use cache::image::{Destination, Documents, Product, PushEvent, Shape, Sources};
 use cache::oci::descriptor::MediaType;
 use cache::oci::{Descriptor, Reference};
@@ -32,6 +32,8 @@ pub enum Output {
     Image { names: Vec<Reference>, push: bool, how: ImageOptions },
     /// The image as an archive, in this file or (none) on standard output.
     Archive { format: Format, dest: Option<PathBuf>, names: Vec<Reference> },
+    /// The image as an OCI layout in this directory.
+    Layout { format: Format, dest: PathBuf, names: Vec<Reference> },
     /// Nowhere: what was built is found again by later builds.
     CacheOnly,
 }
@@ -42,7 +44,7 @@ impl Output {
     }
 
     fn has_layers(&self) -> bool {
-        matches!(self, Output::Image { .. } | Output::Archive { .. })
+        matches!(self, Output::Image { .. } | Output::Archive { .. } | Output::Layout { .. })
     }
 }
 
@@ -152,7 +154,11 @@ impl Exporter<'_> {
             })?,
             Output::Image { names, push, how } => return self.image(names, *push, how).map(Some),
             Output::Archive { format, dest, names } => {
-                return self.archive(*format, dest.as_ref(), names).map(Some);
+                return self
+                    .archive(*format, names, |save| written(dest.as_ref(), |out| save(Place::Archive(out))));
+            }
+            Output::Layout { format, dest, names } => {
+                return self.archive(*format, names, |save| save(Place::Layout(dest)));
             }
             Output::CacheOnly => {}
         }
@@ -220,7 +226,13 @@ impl Exporter<'_> {
         })
     }
 
-    fn archive(&self, format: Format, dest: Option<&PathBuf>, own: &[Reference]) -> Result<BuiltImage> {
+    /// What `write` is given writes the image to a place.
+    fn archive(
+        &self,
+        format: Format,
+        own: &[Reference],
+        write: impl FnOnce(&mut dyn FnMut(Place<'_>) -> Result<()>) -> Result<()>,
+    ) -> Result<Option<BuiltImage>> {
         let Exporter { engine, images: products, watch, .. } = *self;
         let names = self.names(own);
         let kind = if format.docker { "docker" } else { "oci" };
@@ -232,9 +244,9 @@ impl Exporter<'_> {
                 ));
             }
             let mut manifest = None;
-            written(dest, |out| {
+            write(&mut |place| {
                 let (store, cancel) = (&engine.store, &engine.cancel);
-                manifest = Some(cache::export::save_built(store, products, names, format, out, cancel)?);
+                manifest = Some(cache::export::save_built(store, products, names, format, place, cancel)?);
                 Ok(())
             })?;
             let manifest = manifest.expect("it was written");
@@ -243,7 +255,7 @@ impl Exporter<'_> {
                 _ => manifest.digest,
             };
             let names = names.iter().map(ToString::to_string).collect();
-            Ok(BuiltImage { id, manifest, names, pushed: false })
+            Ok(Some(BuiltImage { id, manifest, names, pushed: false }))
         })
     }
 

@@ -224,6 +224,50 @@ fn the_metadata_file_has_what_scripts_ask_for() {
     assert_eq!(told(&["-o", "type=cacheonly"]), serde_json::json!({}));
 }
 
+#[test]
+fn a_layout_directory_is_what_skopeo_and_builds_read() {
+    let boxwright = Boxwright::with_busybox();
+    let dir = boxwright.scratch("layout");
+    let dest = dir.display().to_string();
+    let build = |content: &str, options: &str, args: &[&str]| {
+        let context = Context::new("FROM scratch\nCOPY a /a\n").file("a", content);
+        let output = format!("type=oci,tar=false,dest={dest}{options}");
+        boxwright.build(&context, &[args, &["-o", &output]].concat()).ok();
+    };
+    build("one", ",compression=uncompressed", &["-t", "app:1"]);
+    build("two", "", &["-t", "app:2", "--platform", "linux/amd64,linux/arm64"]);
+    build("old", "", &[]);
+    build("new", "", &[]);
+    let index: serde_json::Value =
+        serde_json::from_str(&fs::read_to_string(dir.join("index.json")).unwrap()).unwrap();
+    let tag = |entry: &serde_json::Value| entry["annotations"]["org.opencontainers.image.ref.name"].clone();
+    let tags: Vec<_> = index["manifests"].as_array().unwrap().iter().map(tag).collect();
+    assert_eq!(tags, ["1", "2", "latest"]);
+    for (tag, content) in [("1", "one"), ("latest", "new")] {
+        skopeo(&[
+            "copy",
+            "-q",
+            &format!("oci:{dest}:{tag}"),
+            &format!("dir:{}", boxwright.scratch(tag).display()),
+        ])
+        .ok();
+        let context = Context::new("FROM busybox\nCOPY --from=base /a /a\nCMD [\"cat\", \"/a\"]\n");
+        let base = format!("base=oci-layout://{dest}:{tag}");
+        boxwright.build(&context, &["--build-context", &base, "-t", "copy"]).ok();
+        assert_eq!(boxwright.output_of("copy", &[]), content);
+    }
+    skopeo(&["inspect", "--raw", &format!("oci:{dest}:2")]).says("arm64").ok();
+    // Nothing is written through a link that somebody left there.
+    let (linked, elsewhere) = (boxwright.scratch("linked"), boxwright.scratch("elsewhere"));
+    fs::create_dir_all(&linked).unwrap();
+    fs::create_dir_all(&elsewhere).unwrap();
+    symlink(&elsewhere, linked.join("blobs")).unwrap();
+    let context = Context::new("FROM busybox\n");
+    let output = format!("type=oci,tar=false,dest={}", linked.display());
+    boxwright.build(&context, &["-o", &output]).fails_with(1);
+    assert_eq!(fs::read_dir(&elsewhere).unwrap().count(), 0);
+}
+
 /// The media types and sizes of the layers in an archive.
 fn layers_of(archive: &str, dir: &std::path::Path) -> Vec<(String, u64)> {
     let _ = fs::remove_dir_all(dir);
