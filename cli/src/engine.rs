@@ -33,6 +33,7 @@ mod shell;
 mod shortage;
 mod solving;
 mod transfer;
+mod verify;
 mod volumes;
 
 use std::path::Path;
@@ -68,6 +69,7 @@ pub use run::{PullPolicy, RunRequest};
 pub(crate) use settings::clean;
 pub use shell::ShellRequest;
 pub(crate) use shortage::helped;
+pub use verify::{Compared, Verified};
 pub use volumes::{HostPath, NamedVolume, TmpfsVolume, Volume, VolumeSource};
 
 /// An open store, and what can be done with it.

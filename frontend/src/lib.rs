@@ -16,9 +16,9 @@ pub mod syntax;
 pub use ast::Dockerfile;
 pub use diagnostic::{Diagnostic, Diagnostics, Severity};
 pub use lower::{
-    Argument, Bases, CacheUse, Credential, Epoch, ImageRequest, Lowered, LoweredImage, NamedContext,
-    NamedContexts, Options, Origin, Outline, PortMapping, ResolvedBase, check_syntax, epoch, is_signal,
-    lower, needed_images, outline, parse_context_name, parse_ports, proxies,
+    Argument, Bases, CACHE_NAMESPACE, CacheUse, Credential, Epoch, HOSTNAME, ImageRequest, Lowered,
+    LoweredImage, NamedContext, NamedContexts, Options, Origin, Outline, PortMapping, ResolvedBase,
+    check_syntax, epoch, is_signal, lower, needed_images, outline, parse_context_name, parse_ports, proxies,
 };
 pub use notation::parse_duration;
 pub use syntax::{Parsed, parse};

@@ -54,6 +54,8 @@ pub struct Env<'a> {
     pub jobs: usize,
     /// Look up by contents, and let an equal older result stand for a new one.
     pub cutoff: bool,
+    /// Remember results, and what a failed step left, for later builds; without, caches are not made anew either.
+    pub record: bool,
     pub allowed: Allowed,
     pub events: Events,
     /// Who wants to have results as soon as they are there.

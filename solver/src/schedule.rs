@@ -443,6 +443,9 @@ impl Task<'_> {
 
     /// A failure that can't be kept is told all the same.
     fn keep_failure(&self, left: &Snapshot, took: Duration) {
+        if !self.env.record {
+            return;
+        }
         let (key, fields) = (self.fields.key(Purpose::Failed), self.fields.to_json());
         let _ = self.env.store.keep_failure(key, &fields, left, took);
     }
@@ -453,6 +456,9 @@ impl Task<'_> {
         snapshot: &Snapshot,
         took: Duration,
     ) -> Result<(), VertexError> {
+        if !self.env.record {
+            return Ok(());
+        }
         let fields = self.fields.to_json();
         let record =
             NewRecord { definition: self.key, content_key, snapshot, fields: &fields, took, origin: None };

@@ -2,6 +2,7 @@
 //! the ways between them. Nothing here mounts.
 
 pub mod apply;
+pub mod compare;
 pub mod compress;
 pub mod diff;
 pub mod sink;

@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 
 use boxwright_cache::layer::tar;
 use boxwright_executor::Settings;
+use boxwright_frontend::Diagnostic;
 use boxwright_frontend::gitref::GitRef;
 use boxwright_solver::ir::NetworkMode;
 
@@ -15,7 +16,7 @@ use crate::args::{StepFlags, caches, outputs, platform};
 use crate::call::{self, Call, Method};
 use crate::engine::{
     BuildRequest, Built, BuiltImage, ContextSource, DockerfileSource, Engine, Kept, MAX_TEXT, Output,
-    ShellRequest, no_context, reference, write_file,
+    ShellRequest, Source, Verified, no_context, reference, write_file,
 };
 use crate::error::{Error, Result};
 use crate::progress::{Plain, Quiet, Watch};
@@ -185,6 +186,26 @@ impl Build {
         self.finish(session, &built, shows_id)
     }
 
+    /// Builds twice and compares; what says where the result goes is read, and nothing goes there.
+    pub(super) fn verify(&self, session: &Session<'_>) -> Result<Verified> {
+        if self.check || Call::parse(&self.call)?.method != Method::Build || self.on_error != "end" {
+            return Err(Error::invalid("verify takes neither --check nor --call nor --on-error"));
+        }
+        let watch = self.watch()?;
+        let request = self.request(&session.engine)?;
+        let verified = session.engine.verify(request, watch.as_ref());
+        let verified = if self.quiet { verified.map_err(Error::without_warnings) } else { verified };
+        let verified = self.worded(verified)?;
+        self.warn(&verified.warnings, &verified.source);
+        if !(verified.has_epoch || self.quiet || self.json()) {
+            report::remark_once(
+                "there is no SOURCE_DATE_EPOCH, so the times of what is new were not compared: a build gives another \
+                 image each time without it",
+            );
+        }
+        Ok(verified)
+    }
+
     /// Tells how to look into the step that failed.
     fn with_way_in(&self, mut error: Error, engine: &Engine) -> Error {
         let Some(kept) = kept(&error) else { return error };
@@ -269,6 +290,7 @@ impl Build {
             cache_from: self.cache_from.iter().map(|text| caches::from(text)).collect::<Result<_>>()?,
             cache_to: self.cache_to.iter().map(|text| caches::to(text)).collect::<Result<_>>()?,
             cutoff: !self.no_cutoff,
+            record: true,
             jobs: self.jobs,
             explain: self.explain,
         })
@@ -366,13 +388,17 @@ impl Build {
         })
     }
 
-    fn finish(&self, session: &mut Session<'_>, built: &Built, shows_id: bool) -> Result<()> {
-        match &built.warnings[..] {
-            warnings if self.json() => report::warnings_as_json(warnings, &built.source),
+    fn warn(&self, warnings: &[Diagnostic], source: &Source) {
+        match warnings {
+            warnings if self.json() => report::warnings_as_json(warnings, source),
             [] => {}
             _ if self.quiet => {}
-            warnings => report::warnings(warnings, &built.source),
+            warnings => report::warnings(warnings, source),
         }
+    }
+
+    fn finish(&self, session: &mut Session<'_>, built: &Built, shows_id: bool) -> Result<()> {
+        self.warn(&built.warnings, &built.source);
         if let Some(path) = &self.metadata_file {
             let told = built.image.as_ref().map_or_else(|| serde_json::json!({}), BuiltImage::metadata);
             let text = serde_json::to_string_pretty(&told).expect("names and digests always serialise");

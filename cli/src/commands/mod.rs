@@ -27,6 +27,7 @@ mod save;
 mod sync;
 mod tag;
 mod tree;
+mod verify;
 mod version;
 mod volume;
 mod why;
@@ -43,6 +44,7 @@ use crate::{config, durability, interrupt};
 #[derive(Debug, clap::Subcommand)]
 pub(crate) enum Command {
     Build(build::Build),
+    Verify(verify::Verify),
     Run(run::Run),
     Port(port::Port),
     Pull(pull::Pull),
@@ -256,6 +258,7 @@ impl Command {
     fn work(self, session: &mut Session<'_>) -> Result<()> {
         match self {
             Command::Build(c) => c.execute(session),
+            Command::Verify(c) => c.execute(session),
             Command::Pull(c) => c.execute(session),
             Command::Push(c) => c.execute(session),
             Command::Login(c) => c.execute(session),

@@ -49,6 +49,8 @@ pub struct BuildRequest {
     pub cache_to: Vec<CacheTo>,
     /// Look up by contents, and let an equal older result stand for a new one.
     pub cutoff: bool,
+    /// Remember results for later builds.
+    pub record: bool,
     /// How many steps run at once; none: as many as are good for this machine.
     pub jobs: Option<NonZero<usize>>,
     /// Tell of each step why it runs or does not.
@@ -192,7 +194,7 @@ fn about(request: &BuildRequest) -> Value {
 }
 
 /// A variable that is misspelt twice in one instruction is told once.
-fn distinct(warnings: Vec<Diagnostic>) -> Vec<Diagnostic> {
+pub(super) fn distinct(warnings: Vec<Diagnostic>) -> Vec<Diagnostic> {
     let mut told = std::collections::HashSet::new();
     warnings.into_iter().filter(|w| told.insert((w.rule, w.title(), w.lines()))).collect()
 }
@@ -201,7 +203,7 @@ pub(super) fn failed(failure: BuildFailure) -> Error {
     Error::Build(Box::new(failure))
 }
 
-fn snapshot_of(output: Option<VertexId>, solved: &Solved) -> Snapshot {
+pub(super) fn snapshot_of(output: Option<VertexId>, solved: &Solved) -> Snapshot {
     let result = output.and_then(|output| solved.results.get(&output));
     result.and_then(|r| r.snapshot.clone()).unwrap_or_default()
 }

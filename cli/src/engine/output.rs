@@ -110,15 +110,7 @@ pub(super) fn export(
 ) -> Result<Option<BuiltImage>> {
     let images = match epoch {
         Some(epoch) if request.outputs.is_empty() || request.outputs.iter().any(Output::has_layers) => {
-            &step(watch, "rewriting layers with SOURCE_DATE_EPOCH", || {
-                let at = |product: &Product| {
-                    // The config still has the diff ids of the base alone.
-                    let base = product.config.rootfs.diff_ids.len();
-                    let files = product.files.until(epoch, base, &engine.cancel)?;
-                    Ok(Product { files, ..product.clone() })
-                };
-                products.iter().map(at).collect::<Result<Vec<_>>>()
-            })?
+            &dated(engine, products, epoch, watch)?
         }
         _ => products,
     };
@@ -135,6 +127,24 @@ pub(super) fn export(
         }
     }
     Ok(built)
+}
+
+/// The same with layers whose tars have no time later than `epoch`.
+pub(super) fn dated(
+    engine: &Engine,
+    products: &[Product],
+    epoch: i64,
+    watch: &dyn Watch,
+) -> Result<Vec<Product>> {
+    step(watch, "rewriting layers with SOURCE_DATE_EPOCH", || {
+        let at = |product: &Product| {
+            // The config still has the diff ids of the base alone.
+            let base = product.config.rootfs.diff_ids.len();
+            let files = product.files.until(epoch, base, &engine.cancel)?;
+            Ok(Product { files, ..product.clone() })
+        };
+        products.iter().map(at).collect()
+    })
 }
 
 impl Exporter<'_> {

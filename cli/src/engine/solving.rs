@@ -82,6 +82,7 @@ impl<'a> Solving<'a> {
             results: places.results,
             jobs: request.jobs.map_or_else(steps_at_once, NonZero::get),
             cutoff: request.cutoff,
+            record: request.record,
             allowed: request.allowed,
             events,
             cancel: engine.cancel.clone(),

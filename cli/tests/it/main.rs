@@ -49,5 +49,6 @@ mod steps;
 mod terminal;
 mod tool;
 mod trust;
+mod verify;
 mod volume_filling;
 mod volumes;

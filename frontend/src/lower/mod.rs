@@ -32,6 +32,7 @@ use crate::diagnostic::{Diagnostic, Diagnostics};
 use crate::lint::{Ignored, Linter};
 use crate::syntax::{Parsed, syntax_image};
 pub use epoch::{Epoch, epoch};
+pub use mounts::NAMESPACE as CACHE_NAMESPACE;
 pub use named::{NamedContext, NamedContexts, parse_name as parse_context_name};
 pub use origin::Origin;
 pub use outline::{Argument, CacheUse, Credential, Outline, outline};
@@ -41,7 +42,7 @@ pub use signal::is_signal;
 use stages::{Base, Graph};
 
 /// The build argument that names the machine that steps run on.
-const HOSTNAME: &str = "BUILDKIT_SANDBOX_HOSTNAME";
+pub const HOSTNAME: &str = "BUILDKIT_SANDBOX_HOSTNAME";
 
 /// As long as Linux lets it be.
 const HOSTNAME_MAX: usize = 64;

@@ -22,7 +22,7 @@ use crate::syntax::mount::{self, Mount, MountType, Sharing};
 /// Where a part of the build context is in the vertex that holds it.
 const PART: &str = "/part";
 /// The build argument that keeps the caches of some builds apart from those of others.
-const NAMESPACE: &str = "BUILDKIT_CACHE_MOUNT_NS";
+pub const NAMESPACE: &str = "BUILDKIT_CACHE_MOUNT_NS";
 const SECRETS: &str = "/run/secrets/";
 const AGENT: &str = "/run/buildkit/ssh_agent.";
 const AGENT_VARIABLE: &str = "SSH_AUTH_SOCK";

@@ -83,7 +83,7 @@ pub(crate) fn caches(
     for (name, (base, cache, sharing)) in all {
         let plain = wanted(cache, &base);
         // As in BuildKit: the directory that a mode or an owner is set on is made anew, and the cache with it.
-        let fresh = no_cache && plain.top != [None; 3];
+        let fresh = no_cache && env.record && plain.top != [None; 3];
         let wanted = Wanted { sharing, fresh, ..plain };
         caches.insert(name, Arc::new(env.store.cache_dir(&wanted, cancel)?));
     }
