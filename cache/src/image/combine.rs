@@ -1,11 +1,13 @@
 //! One index of what several pushes brought to registries: looked up, put together, and copied to where it is wanted. No
 //! layer is unpacked, and none passes through here that the registry can mount.
 
+use std::collections::HashSet;
 use std::io::Read;
 
 use super::assemble::index_bytes;
 use super::resolve::check_against;
 use crate::cancel::Cancel;
+use crate::digest::Digest;
 use crate::error::{Error, Result};
 use crate::oci::config::MAX_CONFIG;
 use crate::oci::descriptor::{DOCKER_INDEX, DOCKER_MANIFEST, MediaType};
@@ -14,6 +16,8 @@ use crate::registry::{Client, Fetched};
 
 /// How deep indexes may name indexes.
 const MAX_DEPTH: u32 = 4;
+/// How many manifests and indexes are copied for one index.
+const MAX_COPIES: usize = 1000;
 
 /// A manifest or index in a registry.
 #[derive(Clone, Debug)]
@@ -121,8 +125,9 @@ impl Combined {
     /// # Errors
     /// When something can't be fetched, or the registry refuses it.
     pub fn push(&self, client: &Client, name: &Reference, cancel: &Cancel) -> Result<Descriptor> {
+        let mut copies = Copies { client, to: name, cancel, seen: HashSet::new() };
         for (place, descriptor) in &self.parts {
-            copy(client, place, descriptor, name, MAX_DEPTH, cancel)?;
+            copies.copy(place, descriptor, MAX_DEPTH)?;
         }
         let digest = client.push_manifest(name, &self.media_type, self.bytes.clone(), cancel)?;
         Ok(Descriptor::new(&self.media_type, digest, self.bytes.len() as u64))
@@ -133,38 +138,48 @@ fn located(place: &Reference, manifests: Vec<Descriptor>) -> Vec<(Reference, Des
     manifests.into_iter().map(|descriptor| (place.by_digest(descriptor.digest), descriptor)).collect()
 }
 
-/// Brings a manifest or index with all that it names to the repository of `to`, by its digest.
-fn copy(
-    client: &Client,
-    from: &Reference,
-    descriptor: &Descriptor,
-    to: &Reference,
-    depth: u32,
-    cancel: &Cancel,
-) -> Result<()> {
-    if repository(from) == repository(to) {
-        return Ok(());
-    }
-    if depth == 0 {
-        return Err(Error::malformed(from.familiar(), "indexes within indexes within indexes"));
-    }
-    let fetched = client.fetch_manifest(&from.by_digest(descriptor.digest), cancel)?;
-    check_against(descriptor, &fetched)?;
-    match Document::parse(&fetched.bytes, Some(&descriptor.media_type))? {
-        Document::Index(index) => {
-            for entry in &index.manifests {
-                copy(client, from, entry, to, depth - 1, cancel)?;
+/// What is brought to one repository.
+struct Copies<'a> {
+    client: &'a Client,
+    to: &'a Reference,
+    cancel: &'a Cancel,
+    /// Indexes may name one document a thousand times, and those that do each other.
+    seen: HashSet<Digest>,
+}
+
+impl Copies<'_> {
+    /// Brings a manifest or index with all that it names there, by its digest.
+    fn copy(&mut self, from: &Reference, descriptor: &Descriptor, depth: u32) -> Result<()> {
+        let Copies { client, to, cancel, .. } = *self;
+        if repository(from) == repository(to) || !self.seen.insert(descriptor.digest) {
+            return Ok(());
+        }
+        if depth == 0 {
+            return Err(Error::malformed(from.familiar(), "indexes within indexes within indexes"));
+        }
+        if self.seen.len() > MAX_COPIES {
+            let reason = format!("it names more than {MAX_COPIES} images");
+            return Err(Error::malformed(from.familiar(), reason));
+        }
+        let fetched = client.fetch_manifest(&from.by_digest(descriptor.digest), cancel)?;
+        check_against(descriptor, &fetched)?;
+        match Document::parse(&fetched.bytes, Some(&descriptor.media_type))? {
+            Document::Index(index) => {
+                for entry in &index.manifests {
+                    self.copy(from, entry, depth - 1)?;
+                }
+            }
+            Document::Manifest(manifest) => {
+                for blob in manifest.layers.iter().chain([&manifest.config]) {
+                    let mut open =
+                        || Ok(Box::new(client.open_blob(from, blob, cancel)?) as Box<dyn Read + Send>);
+                    client.push_blob(to, blob, Some(&repository(from)), &mut open, cancel)?;
+                }
             }
         }
-        Document::Manifest(manifest) => {
-            for blob in manifest.layers.iter().chain([&manifest.config]) {
-                let mut open = || Ok(Box::new(client.open_blob(from, blob, cancel)?) as Box<dyn Read + Send>);
-                client.push_blob(to, blob, Some(&repository(from)), &mut open, cancel)?;
-            }
-        }
+        let to = to.by_digest(descriptor.digest);
+        client.push_manifest(&to, &descriptor.media_type, fetched.bytes, cancel).map(drop)
     }
-    let to = to.by_digest(descriptor.digest);
-    client.push_manifest(&to, &descriptor.media_type, fetched.bytes, cancel).map(drop)
 }
 
 fn repository(reference: &Reference) -> String {

@@ -210,7 +210,8 @@ impl Client {
         self.0.runtime.call(cancel, async move { transport.log_in(&registry, credentials).await })
     }
 
-    /// Puts a manifest or index under the tag of `reference`, or under its digest if it has no tag; and into the list of what
+    /// Puts a manifest or index under the tag of `reference`, or under its digest (by the algorithm of that in
+    /// `reference`, if there is one) if it has no tag; and into the list of what
     /// refers to its subject, if it has one and the registry keeps no such list.
     ///
     /// # Errors
@@ -222,7 +223,9 @@ impl Client {
         bytes: Vec<u8>,
         cancel: &Cancel,
     ) -> Result<Digest> {
-        let digest = Digest::of(&bytes);
+        let mut hasher = reference.digest().map_or(Algorithm::Sha256, Digest::algorithm).hasher();
+        hasher.update(&bytes);
+        let digest = hasher.finish();
         let subject = referrers::subject(&bytes);
         let sent = if subject.is_some() { bytes.clone() } else { Vec::new() };
         let (transport, name) = (Arc::clone(&self.0.transport), reference.clone());

@@ -6,6 +6,7 @@ use std::path::PathBuf;
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
+use boxwright_cache::image::combine::{Combined, look_up};
 use boxwright_cache::oci::descriptor::{OCI_INDEX, OCI_LAYER, OCI_MANIFEST};
 use boxwright_cache::oci::{Descriptor, Reference};
 use boxwright_cache::registry::{Client, Host, Hosts, Options, Proxies};
@@ -158,4 +159,53 @@ fn the_words_of_a_refusal_are_not_waited_for_without_end() {
     let error = fetch(Options::default(), &format!("{}/a/b:1", server.address())).to_string();
     assert!(error.contains("400"), "{error}");
     assert!(started.elapsed() < Duration::from_secs(60), "all of it would take 500 s");
+}
+
+/// Copies the index `top` of a registry, where `documents` are, to another repository.
+fn copied(documents: Vec<String>, top: &str) -> (Result<Descriptor>, usize) {
+    let server = Server::start(move |request, _| {
+        if request.method != "GET" {
+            return Reply::new(201, "");
+        }
+        let asked = |document: &&String| request.path.ends_with(&Digest::of(document.as_bytes()).to_string());
+        match documents.iter().find(asked) {
+            Some(document) => Reply::new(200, document.as_str()).header("Content-Type", OCI_INDEX),
+            None => Reply::new(404, ""),
+        }
+    });
+    let name = |name: &str| -> Reference { format!("{}/{name}", server.address()).parse().unwrap() };
+    let (client, cancel) = (Client::new(Options::default()), Cancel::new().unwrap());
+    let found = look_up(&client, &name(&format!("a@{}", Digest::of(top.as_bytes()))), &cancel).unwrap();
+    let pushed = Combined::of(&[found], true).unwrap().push(&client, &name("b:1"), &cancel);
+    (pushed, server.requests().len())
+}
+
+fn index_of(entries: &[Descriptor]) -> String {
+    serde_json::json!({ "schemaVersion": 2, "mediaType": OCI_INDEX, "manifests": entries }).to_string()
+}
+
+fn entry(document: &str) -> Descriptor {
+    Descriptor::new(OCI_INDEX, Digest::of(document.as_bytes()), document.len() as u64)
+}
+
+#[test]
+fn an_index_that_names_indexes_many_times_is_copied_once() {
+    let mut documents = vec![index_of(&[])];
+    for _ in 0..3 {
+        let below = entry(documents.last().unwrap());
+        documents.push(index_of(&vec![below; 30]));
+    }
+    let top = documents.last().unwrap().clone();
+    let (pushed, requests) = copied(documents, &top);
+    assert_eq!(pushed.unwrap().digest, Digest::of(top.as_bytes()));
+    assert_eq!(requests, 1 + 2 * 3 + 1, "the index, those below it fetched and put, and itself");
+}
+
+#[test]
+fn an_index_of_more_than_anybody_has_is_not_copied() {
+    let documents: Vec<String> = (0..1001).map(|n| format!("{} {}", index_of(&[]), " ".repeat(n))).collect();
+    let top = index_of(&documents.iter().map(|document| entry(document)).collect::<Vec<_>>());
+    let (pushed, _) = copied([documents, vec![top.clone()]].concat(), &top);
+    let error = pushed.unwrap_err().to_string();
+    assert!(error.contains("more than 1000 images"), "{error}");
 }

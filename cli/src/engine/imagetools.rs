@@ -1,6 +1,9 @@
 //! Images in registries, looked at and put together there: nothing comes into the store.
 
+use std::collections::HashSet;
+
 use boxwright_cache::image::combine::{self, Combined, Found};
+use boxwright_cache::oci::config::MAX_CONFIG;
 use boxwright_cache::oci::{Descriptor, Document, Platform, Reference};
 use serde_json::{Map, Value, json};
 
@@ -8,6 +11,9 @@ use super::Engine;
 use super::build::step;
 use crate::error::{Error, Result};
 use crate::progress::Watch;
+
+/// Of how many images the configs are read to be shown: an index may name any number, and one many times.
+const MAX_ENTRIES: usize = 1000;
 
 /// An index to make of what registries have.
 #[derive(Clone, Debug, Default)]
@@ -103,9 +109,13 @@ impl Engine {
     /// # Errors
     /// As [`Engine::in_registry`].
     pub fn configs_in_registry(&self, found: &Found) -> Result<Value> {
-        let config = |found: &Found| -> Result<Value> {
+        let mut left = MAX_CONFIG;
+        let mut config = |found: &Found| -> Result<Value> {
             match Document::parse(&found.bytes, Some(&found.descriptor.media_type))? {
                 Document::Manifest(manifest) => {
+                    left = left.checked_sub(manifest.config.size).ok_or_else(|| {
+                        Error::invalid(format!("{}: configs of more than {MAX_CONFIG} bytes", found.place))
+                    })?;
                     let mut text = String::new();
                     let mut blob = self.client.open_blob(&found.place, &manifest.config, &self.cancel)?;
                     std::io::Read::read_to_string(&mut blob, &mut text)
@@ -118,8 +128,17 @@ impl Engine {
         match Document::parse(&found.bytes, Some(&found.descriptor.media_type))? {
             Document::Manifest(_) => config(found),
             Document::Index(index) => {
-                let mut all = Map::new();
+                let (mut all, mut seen) = (Map::new(), HashSet::new());
                 for entry in index.manifests.iter().filter(|entry| entry.is_for_a_platform()) {
+                    if !seen.insert(entry.digest) {
+                        continue;
+                    }
+                    if seen.len() > MAX_ENTRIES {
+                        return Err(Error::invalid(format!(
+                            "{}: more than {MAX_ENTRIES} images",
+                            found.place
+                        )));
+                    }
                     let image = self.in_registry(&found.place.by_digest(entry.digest))?;
                     let platform = entry.platform.clone().or(image.descriptor.platform.clone());
                     all.insert(platform.map_or(entry.digest.to_string(), |p| p.to_string()), config(&image)?);

@@ -6,6 +6,7 @@ use std::path::Path;
 
 use boxwright_testdata::listing::Listing;
 use boxwright_testdata::peer::{Dockerd, Podman, Registry, skopeo};
+use boxwright_testdata::server::{Reply, Server};
 use serde_json::Value;
 
 use crate::tool::{Boxwright, Context};
@@ -332,6 +333,22 @@ fn what_a_registry_has_is_shown() {
     let manifest: Value = serde_json::from_str(&inspect(&["--format", "{{json .Manifest}}"])).unwrap();
     assert_eq!((&manifest["mediaType"], &manifest["manifests"]), (&kind.into(), &index["manifests"]));
     assert_eq!(other.ok(&["images", "-q"]), "", "nothing came into the store");
+}
+
+#[test]
+fn a_registry_cannot_have_what_it_likes_read_to_be_shown() {
+    let manifest = serde_json::json!({"schemaVersion": 2,
+        "mediaType": "application/vnd.oci.image.manifest.v1+json", "layers": [], "config": {
+            "mediaType": "application/octet-stream", "size": 1_u64 << 40, "digest": format!("sha256:{:064}", 0)}});
+    let server = Server::start(move |request, _| match request.path.contains("/manifests/") {
+        true => Reply::new(200, manifest.to_string())
+            .header("Content-Type", "application/vnd.oci.image.manifest.v1+json"),
+        false => Reply::new(200, "x".repeat(1 << 20)),
+    });
+    let name = format!("{}/app:1", server.address());
+    let inspected = Boxwright::new().run(&["imagetools", "inspect", "--format", "{{json .Image}}", &name]);
+    inspected.fails_with(1).says("configs of more than 8388608 bytes");
+    assert!(server.requests().iter().all(|request| !request.path.contains("/blobs/")));
 }
 
 #[test]
