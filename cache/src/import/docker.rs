@@ -27,6 +27,7 @@ struct Entry {
 pub(super) fn images(archive: &Archive, manifest: &[u8]) -> Result<Vec<Incoming>> {
     let entries: Vec<Entry> =
         serde_json::from_slice(manifest).map_err(|e| Error::malformed("manifest.json", e.to_string()))?;
+    oci::check_number(entries.len())?;
     let originals = match archive.document("index.json")? {
         Some(index) => oci::manifests_by_config(archive, &index),
         None => HashMap::new(),

@@ -113,7 +113,7 @@ pub(super) fn images(archive: &Archive, index: &[u8], platform: Option<&Platform
 }
 
 /// Documents that name each other could have us read the same ones without end.
-fn check_number(images: usize) -> Result<()> {
+pub(super) fn check_number(images: usize) -> Result<()> {
     if images <= MAX_IMAGES {
         return Ok(());
     }

@@ -164,6 +164,15 @@ fn an_index_is_no_way_to_have_much_read() {
 }
 
 #[test]
+fn a_list_of_images_has_an_end() {
+    let (place, config) = (Place::new(), json!({"rootfs": {"type": "layers", "diff_ids": []}}).to_string());
+    let list = vec![json!({"Config": "config", "RepoTags": [], "Layers": []}); 1001];
+    let archive = Tar::new().file("manifest.json", 0o644, json!(list).to_string());
+    let error = load_bytes(&place, &archive.file("config", 0o644, config).finish()).unwrap_err();
+    assert!(error.to_string().contains("more than 1000 images"), "{error}");
+}
+
+#[test]
 fn one_platform_of_an_archive_can_be_asked_for() {
     let mut layout = Layout::default();
     let both = [layout.image("amd64"), layout.image("arm64")];
