@@ -38,6 +38,9 @@ pub enum Error {
     /// A container that did not start; the code is docker's for that.
     #[error("{message}")]
     Container { code: u8, message: String },
+    /// A shell in a step that did not start.
+    #[error("{message}")]
+    Shell { code: u8, message: String },
     /// With what may help against it.
     #[error("{error}\nhelp: {help}")]
     Helped { error: Box<Error>, help: String },

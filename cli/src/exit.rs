@@ -31,7 +31,7 @@ pub(crate) fn code(error: &Error) -> u8 {
     match error {
         Error::Usage(Usage::Shown(_)) => 0,
         Error::Usage(Usage::Flag { .. }) => REFUSED,
-        Error::Container { code, .. } => *code,
+        Error::Container { code, .. } | Error::Shell { code, .. } => *code,
         Error::Output(e) if e.kind() == std::io::ErrorKind::BrokenPipe => NO_READER,
         Error::Helped { error, .. } => code(error),
         Error::Several(errors) => errors.first().map_or(1, code),

@@ -165,7 +165,11 @@ impl Executor for LocalExecutor {
             self.networks.give_back(connection);
         }
         match container.out_of_memory() {
-            _ if status.success() => Ok(()),
+            Some(why) if status.success() => {
+                log(LogStream::Stderr, format!("{why}\n").as_bytes());
+                Ok(())
+            }
+            None if status.success() => Ok(()),
             Some(why) => Err(ExecError::Killed { code: status.code(), reason: why.to_string() }),
             None => Err(ExecError::Exit { code: status.code() }),
         }

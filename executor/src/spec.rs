@@ -293,10 +293,31 @@ fn masked_paths() -> Vec<String> {
 }
 
 fn find_masked_paths() -> Vec<String> {
-    let thermal = (0..).map(|n| format!("/sys/devices/system/cpu/cpu{n}/thermal_throttle"));
-    let processors = std::thread::available_parallelism().map_or(1, usize::from);
-    let thermal = thermal
-        .take(processors.max(1))
-        .filter(|path| rustix::fs::access(path, rustix::fs::Access::EXISTS).is_ok());
-    MASKED_PATHS.iter().map(|&p| p.to_owned()).chain(thermal).collect()
+    let possible = std::fs::read_to_string("/sys/devices/system/cpu/possible").unwrap_or_default();
+    let mut paths = mask(&possible);
+    paths.retain(|path| {
+        MASKED_PATHS.contains(&path.as_str()) || rustix::fs::access(path, rustix::fs::Access::EXISTS).is_ok()
+    });
+    paths
+}
+
+/// `possible` is the kernel's list of processors: how many of them we may run on ourselves says nothing of what a
+/// container sees.
+fn mask(possible: &str) -> Vec<String> {
+    let processors = crate::cgroup::numbers(possible).unwrap_or_default().into_iter();
+    let thermal = processors.map(|n| format!("/sys/devices/system/cpu/cpu{n}/thermal_throttle"));
+    MASKED_PATHS.iter().map(|&path| path.to_owned()).chain(thermal).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_counters_of_processors_that_we_may_not_run_on_are_masked_too() {
+        let many = mask("0-1023\n");
+        assert_eq!(many.len(), MASKED_PATHS.len() + 1024);
+        assert_eq!(many.last().unwrap(), "/sys/devices/system/cpu/cpu1023/thermal_throttle");
+        assert_eq!(mask(""), MASKED_PATHS);
+    }
 }

@@ -237,12 +237,11 @@ impl Installed {
         if looks_of(&stat) == *looks && at + self.block.len() == content.len() {
             return remove(upper, path, AtFlags::empty());
         }
-        while let Some(at) = position(&content, &self.block) {
-            content.drain(at..at + self.block.len());
-        }
+        let content = without(&content, &self.block);
+        // Over what is there: a file that is emptied first stays empty where others have filled the disk by then.
         file.rewind().map_err(io)?;
-        file.set_len(0).map_err(io)?;
         file.write_all(&content).map_err(io)?;
+        file.set_len(content.len() as u64).map_err(io)?;
         futimens(&file, &times(&stat))
     }
 }
@@ -274,6 +273,17 @@ fn position(content: &[u8], block: &[u8]) -> Option<usize> {
     content.windows(block.len()).position(|window| window == block)
 }
 
+/// In one pass: a container may have put the block there as often as it fits.
+fn without(mut content: &[u8], block: &[u8]) -> Vec<u8> {
+    let mut rest = Vec::with_capacity(content.len());
+    while let Some(at) = position(content, block) {
+        rest.extend_from_slice(&content[..at]);
+        content = &content[at + block.len()..];
+    }
+    rest.extend_from_slice(content);
+    rest
+}
+
 /// The path of what is open in a mount that has no place yet: relative to its root.
 fn real_path(fd: &OwnedFd) -> rustix::io::Result<String> {
     let path = rustix::fs::readlink(format!("/proc/self/fd/{}", fd.as_raw_fd()), Vec::new())?;
@@ -300,5 +310,20 @@ fn times(stat: &Stat) -> Timestamps {
     Timestamps {
         last_access: Timespec { tv_sec: stat.st_atime, tv_nsec: stat.st_atime_nsec as _ },
         last_modification: Timespec { tv_sec: stat.st_mtime, tv_nsec: stat.st_mtime_nsec as _ },
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn certificates_are_cut_out_wherever_they_are_and_however_often() {
+        let block = block(b"certificate");
+        let with = |parts: &[&[u8]]| without(&parts.concat(), &block);
+        assert_eq!(with(&[b"a", &block, b"b", &block, &block, b"c"]), b"abc");
+        assert_eq!(with(&[&block[1..], b"\n", &block]), [&block[1..], b"\n"].concat());
+        // As often as a bundle has room for it: each by itself would take a minute.
+        assert_eq!(with(&[&block.repeat(MAX_BUNDLE as usize / block.len()), b"end"]), b"end");
     }
 }

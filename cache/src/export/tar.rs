@@ -69,6 +69,10 @@ pub(super) fn at(epoch: Option<i64>) -> Option<Timestamp> {
 
 /// How the node stands in a tar, if it can.
 pub(super) fn kind_of(node: &Node, first_names: &mut FirstNames) -> Option<EntryKind> {
+    // Nor can a second name of one.
+    if node.kind == Kind::Socket {
+        return None;
+    }
     if let Some(group) = node.group {
         if let Some(first) = first_names.get(&group) {
             return Some(EntryKind::HardLink(first.clone()));
@@ -106,4 +110,27 @@ fn copy<W: Write>(tree: &Tree, node: &Node, tar: &mut Writer<W>, cancel: &Cancel
 
 fn writing(error: std::io::Error) -> Error {
     Error::io("writing", "the tar of the root file system")(error)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::os::unix::net::UnixListener;
+
+    #[test]
+    fn the_second_name_of_a_socket_is_left_out_as_the_first_is() {
+        let layer = tempfile::tempdir().unwrap();
+        let at = |name: &str| layer.path().join(name);
+        std::fs::write(at("file"), "content").unwrap();
+        std::fs::hard_link(at("file"), at("link")).unwrap();
+        let _listener = UnixListener::bind(at("socket")).unwrap();
+        std::fs::hard_link(at("socket"), at("twin")).unwrap();
+        let dir = std::fs::File::open(layer.path()).unwrap();
+        let tree = Tree::merged(vec![dir.into()]);
+        let mut first_names = FirstNames::new();
+        let nodes = tree.walk("").unwrap().map(Result::unwrap);
+        let kinds: Vec<_> = nodes.map(|node| kind_of(&node, &mut first_names)).collect();
+        let link = EntryKind::HardLink("file".into());
+        assert_eq!(kinds, [Some(EntryKind::Dir), Some(EntryKind::File { size: 7 }), Some(link), None, None]);
+    }
 }

@@ -36,7 +36,7 @@ impl Engine {
     /// Gives its exit code.
     ///
     /// # Errors
-    /// When nothing of the step is kept, and [`Error::Container`] when the shell does not start.
+    /// When nothing of the step is kept, and [`Error::Shell`] when the shell does not start.
     pub fn shell(
         &self,
         request: &ShellRequest,
@@ -91,9 +91,9 @@ fn not_started(error: ExecError) -> Error {
     match error {
         ExecError::Cache(error) => Error::Cache(error),
         ExecError::Start { code, message } => {
-            Error::Container { code: u8::try_from(code).unwrap_or(125), message }
+            Error::Shell { code: u8::try_from(code).unwrap_or(125), message }
         }
-        error @ ExecError::TimedOut { .. } => Error::Container { code: 137, message: error.to_string() },
-        other => Error::Container { code: 125, message: other.to_string() },
+        error @ ExecError::TimedOut { .. } => Error::Shell { code: 137, message: error.to_string() },
+        other => Error::Shell { code: 125, message: other.to_string() },
     }
 }

@@ -127,6 +127,9 @@ fn a_container_that_uses_up_its_memory_ends_and_says_why() {
     let context = Context::new("FROM busybox\nRUN tail /dev/zero\n");
     let ran = boxwright.build(&context, &["-m", "16m", "--memory-swap", "16m"]).fails_with(1);
     says(ran).says("did not complete successfully: exit code: 137: out of memory");
+    let survived = Context::new("FROM busybox\nRUN tail /dev/zero || echo went on\n");
+    let ran = boxwright.build(&survived, &["-m", "16m", "--memory-swap", "16m"]);
+    says(ran).says("went on").ok();
 }
 
 #[test]

@@ -200,7 +200,8 @@ fn an_image_without_a_shell_gets_one() {
     let ran = type_into(&boxwright, &["^", "RUN"], "env\nls -l /proc/self/fd\n");
     let names = ran.stdout.lines().filter_map(|line| line.split_once('=').map(|(name, _)| name));
     assert_eq!(names.collect::<Vec<_>>(), ["A", "HOME", "PATH"], "{ran}");
-    boxwright.run(&["debug", "shell", "^", "RUN", "/no/such"]).fails_with(127);
+    let ran = boxwright.run(&["debug", "shell", "^", "RUN", "/no/such"]).fails_with(127);
+    ran.says("Error: exec: \"/no/such\"").says_nothing_of("run --help");
 }
 
 #[test]

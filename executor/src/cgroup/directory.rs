@@ -38,8 +38,11 @@ impl Directory {
                 Err(Errno::EXIST) => continue,
                 result => result?,
             }
-            let dir = open(below.as_fd(), &name)?;
-            // Between the two somebody may have taken it for a forgotten one.
+            // Until it is locked somebody may take it for a forgotten one.
+            let dir = match open(below.as_fd(), &name) {
+                Err(Errno::NOENT) => continue,
+                result => result?,
+            };
             if flock(&dir, FlockOperation::NonBlockingLockExclusive).is_ok() && is_there(&below, &name, &dir)
             {
                 return Ok(Directory { parent: below, path: parent.join(&name), name, dir });
@@ -169,6 +172,22 @@ fn remove_below(parent: &OwnedFd, name: &str, depth: u32) -> Result<(), Errno> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn groups_that_are_made_at_the_same_time_are_all_made() {
+        let place = tempfile::tempdir().unwrap();
+        std::thread::scope(|scope| {
+            for _ in 0..8 {
+                scope.spawn(|| {
+                    for _ in 0..300 {
+                        let made = Directory::new(place.path()).unwrap();
+                        assert!(made.path().is_dir());
+                    }
+                });
+            }
+        });
+        assert_eq!(std::fs::read_dir(place.path()).unwrap().count(), 0);
+    }
 
     #[test]
     fn what_a_killed_process_left_goes_and_what_a_living_one_has_stays() {

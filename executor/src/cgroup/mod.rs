@@ -19,7 +19,8 @@ use crate::error::{Error, Result};
 use crate::{idmap, sys};
 use directory::Directory;
 use hierarchy::Hierarchy;
-use resources::{Setting, numbers};
+use resources::Setting;
+pub(crate) use resources::numbers;
 
 pub use device::{DeviceAccess, DeviceKind, DeviceRule};
 pub use resources::{Amount, Resources};
@@ -402,6 +403,10 @@ fn names(parent: &str) -> Result<Vec<String>> {
     if let ([slice], false) = (found.as_slice(), parent.contains('/'))
         && let Some(stem) = slice.strip_suffix(".slice")
     {
+        // As systemd calls the root.
+        if stem == "-" {
+            return Ok(Vec::new());
+        }
         let ends = stem.match_indices('-').map(|(at, _)| at).chain([stem.len()]);
         return Ok(ends.map(|end| format!("{}.slice", &stem[..end])).collect());
     }
@@ -420,6 +425,7 @@ mod tests {
         assert_eq!(of("a-b-c.slice").unwrap(), "a.slice a-b.slice a-b-c.slice");
         assert_eq!(of("/x/a-b.slice").unwrap(), "x a-b.slice");
         assert_eq!(of("").unwrap(), "");
+        assert_eq!(of("-.slice").unwrap(), "", "the root");
         for text in ["..", "/a/../../b"] {
             assert!(of(text).unwrap_err().to_string().contains("invalid cgroup parent"), "{text}");
         }

@@ -133,7 +133,7 @@ fn weight(shares: u64) -> u64 {
 }
 
 /// The numbers of a list as the kernel writes and takes it, `0-2,7`; None for what is none.
-pub(super) fn numbers(list: &str) -> Option<std::collections::BTreeSet<u32>> {
+pub(crate) fn numbers(list: &str) -> Option<std::collections::BTreeSet<u32>> {
     let mut found = std::collections::BTreeSet::new();
     for part in list.trim().split(',').filter(|part| !part.is_empty()) {
         let (first, last) = part.split_once('-').unwrap_or((part, part));

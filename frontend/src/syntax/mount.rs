@@ -205,8 +205,8 @@ impl Reader {
             }
             "sharing" => self.mount.sharing = Some(self.one_of(&SHARING, "sharing value", value)?),
             "mode" => self.mount.mode = Some(self.number(key, value, 8)?),
-            "uid" => self.mount.uid = Some(self.number(key, value, 10)?),
-            "gid" => self.mount.gid = Some(self.number(key, value, 10)?),
+            "uid" => self.mount.uid = Some(self.owner(key, value)?),
+            "gid" => self.mount.gid = Some(self.owner(key, value)?),
             _ => {
                 let unknown = self.error(format!("unexpected key '{key}' in '{option}'"));
                 return Err(Box::new(unknown.did_you_mean(key, KEYS)));
@@ -277,6 +277,17 @@ impl Reader {
         self.error(format!("invalid value for {key}: {value}"))
     }
 
+    /// The last number means nobody: the kernel takes it for no change.
+    fn owner(&self, key: &str, value: &str) -> Result<u32> {
+        let id = self.number(key, value, 10)?;
+        if id == u32::MAX {
+            return Err(
+                self.error(format!("invalid value {value} for {key}: the largest is {}", u32::MAX - 1))
+            );
+        }
+        Ok(id)
+    }
+
     fn number(&self, key: &str, value: &str, radix: u32) -> Result<u32> {
         let parsed = u32::from_str_radix(value, radix).ok().filter(|_| !value.starts_with('+'));
         parsed.ok_or_else(|| self.error(format!("invalid value {value} for {key}")))
@@ -326,6 +337,7 @@ mod tests {
             ("type=cache,required", "unexpected key 'required' for mount type 'cache'"),
             ("type=cache,mode=9", "invalid value 9 for mode"),
             ("type=cache,uid=+1", "invalid value +1 for uid"),
+            ("type=cache,uid=4294967295", "invalid value 4294967295 for uid: the largest is 4294967294"),
             ("type=tmpfs,size=big", "invalid value for size: big"),
             ("type=secret", "invalid secret mount. one of source, target required"),
             ("type=secret,id=a,source=b", "both source and id can't be set"),
