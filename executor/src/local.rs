@@ -67,20 +67,22 @@ impl LocalExecutor {
         LocalExecutor { stubs, settings, networks, said: AtomicBool::new(false) }
     }
 
-    /// A step without a network of its own, where this machine has none to give, uses the host's.
-    fn connect(&self, exec: &ExecSpec, log: Log<'_>) -> Option<Connection> {
+    /// A step without a network of its own, where this machine has none to give, uses the host's. Where it has one, and
+    /// could not make it this time, no step gets more than it was to have.
+    fn connect(&self, exec: &ExecSpec, log: Log<'_>) -> Result<Option<Connection>, ExecError> {
         if exec.network != NetworkMode::Default {
-            return None;
+            return Ok(None);
         }
         let refused = match self.networks.connect() {
-            Ok(connection) => return Some(connection),
-            Err(error) => error,
+            Ok(connection) => return Ok(Some(connection)),
+            Err(Error::Unsupported(reason)) => reason,
+            Err(error) => return Err(translate_error(error)),
         };
         if !self.said.swap(true, Ordering::Relaxed) {
             let line = format!("steps use the host's network, as there is no other: {refused}\n");
             log(LogStream::Stderr, line.as_bytes());
         }
-        None
+        Ok(None)
     }
 
     fn spec(
@@ -150,7 +152,7 @@ impl Executor for LocalExecutor {
             return Err(ExecError::Start { code: 125, message });
         }
         // What is written to bind mounts lives until the container has ended.
-        let connection = self.connect(spec, log);
+        let connection = self.connect(spec, log)?;
         let insecure = spec.security == SecurityMode::Insecure;
         let (spec, kept) = self.spec(spec, layer, connection.as_ref(), cancel)?;
         let mut container = Container::spawn(spec).map_err(translate_error)?;

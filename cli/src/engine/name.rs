@@ -55,6 +55,10 @@ impl ContainerName {
             let mut file = std::fs::File::from(file);
             match rustix::fs::flock(file.as_fd(), FlockOperation::NonBlockingLockExclusive) {
                 Ok(()) => {}
+                Err(rustix::io::Errno::WOULDBLOCK) if is_only_read(&file) => {
+                    std::thread::yield_now();
+                    continue;
+                }
                 Err(rustix::io::Errno::WOULDBLOCK) => return Err(taken(name, &mut file)),
                 Err(e) => return Err(Error::io("locking", store.path().join(&path))(e)),
             }
@@ -120,6 +124,11 @@ fn read(path: &std::path::Path) -> Option<RunningContainer> {
     serde_json::from_str(&text).ok()
 }
 
+/// Whether those who lock the file only look whether a container does: for a moment, and together.
+fn is_only_read(file: &std::fs::File) -> bool {
+    rustix::fs::flock(file.as_fd(), FlockOperation::NonBlockingLockShared).is_ok()
+}
+
 fn taken(name: &str, file: &mut std::fs::File) -> Error {
     let mut text = String::new();
     // The id only helps to find the other one.
@@ -165,6 +174,25 @@ mod tests {
             assert_eq!(find(gone).unwrap_err().to_string(), format!("No such container: {gone}"));
         }
         ContainerName::take(&store, "web", "5678").unwrap();
+    }
+
+    #[test]
+    fn who_asks_for_a_name_does_not_take_it() {
+        let dir = tempfile::tempdir().unwrap();
+        let store = Store::open(&dir.path().join("store")).unwrap();
+        let done = std::sync::atomic::AtomicBool::new(false);
+        std::thread::scope(|scope| {
+            for _ in 0..3 {
+                scope.spawn(|| {
+                    while !done.load(std::sync::atomic::Ordering::Relaxed) {
+                        let _ = RunningContainer::find(store.path(), "web");
+                    }
+                });
+            }
+            let taken: Vec<_> = (0..200).map(|_| ContainerName::take(&store, "web", "1").map(drop)).collect();
+            done.store(true, std::sync::atomic::Ordering::Relaxed);
+            assert!(taken.iter().all(Result::is_ok), "{:?}", taken.iter().find(|t| t.is_err()));
+        });
     }
 
     #[test]

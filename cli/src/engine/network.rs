@@ -81,13 +81,14 @@ impl Engine {
             NetworkChoice::Container(name) => self.join_another(name, request),
             NetworkChoice::Default if request.ports.is_empty() => Ok(match networks.connect() {
                 Ok(connection) => Joined::Own(connection),
-                Err(error) => {
-                    let reason = error.to_string();
+                Err(executor::Error::Unsupported(reason)) => {
                     if self.is_news(&reason) {
                         tell(&format!("Containers use the host's network, as there is no other: {reason}"));
                     }
                     Joined::Host
                 }
+                // Not a reason to let the container into the host's.
+                Err(error) => return Err(refused(error)),
             }),
             // Of the host's network nothing could be published.
             NetworkChoice::Default | NetworkChoice::Bridge => {
@@ -160,7 +161,12 @@ fn namespace_of(process: i32) -> std::io::Result<(File, u64)> {
 }
 
 fn refused(error: executor::Error) -> Error {
-    Error::invalid(format!("this machine gives a container no network of its own: {error}"))
+    match error {
+        executor::Error::Unsupported(reason) => {
+            Error::invalid(format!("this machine gives a container no network of its own: {reason}"))
+        }
+        error => settings::not_started(error),
+    }
 }
 
 fn not_published(error: executor::Error) -> Error {

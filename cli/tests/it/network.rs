@@ -350,3 +350,28 @@ fn many_containers_at_once_have_addresses_of_their_own() {
     assert_eq!(addresses.len(), 20, "{out}");
     assert!(out.ends_with("\n1\n"), "{out}");
 }
+
+#[test]
+fn who_finds_no_free_address_is_not_let_into_the_hosts_network() {
+    let boxwright = Boxwright::with_busybox();
+    // A network with room for one container, which is there.
+    let script = "ip link add boxwright0 type bridge; ip addr add 10.9.8.1/30 dev boxwright0; ip link set boxwright0 up; \
+         \"$program\" --root \"$store\" run --rm busybox sh -c 'echo ready; sleep 1000' > $store/out & inside=$!; \
+         while ! grep -q ready $store/out; do :; done; bw run --rm busybox echo started || echo $?; \
+         bw build --progress plain $store/context || echo $?; kill -9 $inside";
+    let context = boxwright.store().join("context");
+    fs::create_dir_all(&context).unwrap();
+    fs::write(context.join("Dockerfile"), "FROM busybox\nRUN echo star''ted\n").unwrap();
+    let ran = apart(&boxwright, script);
+    assert_eq!(ran.stdout, "125\n1\n", "{ran}");
+    assert_eq!(ran.stderr.matches("all 1 of the bridge are in use").count(), 3, "{ran}");
+    ran.says_nothing_of("#6 started");
+}
+
+#[test]
+fn nobody_else_can_lock_the_bridge() {
+    let boxwright = Boxwright::with_busybox();
+    let script = "bw run --rm busybox true; lock=/run/boxwright/network/$(stat -Lc %i /proc/self/ns/net)/lock; \
+         setpriv --reuid 1 --regid 1 --clear-groups flock $lock echo locked || echo kept out; flock $lock echo ours";
+    assert_eq!(apart(&boxwright, script).ok(), "kept out\nours\n");
+}

@@ -40,7 +40,7 @@ impl LocalExecutor {
     ) -> Result<ExitStatus, ExecError> {
         let connection = self.connect(exec, &mut |stream, bytes| {
             let _ = sink(stream, bytes);
-        });
+        })?;
         let (mut spec, kept) = self.spec(exec, layer, connection.as_ref(), cancel)?;
         spec.args = match command {
             [] => find(exec, cancel)?.into_iter().collect(),

@@ -1,9 +1,10 @@
 //! The bridge of this machine, or rather of the network namespace that we run in: made by whoever needs it first, and
 //! shared by all processes. What it is, the kernel knows; only who has which address is in files.
 
-use std::fs::File;
+use std::fs::{File, Permissions};
 use std::net::Ipv4Addr;
 use std::os::fd::{AsFd, OwnedFd};
+use std::os::unix::fs::{DirBuilderExt as _, PermissionsExt as _};
 use std::path::{Path, PathBuf};
 
 use rustix::fs::{FlockOperation, flock};
@@ -153,9 +154,15 @@ fn directory() -> Result<PathBuf> {
     let namespace =
         rustix::fs::fstat(namespace::current()?).map_err(Error::io("looking at", "our network"))?;
     let dir = Path::new(RUN).join(namespace.st_ino.to_string());
+    // For nobody else: who may open a file may lock it, and have everybody wait.
     match rustix::fs::stat(&dir) {
-        Ok(_) => {}
-        Err(_) => std::fs::create_dir_all(&dir).map_err(Error::io("making", &dir))?,
+        Ok(found) if found.st_mode & 0o077 == 0 => {}
+        Ok(_) => std::fs::set_permissions(&dir, Permissions::from_mode(0o700))
+            .map_err(Error::io("changing the mode of", &dir))?,
+        Err(_) => {
+            let made = std::fs::DirBuilder::new().recursive(true).mode(0o700).create(&dir);
+            made.map_err(Error::io("making", &dir))?;
+        }
     }
     Ok(dir)
 }

@@ -7,6 +7,7 @@ use std::process::{Command, Stdio};
 use rustix::io::Errno;
 use rustix::net::netlink::NETFILTER;
 
+use super::namespace::failed;
 use super::netlink::{APPEND, Answer, CREATE, Message, Netlink};
 use super::subnet::Subnet;
 use super::{BRIDGE, program};
@@ -70,15 +71,12 @@ const KNOWN: u32 = 2 | 4;
 /// # Errors
 /// When neither the kernel's nf_tables nor the host's iptables takes them.
 pub(super) fn ensure(subnet: Subnet, anew: bool) -> Result<()> {
-    let failed = |errno: Errno| Error::Setup {
-        doing: "making the bridge's rules for the packet filter".to_owned(),
-        reason: errno.to_string(),
-    };
-    let mut netlink = Netlink::open(Some(NETFILTER)).map_err(failed)?;
-    if anew || rules(&mut netlink, libc::NFPROTO_IPV4, TABLE, None).map_err(failed)?.len() < RULES {
-        netlink.transact(batch(true), table(subnet), batch(false)).map_err(failed)?;
+    let doing = "making the bridge's rules for the packet filter";
+    let mut netlink = Netlink::open(Some(NETFILTER)).map_err(failed(doing))?;
+    if anew || rules(&mut netlink, libc::NFPROTO_IPV4, TABLE, None).map_err(failed(doing))?.len() < RULES {
+        netlink.transact(batch(true), table(subnet), batch(false)).map_err(failed(doing))?;
     }
-    for other in others(&mut netlink).map_err(failed)? {
+    for other in others(&mut netlink).map_err(failed(doing))? {
         other.let_through()?;
     }
     Ok(())
@@ -86,17 +84,14 @@ pub(super) fn ensure(subnet: Subnet, anew: bool) -> Result<()> {
 
 /// Takes all of it away.
 pub(super) fn remove() -> Result<()> {
-    let failed = |errno: Errno| Error::Setup {
-        doing: "removing the bridge's rules from the packet filter".to_owned(),
-        reason: errno.to_string(),
-    };
-    let mut netlink = Netlink::open(Some(NETFILTER)).map_err(failed)?;
+    let doing = "removing the bridge's rules from the packet filter";
+    let mut netlink = Netlink::open(Some(NETFILTER)).map_err(failed(doing))?;
     let delete = message(libc::NFT_MSG_DELTABLE, 0).text(nfta::TABLE_NAME, TABLE);
     match netlink.transact(batch(true), vec![delete], batch(false)) {
         Ok(()) | Err(Errno::NOENT) => {}
-        Err(errno) => return Err(failed(errno)),
+        Err(errno) => return Err(failed(doing)(errno)),
     }
-    let filter = rules(&mut netlink, libc::NFPROTO_IPV4, "filter", Some("FORWARD")).map_err(failed)?;
+    let filter = rules(&mut netlink, libc::NFPROTO_IPV4, "filter", Some("FORWARD")).map_err(failed(doing))?;
     if filter.iter().any(mentions_bridge) {
         Other::Iptables(NFT).take_back()?;
     }
@@ -191,7 +186,8 @@ fn iptables(programs: &[&str], action: &str, direction: &str, may_fail: bool) ->
 /// Runs the first of the programs that is there; whether it succeeded.
 fn run(programs: &[&str], args: &[&str], may_fail: bool) -> Result<bool> {
     let doing = || format!("letting the bridge's packets through with {}", programs[0]);
-    let failed = |reason: String| Error::Setup { doing: doing(), reason };
+    // What the host's packet filter does not take, it does not take the next time either.
+    let failed = |reason: String| Error::Unsupported(format!("{}: {reason}", doing()));
     let found = programs.iter().find_map(|name| program(name));
     let path = found.ok_or_else(|| failed("it is not installed".to_owned()))?;
     let output = quiet(&path).args(args).output().map_err(|e| failed(e.to_string()))?;

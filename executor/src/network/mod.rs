@@ -110,7 +110,8 @@ impl Networks {
     /// One that nobody uses.
     ///
     /// # Errors
-    /// Whatever keeps this machine from having one. What was refused once is refused again without another try.
+    /// [`Error::Unsupported`] where this machine has none to give, which is said again without another try; else whatever
+    /// went wrong this time.
     pub fn connect(&self) -> Result<Connection> {
         if let Some(reason) = self.refused.get() {
             return Err(Error::Unsupported(reason.clone()));
@@ -120,7 +121,9 @@ impl Networks {
         }
         let made = if idmap::in_user_namespace() { userspace::connect(&self.memory) } else { bridge() };
         made.inspect_err(|error| {
-            let _ = self.refused.set(error.to_string());
+            if let Error::Unsupported(reason) = error {
+                let _ = self.refused.set(reason.clone());
+            }
         })
     }
 

@@ -112,7 +112,9 @@ fn reachable(host: &[u8], upstream: Option<&[u8]>) -> Vec<u8> {
         host
     };
     // The container has no IPv6 beyond its own loopback.
-    let kept = without_servers(file, |line| is_local(line) || line.contains("::"));
+    let kept = without_servers(file, |line| {
+        is_local(line) || server(line).is_some_and(|address| address.contains(':'))
+    });
     if count(&kept, is_server) > 0 { kept } else { [PUBLIC, &kept].concat() }
 }
 
@@ -185,6 +187,9 @@ mod tests {
             "nameserver 8.8.8.8\nnameserver 8.8.4.4\nsearch a\n"
         );
         assert_eq!(reachable(stub, None), "nameserver 8.8.8.8\nnameserver 8.8.4.4\noptions edns0\n");
-        assert_eq!(reachable("nameserver fe80::1\n", None), "nameserver 8.8.8.8\nnameserver 8.8.4.4\n");
+        for other in ["fe80::1", "2001:db8:1:2:3:4:5:6"] {
+            let host = format!("nameserver {other}\n");
+            assert_eq!(reachable(&host, None), "nameserver 8.8.8.8\nnameserver 8.8.4.4\n");
+        }
     }
 }

@@ -35,7 +35,10 @@ pub(super) fn current() -> Result<OwnedFd> {
 /// Sets a value below `/proc/sys/net` of the calling thread's namespace.
 pub(super) fn set(name: &str, value: &str) -> Result<()> {
     let path = format!("/proc/sys/net/{name}");
-    std::fs::write(&path, value).map_err(Error::io("setting", path))
+    std::fs::write(&path, value).map_err(|error| match error.raw_os_error().map(Errno::from_raw_os_error) {
+        Some(errno) if is_lasting(errno) => Error::Unsupported(format!("setting {path}: {error}")),
+        _ => Error::io("setting", path)(error),
+    })
 }
 
 fn in_thread<T: Send>(work: impl FnOnce() -> Result<T> + Send) -> Result<T> {
@@ -48,5 +51,25 @@ fn in_thread<T: Send>(work: impl FnOnce() -> Result<T> + Send) -> Result<T> {
 }
 
 pub(super) fn failed(doing: &'static str) -> impl FnOnce(Errno) -> Error {
-    move |errno| Error::Setup { doing: doing.to_owned(), reason: errno.to_string() }
+    move |errno| match is_lasting(errno) {
+        true => Error::Unsupported(format!("{doing}: {errno}")),
+        false => Error::Setup { doing: doing.to_owned(), reason: errno.to_string() },
+    }
+}
+
+/// Whether the kernel says so of what it does not have, or of rights that we don't have; all else, such as a lack of memory,
+/// may be otherwise the next time.
+fn is_lasting(errno: Errno) -> bool {
+    matches!(
+        errno,
+        Errno::PERM
+            | Errno::ACCESS
+            | Errno::ROFS
+            | Errno::NOSYS
+            | Errno::NOENT
+            | Errno::INVAL
+            | Errno::OPNOTSUPP
+            | Errno::PROTONOSUPPORT
+            | Errno::AFNOSUPPORT
+    )
 }

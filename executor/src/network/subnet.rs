@@ -75,7 +75,10 @@ impl Address {
                 return Ok(taken);
             }
         }
-        Err(Error::Unsupported(format!("all {places} addresses of the bridge are in use")))
+        Err(Error::Setup {
+            doing: "looking for an address for a container".to_owned(),
+            reason: format!("all {places} of the bridge are in use"),
+        })
     }
 
     fn try_take(dir: &Path, address: Ipv4Addr) -> Result<Option<Address>> {
