@@ -11,7 +11,7 @@ use boxwright_testdata::tar::Tar;
 use serde_json::{Value, json};
 
 use super::{Canary, load_bytes, patient, wrapped};
-use crate::tool::{Boxwright, Context};
+use crate::tool::{Boxwright, Context, Who};
 
 const INDEX: &str = "application/vnd.oci.image.index.v1+json";
 const MANIFEST: &str = "application/vnd.oci.image.manifest.v1+json";
@@ -81,10 +81,9 @@ fn desynchronised() -> Vec<(&'static str, Vec<u8>)> {
     ]
 }
 
-#[test]
-fn archives_that_readers_disagree_about_mean_what_gnu_tar_says_or_are_refused() {
+fn archives_that_readers_disagree_about_mean_what_gnu_tar_says_or_are_refused(who: Who) {
     // CVE-2025-62518, RUSTSEC-2026-0112
-    let boxwright = Boxwright::new();
+    let boxwright = Boxwright::of(who);
     let mut accepted = Vec::new();
     for (what, bytes) in desynchronised() {
         let context = Context::new("FROM scratch\nADD a.tar /\n").file("a.tar", &bytes);
@@ -123,7 +122,7 @@ fn archives_that_readers_disagree_about_mean_what_gnu_tar_says_or_are_refused() 
 #[test]
 fn a_digest_that_is_a_path_names_nothing() {
     // CVE-2024-3727
-    let (boxwright, canary) = (Boxwright::with_busybox(), Canary::new());
+    let (boxwright, canary) = (Boxwright::with_busybox(), Canary::of(Who::Root));
     let before = Listing::of_dir(&boxwright.store().join("blobs")).entries;
     let document = json!({ "schemaVersion": 2, "config": {}, "layers": [] }).to_string();
     let long = format!("sha256:{}", "a".repeat(65));
@@ -246,9 +245,8 @@ fn names(tar: &Path) -> String {
     run(Command::new("tar").arg("-tf").arg(tar)).ok()
 }
 
-#[test]
-fn a_tree_deeper_than_any_path_is_built_or_refused_and_goes_again() {
-    let boxwright = Boxwright::with_busybox();
+fn a_tree_deeper_than_any_path_is_built_or_refused_and_goes_again(who: Who) {
+    let boxwright = Boxwright::with_busybox_of(who);
     let name = "n".repeat(200);
     let make = format!("for i in $(seq 30); do mkdir {name} && cd -P {name} || exit 9; done; echo deep > f");
     let context = Context::new(&format!(
@@ -263,3 +261,8 @@ fn a_tree_deeper_than_any_path_is_built_or_refused_and_goes_again() {
     assert_eq!(fs::read_dir(boxwright.store().join("layers")).unwrap().count(), 0);
     assert_eq!(fs::read_dir(boxwright.store().join("tmp")).unwrap().count(), 0);
 }
+
+super::by_both!(
+    archives_that_readers_disagree_about_mean_what_gnu_tar_says_or_are_refused,
+    a_tree_deeper_than_any_path_is_built_or_refused_and_goes_again,
+);

@@ -13,11 +13,10 @@ use rustix::process::Signal;
 
 use super::Canary;
 use crate::contexts::piped;
-use crate::tool::{Boxwright, Context, Running, eventually};
+use crate::tool::{Boxwright, Context, Running, Who, eventually};
 
-#[test]
-fn a_dockerfile_that_is_a_link_leads_nowhere_but_into_its_context() {
-    let (boxwright, canary) = (Boxwright::new(), Canary::new());
+fn a_dockerfile_that_is_a_link_leads_nowhere_but_into_its_context(who: Who) {
+    let (boxwright, canary) = (Boxwright::of(who), Canary::of(who));
     let served = Repositories::serve();
     for (n, way) in canary.ways().into_iter().enumerate() {
         let target = format!("{way}/file");
@@ -52,9 +51,8 @@ fn a_dockerfile_that_is_a_link_leads_nowhere_but_into_its_context() {
     piped(&boxwright, &["-"], &good.finish()).ok();
 }
 
-#[test]
-fn names_of_the_command_line_stay_inside_as_well() {
-    let (boxwright, canary) = (Boxwright::new(), Canary::new());
+fn names_of_the_command_line_stay_inside_as_well(who: Who) {
+    let (boxwright, canary) = (Boxwright::of(who), Canary::of(who));
     let archive = Tar::new().file("x", 0o644, "FROM scratch\n").finish();
     for way in canary.ways() {
         let ran = piped(&boxwright, &["-f", &format!("{way}/file"), "-"], &archive);
@@ -63,9 +61,8 @@ fn names_of_the_command_line_stay_inside_as_well() {
     }
 }
 
-#[test]
-fn members_stay_in_their_archive() {
-    let (boxwright, canary) = (Boxwright::new(), Canary::new());
+fn members_stay_in_their_archive(who: Who) {
+    let (boxwright, canary) = (Boxwright::of(who), Canary::of(who));
     for way in canary.ways() {
         let archive = Tar::new()
             .file("Dockerfile", 0o644, "FROM scratch\nCOPY . /\n")
@@ -82,9 +79,8 @@ fn members_stay_in_their_archive() {
     }
 }
 
-#[test]
-fn a_dockerfile_that_is_no_file_or_too_large_is_refused() {
-    let boxwright = Boxwright::new();
+fn a_dockerfile_that_is_no_file_or_too_large_is_refused(who: Who) {
+    let boxwright = Boxwright::of(who);
     let device = Tar::new().device("Dockerfile", b'3', 1, 5).finish();
     for odd in [Tar::new().fifo("Dockerfile", 0o644).finish(), device] {
         let ran = piped(&boxwright, &["-"], &odd);
@@ -100,9 +96,8 @@ fn a_dockerfile_that_is_no_file_or_too_large_is_refused() {
     assert_ne!(ran.status, 0, "{ran}");
 }
 
-#[test]
-fn links_of_a_named_context_stay_inside() {
-    let (boxwright, canary) = (Boxwright::new(), Canary::new());
+fn links_of_a_named_context_stay_inside(who: Who) {
+    let (boxwright, canary) = (Boxwright::of(who), Canary::of(who));
     let dir = Context::new("");
     for (n, way) in canary.ways().into_iter().enumerate() {
         symlink(&way, dir.join(&format!("out{n}"))).unwrap();
@@ -173,3 +168,11 @@ fn a_server_without_end_ends_with_the_build() {
         interrupt(&boxwright, build);
     }
 }
+
+super::by_both!(
+    a_dockerfile_that_is_a_link_leads_nowhere_but_into_its_context,
+    names_of_the_command_line_stay_inside_as_well,
+    members_stay_in_their_archive,
+    a_dockerfile_that_is_no_file_or_too_large_is_refused,
+    links_of_a_named_context_stay_inside,
+);

@@ -9,7 +9,7 @@ use boxwright_testdata::server::{Reply, Server};
 use rustix::process::Signal;
 
 use super::{Canary, patient};
-use crate::tool::{Boxwright, Context, Running, eventually};
+use crate::tool::{Boxwright, Context, Running, Who, eventually};
 
 /// Builds an ADD of `source`, which must fail, and neither read nor change the canary.
 #[track_caller]
@@ -21,10 +21,9 @@ fn refused(boxwright: &Boxwright, canary: &Canary, source: &str) -> String {
     ran.stderr
 }
 
-#[test]
-fn names_are_no_options_of_git_or_ssh() {
+fn names_are_no_options_of_git_or_ssh(who: Who) {
     // CVE-2017-1000117 and its like
-    let (boxwright, canary, served) = (Boxwright::new(), Canary::new(), Repositories::serve());
+    let (boxwright, canary, served) = (Boxwright::of(who), Canary::of(who), Repositories::serve());
     let origin = served.make("repo");
     origin.write("file", "x");
     origin.commit("one");
@@ -49,10 +48,9 @@ fn names_are_no_options_of_git_or_ssh() {
     assert!(said.contains("failed to open subdir"), "{said}");
 }
 
-#[test]
-fn submodules_are_fetched_from_the_network_or_not_at_all() {
+fn submodules_are_fetched_from_the_network_or_not_at_all(who: Who) {
     // CVE-2022-39253, CVE-2024-32002 and their like
-    let (boxwright, canary, served) = (Boxwright::new(), Canary::new(), Repositories::serve());
+    let (boxwright, canary, served) = (Boxwright::of(who), Canary::of(who), Repositories::serve());
     let inner = served.make("inner");
     inner.write("file", "x");
     let commit = inner.commit("one");
@@ -76,9 +74,8 @@ fn submodules_are_fetched_from_the_network_or_not_at_all() {
     }
 }
 
-#[test]
-fn hooks_and_filters_of_a_repository_do_not_run() {
-    let (boxwright, canary, served) = (Boxwright::new(), Canary::new(), Repositories::serve());
+fn hooks_and_filters_of_a_repository_do_not_run(who: Who) {
+    let (boxwright, canary, served) = (Boxwright::of(who), Canary::of(who), Repositories::serve());
     let origin = served.make("repo");
     let touch = format!("touch {}/new", canary.path());
     origin.write(".gitattributes", "* filter=evil diff=evil\n");
@@ -92,9 +89,8 @@ fn hooks_and_filters_of_a_repository_do_not_run() {
     ran.ok();
 }
 
-#[test]
-fn entries_that_no_checkout_has_are_refused() {
-    let (boxwright, canary, served) = (Boxwright::new(), Canary::new(), Repositories::serve());
+fn entries_that_no_checkout_has_are_refused(who: Who) {
+    let (boxwright, canary, served) = (Boxwright::of(who), Canary::of(who), Repositories::serve());
     let origin = served.make("repo");
     origin.write("hook", "#!/bin/sh\n");
     origin.commit("one");
@@ -116,9 +112,8 @@ fn entries_that_no_checkout_has_are_refused() {
     }
 }
 
-#[test]
-fn redirects_lead_somewhere_or_end() {
-    let (boxwright, canary) = (Boxwright::new(), Canary::new());
+fn redirects_lead_somewhere_or_end(who: Who) {
+    let (boxwright, canary) = (Boxwright::of(who), Canary::of(who));
     let around = Server::start(|_, before| Reply::new(302, "").header("Location", format!("/{before}")));
     let said = refused(&boxwright, &canary, &format!("http://{}/f", around.address()));
     assert!(said.contains("more than 10 redirects"), "{said}");
@@ -130,7 +125,7 @@ fn redirects_lead_somewhere_or_end() {
 
 #[test]
 fn names_of_urls_stay_in_their_directory() {
-    let (boxwright, canary) = (Boxwright::new(), Canary::new());
+    let (boxwright, canary) = (Boxwright::new(), Canary::of(Who::Root));
     let server =
         Server::start(|_, _| Reply::new(200, "x").header("Content-Disposition", "filename=../../evil"));
     for path in ["..%2f..%2fevil", "%2e%2e", "a%00b", "x%0ay", "*", "[a", "%5c"] {
@@ -162,3 +157,11 @@ fn an_answer_without_end_ends_with_the_build() {
     let tmp = boxwright.store().join("tmp");
     eventually("nothing is left", || std::fs::read_dir(&tmp).unwrap().count() == 0);
 }
+
+super::by_both!(
+    names_are_no_options_of_git_or_ssh,
+    submodules_are_fetched_from_the_network_or_not_at_all,
+    hooks_and_filters_of_a_repository_do_not_run,
+    entries_that_no_checkout_has_are_refused,
+    redirects_lead_somewhere_or_end,
+);

@@ -8,7 +8,7 @@ use std::process::Command;
 use boxwright_testdata::{base, run};
 
 use super::wrapped;
-use crate::tool::{Boxwright, Context, cache};
+use crate::tool::{Boxwright, Context, Who, cache};
 
 /// Every set-id program below `dir`.
 fn set_id_programs(dir: &Path) -> Vec<PathBuf> {
@@ -53,10 +53,9 @@ pub(super) fn assert_closed(boxwright: &Boxwright) {
 const SET_ID: &str =
     "FROM busybox\nRUN cp /bin/busybox /bin/su-once && chmod 4755 /bin/su-once && chmod 777 /bin /\n";
 
-#[test]
-fn other_users_reach_no_program_of_an_image() {
+fn other_users_reach_no_program_of_an_image(who: Who) {
     // CVE-2021-41091
-    let boxwright = Boxwright::with_busybox();
+    let boxwright = Boxwright::with_busybox_of(who);
     boxwright.build(&Context::new(SET_ID), &["-t", "set-id"]).ok();
     assert_closed(&boxwright);
     let mode = fs::metadata(boxwright.store()).unwrap().mode() & 0o7777;
@@ -88,10 +87,9 @@ fn neither_a_careless_umask_nor_an_open_directory_opens_the_store() {
     }
 }
 
-#[test]
-fn what_is_written_for_the_user_is_not_for_others() {
+fn what_is_written_for_the_user_is_not_for_others(who: Who) {
     // An image may hold secrets; whoever saves it says where, and the mask of the process says for whom.
-    let boxwright = Boxwright::with_busybox();
+    let boxwright = Boxwright::with_busybox_of(who);
     let out = boxwright.scratch("out.tar");
     let command = boxwright.command(&["save", "-o", out.to_str().unwrap(), "busybox"]);
     run(&mut wrapped(&["sh", "-c", "umask 077; exec \"$@\"", "sh"], &command)).ok();
@@ -102,3 +100,5 @@ fn what_is_written_for_the_user_is_not_for_others() {
     run(&mut wrapped(&["sh", "-c", "umask 077; exec \"$@\"", "sh"], &command)).ok();
     assert_eq!(fs::metadata(boxwright.scratch("flat.tar")).unwrap().mode() & 0o777, 0o600);
 }
+
+super::by_both!(other_users_reach_no_program_of_an_image, what_is_written_for_the_user_is_not_for_others,);

@@ -3,12 +3,11 @@
 use boxwright_testdata::tar::Tar;
 
 use super::{Canary, load, patient, wrapped};
-use crate::tool::{Boxwright, Context};
+use crate::tool::{Boxwright, Context, Who};
 
-#[test]
-fn a_number_is_an_id_even_if_a_user_has_it_for_a_name() {
+fn a_number_is_an_id_even_if_a_user_has_it_for_a_name(who: Who) {
     // CVE-2026-46680
-    let boxwright = Boxwright::new();
+    let boxwright = Boxwright::of(who);
     let files = Tar::new()
         .file("etc/passwd", 0o644, "1000:x:0:0:sly:/:/bin/sh\nroot:x:0:0::/root:/bin/sh\n0:x:1:1::/:\n")
         .file("etc/group", 0o644, "1000:x:0:\n");
@@ -27,10 +26,9 @@ fn a_number_is_an_id_even_if_a_user_has_it_for_a_name() {
     assert_eq!(boxwright.output_of("owned", &["stat", "-c", "%u:%g", "/f"]), "1000:1000\n");
 }
 
-#[test]
-fn ids_beyond_the_range_are_refused_everywhere() {
+fn ids_beyond_the_range_are_refused_everywhere(who: Who) {
     // CVE-2024-40635
-    let boxwright = Boxwright::with_busybox();
+    let boxwright = Boxwright::with_busybox_of(who);
     for id in ["4294967296", "4294967295", "2147483648", "-1", "18446744073709551616", "0:4294967296", "0:-1"]
     {
         let ran = boxwright.run(&["run", "--rm", &format!("--user={id}"), "busybox", "id"]);
@@ -47,10 +45,9 @@ fn ids_beyond_the_range_are_refused_everywhere() {
     }
 }
 
-#[test]
-fn a_passwd_file_that_is_none_ends_in_an_error_or_is_not_there() {
+fn a_passwd_file_that_is_none_ends_in_an_error_or_is_not_there(who: Who) {
     // CVE-2024-9676
-    let (boxwright, canary) = (Boxwright::new(), Canary::new());
+    let (boxwright, canary) = (Boxwright::of(who), Canary::of(who));
     let file = format!("{}/file", canary.path());
     let cases = [
         ("pipe", Tar::new().fifo("etc/passwd", 0o666).fifo("etc/group", 0o666)),
@@ -91,10 +88,9 @@ fn a_passwd_file_that_is_none_ends_in_an_error_or_is_not_there() {
     }
 }
 
-#[test]
-fn a_giant_passwd_or_group_file_is_not_read_into_memory() {
+fn a_giant_passwd_or_group_file_is_not_read_into_memory(who: Who) {
     // CVE-2026-47262, GHSA-mjcv
-    let boxwright = Boxwright::with_busybox();
+    let boxwright = Boxwright::with_busybox_of(who);
     let make = |file: &str| {
         let context = Context::new(&format!("FROM busybox\nRUN truncate -s 512M {file}\n"));
         boxwright.build(&context, &["-t", "giant"]).ok();
@@ -117,3 +113,10 @@ fn a_giant_passwd_or_group_file_is_not_read_into_memory() {
         boxwright.ok(&["builder", "prune", "-a", "-f"]);
     }
 }
+
+super::by_both!(
+    a_number_is_an_id_even_if_a_user_has_it_for_a_name,
+    ids_beyond_the_range_are_refused_everywhere,
+    a_passwd_file_that_is_none_ends_in_an_error_or_is_not_there,
+    a_giant_passwd_or_group_file_is_not_read_into_memory,
+);
