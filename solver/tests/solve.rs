@@ -166,6 +166,7 @@ impl Bench {
             results: None,
             jobs: 2,
             cutoff: true,
+            record: true,
             allowed: boxwright_solver::Allowed::default(),
             events,
             cancel: Cancel::new().unwrap(),
