@@ -66,7 +66,7 @@ fn unpack(archive: &[u8]) {
     let mut bytes = archive;
     if apply_with(&mut bytes, &mut sink, &cancel, LIMITS).is_ok() && sink.finish().is_ok() {
         let dir = std::fs::File::open(&layer).expect("nobody removed it");
-        scan(dir.as_fd(), &cancel).expect("what was unpacked can be read");
+        scan(dir.as_fd(), None, &cancel).expect("what was unpacked can be read");
     }
     let beside: Vec<_> = std::fs::read_dir(place.path()).expect("it is there").collect();
     assert_eq!(beside.len(), 2, "something was made beside the layer");
