@@ -58,11 +58,11 @@ fn docker_media_types_are_those_of_manifest_index_and_archive() {
         assert_eq!(found["mediaType"], format!("{docker}distribution.manifest.v2+json"));
         assert_eq!(found["config"]["mediaType"], format!("{docker}container.image.v1+json"));
         let layers = found["layers"].as_array().unwrap();
-        let media_types = layers.iter().map(|layer| layer["mediaType"].as_str().unwrap());
+        let media_types: Vec<_> = layers.iter().map(|layer| layer["mediaType"].as_str().unwrap()).collect();
         // The base came as a plain tar, and goes so unless it is forced.
         let plain = format!("{docker}image.rootfs.diff.tar");
-        assert!(media_types.clone().all(|media_type| media_type.starts_with(&plain)), "{found}");
-        assert_eq!(media_types.last().unwrap(), format!("{plain}.gzip"));
+        assert!(media_types.iter().all(|media_type| media_type.starts_with(&plain)), "{found}");
+        assert_eq!(media_types.last().unwrap(), &format!("{plain}.gzip"));
     };
     let file = boxwright.scratch("metadata.json");
     let told = |args: &[&str], context: &Context| -> Value {
