@@ -131,7 +131,8 @@ fn open(root: BorrowedFd<'_>, path: &str, resolve: ResolveFlags) -> rustix::io::
     openat2(root, path, OFlags::PATH | OFlags::CLOEXEC, Mode::empty(), resolve)
 }
 
-fn times(stat: &Stat) -> Timestamps {
+/// The times of `stat`, to be set again once something inside was taken back.
+pub(crate) fn times(stat: &Stat) -> Timestamps {
     Timestamps {
         last_access: Timespec { tv_sec: stat.st_atime, tv_nsec: stat.st_atime_nsec as _ },
         last_modification: Timespec { tv_sec: stat.st_mtime, tv_nsec: stat.st_mtime_nsec as _ },

@@ -10,12 +10,13 @@ use std::io::{Read as _, Seek as _, Write as _};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 
 use rustix::fs::{
-    AtFlags, FileType, Mode, OFlags, ResolveFlags, Stat, Timespec, Timestamps, fstat, futimens, mkdirat,
-    openat2, statat, unlinkat, utimensat,
+    AtFlags, FileType, Mode, OFlags, ResolveFlags, Stat, fstat, futimens, mkdirat, openat2, statat, unlinkat,
+    utimensat,
 };
 use rustix::io::Errno;
 
 use crate::error::{Error, Result};
+use crate::mountpoint::times;
 use crate::spec::{Mount, MountSource, Spec};
 
 /// Where Debian and Alpine, Fedora, SUSE and OpenSSL by itself keep the certificates that all programs trust.
@@ -303,13 +304,6 @@ fn looks_of(stat: &Stat) -> Looks {
         owner: (stat.st_uid, stat.st_gid),
         modified: (stat.st_mtime, stat.st_mtime_nsec as i64),
         size: if is_dir { 0 } else { stat.st_size },
-    }
-}
-
-fn times(stat: &Stat) -> Timestamps {
-    Timestamps {
-        last_access: Timespec { tv_sec: stat.st_atime, tv_nsec: stat.st_atime_nsec as _ },
-        last_modification: Timespec { tv_sec: stat.st_mtime, tv_nsec: stat.st_mtime_nsec as _ },
     }
 }
 

@@ -82,7 +82,7 @@ mod tests {
 
     use super::*;
 
-    fn sample(size: usize) -> Vec<u8> {
+    pub(super) fn sample(size: usize) -> Vec<u8> {
         let mut state = 1u32;
         (0..size)
             .map(|_| {

@@ -213,18 +213,9 @@ mod tests {
     use super::*;
     use crate::layer::Compression;
     use crate::layer::compress::decompressor;
+    use crate::layer::compress::tests::sample;
 
     const PACKINGS: [Packing; 4] = [Packing::Gzip(0), Packing::Gzip(1), Packing::Gzip(9), Packing::Zstd(3)];
-
-    fn sample(size: usize) -> Vec<u8> {
-        let mut state = 1u32;
-        (0..size)
-            .map(|_| {
-                state = state.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
-                b"abcdefgh"[(state >> 29) as usize]
-            })
-            .collect()
-    }
 
     fn pack(data: &[u8], packing: Packing, threads: usize, piece: usize) -> Vec<u8> {
         let mut writer = Packer::with_threads(Vec::new(), packing, threads);
