@@ -6,7 +6,8 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::PathBuf;
 use std::str::FromStr;
 
-use rustix::fs::{AtFlags, FlockOperation, Mode, OFlags, ResolveFlags, openat2, unlinkat};
+use crate::fs::open_resolved;
+use rustix::fs::{AtFlags, FlockOperation, Mode, OFlags, ResolveFlags, unlinkat};
 use serde::{Deserialize, Serialize};
 
 use crate::cancel::Cancel;
@@ -107,7 +108,7 @@ impl VolumeDir {
     /// When it isn't there.
     pub fn below(&self, path: &str) -> Result<OwnedFd> {
         let resolve = ResolveFlags::BENEATH | ResolveFlags::NO_SYMLINKS;
-        openat2(&self.data, path, OFlags::PATH | OFlags::CLOEXEC, Mode::empty(), resolve)
+        open_resolved(&self.data, path, OFlags::PATH | OFlags::CLOEXEC, Mode::empty(), resolve)
             .map_err(Error::io("opening the subpath of a volume", path))
     }
 }

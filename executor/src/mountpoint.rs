@@ -4,9 +4,10 @@
 use std::ffi::CString;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 
+use boxwright_cache::fs::open_resolved;
 use rustix::fs::{
     AtFlags, FileType, Mode, OFlags, ResolveFlags, Stat, Timespec, Timestamps, fstat, mkdirat, mknodat,
-    openat2, statat, unlinkat, utimensat,
+    statat, unlinkat, utimensat,
 };
 use rustix::io::Errno;
 
@@ -124,11 +125,11 @@ fn look(upper: BorrowedFd<'_>, made: &Made) -> rustix::io::Result<Identity> {
 
 fn open_parent(upper: BorrowedFd<'_>, made: &Made) -> rustix::io::Result<OwnedFd> {
     let parent = if made.parent.is_empty() { "." } else { &made.parent };
-    openat2(upper, parent, OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty(), REAL)
+    open_resolved(upper, parent, OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty(), REAL)
 }
 
 fn open(root: BorrowedFd<'_>, path: &str, resolve: ResolveFlags) -> rustix::io::Result<OwnedFd> {
-    openat2(root, path, OFlags::PATH | OFlags::CLOEXEC, Mode::empty(), resolve)
+    open_resolved(root, path, OFlags::PATH | OFlags::CLOEXEC, Mode::empty(), resolve)
 }
 
 /// The times of `stat`, to be set again once something inside was taken back.

@@ -9,8 +9,9 @@ use std::fs::File;
 use std::io::{Read as _, Seek as _, Write as _};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 
+use boxwright_cache::fs::open_resolved;
 use rustix::fs::{
-    AtFlags, FileType, Mode, OFlags, ResolveFlags, Stat, fstat, futimens, mkdirat, openat2, statat, unlinkat,
+    AtFlags, FileType, Mode, OFlags, ResolveFlags, Stat, fstat, futimens, mkdirat, statat, unlinkat,
     utimensat,
 };
 use rustix::io::Errno;
@@ -116,7 +117,8 @@ impl Installed {
         upper: BorrowedFd<'_>,
         path: &str,
     ) -> rustix::io::Result<bool> {
-        let Ok(bundle) = openat2(root, path, OFlags::PATH | OFlags::CLOEXEC, Mode::empty(), IN_ROOT) else {
+        let Ok(bundle) = open_resolved(root, path, OFlags::PATH | OFlags::CLOEXEC, Mode::empty(), IN_ROOT)
+        else {
             return Ok(false);
         };
         let Some(before) = file_of(&bundle, MAX_BUNDLE)? else { return Ok(false) };
@@ -138,10 +140,10 @@ impl Installed {
         let names: Vec<&str> = USUAL.split('/').collect();
         let mut dirs = Vec::new();
         let mut touched = Vec::new();
-        let mut parent = openat2(root, c".", OFlags::PATH | OFlags::CLOEXEC, Mode::empty(), IN_ROOT)?;
+        let mut parent = open_resolved(root, c".", OFlags::PATH | OFlags::CLOEXEC, Mode::empty(), IN_ROOT)?;
         for (n, name) in names.iter().enumerate() {
             prefix = if prefix.is_empty() { (*name).to_owned() } else { format!("{prefix}/{name}") };
-            match openat2(root, &prefix, OFlags::PATH | OFlags::CLOEXEC, Mode::empty(), IN_ROOT) {
+            match open_resolved(root, &prefix, OFlags::PATH | OFlags::CLOEXEC, Mode::empty(), IN_ROOT) {
                 Ok(found) => parent = found,
                 // A link that leads nowhere, or a file on the way: such an image has no place for a bundle.
                 Err(_) if statat(&parent, *name, AtFlags::SYMLINK_NOFOLLOW).is_ok() => return Ok(()),
@@ -154,10 +156,10 @@ impl Installed {
                         mkdirat(&parent, *name, Mode::from_raw_mode(0o755))?;
                         dirs.push(real);
                         let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
-                        parent = openat2(&parent, *name, flags, Mode::empty(), REAL)?;
+                        parent = open_resolved(&parent, *name, flags, Mode::empty(), REAL)?;
                     } else {
                         let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::CLOEXEC;
-                        let new = openat2(&parent, *name, flags, Mode::from_raw_mode(0o644), REAL)?;
+                        let new = open_resolved(&parent, *name, flags, Mode::from_raw_mode(0o644), REAL)?;
                         let written = File::from(new).write_all(&self.block);
                         written.map_err(|e| Errno::from_io_error(&e).unwrap_or(Errno::IO))?;
                         for (dir, before) in &touched {
@@ -183,7 +185,7 @@ impl Installed {
         for (at, _) in real.match_indices('/') {
             let dir = &real[..at];
             let there = |below: BorrowedFd<'_>| {
-                openat2(below, dir, OFlags::PATH | OFlags::CLOEXEC, Mode::empty(), REAL)
+                open_resolved(below, dir, OFlags::PATH | OFlags::CLOEXEC, Mode::empty(), REAL)
             };
             if matches!(there(upper), Err(Errno::NOENT)) && there(root).is_ok() {
                 dirs.push(dir.to_owned());
@@ -199,12 +201,13 @@ impl Installed {
         new_dirs: Vec<String>,
     ) -> rustix::io::Result<()> {
         for dir in new_dirs {
-            let looks = look(&openat2(upper, &dir, OFlags::PATH | OFlags::CLOEXEC, Mode::empty(), REAL)?)?;
+            let looks =
+                look(&open_resolved(upper, &dir, OFlags::PATH | OFlags::CLOEXEC, Mode::empty(), REAL)?)?;
             if !self.dirs.iter().any(|(known, _)| *known == dir) {
                 self.dirs.push((dir, looks));
             }
         }
-        let looks = look(&openat2(upper, &file, OFlags::PATH | OFlags::CLOEXEC, Mode::empty(), REAL)?)?;
+        let looks = look(&open_resolved(upper, &file, OFlags::PATH | OFlags::CLOEXEC, Mode::empty(), REAL)?)?;
         self.files.push((file, looks));
         Ok(())
     }
@@ -218,7 +221,7 @@ impl Installed {
         }
         for (dir, looks) in self.dirs.iter().rev() {
             let flags = OFlags::PATH | OFlags::CLOEXEC;
-            let Ok(found) = openat2(upper, dir, flags, Mode::empty(), REAL) else { continue };
+            let Ok(found) = open_resolved(upper, dir, flags, Mode::empty(), REAL) else { continue };
             if look(&found).ok() == Some(*looks) {
                 // One that is not empty stays.
                 let _ = remove(upper, dir, AtFlags::REMOVEDIR);
@@ -228,7 +231,7 @@ impl Installed {
 
     fn take_back_file(&self, upper: BorrowedFd<'_>, path: &str, looks: &Looks) -> rustix::io::Result<()> {
         let flags = OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-        let found = openat2(upper, path, flags, Mode::empty(), REAL)?;
+        let found = open_resolved(upper, path, flags, Mode::empty(), REAL)?;
         let Some(stat) = file_of(&found, 2 * MAX_BUNDLE)? else { return Ok(()) };
         let mut file = reopen(&found, OFlags::RDWR)?;
         let mut content = Vec::new();
@@ -264,7 +267,7 @@ fn reopen(place: &OwnedFd, flags: OFlags) -> rustix::io::Result<File> {
 fn remove(upper: BorrowedFd<'_>, path: &str, flags: AtFlags) -> rustix::io::Result<()> {
     let (parent, name) = path.rsplit_once('/').unwrap_or((".", path));
     let opening = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
-    let parent = openat2(upper, parent, opening, Mode::empty(), REAL)?;
+    let parent = open_resolved(upper, parent, opening, Mode::empty(), REAL)?;
     let before = fstat(&parent)?;
     unlinkat(&parent, name, flags)?;
     futimens(&parent, &times(&before))

@@ -4,7 +4,8 @@
 use std::io::{BufRead, BufReader, Read};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
 
-use rustix::fs::{FileType, Mode, OFlags, ResolveFlags, fstat, openat2};
+use boxwright_cache::fs::open_resolved;
+use rustix::fs::{FileType, Mode, OFlags, ResolveFlags, fstat};
 use rustix::io::Errno;
 
 use crate::error::{Error, Result};
@@ -162,7 +163,7 @@ fn each_line(root: BorrowedFd<'_>, path: &'static str, mut line: impl FnMut(&[&s
 /// A FIFO would make us wait, a device could do anything: the type is looked at before anything is opened.
 fn open_regular(root: BorrowedFd<'_>, path: &str) -> rustix::io::Result<Option<std::fs::File>> {
     let resolve = ResolveFlags::IN_ROOT | ResolveFlags::NO_MAGICLINKS;
-    let place = match openat2(root, path, OFlags::PATH | OFlags::CLOEXEC, Mode::empty(), resolve) {
+    let place = match open_resolved(root, path, OFlags::PATH | OFlags::CLOEXEC, Mode::empty(), resolve) {
         Err(Errno::NOENT | Errno::NOTDIR) => return Ok(None),
         result => result?,
     };

@@ -6,9 +6,10 @@ use std::io::{Read, Write as _};
 use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
 
+use crate::fs::open_resolved;
 use rustix::fs::{
-    AtFlags, FileType, FlockOperation, Mode, OFlags, ResolveFlags, flock, mkdirat, openat, openat2, renameat,
-    statat, unlinkat,
+    AtFlags, FileType, FlockOperation, Mode, OFlags, ResolveFlags, flock, mkdirat, openat, renameat, statat,
+    unlinkat,
 };
 use rustix::io::Errno;
 
@@ -91,7 +92,7 @@ impl Layout {
         // A FIFO must not stop us before we see what it is.
         let flags = OFlags::RDONLY | OFlags::CLOEXEC | OFlags::NONBLOCK;
         let resolve = ResolveFlags::IN_ROOT | ResolveFlags::NO_MAGICLINKS;
-        let file = match openat2(&self.dir, name, flags, Mode::empty(), resolve) {
+        let file = match open_resolved(&self.dir, name, flags, Mode::empty(), resolve) {
             Ok(file) => File::from(file),
             Err(Errno::NOENT | Errno::NOTDIR) => return Ok(None),
             Err(e) => return Err(Error::io("opening", self.path.join(name))(e)),
@@ -215,7 +216,7 @@ impl LayoutWriter {
             Err(e) => return Err(Error::io("making", path)(e)),
         }
         let resolve = ResolveFlags::BENEATH | ResolveFlags::NO_SYMLINKS;
-        openat2(parent, name, DIRECTORY, Mode::empty(), resolve).map_err(|e| match e {
+        open_resolved(parent, name, DIRECTORY, Mode::empty(), resolve).map_err(|e| match e {
             Errno::LOOP => {
                 let reason = format!("{} is a symbolic link, and no link is followed here", path.display());
                 Error::malformed(format!("OCI layout {}", self.path.display()), reason)

@@ -8,6 +8,7 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::path::{Path, PathBuf};
 
+use crate::fs::open_resolved;
 use rustix::fs::{AtFlags, Dir, FileType, Mode, OFlags, ResolveFlags, Stat};
 use rustix::io::Errno;
 
@@ -333,7 +334,7 @@ fn sorted(dir: BorrowedFd<'_>) -> Result<Vec<(OsString, FileType)>, Errno> {
 fn open_dir(layer: BorrowedFd<'_>, path: &Path) -> Result<OwnedFd, Errno> {
     let path = if path.as_os_str().is_empty() { Path::new(".") } else { path };
     let resolve = ResolveFlags::BENEATH | ResolveFlags::NO_SYMLINKS;
-    rustix::fs::openat2(layer, path, dir_flags(), Mode::empty(), resolve)
+    open_resolved(layer, path, dir_flags(), Mode::empty(), resolve)
 }
 
 fn dir_flags() -> OFlags {

@@ -24,7 +24,7 @@ COPY --from=two /two /linked /
 RUN cat /out/* /two /linked | sha256sum > /sum
 ";
 
-fn rounds(few: u32) -> u32 {
+pub(crate) fn rounds(few: u32) -> u32 {
     std::env::var("BOXWRIGHT_ROUNDS")
         .map_or(few, |rounds| rounds.parse().expect("BOXWRIGHT_ROUNDS is a number"))
 }

@@ -4,11 +4,12 @@ use std::os::fd::{AsFd, OwnedFd};
 use std::sync::Arc;
 
 use boxwright_cache::Cancel;
+use boxwright_cache::fs::open_resolved;
 use boxwright_cache::mount::CacheDir;
 use boxwright_cache::snapshot::{ActiveLayer, Snapshot};
 use boxwright_solver::executor::{ExecError, ExecMount, ExecMountSource};
 use boxwright_solver::ir::{FileOwner, Guarded};
-use rustix::fs::{Mode, OFlags, ResolveFlags, openat2};
+use rustix::fs::{Mode, OFlags, ResolveFlags};
 
 use super::{own, translate_error};
 use crate::agent::Proxy;
@@ -125,7 +126,7 @@ fn in_cache(dir: &CacheDir, selector: &str) -> Result<OwnedFd, ExecError> {
     }
     let resolve = ResolveFlags::IN_ROOT | ResolveFlags::NO_MAGICLINKS;
     let flags = OFlags::PATH | OFlags::CLOEXEC;
-    let found = openat2(dir.data().as_fd(), selector, flags, Mode::empty(), resolve);
+    let found = open_resolved(dir.data().as_fd(), selector, flags, Mode::empty(), resolve);
     found.map_err(|errno| ExecError::Setup {
         doing: format!("looking for {selector} in the cache"),
         reason: std::io::Error::from(errno).to_string(),

@@ -3,9 +3,10 @@
 use std::ffi::{CStr, CString};
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 
+use boxwright_cache::fs::open_resolved;
 use rustix::fs::{
     AtFlags, FileType, Gid, Mode, OFlags, ResolveFlags, Stat, Uid, chmodat, chownat, fchmod, fstat, mkdirat,
-    openat, openat2,
+    openat,
 };
 use rustix::io::Errno;
 use rustix::mount::MountAttrFlags;
@@ -120,7 +121,7 @@ fn make(mount: Mount, stubs: &Stubs, nodev: MountAttrFlags) -> Result<Ready> {
             let mount = layers(&lowers, upper.as_ref(), stubs, nodev)?;
             let path = format!("./{path}");
             let resolve = ResolveFlags::IN_ROOT | ResolveFlags::NO_MAGICLINKS;
-            let found = openat2(&mount, &path, OFlags::PATH | OFlags::CLOEXEC, Mode::empty(), resolve);
+            let found = open_resolved(&mount, &path, OFlags::PATH | OFlags::CLOEXEC, Mode::empty(), resolve);
             let found = found.map_err(|errno| no_source(&path[2..], errno))?;
             let path = CString::new(path).map_err(|_| super::nul("a mount's source"))?;
             (kind(&found)?, ReadySource::Layers { mount, path })

@@ -8,6 +8,7 @@ use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 
+use crate::fs::open_resolved;
 use rustix::fs::{AtFlags, Dir, FileType, Mode, OFlags, ResolveFlags, makedev};
 use rustix::io::Errno;
 
@@ -419,7 +420,7 @@ fn remove(parent: &impl AsFd, name: &OsStr) -> Result<(), Errno> {
     let mut pending = vec![PathBuf::from(name)];
     while let Some(path) = pending.last().cloned() {
         let resolve = ResolveFlags::BENEATH | ResolveFlags::NO_SYMLINKS;
-        let fd = rustix::fs::openat2(parent, &path, dir_flags(), Mode::empty(), resolve)?;
+        let fd = open_resolved(parent, &path, dir_flags(), Mode::empty(), resolve)?;
         let mut empty = true;
         for entry in Dir::read_from(&fd)? {
             let entry = entry?;

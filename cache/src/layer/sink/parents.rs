@@ -8,6 +8,7 @@ use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::path::{Component, Path, PathBuf};
 use std::sync::Arc;
 
+use crate::fs::open_resolved;
 use rustix::fs::{AtFlags, FileType, Mode, OFlags, ResolveFlags};
 use rustix::io::Errno;
 
@@ -137,7 +138,7 @@ impl Parents {
             return Ok(self.root.clone());
         }
         let resolve = ResolveFlags::BENEATH | ResolveFlags::NO_SYMLINKS;
-        let fd = rustix::fs::openat2(&self.root.fd, real, dir_flags(), Mode::empty(), resolve)
+        let fd = open_resolved(&self.root.fd, real, dir_flags(), Mode::empty(), resolve)
             .map_err(Error::io("opening", real))?;
         Ok(Open { fd: Arc::new(fd), real: real.to_owned() })
     }

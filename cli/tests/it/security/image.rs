@@ -1,13 +1,13 @@
 //! Images that put links where a container's own mounts go, or something else in their way, and what their configs name.
 
 use std::fs;
-use std::sync::atomic::{AtomicBool, Ordering};
 
 use boxwright_testdata::tar::Tar;
-use rustix::fs::{CWD, RenameFlags, renameat_with};
 use serde_json::json;
 
+use super::race::while_exchanged;
 use super::{Canary, PATH, load, patient, tries, try_load};
+use crate::hardship::rounds;
 use crate::tool::{Boxwright, Context, Who};
 
 /// Writes to and reads from every place where something of ours is mounted.
@@ -74,35 +74,15 @@ fn a_directory_that_turns_into_a_link_while_a_container_starts_leads_nowhere_out
     who.own(&shared.join("dir"));
     std::os::unix::fs::symlink(canary.path(), shared.join("link")).unwrap();
     let (outer, inner) = (format!("{}:/s", shared.path()), format!("{}:/s/dir/new/deep", other.path()));
-    let done = AtomicBool::new(false);
     let mut started = 0;
-    std::thread::scope(|scope| {
-        scope.spawn(|| {
-            while !done.load(Ordering::Relaxed) {
-                renameat_with(CWD, shared.join("dir"), CWD, shared.join("link"), RenameFlags::EXCHANGE)
-                    .unwrap();
-            }
-        });
-        for _ in 0..if who == Who::Root { 40 } else { 10 } {
-            let ran = patient(&boxwright.command(&[
-                "run",
-                "--rm",
-                "-v",
-                &outer,
-                "-v",
-                &inner,
-                "busybox",
-                "cat",
-                "/s/dir/file",
-            ]));
+    while_exchanged(&shared.join("dir"), &shared.join("link"), || {
+        for _ in 0..rounds(if who == Who::Root { 20 } else { 10 }) {
+            let command = ["run", "--rm", "-v", &outer, "-v", &inner, "busybox", "cat", "/s/dir/file"];
+            let ran = patient(&boxwright.command(&command));
             started += u32::from(ran.status == 1);
-            // Not by a panic, which would leave the other thread running for ever.
-            if ran.stdout.contains(super::SECRET) || fs::read_dir(canary.path()).unwrap().count() != 1 {
-                break;
-            }
+            canary.assert_unknown_to(&ran);
             let _ = fs::remove_dir_all(shared.join("dir/new"));
         }
-        done.store(true, Ordering::Relaxed);
     });
     canary.assert_intact("so many starts");
     assert!(started > 0, "no container has started");

@@ -10,6 +10,7 @@ mod image;
 mod login;
 mod mount;
 mod process;
+mod race;
 mod rights;
 mod source;
 mod step;
