@@ -7,6 +7,7 @@ pub mod dropping;
 pub mod git;
 pub mod listing;
 pub mod peer;
+pub mod program;
 pub mod ran;
 pub mod server;
 pub mod tar;

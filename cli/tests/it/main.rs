@@ -42,6 +42,8 @@ mod run;
 mod run_flags;
 mod security;
 mod shortage;
+#[cfg(target_arch = "x86_64")]
+mod small;
 mod sources;
 mod ssh;
 mod stacking;

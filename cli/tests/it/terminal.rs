@@ -27,7 +27,7 @@ impl Terminal {
         Terminal { person: controller.into(), terminal: terminal.into() }
     }
 
-    fn resize(&self, ws_row: u16, ws_col: u16) {
+    pub(crate) fn resize(&self, ws_row: u16, ws_col: u16) {
         tcsetwinsize(&self.person, Winsize { ws_row, ws_col, ws_xpixel: 0, ws_ypixel: 0 }).unwrap();
     }
 
@@ -53,11 +53,20 @@ impl Terminal {
         seen
     }
 
-    fn modes(&self) -> Termios {
+    pub(crate) fn modes(&self) -> Termios {
         tcgetattr(&self.terminal).unwrap()
     }
 
-    fn is_raw(&self) -> bool {
+    pub(crate) fn has(&self, modes: &Termios) -> bool {
+        same(&self.modes(), modes)
+    }
+
+    /// How many bytes were typed that nobody has read.
+    pub(crate) fn typed(&self) -> u64 {
+        rustix::io::ioctl_fionread(&self.terminal).unwrap()
+    }
+
+    pub(crate) fn is_raw(&self) -> bool {
         !self.modes().local_modes.intersects(LocalModes::ICANON | LocalModes::ECHO | LocalModes::ISIG)
     }
 }

@@ -10,6 +10,7 @@ mod image;
 mod login;
 mod mount;
 mod process;
+mod pty;
 mod race;
 mod rights;
 mod source;
