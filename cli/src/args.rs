@@ -1,6 +1,7 @@
 //! The command line, read by docker's rules: `--flag=false`, `-e=A=B`, the last of several values wins, a flag may
 //! be followed by a value that begins with a hyphen, and what we do not have yet is refused by name.
 
+pub(crate) mod annotation;
 pub(crate) mod caches;
 mod confine;
 pub(crate) mod env;

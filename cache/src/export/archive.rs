@@ -12,11 +12,11 @@ use crate::blob::layout::{LayoutWriter, REF_NAME};
 use crate::cancel::Cancel;
 use crate::digest::Digest;
 use crate::error::{Error, Result};
-use crate::image::Product;
 use crate::image::assemble::{
     Documents, as_oci, described, index_bytes, index_over, manifest_in, plain_form,
 };
 use crate::image::form::{Wish, form, pack};
+use crate::image::{Annotations, Product};
 use crate::layer::compress::Packing;
 use crate::layer::sink::Metadata;
 use crate::layer::tar::{EntryKind, Writer};
@@ -34,13 +34,15 @@ pub struct Saved {
 }
 
 /// How an archive is written.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Format {
     /// With the documents of docker's own format.
     pub docker: bool,
     pub wish: Wish,
     /// With docker's media types, where they can say all.
     pub docker_types: bool,
+    /// Of what was built.
+    pub annotations: Annotations,
 }
 
 /// Where what was built is written.
@@ -85,7 +87,8 @@ struct DockerEntry {
 /// When a layer can't be had or is not what its digest says, or `out` fails; what was written is then no archive.
 pub fn save(store: &Store, images: &[Saved], out: &mut dyn Write, cancel: &Cancel) -> Result<()> {
     let wish = Wish { packing: Packing::Plain, force: false };
-    let mut plan = Plan::new(Format { docker: true, wish, docker_types: false });
+    let annotations = Annotations::default();
+    let mut plan = Plan::new(Format { docker: true, wish, docker_types: false, annotations });
     for Saved { stored, names } in images {
         let manifest = plan.add_stored(store, stored, names, cancel)?;
         plan.name(names, &manifest);
@@ -105,20 +108,23 @@ pub fn save_built(
     place: Place<'_>,
     cancel: &Cancel,
 ) -> Result<Descriptor> {
+    let annotations = format.annotations.clone();
     let mut plan = Plan::new(format);
     let main = main_of(products);
     let mut manifests = Vec::new();
     for (at, product) in products.iter().enumerate() {
         let layers = product.files.layers();
         let documents = Documents::of(product.config.clone(), layers)?;
+        let documents = documents.annotated(&annotations, &product.platform)?;
         let names = (at == main).then_some(names);
         let manifest = plan.add(documents, layers, names, cancel)?;
-        manifests.push(Descriptor { platform: Some(product.platform.clone()), ..manifest });
+        manifests.push(annotations.entry(manifest, &product.platform));
     }
     let top = match &manifests[..] {
         [only] => Descriptor { platform: None, ..only.clone() },
-        _ => plan.add_index(&index_over(manifests)),
+        _ => plan.add_index(&index_over(manifests, &annotations)),
     };
+    let top = Descriptor { annotations: annotations.of_the_top(products), ..top };
     plan.name(names, &top);
     match place {
         Place::Archive(out) => plan.finish(store, out, cancel)?,

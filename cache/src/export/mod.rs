@@ -3,8 +3,10 @@
 
 mod archive;
 mod local;
+mod nodes;
 mod tar;
 
 pub use archive::{Format, Place, Saved, save, save_built};
 pub use local::local;
+pub use nodes::Root;
 pub use tar::tar;

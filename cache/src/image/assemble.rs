@@ -1,6 +1,7 @@
 //! A config and layers become an image: the manifest is written, and the store remembers all of it. Also which form
 //! of a layer a manifest names. Layers of our own stay uncompressed here; a push compresses them.
 
+use super::annotation::{Annotations, Holder, annotate};
 use super::form::{Wish, form};
 use crate::cancel::Cancel;
 use crate::digest::Digest;
@@ -47,23 +48,41 @@ impl Documents {
         let manifest = manifest_bytes(&id, config.len() as u64, descriptors);
         Ok(Documents { id, config, manifest })
     }
+
+    /// With what is said of the image for this platform.
+    ///
+    /// # Errors
+    /// When the manifest is none.
+    pub(crate) fn annotated(self, annotations: &Annotations, platform: &Platform) -> Result<Documents> {
+        let annotations = annotations.of(Holder::Manifest, Some(platform));
+        if annotations.is_empty() {
+            return Ok(self);
+        }
+        let Document::Manifest(mut manifest) = Document::parse(&self.manifest, None)? else {
+            return Err(Error::malformed("manifest", "it is an index"));
+        };
+        annotate(&mut manifest.extra, annotations);
+        let manifest = serde_json::to_vec(&manifest).expect("maps with string keys always serialise");
+        Ok(Documents { manifest, ..self })
+    }
 }
 
 /// How the documents of what was built are written.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Shape {
     /// In which form a manifest names layers; if nothing is said, in one that needs no work now.
     pub wish: Option<Wish>,
     /// With docker's media types, where they can say all.
     pub docker_types: bool,
+    pub annotations: Annotations,
 }
 
 impl Shape {
-    fn documents(self, product: &Product, cancel: &Cancel) -> Result<Documents> {
+    fn documents(&self, product: &Product, cancel: &Cancel) -> Result<Documents> {
         let layers = product.files.layers();
         let documents = Documents::of(product.config.clone(), layers)?;
-        if self == Shape::default() {
-            return Ok(documents);
+        if self.wish.is_none() && !self.docker_types {
+            return documents.annotated(&self.annotations, &product.platform);
         }
         let descriptor = |layer: &Layer| match self.wish {
             // The tar of a directory is written when it is asked for.
@@ -73,7 +92,7 @@ impl Shape {
         let layers: Vec<_> =
             layers.iter().map(|layer| Ok(descriptor(layer)?.descriptor)).collect::<Result<_>>()?;
         let (_, manifest) = manifest_in(&documents.manifest, &layers, self.docker_types)?;
-        Ok(Documents { manifest, ..documents })
+        Documents { manifest, ..documents }.annotated(&self.annotations, &product.platform)
     }
 }
 
@@ -85,7 +104,7 @@ pub fn assemble(
     store: &Store,
     products: &[Product],
     names: &[Reference],
-    shape: Shape,
+    shape: &Shape,
     cancel: &Cancel,
 ) -> Result<Stored> {
     let names: Vec<_> = names.iter().map(|name| (name.clone(), None)).collect();
@@ -110,9 +129,9 @@ pub fn assemble(
         return store.put_image(config, manifest, layers, &names).map(Stored::Image);
     }
     let descriptors = made.iter().zip(products).map(|((documents, _), product)| {
-        Ok(Descriptor { platform: Some(product.platform.clone()), ..described(&documents.manifest)? })
+        Ok(shape.annotations.entry(described(&documents.manifest)?, &product.platform))
     });
-    let index = index_over(descriptors.collect::<Result<_>>()?);
+    let index = index_over(descriptors.collect::<Result<_>>()?, &shape.annotations);
     let bytes = index_bytes(&index);
     let id = Digest::of(&bytes);
     let created = store.put_index((&id, &bytes), &new, &[], &names)?;
@@ -126,9 +145,10 @@ pub fn assemble(
 }
 
 /// The index over these manifests, of docker's family of types if they are.
-pub(crate) fn index_over(manifests: Vec<Descriptor>) -> Index {
+pub(crate) fn index_over(manifests: Vec<Descriptor>, annotations: &Annotations) -> Index {
     let docker = manifests.iter().all(|manifest| manifest.media_type == DOCKER_MANIFEST);
-    let index = Index::oci(manifests);
+    let mut index = Index::oci(manifests);
+    annotate(&mut index.extra, annotations.of(Holder::Index, None));
     if docker { Index { media_type: Some(DOCKER_INDEX.to_owned()), ..index } } else { index }
 }
 

@@ -1,5 +1,6 @@
 //! Images as wholes: found in the store or a registry, made of layers and a config, pulled and pushed.
 
+pub mod annotation;
 pub mod assemble;
 pub mod combine;
 pub mod form;
@@ -7,6 +8,7 @@ pub mod pull;
 pub mod push;
 pub mod resolve;
 
+pub use annotation::{Annotation, Annotations, Holder};
 pub use assemble::{Documents, Product, Shape, assemble, described};
 pub use pull::{PullEvent, fetch_layers, pull};
 pub use push::{Destination, PushEvent, push};

@@ -1,10 +1,10 @@
 //! `load` and `save`: archives of other tools, hostile ones, and ours in skopeo's hands.
 
 use std::io::Write as _;
-use std::path::Path;
+use std::path::PathBuf;
 use std::process::Command;
 
-use boxwright_cache::export::{Saved, save, tar};
+use boxwright_cache::export::{Root, Saved, save, tar};
 use boxwright_cache::image::{Product, Shape, assemble};
 use boxwright_cache::import::{Loaded, load};
 use boxwright_cache::oci::{ImageConfig, Platform, Reference};
@@ -230,7 +230,7 @@ pub(crate) fn built(place: &Place) -> Saved {
     layers.push(active.commit(&place.cancel).unwrap());
     let config = ImageConfig { created: None, ..base.config };
     let product = Product { platform: Platform::host(), config, files: Snapshot::of_image(layers) };
-    let stored = assemble(&place.store, &[product], &[], Shape::default(), &place.cancel).unwrap();
+    let stored = assemble(&place.store, &[product], &[], &Shape::default(), &place.cancel).unwrap();
     Saved { stored, names: vec!["mine/app:1".parse().unwrap(), "mine/app:2".parse().unwrap()] }
 }
 
@@ -287,7 +287,8 @@ fn a_flat_tar_has_what_a_container_would_see() {
     let saved = built(&place);
     let tree = Snapshot::of_image(saved.stored.images()[0].layers.clone()).tree(&place.cancel).unwrap();
     let mut bytes = Vec::new();
-    tar(&[(Path::new(""), &tree)], None, &mut bytes, &place.cancel).unwrap();
+    let root = Root { name: String::new(), below: PathBuf::new(), tree };
+    tar(&[root], None, &mut bytes, &place.cancel).unwrap();
     let path = place.dir.path().join("flat.tar");
     std::fs::write(&path, bytes).unwrap();
     let listing = run(Command::new("tar").arg("-tvf").arg(&path)).ok();

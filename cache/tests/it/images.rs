@@ -156,7 +156,7 @@ fn built(place: &Place, base: &ImageRecord) -> ImageRecord {
     layers.push(active.commit(&place.cancel).unwrap());
     let config = ImageConfig { os: "linux".into(), architecture: "amd64".into(), ..base.config.clone() };
     let product = Product { platform: Platform::host(), config, files: Snapshot::of_image(layers) };
-    assemble(&place.store, &[product], &[], Shape::default(), &place.cancel).unwrap().images()[0].clone()
+    assemble(&place.store, &[product], &[], &Shape::default(), &place.cancel).unwrap().images()[0].clone()
 }
 
 #[test]

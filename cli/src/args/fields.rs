@@ -22,7 +22,8 @@ impl<'a> Fields<'a> {
         for field in csv::fields(text).map_err(|reason| invalid(&reason))? {
             let (name, value) =
                 field.split_once('=').ok_or_else(|| invalid(&format!("{field:?} has no value")))?;
-            fields.push((name.to_lowercase(), value.to_owned()));
+            let name = if super::annotation::is_option(name) { name.to_owned() } else { name.to_lowercase() };
+            fields.push((name, value.to_owned()));
         }
         Ok(Some(Fields { flag, text, fields }))
     }
@@ -34,6 +35,12 @@ impl<'a> Fields<'a> {
     pub(super) fn take(&mut self, name: &str) -> Option<String> {
         let at = self.fields.iter().rposition(|(field, _)| field == name)?;
         Some(self.fields.remove(at).1)
+    }
+
+    /// All annotations' options, in order.
+    pub(super) fn take_annotations(&mut self) -> Vec<(String, String)> {
+        let is_one = |(name, _): &mut (String, String)| super::annotation::is_option(name);
+        self.fields.extract_if(.., is_one).collect()
     }
 
     pub(super) fn has(&self, name: &str) -> bool {

@@ -49,7 +49,7 @@ const BUILDX: &[&str] = &[
 
 #[rustfmt::skip]
 const BUILD: &[&str] = &[
-    "--annotation", "--attest", "--builder",
+    "--attest", "--builder",
     "--compress", "--debug", "--isolation",
     "--provenance", "--sbom", "--security-opt", "--squash",
 ];

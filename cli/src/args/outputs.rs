@@ -4,21 +4,31 @@ use std::path::{Path, PathBuf};
 
 use boxwright_cache::export::Format;
 use boxwright_cache::image::form::Wish;
+use boxwright_cache::image::{Annotation, Annotations, Shape};
 use boxwright_cache::layer::compress::Packing;
 use boxwright_cache::oci::Reference;
 
+use super::annotation;
 use super::fields::Fields;
-use boxwright_cache::image::Shape;
 
 use crate::engine::{ImageOptions, Output, reference};
 use crate::error::{Error, Result};
 
 /// All outputs of a build with these tags. Only one of them can be standard output.
-pub(crate) fn parse(texts: &[String], push: bool, load: bool, tags: &[Reference]) -> Result<Vec<Output>> {
-    let mut outputs: Vec<Output> = texts.iter().map(|text| output(text)).collect::<Result<_>>()?;
+pub(crate) fn parse(
+    texts: &[String],
+    (push, load): (bool, bool),
+    tags: &[Reference],
+    annotations: &[Annotation],
+) -> Result<Vec<Output>> {
+    let mut outputs: Vec<Output> =
+        texts.iter().map(|text| output(text, annotations)).collect::<Result<_>>()?;
     let has_image = outputs.iter().any(|output| matches!(output, Output::Image { .. }));
-    if (push || load) && !has_image {
-        outputs.push(Output::Image { names: Vec::new(), push, how: ImageOptions::default() });
+    let is_default = outputs.is_empty() && !annotations.is_empty();
+    if (push || load || is_default) && !has_image {
+        let shape = Shape { annotations: Annotations(annotations.to_vec()), ..Shape::default() };
+        let how = ImageOptions { shape, ..ImageOptions::default() };
+        outputs.push(Output::Image { names: Vec::new(), push, how });
     }
     for output in &mut outputs {
         let Output::Image { names, push: pushes, how } = output else { continue };
@@ -39,41 +49,41 @@ pub(crate) fn parse(texts: &[String], push: bool, load: bool, tags: &[Reference]
 }
 
 /// A directory, `-` for a tar on standard output, or `type=KIND,NAME=VALUE`.
-fn output(text: &str) -> Result<Output> {
+fn output(text: &str, annotations: &[Annotation]) -> Result<Output> {
     if text == "-" {
-        return Ok(Output::Tar(None));
+        return Ok(Output::Tar { dest: None, split: None });
     }
     // As buildx has it: one field that names no type is a directory, whatever it looks like.
     let is_path = !text.contains(',') && !text.starts_with("type=");
     let Some(mut fields) = Fields::read(text, "--output")?.filter(|_| !is_path) else {
-        return directory(text.to_owned(), "local").map(Output::Local);
+        return Ok(Output::Local { dest: directory(text.to_owned(), "local")?, split: None });
     };
     let kind = fields.kind()?;
     let output = match kind.as_str() {
         "local" => {
             let dest = fields.take("dest").filter(|dest| !dest.is_empty());
             let dest = dest.ok_or_else(|| Error::invalid("dest is required for local exporter"))?;
-            in_one_place(&mut fields)?;
-            Output::Local(directory(dest, &kind)?)
+            Output::Local { dest: directory(dest, &kind)?, split: fields.boolean("platform-split")? }
         }
         "tar" => {
-            in_one_place(&mut fields)?;
-            Output::Tar(file(&mut fields, &kind)?)
+            let split = fields.boolean("platform-split")?;
+            Output::Tar { dest: file(&mut fields, &kind)?, split }
         }
-        "image" | "registry" => image(&mut fields, kind == "registry")?,
+        "image" | "registry" => image(&mut fields, kind == "registry", annotations)?,
         // Docker's engine is our store.
-        "docker" if !fields.has("dest") => image(&mut fields, false)?,
-        "oci" | "docker" => archive(&mut fields, &kind)?,
+        "docker" if !fields.has("dest") => image(&mut fields, false, annotations)?,
+        "oci" | "docker" => archive(&mut fields, &kind, annotations)?,
         "cacheonly" => Output::CacheOnly,
         kind => return Err(Error::Later(format!("the output type {kind:?}"))),
     };
     fields.finish().map(|()| output)
 }
 
-fn image(fields: &mut Fields<'_>, push: bool) -> Result<Output> {
+fn image(fields: &mut Fields<'_>, push: bool, annotations: &[Annotation]) -> Result<Output> {
     let names = names(fields)?;
     let push = fields.boolean("push")?.unwrap_or(push);
-    let shape = Shape { wish: wish(fields)?, docker_types: docker_types(fields)? };
+    let (annotations, docker_types) = annotated(fields, annotations, false)?;
+    let shape = Shape { wish: wish(fields)?, docker_types, annotations };
     let by_digest = fields.boolean("push-by-digest")? == Some(true);
     let canonical = fields.boolean("name-canonical")? == Some(true);
     let dangling = fields.take("dangling-name-prefix").filter(|prefix| !prefix.is_empty());
@@ -85,14 +95,15 @@ fn image(fields: &mut Fields<'_>, push: bool) -> Result<Output> {
     Ok(Output::Image { names, push, how: ImageOptions { shape, by_digest, canonical, dangling } })
 }
 
-fn archive(fields: &mut Fields<'_>, kind: &str) -> Result<Output> {
+fn archive(fields: &mut Fields<'_>, kind: &str, annotations: &[Annotation]) -> Result<Output> {
     let is_layout = fields.boolean("tar")? == Some(false);
     if is_layout && kind != "oci" {
         return Err(Error::Later(format!("tar=false of type={kind}")));
     }
     as_it_is(fields, "rewrite-timestamp", true)?;
-    let (docker, docker_types) = (kind == "docker", docker_types(fields)?);
-    let format = Format { docker, wish: wish(fields)?.unwrap_or_default(), docker_types };
+    let (annotations, docker_types) = annotated(fields, annotations, kind == "docker")?;
+    let wish = wish(fields)?.unwrap_or_default();
+    let format = Format { docker: kind == "docker", wish, docker_types, annotations };
     if is_layout {
         let dest = fields.take("dest").filter(|dest| !dest.is_empty());
         let dest = dest.ok_or_else(|| Error::invalid("dest is required for oci exporter with tar=false"))?;
@@ -101,8 +112,24 @@ fn archive(fields: &mut Fields<'_>, kind: &str) -> Result<Output> {
     Ok(Output::Archive { format, names: names(fields)?, dest: file(fields, kind)? })
 }
 
-fn docker_types(fields: &mut Fields<'_>) -> Result<bool> {
-    Ok(fields.boolean("oci-mediatypes")? == Some(false))
+/// All annotations of an output, and whether its documents have docker's media types, which know of none.
+fn annotated(
+    fields: &mut Fields<'_>,
+    of_flags: &[Annotation],
+    docker_types: bool,
+) -> Result<(Annotations, bool)> {
+    let mut annotations = annotation::options(fields)?;
+    annotations.0.extend_from_slice(of_flags);
+    match fields.boolean("oci-mediatypes")? {
+        Some(false) if !annotations.is_empty() => {
+            Err(fields.invalid("annotations need OCI's media types, not oci-mediatypes=false"))
+        }
+        Some(oci) => Ok((annotations, !oci)),
+        None => {
+            let docker_types = docker_types && annotations.is_empty();
+            Ok((annotations, docker_types))
+        }
+    }
 }
 
 /// How layers are to be compressed, if anything is said of that.
@@ -147,11 +174,6 @@ fn as_it_is(fields: &mut Fields<'_>, name: &str, value: bool) -> Result<()> {
     }
 }
 
-/// A build has one platform so far, which gets no directory of its own unless that is asked for.
-fn in_one_place(fields: &mut Fields<'_>) -> Result<()> {
-    as_it_is(fields, "platform-split", false)
-}
-
 fn directory(dest: String, kind: &str) -> Result<PathBuf> {
     if dest == "-" {
         return Err(Error::invalid(format!("dest cannot be stdout for {kind} exporter")));
@@ -179,10 +201,12 @@ fn file(fields: &mut Fields<'_>, kind: &str) -> Result<Option<PathBuf>> {
 
 #[cfg(test)]
 mod tests {
+    use boxwright_cache::image::Holder;
+
     use super::*;
 
     fn one(text: &str) -> Output {
-        let mut outputs = parse(&[text.to_owned()], false, false, &[]).unwrap();
+        let mut outputs = parse(&[text.to_owned()], (false, false), &[], &[]).unwrap();
         assert_eq!(outputs.len(), 1);
         outputs.remove(0)
     }
@@ -190,17 +214,23 @@ mod tests {
     #[track_caller]
     fn refused(texts: &[&str], words: &str) {
         let texts: Vec<String> = texts.iter().map(|text| (*text).to_owned()).collect();
-        let error = parse(&texts, false, false, &[]).unwrap_err().to_string();
+        let error = parse(&texts, (false, false), &[], &[]).unwrap_err().to_string();
         assert!(error.contains(words), "{texts:?}: {error}");
+    }
+
+    fn local(dest: &str) -> Output {
+        Output::Local { dest: dest.into(), split: None }
     }
 
     #[test]
     fn files_and_directories() {
-        assert_eq!(one("out"), Output::Local("out".into()));
-        assert_eq!(one("dest=x"), Output::Local("dest=x".into()));
-        assert_eq!(one("type=local,dest=a/b,platform-split=false"), Output::Local("a/b".into()));
-        assert_eq!(one("\"dest=a,b\",type=local"), Output::Local("a,b".into()));
-        assert_eq!(one("dest=/x/y.tar,type=tar"), Output::Tar(Some("/x/y.tar".into())));
+        assert_eq!(one("out"), local("out"));
+        assert_eq!(one("dest=x"), local("dest=x"));
+        let whole = Output::Local { dest: "a/b".into(), split: Some(false) };
+        assert_eq!(one("type=local,dest=a/b,platform-split=false"), whole);
+        assert_eq!(one("\"dest=a,b\",type=local"), local("a,b"));
+        let split = Output::Tar { dest: Some("/x/y.tar".into()), split: Some(true) };
+        assert_eq!(one("dest=/x/y.tar,type=tar,platform-split=true"), split);
         assert_eq!(one("type=cacheonly"), Output::CacheOnly);
     }
 
@@ -227,7 +257,12 @@ mod tests {
     #[test]
     fn archives() {
         let archive = |docker, packing, force, dest: &str, names| Output::Archive {
-            format: Format { docker, wish: Wish { packing, force }, docker_types: false },
+            format: Format {
+                docker,
+                wish: Wish { packing, force },
+                docker_types: docker,
+                annotations: Annotations::default(),
+            },
             dest: Some(dest.into()),
             names,
         };
@@ -264,15 +299,37 @@ mod tests {
     }
 
     #[test]
+    fn annotations_are_of_all_that_is_an_image_and_need_its_media_types() {
+        let given = annotation::flag("index:a=b", Holder::Manifest).unwrap();
+        let found = |texts: &[&str], push| {
+            let texts: Vec<String> = texts.iter().map(|text| (*text).to_owned()).collect();
+            let outputs = parse(&texts, (push, false), &[reference("t").unwrap()], &given).unwrap();
+            let each = outputs.iter().map(|output| output.annotations().map(|all| all.0.len()));
+            each.collect::<Vec<_>>()
+        };
+        assert_eq!(found(&[], false), [Some(1)]);
+        assert_eq!(
+            found(&["type=image,annotation.c=d", "out", "type=oci,dest=x"], false),
+            [Some(2), None, Some(1)]
+        );
+        assert_eq!(found(&["type=local,dest=x"], true), [None, Some(1)]);
+        refused(&["type=image,annotation.a=b,oci-mediatypes=false"], "annotations need OCI's media types");
+        let Output::Archive { format, .. } = one("type=docker,dest=x,annotation.a=b") else {
+            panic!("an archive")
+        };
+        assert!(!format.docker_types, "which are docker's by default");
+    }
+
+    #[test]
     fn push_and_load_join_what_there_is() {
         let tags = [reference("t").unwrap()];
-        let parsed = |text: &str, push, load| parse(&[text.to_owned()], push, load, &tags).unwrap();
+        let parsed = |text: &str, push, load| parse(&[text.to_owned()], (push, load), &tags, &[]).unwrap();
         let unnamed = |push| Output::Image { names: Vec::new(), push, how: ImageOptions::default() };
         assert_eq!(parsed("type=image", true, false), [unnamed(true)]);
-        assert_eq!(parsed("out", true, true), [Output::Local("out".into()), unnamed(true)]);
-        assert_eq!(parsed("out", false, true), [Output::Local("out".into()), unnamed(false)]);
-        assert_eq!(parse(&[], false, false, &tags).unwrap(), []);
-        assert!(parse(&[], true, false, &[]).unwrap_err().to_string().contains("tag is needed"));
+        assert_eq!(parsed("out", true, true), [local("out"), unnamed(true)]);
+        assert_eq!(parsed("out", false, true), [local("out"), unnamed(false)]);
+        assert_eq!(parse(&[], (false, false), &tags, &[]).unwrap(), []);
+        assert!(parse(&[], (true, false), &[], &[]).unwrap_err().to_string().contains("tag is needed"));
     }
 
     #[test]
@@ -281,13 +338,12 @@ mod tests {
         refused(&["type=local,dest=-"], "dest cannot be stdout for local exporter");
         refused(&["type=local,dest=/dev/../etc/passwd"], "/etc/passwd is a file");
         refused(&["type=tar,dest=/"], "destination file / is a directory");
-        refused(&["type=local,dest=x,platform-split=true"], "platform-split=true is not supported yet");
+        refused(&["type=local,dest=x,platform-split=perhaps"], "platform-split is a truth value");
         refused(&["type=tar,dest=x,compression=zstd"], "\"compression\" of --output is not supported yet");
         refused(&["type=nix,dest=x"], "output type \"nix\" is not supported yet");
         refused(&["type=image,store=false"], "store=false is not supported yet");
         refused(&["type=oci,dest=x,rewrite-timestamp=false"], "rewrite-timestamp=false is not supported yet");
         refused(&["type=image,dangling-name-prefix=A"], "invalid reference");
-        refused(&["type=image,annotation.a=b"], "\"annotation.a\" of --output is not supported yet");
         refused(&["type=image,name=a:1,push-by-digest=true"], "can't push tagged ref docker.io/library/a:1");
         refused(&["type=image,push=true"], "tag is needed when pushing to registry");
         refused(&["a=x,dest=x"], "type is required");

@@ -5,6 +5,7 @@ use std::io::{BufWriter, Read};
 use std::num::NonZero;
 use std::path::{Path, PathBuf};
 
+use boxwright_cache::image::Holder;
 use boxwright_cache::layer::tar;
 use boxwright_executor::Settings;
 use boxwright_frontend::Diagnostic;
@@ -12,7 +13,7 @@ use boxwright_frontend::gitref::GitRef;
 use boxwright_solver::ir::NetworkMode;
 
 use super::{Session, debug};
-use crate::args::{StepFlags, caches, outputs, platform};
+use crate::args::{StepFlags, annotation, caches, outputs, platform};
 use crate::call::{self, Call, Method};
 use crate::engine::{
     BuildRequest, Built, BuiltImage, ContextSource, DockerfileSource, Engine, Kept, MAX_TEXT, Output,
@@ -91,6 +92,10 @@ pub(crate) struct Build {
     /// Label of the result
     #[arg(long, value_name = "NAME[=VALUE]")]
     label: Vec<String>,
+    /// Annotation of the image: `NAME=VALUE`, or with a type in front of it (`manifest:`, `index:`,
+    /// `manifest-descriptor:` or `index-descriptor:`, several with commas, `manifest[OS/ARCH]:` for one platform)
+    #[arg(long, value_name = "ANNOTATION")]
+    annotation: Vec<String>,
     /// Write the image's id to this file
     #[arg(long, value_name = "FILE")]
     iidfile: Option<PathBuf>,
@@ -276,7 +281,9 @@ impl Build {
     pub(super) fn request(&self, engine: &Engine) -> Result<BuildRequest> {
         let (context, dockerfile) = self.sources(engine)?;
         let tags = self.tag.iter().map(|t| reference(t)).collect::<Result<Vec<_>>>()?;
-        let outputs = outputs::parse(&self.output, self.push, self.load, &tags)?;
+        let annotations = self.annotation.iter().map(|text| annotation::flag(text, Holder::Manifest));
+        let annotations = annotations.collect::<Result<Vec<_>>>()?.concat();
+        let outputs = outputs::parse(&self.output, (self.push, self.load), &tags, &annotations)?;
         Ok(BuildRequest {
             context,
             contexts: contexts(&self.build_context)?,

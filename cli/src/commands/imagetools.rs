@@ -4,11 +4,13 @@ use std::io::BufWriter;
 use std::path::PathBuf;
 
 use boxwright_cache::image::combine::Found;
+use boxwright_cache::image::{Annotation, Annotations, Holder};
 use boxwright_cache::oci::{Descriptor, Document};
 use serde_json::{Value, json};
 
 use super::Session;
-use crate::engine::{CombineRequest, CombineSource, IndexAnnotation, reference};
+use crate::args::annotation;
+use crate::engine::{CombineRequest, CombineSource, reference};
 use crate::error::{Error, Result};
 use crate::format::{Table, Template};
 use crate::progress::{Plain, Quiet, Watch};
@@ -107,7 +109,8 @@ impl Create {
         for text in &self.sources {
             sources.push(source(text)?);
         }
-        let annotations = self.annotation.iter().map(|text| annotation(text)).collect::<Result<_>>()?;
+        let annotations = self.annotation.iter().map(|text| annotations(text)).collect::<Result<Vec<_>>>()?;
+        let annotations = Annotations(annotations.into_iter().flatten().collect());
         let (append, prefer_index) = (self.append, self.prefer_index);
         Ok(CombineRequest { sources, names, append, prefer_index, annotations })
     }
@@ -125,28 +128,15 @@ fn source(text: &str) -> Result<CombineSource> {
     }
 }
 
-/// `[TYPE[PLATFORM]:]NAME=VALUE`.
-fn annotation(text: &str) -> Result<IndexAnnotation> {
-    let invalid = |reason: &str| Error::invalid(format!("invalid annotation {text:?}: {reason}"));
-    let (left, value) = text.split_once('=').ok_or_else(|| invalid("expected NAME=VALUE"))?;
-    let (kind, name) = left.split_once(':').unwrap_or(("index", left));
-    let (kind, platform) = match kind.split_once('[') {
-        Some((kind, rest)) => (kind, Some(rest.strip_suffix(']').ok_or_else(|| invalid("expected `]`"))?)),
-        None => (kind, None),
-    };
-    let entries = match (kind, platform) {
-        ("index", None) => false,
-        ("manifest-descriptor", _) => true,
-        ("index", Some(_)) => return Err(invalid("an index is for no platform")),
-        (kind, _) => {
-            return Err(invalid(&format!("{kind:?} is neither index nor manifest-descriptor")));
-        }
-    };
-    if name.is_empty() {
-        return Err(invalid("empty name"));
+/// Those of the index, which is meant if nothing is said, and of its entries: what it names stays what it is.
+fn annotations(text: &str) -> Result<Vec<Annotation>> {
+    let all = annotation::flag(text, Holder::Index)?;
+    if all.iter().all(|one| matches!(one.holder, Holder::Index | Holder::ManifestDescriptor)) {
+        return Ok(all);
     }
-    let platform = platform.map(str::parse).transpose()?;
-    Ok(IndexAnnotation { entries, platform, name: name.to_owned(), value: value.to_owned() })
+    Err(Error::invalid(format!(
+        "invalid annotation {text:?}: only those of index and manifest-descriptor can be added here"
+    )))
 }
 
 impl Inspect {
@@ -234,24 +224,13 @@ mod tests {
 
     #[test]
     fn annotations_are_of_the_index_or_of_entries() {
-        let given = |entries, platform: Option<&str>, name: &str, value: &str| IndexAnnotation {
-            entries,
-            platform: platform.map(|p| p.parse().unwrap()),
-            name: name.to_owned(),
-            value: value.to_owned(),
-        };
-        assert_eq!(annotation("a=b=c").unwrap(), given(false, None, "a", "b=c"));
-        assert_eq!(annotation("index:a=").unwrap(), given(false, None, "a", ""));
-        let of_arm = given(true, Some("linux/arm64"), "a.b", "c");
-        assert_eq!(annotation("manifest-descriptor[linux/arm64]:a.b=c").unwrap(), of_arm);
-        for (text, reason) in [
-            ("a", "expected NAME=VALUE"),
-            ("=a", "empty name"),
-            ("manifest:a=b", "neither index nor manifest-descriptor"),
-            ("index[linux/arm64]:a=b", "for no platform"),
-            ("manifest-descriptor[x:a=b", "expected `]`"),
-        ] {
-            assert!(annotation(text).unwrap_err().to_string().contains(reason), "{text}");
+        let holders =
+            |text| annotations(text).map(|all| all.iter().map(|one| one.holder).collect::<Vec<_>>());
+        assert_eq!(holders("a=b").unwrap(), [Holder::Index]);
+        let both = [Holder::ManifestDescriptor, Holder::Index];
+        assert_eq!(holders("manifest-descriptor[linux/arm64],index:a=b").unwrap(), both);
+        for text in ["manifest:a=b", "index,index-descriptor:a=b"] {
+            assert!(holders(text).unwrap_err().to_string().contains("only those of index"), "{text}");
         }
     }
 }

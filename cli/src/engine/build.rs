@@ -94,6 +94,7 @@ impl Engine {
         let warnings = distinct(std::mem::take(&mut lowered.diagnostics));
         let outputs = lowered.outputs();
         let platforms: Vec<Platform> = lowered.images.iter().map(|image| image.platform.clone()).collect();
+        output::check(&request.outputs, &platforms)?;
         let imports = self.imports(&request.cache_from, &platforms, watch)?;
         let (results, finished) = channel();
         let uploads = Uploads::new(self, &lowered.definition, &outputs, &request.cache_to);

@@ -2,9 +2,10 @@
 
 use std::collections::HashSet;
 
+use boxwright_cache::image::Annotations;
 use boxwright_cache::image::combine::{self, Combined, Found};
 use boxwright_cache::oci::config::MAX_CONFIG;
-use boxwright_cache::oci::{Descriptor, Document, Platform, Reference};
+use boxwright_cache::oci::{Descriptor, Document, Reference};
 use serde_json::{Map, Value, json};
 
 use super::Engine;
@@ -25,7 +26,7 @@ pub struct CombineRequest {
     pub append: bool,
     /// A single image becomes an index, too.
     pub prefer_index: bool,
-    pub annotations: Vec<IndexAnnotation>,
+    pub annotations: Annotations,
 }
 
 /// Something that a registry has.
@@ -35,15 +36,6 @@ pub enum CombineSource {
     /// In the repository of the first of the names; with what is to be said of it.
     Descriptor(Box<Descriptor>),
     Digest(boxwright_cache::Digest),
-}
-
-/// Of the index itself, or of its entries: all, or those for a platform.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct IndexAnnotation {
-    pub entries: bool,
-    pub platform: Option<Platform>,
-    pub name: String,
-    pub value: String,
 }
 
 impl Engine {
@@ -76,9 +68,7 @@ impl Engine {
         let as_it_is = !request.prefer_index && request.annotations.is_empty();
         let mut combined = Combined::of(&found, as_it_is)?;
         if !request.annotations.is_empty() {
-            combined.edit(|index| {
-                request.annotations.iter().for_each(|annotation| annotate(index, annotation))
-            })?;
+            combined.edit(|index| request.annotations.add_to(index))?;
         }
         Ok(combined)
     }
@@ -156,21 +146,4 @@ fn repository_of(request: &CombineRequest) -> Result<&Reference> {
     });
     let missing = "no repositories specified, please set a reference in tag or source";
     request.names.first().or(named).ok_or_else(|| Error::invalid(missing))
-}
-
-fn annotate(index: &mut boxwright_cache::oci::Index, annotation: &IndexAnnotation) {
-    let IndexAnnotation { entries, platform, name, value } = annotation;
-    if !entries {
-        let all = index.extra.entry("annotations".to_owned()).or_insert_with(|| json!({}));
-        if let Some(all) = all.as_object_mut() {
-            all.insert(name.clone(), json!(value));
-        }
-        return;
-    }
-    for entry in &mut index.manifests {
-        let meant = |wanted: &Platform| entry.platform.as_ref().is_some_and(|own| own.satisfies(wanted));
-        if platform.as_ref().is_none_or(meant) {
-            entry.annotations.insert(name.clone(), value.clone());
-        }
-    }
 }

@@ -77,7 +77,7 @@ impl Engine {
         let files = Snapshot::of_image(vec![layer]);
         let product = Product { platform: request.platform.clone(), config: image, files };
         let shape = cache::image::Shape::default();
-        Ok(*cache::image::assemble(&self.store, &[product], request.name.as_slice(), shape, &self.cancel)?
+        Ok(*cache::image::assemble(&self.store, &[product], request.name.as_slice(), &shape, &self.cancel)?
             .id())
     }
 }

@@ -6,12 +6,11 @@ use std::path::PathBuf;
 
 use boxwright_cache as cache;
 use cache::Digest;
-use cache::export::{Format, Place};
-use cache::image::{Destination, Documents, Product, PushEvent, Shape, Sources};
+use cache::export::{Format, Place, Root};
+use cache::image::{Annotations, Destination, Documents, Product, PushEvent, Shape, Sources};
 use cache::oci::descriptor::MediaType;
-use cache::oci::{Descriptor, Reference};
+use cache::oci::{Descriptor, Platform, Reference};
 use cache::record::{Member, Stored};
-use cache::snapshot::Tree;
 
 use serde_json::{Value, json};
 
@@ -23,10 +22,11 @@ use crate::progress::{Note, Watch};
 /// A place for the result.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Output {
-    /// The root file system as files in this directory.
-    Local(PathBuf),
-    /// The root file system as a tar, in this file or (none) on standard output.
-    Tar(Option<PathBuf>),
+    /// The root file system as files in this directory. Each platform has a directory there if it is `split`, which is
+    /// so for several unless something else was said.
+    Local { dest: PathBuf, split: Option<bool> },
+    /// The root file system as a tar, in this file or (none) on standard output; `split` as above.
+    Tar { dest: Option<PathBuf>, split: Option<bool> },
     /// The image in the store and, with `push`, in the registries of its names. The names are those of the build if it
     /// has any.
     Image { names: Vec<Reference>, push: bool, how: ImageOptions },
@@ -40,7 +40,16 @@ pub enum Output {
 
 impl Output {
     pub(crate) fn is_stdout(&self) -> bool {
-        matches!(self, Output::Tar(None) | Output::Archive { dest: None, .. })
+        matches!(self, Output::Tar { dest: None, .. } | Output::Archive { dest: None, .. })
+    }
+
+    /// Those of an image in any form.
+    pub(crate) fn annotations(&self) -> Option<&Annotations> {
+        match self {
+            Output::Image { how, .. } => Some(&how.shape.annotations),
+            Output::Archive { format, .. } | Output::Layout { format, .. } => Some(&format.annotations),
+            Output::Local { .. } | Output::Tar { .. } | Output::CacheOnly => None,
+        }
     }
 
     fn has_layers(&self) -> bool {
@@ -100,6 +109,24 @@ struct Exporter<'a> {
     watch: &'a dyn Watch,
 }
 
+/// Refuses before anything runs what can't be made for these platforms.
+pub(super) fn check(outputs: &[Output], platforms: &[Platform]) -> Result<()> {
+    for output in outputs {
+        if let Some(annotations) = output.annotations() {
+            annotations.check(platforms)?;
+        }
+        if let Output::Archive { format: Format { docker: true, .. }, .. } = output
+            && platforms.len() > 1
+        {
+            return Err(Error::invalid(
+                "docker exporter does not currently support exporting manifest lists; \
+                 -o type=oci writes an archive with all platforms",
+            ));
+        }
+    }
+    Ok(())
+}
+
 /// Brings the result to all outputs, or to the store when there is none.
 pub(super) fn export(
     engine: &Engine,
@@ -151,38 +178,35 @@ impl Exporter<'_> {
     fn export(&self, output: &Output) -> Result<Option<BuiltImage>> {
         let Exporter { engine, epoch, watch, .. } = *self;
         match output {
-            Output::Local(dest) => step(watch, "exporting to client directory", || {
-                for (below, tree) in self.trees()? {
-                    cache::export::local(&tree, epoch, &dest.join(below), &engine.cancel)?;
-                }
-                Ok(())
+            Output::Local { dest, split } => step(watch, "exporting to client directory", || {
+                Ok(cache::export::local(&self.roots(*split)?, epoch, dest, &engine.cancel)?)
             })?,
-            Output::Tar(dest) => step(watch, "exporting to client tarball", || {
-                let trees = self.trees()?;
-                let trees: Vec<_> = trees.iter().map(|(below, tree)| (below.as_path(), tree)).collect();
-                written(dest.as_ref(), |out| Ok(cache::export::tar(&trees, epoch, out, &engine.cancel)?))
+            Output::Tar { dest, split } => step(watch, "exporting to client tarball", || {
+                let roots = self.roots(*split)?;
+                written(dest.as_ref(), |out| Ok(cache::export::tar(&roots, epoch, out, &engine.cancel)?))
             })?,
             Output::Image { names, push, how } => return self.image(names, *push, how).map(Some),
             Output::Archive { format, dest, names } => {
                 return self
-                    .archive(*format, names, |save| written(dest.as_ref(), |out| save(Place::Archive(out))));
+                    .archive(format, names, |save| written(dest.as_ref(), |out| save(Place::Archive(out))));
             }
             Output::Layout { format, dest, names } => {
-                return self.archive(*format, names, |save| save(Place::Layout(dest)));
+                return self.archive(format, names, |save| save(Place::Layout(dest)));
             }
             Output::CacheOnly => {}
         }
         Ok(None)
     }
 
-    /// The files of each platform; of several each below a directory that is named after it.
-    fn trees(&self) -> Result<Vec<(PathBuf, Tree)>> {
-        let several = self.products.len() > 1;
-        let tree = |product: &Product| {
-            let name = if several { product.platform.to_string().replace('/', "_") } else { String::new() };
-            Ok((name.into(), product.files.tree(&self.engine.cancel)?))
+    /// The files of each platform, below a directory that is named after it if they are `split`.
+    fn roots(&self, split: Option<bool>) -> Result<Vec<Root>> {
+        let split = split.unwrap_or(self.products.len() > 1);
+        let root = |product: &Product| {
+            let name = product.platform.to_string();
+            let below = if split { name.replace('/', "_") } else { String::new() };
+            Ok(Root { name, below: below.into(), tree: product.files.tree(&self.engine.cancel)? })
         };
-        self.products.iter().map(tree).collect()
+        self.products.iter().map(root).collect()
     }
 
     /// The names of an output, if the build has none.
@@ -192,12 +216,13 @@ impl Exporter<'_> {
 
     fn image(&self, own: &[Reference], push: bool, how: &ImageOptions) -> Result<BuiltImage> {
         let (names, store) = (self.names(own), &self.engine.store);
-        let stored = self.assemble(if how.by_digest { &[] } else { names }, how.shape)?;
+        let stored = self.assemble(if how.by_digest { &[] } else { names }, &how.shape)?;
         let missing = || Error::invalid(format!("image {} was removed meanwhile", stored.id()));
         let mut manifest = cache::image::described(&store.document(stored.manifest())?.ok_or_else(missing)?)?;
         for name in names.iter().filter(|_| push) {
             manifest = step(self.watch, &format!("pushing {name}"), || self.push(&stored, name, how))?;
         }
+        manifest.annotations = how.shape.annotations.of_the_top(self.images);
         let dangling = how.dangling.iter().filter(|_| names.is_empty());
         let canonical = names.iter().filter(|_| how.canonical).chain(dangling);
         let canonical: Vec<_> = canonical.map(|name| name.by_digest(manifest.digest)).collect();
@@ -216,7 +241,7 @@ impl Exporter<'_> {
         Ok(BuiltImage { id: *stored.id(), names, manifest, pushed: push })
     }
 
-    fn assemble(&self, names: &[Reference], shape: Shape) -> Result<Stored> {
+    fn assemble(&self, names: &[Reference], shape: &Shape) -> Result<Stored> {
         let Exporter { engine, images: products, watch, .. } = *self;
         step(watch, "exporting to image", || {
             let image = cache::image::assemble(&engine.store, products, names, shape, &engine.cancel)?;
@@ -239,7 +264,7 @@ impl Exporter<'_> {
     /// What `write` is given writes the image to a place.
     fn archive(
         &self,
-        format: Format,
+        format: &Format,
         own: &[Reference],
         write: impl FnOnce(&mut dyn FnMut(Place<'_>) -> Result<()>) -> Result<()>,
     ) -> Result<Option<BuiltImage>> {
@@ -247,16 +272,11 @@ impl Exporter<'_> {
         let names = self.names(own);
         let kind = if format.docker { "docker" } else { "oci" };
         step(watch, &format!("exporting to {kind} image format"), || {
-            if format.docker && products.len() > 1 {
-                return Err(Error::invalid(
-                    "docker exporter does not currently support exporting manifest lists; \
-                     -o type=oci writes an archive with all platforms",
-                ));
-            }
             let mut manifest = None;
             write(&mut |place| {
                 let (store, cancel) = (&engine.store, &engine.cancel);
-                manifest = Some(cache::export::save_built(store, products, names, format, place, cancel)?);
+                manifest =
+                    Some(cache::export::save_built(store, products, names, format.clone(), place, cancel)?);
                 Ok(())
             })?;
             let manifest = manifest.expect("it was written");

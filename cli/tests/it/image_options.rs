@@ -1,9 +1,11 @@
 //! `build -o type=image,…` and `type=registry,…`: in which form an image is kept and pushed, and under which names.
 
 use std::fs;
+use std::process::Command;
 
 use boxwright_testdata::peer::{Registry, skopeo};
-use serde_json::Value;
+use boxwright_testdata::run;
+use serde_json::{Value, json};
 
 use crate::platforms::raw;
 use crate::tool::{Boxwright, Context};
@@ -130,4 +132,75 @@ fn an_image_without_a_name_may_get_its_digest_as_one() {
     let name = format!("mine/app@{}", told["containerimage.digest"].as_str().unwrap());
     assert_eq!(told["image.name"], format!("docker.io/{name}"));
     assert_eq!(boxwright.output_of(&name, &[]), "options");
+}
+
+#[test]
+fn annotations_are_in_the_documents_that_they_name() {
+    let (registry, boxwright) = (Registry::start(), Boxwright::new());
+    let context = Context::new("FROM scratch\nARG TARGETARCH\nCOPY $TARGETARCH /a\n");
+    let context = context.file("amd64", "x").file("arm64", "y");
+    let (many, one) = (registry.name("many:1"), registry.name("one:1"));
+    let platforms = ["--platform", "linux/amd64,linux/arm64"];
+    let of = |found: &Value| found["annotations"].clone();
+    let file = boxwright.scratch("metadata.json").display().to_string();
+    let archive = boxwright.scratch("many.tar").display().to_string();
+    let output = format!("type=registry,name={many},annotation-index.I=i,annotation.all=option");
+    let to_archive = format!("type=oci,dest={archive},annotation-index-descriptor.top=t");
+    let build = |args: &[&str]| boxwright.build(&context, args);
+    let args = ["--annotation", "all=flag", "--annotation", "manifest[linux/arm64],manifest-descriptor:a=b"];
+    build(&[&platforms[..], &args, &["-o", &output, "-o", &to_archive, "--metadata-file", &file]].concat())
+        .ok();
+    let index = raw(&many);
+    assert_eq!(of(&index), json!({ "I": "i" }));
+    for (entry, expected) in [(0, json!({ "all": "flag" })), (1, json!({ "all": "flag", "a": "b" }))] {
+        let entry = &index["manifests"][entry];
+        assert_eq!(of(entry), json!({ "a": "b" }));
+        let name = format!("{}@{}", registry.name("many"), entry["digest"].as_str().unwrap());
+        assert_eq!(of(&raw(&name)), expected);
+    }
+    let top = run(Command::new("tar").args(["-xOf", &archive, "index.json"])).ok();
+    let top: Value = serde_json::from_str(&top).unwrap();
+    assert_eq!(of(&top["manifests"][0]), json!({ "top": "t" }));
+
+    // One image: its own, and what the metadata says of what names it. It keeps them when it is pushed later.
+    let args = ["--annotation", "manifest,manifest-descriptor:org.X=y"];
+    build(&[&["-t", &one, "--metadata-file", &file], &args[..]].concat()).ok();
+    let told: Value = serde_json::from_slice(&fs::read(&file).unwrap()).unwrap();
+    assert_eq!(of(&told["containerimage.descriptor"]), json!({ "org.X": "y" }));
+    boxwright.ok(&["push", &one]);
+    assert_eq!(of(&raw(&one)), json!({ "org.X": "y" }));
+
+    // What has no place is refused before anything runs.
+    for (args, words) in [
+        (&["--annotation", "index:a=b"][..], "index annotations not supported for single platform export"),
+        (&["--annotation", "manifest[linux/s390x]:a=b"], "nothing is built for linux/s390x"),
+        (&["--annotation", "a"], "expected NAME=VALUE"),
+        (
+            &["--annotation", "a=b", "-o", "type=image,oci-mediatypes=false"],
+            "annotations need OCI's media types",
+        ),
+    ] {
+        let ran = build(args).fails_with(1).says(words);
+        assert!(!ran.stderr.contains("COPY"), "{ran}");
+    }
+}
+
+#[test]
+fn an_archive_for_docker_has_dockers_media_types_unless_others_are_asked_for() {
+    let boxwright = Boxwright::with_busybox();
+    let archive = boxwright.scratch("docker.tar").display().to_string();
+    for (options, media_type) in [
+        ("", "application/vnd.docker.distribution.manifest.v2+json"),
+        (",oci-mediatypes=true", "application/vnd.oci.image.manifest.v1+json"),
+        (",annotation.a=b", "application/vnd.oci.image.manifest.v1+json"),
+    ] {
+        let output = format!("type=docker,dest={archive}{options}");
+        boxwright.build(&context(), &["-t", "app:1", "-o", &output]).ok();
+        let index = run(Command::new("tar").args(["-xOf", &archive, "index.json"])).ok();
+        let index: Value = serde_json::from_str(&index).unwrap();
+        assert_eq!(index["manifests"][0]["mediaType"], media_type, "{options}");
+        let other = Boxwright::new();
+        other.ok(&["load", "-i", &archive]);
+        assert_eq!(other.output_of("app:1", &[]), "options");
+    }
 }

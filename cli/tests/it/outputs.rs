@@ -120,6 +120,53 @@ fn several_outputs_come_of_one_build() {
 }
 
 #[test]
+fn platforms_have_directories_of_their_own_or_one_together() {
+    let boxwright = Boxwright::new();
+    let context = Context::new("FROM scratch\nARG TARGETARCH\nCOPY $TARGETARCH /\n")
+        .file("amd64/d/amd64", "x")
+        .file("arm64/d/arm64", "y");
+    let (dest, tar) = (boxwright.scratch("out"), boxwright.scratch("out.tar"));
+    let build = |platforms: &str, options: &str| {
+        let local = format!("type=local,dest={}{options}", dest.display());
+        let to_tar = format!("type=tar,dest={}{options}", tar.display());
+        boxwright.build(&context, &["--platform", platforms, "-o", &to_tar, "-o", &local])
+    };
+    let both = "linux/amd64,linux/arm64";
+    let one = ["linux_amd64", "linux_amd64/d", "linux_amd64/d/amd64"];
+    let other = ["linux_arm64", "linux_arm64/d", "linux_arm64/d/arm64"];
+    for (platforms, options, expected) in [
+        (both, "", [one, other].concat()),
+        (both, ",platform-split=true", [one, other].concat()),
+        (both, ",platform-split=false", vec!["d", "d/amd64", "d/arm64"]),
+        ("linux/amd64", "", vec!["d", "d/amd64"]),
+        ("linux/amd64", ",platform-split=true", one.to_vec()),
+    ] {
+        build(platforms, options).ok();
+        for listing in [Listing::of_dir(&dest), Listing::of_tar(&tar)] {
+            assert_eq!(listing.entries.into_keys().collect::<Vec<_>>(), expected, "{platforms}{options}");
+        }
+        let members = run(Command::new("tar").arg("-tf").arg(&tar)).ok();
+        assert_eq!(members.lines().count(), expected.len(), "each once: {members}");
+        fs::remove_dir_all(&dest).unwrap();
+    }
+    // What only one of them can have is refused, and nothing is written.
+    context.write("arm64/d/amd64", "z");
+    let before = fs::read(&tar).unwrap();
+    build(both, ",platform-split=false")
+        .fails_with(1)
+        .says("cannot overwrite d/amd64 from linux/amd64 with linux/arm64 when split option is disabled");
+    assert!(fs::read(&tar).unwrap() == before && !dest.exists());
+    // A link in the place of such a directory leads nowhere.
+    let outside = boxwright.scratch("outside");
+    fs::create_dir_all(&outside).unwrap();
+    fs::create_dir(&dest).unwrap();
+    symlink(&outside, dest.join("linux_amd64")).unwrap();
+    build(both, "").ok();
+    assert_eq!(fs::read_dir(&outside).unwrap().count(), 0);
+    assert_eq!(fs::read_to_string(dest.join("linux_amd64/d/amd64")).unwrap(), "x");
+}
+
+#[test]
 fn a_push_brings_the_image_under_each_of_its_names() {
     let (registry, boxwright) = (Registry::start(), Boxwright::with_busybox());
     let (one, two) = (registry.name("team/app:1"), registry.name("other:2"));

@@ -299,7 +299,7 @@ fn what_two_machines_pushed_becomes_one_index() {
         (&["create", &one], "can't push with no tags specified"),
         (
             &["create", "-t", &name, "--annotation", "manifest:a=b", &one],
-            "neither index nor manifest-descriptor",
+            "only those of index and manifest-descriptor",
         ),
         (&["inspect", &registry.name("app:none")], "app:none"),
     ] {
