@@ -34,8 +34,13 @@ fn watch(signals: &Signals, cancel: &Cancel, done: &Cancel) {
         let mut fds = [PollFd::new(signals, PollFlags::IN), PollFd::new(done, PollFlags::IN)];
         // An interrupted wait is repeated; there is no other way in which this one fails.
         let _ = poll(&mut fds, None);
-        if signals.take().iter().any(|n| ENDING.iter().any(|s| s.as_raw() == *n)) {
+        if is_asked_to_end(signals) {
             cancel.raise();
         }
     }
+}
+
+/// Whether such a signal has come since the last time.
+pub(crate) fn is_asked_to_end(signals: &Signals) -> bool {
+    signals.take().iter().any(|n| ENDING.iter().any(|s| s.as_raw() == *n))
 }

@@ -69,11 +69,16 @@ impl LocalExecutor {
 
     /// A step without a network of its own, where this machine has none to give, uses the host's. Where it has one, and
     /// could not make it this time, no step gets more than it was to have.
-    fn connect(&self, exec: &ExecSpec, log: Log<'_>) -> Result<Option<Connection>, ExecError> {
+    fn connect(
+        &self,
+        exec: &ExecSpec,
+        log: Log<'_>,
+        cancel: &Cancel,
+    ) -> Result<Option<Connection>, ExecError> {
         if exec.network != NetworkMode::Default {
             return Ok(None);
         }
-        let refused = match self.networks.connect() {
+        let refused = match self.networks.connect(&|| cancel.is_raised()) {
             Ok(connection) => return Ok(Some(connection)),
             Err(Error::Unsupported(reason)) => reason,
             Err(error) => return Err(translate_error(error)),
@@ -152,7 +157,7 @@ impl Executor for LocalExecutor {
             return Err(ExecError::Start { code: 125, message });
         }
         // What is written to bind mounts lives until the container has ended.
-        let connection = self.connect(spec, log)?;
+        let connection = self.connect(spec, log, cancel)?;
         let insecure = spec.security == SecurityMode::Insecure;
         let (spec, kept) = self.spec(spec, layer, connection.as_ref(), cancel)?;
         let mut container = Container::spawn(spec).map_err(translate_error)?;

@@ -73,13 +73,19 @@ impl Joined {
 const SAID: &str = "network-said";
 
 impl Engine {
-    pub(super) fn join(&self, request: &RunRequest, tell: &dyn Fn(&str)) -> Result<Joined> {
+    /// `interrupted` is asked while something is waited for.
+    pub(super) fn join(
+        &self,
+        request: &RunRequest,
+        interrupted: &dyn Fn() -> bool,
+        tell: &dyn Fn(&str),
+    ) -> Result<Joined> {
         let networks = Networks::new(self.store.path());
         match &request.network {
             NetworkChoice::Host => Ok(Joined::Host),
             NetworkChoice::None => Ok(Joined::None),
             NetworkChoice::Container(name) => self.join_another(name, request),
-            NetworkChoice::Default if request.ports.is_empty() => Ok(match networks.connect() {
+            NetworkChoice::Default if request.ports.is_empty() => Ok(match networks.connect(interrupted) {
                 Ok(connection) => Joined::Own(connection),
                 Err(executor::Error::Unsupported(reason)) => {
                     if self.is_news(&reason) {
@@ -92,7 +98,7 @@ impl Engine {
             }),
             // Of the host's network nothing could be published.
             NetworkChoice::Default | NetworkChoice::Bridge => {
-                networks.connect().map(Joined::Own).map_err(refused)
+                networks.connect(interrupted).map(Joined::Own).map_err(refused)
             }
         }
     }

@@ -22,7 +22,7 @@ use super::volumes::{Volume, copy};
 use super::{Confinement, Resolver};
 use super::{Engine, foreign};
 use crate::error::{Error, Result, Usage};
-use crate::report;
+use crate::{interrupt, report};
 
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum PullPolicy {
@@ -94,7 +94,7 @@ impl Engine {
             cache::Digest::of(format!("{:?}{}", std::time::SystemTime::now(), std::process::id()).as_bytes())
                 .hex();
         check_terminal(request)?;
-        let joined = self.join(request, tell)?;
+        let joined = self.join(request, &|| interrupt::is_asked_to_end(signals), tell)?;
         let published = joined.publish(&request.ports, tell)?;
         let settings = Settings::of(image, request, &joined, &id)?;
         let mut id_file = request.id_file.as_deref().map(|file| IdFile::write(file, &id)).transpose()?;

@@ -28,6 +28,7 @@ mod looking;
 mod mounts;
 mod named_contexts;
 mod network;
+mod network_helpers;
 mod outputs;
 mod platforms;
 mod programs;

@@ -78,7 +78,9 @@ fn a_container_has_a_network_of_its_own() {
             "-c",
             "cat /etc/hosts /etc/resolv.conf; hostname",
         ]);
-        assert!(hosts.contains(&format!("{gateway}\tup\n")), "{hosts}");
+        // Behind a helper the gateway is nobody: `network_helpers.rs` tries what is said there.
+        assert!(hosts.contains("\tup\n"), "{hosts}");
+        assert_eq!(hosts.contains(&format!("{gateway}\tup\n")), who == Who::Root, "{hosts}");
         assert!(hosts.contains("nameserver 127.0.0.1\n") && hosts.ends_with("a.b.test\n"), "{hosts}");
     }
 }
@@ -238,7 +240,7 @@ fn steps_have_a_network_of_their_own_and_share_it_in_turn() {
         );
         boxwright.build(&context, &["-t", "x", "--add-host", "up:host-gateway"]).ok();
         let out = boxwright.output_of("x", &["sh", "-c", "cmp /one /two; cat /none /hosts"]);
-        assert!(out.starts_with("lo\n10.") && out.ends_with("\tup\n"), "{who:?}: {out}");
+        assert!(out.starts_with("lo\n") && out.ends_with("\tup\n"), "{who:?}: {out}");
         let ran = boxwright.build(&context, &["--network", "host", "--no-cache"]);
         // There is no eth0 like ours, or another one.
         assert!(ran.stderr.contains("RUN ip"), "{ran}");

@@ -38,9 +38,10 @@ impl LocalExecutor {
         (signals, cancel): (&Signals, &Cancel),
         sink: Sink<'_>,
     ) -> Result<ExitStatus, ExecError> {
-        let connection = self.connect(exec, &mut |stream, bytes| {
+        let mut log = |stream, bytes: &[u8]| {
             let _ = sink(stream, bytes);
-        })?;
+        };
+        let connection = self.connect(exec, &mut log, cancel)?;
         let (mut spec, kept) = self.spec(exec, layer, connection.as_ref(), cancel)?;
         spec.args = match command {
             [] => find(exec, cancel)?.into_iter().collect(),

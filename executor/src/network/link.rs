@@ -132,6 +132,16 @@ impl Links {
         }))
     }
 
+    /// An address of the namespace's that others may know.
+    pub(super) fn any_address(&mut self) -> Result<Option<Ipv4Addr>, Errno> {
+        let addresses = self.0.dump(Message::new(libc::RTM_GETADDR, 0, &[INET, 0, 0, 0, 0, 0, 0, 0]))?;
+        Ok(addresses.iter().find_map(|answer| {
+            let universe = answer.fixed(IFADDR)?[3] == libc::RT_SCOPE_UNIVERSE;
+            let address = ipv4(answer.attribute(IFADDR, libc::IFA_LOCAL)?)?;
+            (universe && !address.is_loopback()).then_some(address)
+        }))
+    }
+
     /// Where packets go by IPv4, other than by the default route, and the interface of that.
     pub(super) fn routes(&mut self) -> Result<(Vec<Subnet>, Option<Interface>), Errno> {
         let answers =

@@ -51,7 +51,7 @@ fn program(name: &str) -> Option<PathBuf> {
 pub struct Connection {
     namespace: Arc<OwnedFd>,
     address: Ipv4Addr,
-    gateway: Ipv4Addr,
+    host: Ipv4Addr,
     name_server: Option<Ipv4Addr>,
     held: Held,
 }
@@ -70,8 +70,8 @@ impl Connection {
     }
 
     /// Where the host is, as the container sees it.
-    pub fn gateway(&self) -> Ipv4Addr {
-        self.gateway
+    pub fn host(&self) -> Ipv4Addr {
+        self.host
     }
 
     /// Who answers for the host's name servers; None where those are reached themselves.
@@ -96,7 +96,7 @@ impl Connection {
 /// change its network.
 #[derive(Debug)]
 pub struct Networks {
-    /// A directory in which to keep which helpers don't work.
+    /// A directory in which to keep which helpers work.
     memory: PathBuf,
     free: Mutex<Vec<Connection>>,
     refused: OnceLock<String>,
@@ -107,19 +107,20 @@ impl Networks {
         Networks { memory: memory.into(), free: Mutex::default(), refused: OnceLock::new() }
     }
 
-    /// One that nobody uses.
+    /// One that nobody uses. `interrupted` is asked while something is waited for.
     ///
     /// # Errors
     /// [`Error::Unsupported`] where this machine has none to give, which is said again without another try; else whatever
-    /// went wrong this time.
-    pub fn connect(&self) -> Result<Connection> {
+    /// went wrong this time, or [`Error::Cancelled`].
+    pub fn connect(&self, interrupted: &dyn Fn() -> bool) -> Result<Connection> {
         if let Some(reason) = self.refused.get() {
             return Err(Error::Unsupported(reason.clone()));
         }
         if let Some(connection) = self.lock().pop() {
             return Ok(connection);
         }
-        let made = if idmap::in_user_namespace() { userspace::connect(&self.memory) } else { bridge() };
+        let made =
+            if idmap::in_user_namespace() { userspace::connect(&self.memory, interrupted) } else { bridge() };
         made.inspect_err(|error| {
             if let Error::Unsupported(reason) = error {
                 let _ = self.refused.set(reason.clone());
@@ -142,7 +143,7 @@ fn bridge() -> Result<Connection> {
     Ok(Connection {
         namespace: Arc::new(plugged.namespace),
         address: plugged.address.address,
-        gateway: plugged.gateway,
+        host: plugged.gateway,
         name_server: None,
         held: Held::Address(plugged.address),
     })

@@ -46,7 +46,7 @@ impl Names {
         let resolv_conf = self.resolver.apply(resolv_conf(network, connection)?);
         Ok(NameFiles {
             hostname: self.hostname.clone(),
-            hosts: self.hosts(network, connection.map(|c| (c.address(), c.gateway()))),
+            hosts: self.hosts(network, connection.map(|c| (c.address(), c.host()))),
             resolv_conf,
         })
     }
@@ -61,9 +61,9 @@ impl Names {
         if let Some(own) = own.filter(|_| !self.hostname.is_empty()) {
             hosts.push_str(&format!("{own}\t{}\n", self.hostname));
         }
-        let gateway = addresses.map_or(Ipv4Addr::LOCALHOST, |(_, gateway)| gateway).to_string();
+        let host = addresses.map_or(Ipv4Addr::LOCALHOST, |(_, host)| host).to_string();
         for (address, name) in &self.hosts {
-            let address = if address == HOST_GATEWAY { &gateway } else { address };
+            let address = if address == HOST_GATEWAY { &host } else { address };
             hosts.push_str(&format!("{address}\t{name}\n"));
         }
         hosts

@@ -37,7 +37,7 @@ impl Subnet {
         Ipv4Addr::from_bits(self.first.to_bits() | !mask(self.prefix))
     }
 
-    fn overlaps(self, other: Subnet) -> bool {
+    pub(super) fn overlaps(self, other: Subnet) -> bool {
         self.first.to_bits() <= other.last().to_bits() && other.first.to_bits() <= self.last().to_bits()
     }
 

@@ -1,226 +1,159 @@
-//! Without root: a program of the host (slirp4netns, pasta) that takes what a container sends and sends it itself, as
-//! any program may. One that does not start in time is remembered as broken until it or the kernel is another one.
+//! Without root: a program of the host (pasta, slirp4netns) that takes what a container sends and sends it itself, as
+//! any program may. One that works here is remembered, and so is one that runs and runs instead of starting.
 
-use std::fs::File;
-use std::io::{Read, Seek};
-use std::net::Ipv4Addr;
-use std::os::fd::{AsFd, OwnedFd};
-use std::os::unix::fs::MetadataExt;
+mod memory;
+mod running;
+
+use std::net::{Ipv4Addr, UdpSocket};
 use std::path::Path;
-use std::process::{Child, Command, Stdio};
-use std::sync::Arc;
-use std::time::{Duration, Instant};
 
-use rustix::fs::{MemfdFlags, memfd_create};
-use rustix::net::{AddressFamily, SocketFlags, SocketType, socketpair};
+use memory::{Memory, State};
+pub(super) use running::Running;
+use running::{Failed, HELPERS, Helper, How};
 
 use super::link::Links;
 use super::namespace::{self, failed};
-use super::{Connection, Held, PROGRAMS, bridge, program};
+use super::subnet::Subnet;
+use super::{Connection, Held, bridge};
 use crate::error::{Error, Result};
-use crate::spawner;
 
-/// The addresses that slirp4netns gives, and that pasta is told to give.
-const ADDRESS: Ipv4Addr = Ipv4Addr::new(10, 0, 2, 100);
-const GATEWAY: Ipv4Addr = Ipv4Addr::new(10, 0, 2, 2);
-const NAME_SERVER: Ipv4Addr = Ipv4Addr::new(10, 0, 2, 3);
+/// The network behind a helper: the one that slirp4netns is known for, or another where the host, such as a virtual
+/// machine, is in that itself.
+#[derive(Clone, Copy, Debug)]
+struct Place([u8; 3]);
 
-const INTERFACE: &str = "eth0";
-/// They take some hundredths of a second.
-const PATIENCE: Duration = Duration::from_secs(3);
-const LOOK: Duration = Duration::from_millis(1);
-/// What is in the way of the directory's other files.
-const MEMORY: &str = "network-helpers";
+const PLACES: [[u8; 3]; 4] = [[10, 0, 2], [10, 0, 3], [172, 31, 202], [192, 168, 202]];
+const PREFIX: u8 = 24;
 
-/// In the order of preference: the host's loopback stays out of reach with either, and its name servers within.
-const HELPERS: [(&str, &[&str]); 2] = [
-    (
-        "pasta",
-        &[
-            "--foreground",
-            "--quiet",
-            "--config-net",
-            "--ipv4-only",
-            "--no-map-gw",
-            "--ns-ifname",
-            "eth0",
-            "--address",
-            "10.0.2.100",
-            "--netmask",
-            "24",
-            "--gateway",
-            "10.0.2.2",
-            "--dns-forward",
-            "10.0.2.3",
-            "--tcp-ports",
-            "none",
-            "--udp-ports",
-            "none",
-            "--tcp-ns",
-            "none",
-            "--udp-ns",
-            "none",
-            "--netns",
-            "/proc/self/fd/0",
-        ],
-    ),
-    (
-        "slirp4netns",
-        &[
-            "--configure",
-            "--mtu=65520",
-            "--disable-host-loopback",
-            "--enable-sandbox",
-            "--enable-seccomp",
-            "--exit-fd=1",
-            "--netns-type=path",
-            "/proc/self/fd/0",
-            "eth0",
-        ],
-    ),
-];
+impl Place {
+    fn free(taken: &[Subnet]) -> Place {
+        let is_free = |place: &Place| !taken.iter().any(|other| place.subnet().overlaps(*other));
+        PLACES.map(Place).into_iter().find(is_free).unwrap_or(Place(PLACES[0]))
+    }
 
-/// Why there is no connection.
-struct Failed {
-    reason: String,
-    /// After a long wait, that is.
-    late: bool,
-}
+    fn subnet(self) -> Subnet {
+        Subnet { first: self.at(0), prefix: PREFIX }
+    }
 
-impl From<Error> for Failed {
-    fn from(error: Error) -> Failed {
-        Failed { reason: error.to_string(), late: false }
+    fn container(self) -> Ipv4Addr {
+        self.at(100)
+    }
+
+    fn gateway(self) -> Ipv4Addr {
+        self.at(2)
+    }
+
+    fn name_server(self) -> Ipv4Addr {
+        self.at(3)
+    }
+
+    fn at(self, last: u8) -> Ipv4Addr {
+        let [a, b, c] = self.0;
+        Ipv4Addr::new(a, b, c, last)
     }
 }
 
-/// Ended with this value.
-#[derive(Debug)]
-pub(super) struct Running {
-    child: Child,
-    name: &'static str,
-    /// slirp4netns ends when this is closed, whatever closes it.
-    _held_open: OwnedFd,
-    complaints: File,
-}
-
-pub(super) fn connect(memory: &Path) -> Result<Connection> {
-    let mut reasons = Vec::new();
-    for (name, args) in HELPERS {
-        let Some(path) = program(name) else {
-            reasons.push(format!("{name} is not installed"));
-            continue;
-        };
-        let state = state(&path)?;
-        if is_broken(memory, &state) {
-            reasons.push(format!("{name} did not work here before"));
+/// `interrupted` is asked while a helper is waited for.
+pub(super) fn connect(memory: &Path, interrupted: &dyn Fn() -> bool) -> Result<Connection> {
+    let memory = Memory::read(memory);
+    let (mut reasons, mut found) = (Vec::new(), Vec::new());
+    for helper in &HELPERS {
+        match helper.program() {
+            Some(path) => found.push((helper, State::of(&path)?, path)),
+            None => reasons.push(format!("{} is not installed", helper.name)),
+        }
+    }
+    // One that may be slow to fail is not tried before one that works.
+    found.sort_by_key(|(_, state, _)| !memory.works(state));
+    let mut may_work = false;
+    for (helper, state, path) in found {
+        if memory.is_broken(&state) {
+            reasons.push(format!("{} did not work here before", helper.name));
             continue;
         }
-        match start(name, &path, args) {
-            Ok(connection) => return Ok(connection),
-            Err(Failed { reason, late }) => {
+        match start(helper, &path, interrupted) {
+            Ok(connection) => {
+                memory.remember_working(&state);
+                return Ok(connection);
+            }
+            Err(Failed { how: How::Interrupted, .. }) => return Err(Error::Cancelled),
+            Err(Failed { reason, how }) => {
+                let worked = memory.works(&state);
+                may_work |= worked || how == How::Late;
                 // What fails at once costs nothing to be tried again, and may be mended by then.
-                if late {
-                    remember(memory, &state);
+                if how == How::Busy && !worked {
+                    memory.remember_broken(&state);
                 }
-                reasons.push(format!("{name}: {reason}"));
+                reasons.push(format!("{}: {reason}", helper.name));
             }
         }
     }
-    Err(Error::Unsupported(reasons.join("; ")))
+    let reason = reasons.join("; ");
+    if !may_work {
+        return Err(Error::Unsupported(reason));
+    }
+    // That it failed this once is no reason to let the container into the host's network.
+    let reason = format!("{reason}; the host's network is used in its place only with --network host");
+    Err(Error::Setup { doing: "joining a container to the world".to_owned(), reason })
 }
 
-fn start(name: &'static str, path: &Path, args: &[&str]) -> Result<Connection, Failed> {
+fn start(helper: &Helper, path: &Path, interrupted: &dyn Fn() -> bool) -> Result<Connection, Failed> {
+    let (place, host) = surroundings()?;
     let (namespace, mut links) = namespace::make(|_| {
         bridge::furnish()?;
         Links::open().map_err(failed("looking into the network namespace"))
     })?;
-    let mut running = Running::start(name, path, args, &namespace)?;
-    running.wait(&mut links)?;
+    let mut running = Running::start(helper, path, place, &namespace)?;
+    running.wait(&mut links, interrupted)?;
     Ok(Connection {
-        namespace: Arc::new(namespace),
-        address: ADDRESS,
-        gateway: GATEWAY,
-        name_server: Some(NAME_SERVER),
+        namespace: namespace.into(),
+        address: place.container(),
+        host,
+        name_server: Some(place.name_server()),
         held: Held::Helper(running),
     })
 }
 
-impl Running {
-    pub(super) fn name(&self) -> &'static str {
-        self.name
-    }
+/// Where a container can be without being in the way of what the host reaches, and the address by which it reaches the
+/// host: the helper's own is that of nobody.
+fn surroundings() -> Result<(Place, Ipv4Addr)> {
+    let doing = "looking at the host's network";
+    let mut links = Links::open().map_err(failed(doing))?;
+    let (taken, _) = links.routes().map_err(failed(doing))?;
+    let place = Place::free(&taken);
+    let host = match towards_the_world() {
+        Some(address) => Some(address),
+        None => links.any_address().map_err(failed(doing))?,
+    };
+    // A machine that has none but its loopback's reaches nobody, and is reached by nobody.
+    Ok((place, host.unwrap_or(place.gateway())))
+}
 
-    fn start(name: &'static str, path: &Path, args: &[&str], namespace: &OwnedFd) -> Result<Running> {
-        let starting = "starting";
-        let complaints = memfd_create(c"helper", MemfdFlags::CLOEXEC).map_err(Error::io(starting, path))?;
-        let (ours, theirs) = socketpair(AddressFamily::UNIX, SocketType::STREAM, SocketFlags::CLOEXEC, None)
-            .map_err(Error::io(starting, path))?;
-        let copy = |fd: &OwnedFd| fd.try_clone().map_err(Error::io(starting, path));
-        let mut command = Command::new(path);
-        command.args(args).env_clear().env("PATH", PROGRAMS.join(":")).current_dir("/");
-        command.stdin(copy(namespace)?).stdout(Stdio::from(theirs)).stderr(copy(&complaints)?);
-        let child = command.spawn().map_err(Error::io(starting, path))?;
-        let running = Running { name, child, _held_open: ours, complaints: complaints.into() };
-        let pid = rustix::process::Pid::from_child(&running.child);
-        if let Ok(process) = rustix::process::pidfd_open(pid, rustix::process::PidfdFlags::empty()) {
-            spawner::end_with_us(process.as_fd());
-        }
-        Ok(running)
-    }
-
-    /// Until the namespace has its interface.
-    fn wait(&mut self, links: &mut Links) -> Result<(), Failed> {
-        let deadline = Instant::now() + PATIENCE;
-        let doing = "looking into the network namespace";
-        loop {
-            if let Some(interface) = links.find(INTERFACE).map_err(failed(doing))?
-                && links.address(interface).map_err(failed(doing))?.is_some()
-                && links.routes().map_err(failed(doing))?.1.is_some()
-            {
-                return Ok(());
-            }
-            let ended = self.child.try_wait().map_err(Error::io("waiting for", "the helper"))?;
-            if ended.is_some() || Instant::now() > deadline {
-                return Err(Failed { reason: self.complain(ended.is_some()), late: ended.is_none() });
-            }
-            std::thread::sleep(LOOK);
-        }
-    }
-
-    fn complain(&mut self, ended: bool) -> String {
-        let mut text = String::new();
-        let read = self.complaints.rewind().and_then(|()| self.complaints.read_to_string(&mut text));
-        let last = text.lines().map(str::trim).rfind(|line| !line.is_empty());
-        match (ended, read.ok().and(last)) {
-            (_, Some(line)) => line.to_owned(),
-            (true, None) => "it ended without a word".to_owned(),
-            (false, None) => format!("it was not ready within {} seconds", PATIENCE.as_secs()),
-        }
+/// The address under which this machine sends to others. Nothing is sent: the kernel looks for the way when a socket is
+/// connected.
+fn towards_the_world() -> Option<Ipv4Addr> {
+    const ANYBODY: Ipv4Addr = Ipv4Addr::new(8, 8, 8, 8);
+    const ANY_PORT: u16 = 53;
+    let socket = UdpSocket::bind((Ipv4Addr::UNSPECIFIED, 0)).ok()?;
+    socket.connect((ANYBODY, ANY_PORT)).ok()?;
+    match socket.local_addr().ok()?.ip() {
+        std::net::IpAddr::V4(address) if !address.is_loopback() => Some(address),
+        _ => None,
     }
 }
 
-impl Drop for Running {
-    fn drop(&mut self) {
-        let _ = self.child.kill();
-        let _ = self.child.wait();
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn containers_are_where_the_host_is_not() {
+        let subnet = |address: [u8; 4], prefix| Subnet::around(Ipv4Addr::from(address), prefix);
+        let free = |taken: &[Subnet]| Place::free(taken).container().to_string();
+        assert_eq!(free(&[subnet([192, 168, 1, 0], 24)]), "10.0.2.100");
+        assert_eq!(free(&[subnet([10, 0, 2, 15], 24)]), "10.0.3.100");
+        assert_eq!(free(&[subnet([10, 0, 0, 0], 8)]), "172.31.202.100");
+        let everything = [subnet([0, 0, 0, 0], 1), subnet([128, 0, 0, 0], 1)];
+        assert_eq!(free(&everything), "10.0.2.100");
     }
-}
-
-/// Which program it is, on which kernel.
-fn state(path: &Path) -> Result<String> {
-    let file = std::fs::metadata(path).map_err(Error::io("looking at", path))?;
-    let uname = rustix::system::uname();
-    let release = uname.release().to_string_lossy();
-    Ok(format!("{} {} {} {release}", path.display(), file.size(), file.mtime()))
-}
-
-fn is_broken(memory: &Path, state: &str) -> bool {
-    std::fs::read_to_string(memory.join(MEMORY)).is_ok_and(|text| text.lines().any(|line| line == state))
-}
-
-/// If it can't be kept, the next one waits as we did.
-fn remember(memory: &Path, state: &str) {
-    use std::io::Write;
-    let file = File::options().append(true).create(true).open(memory.join(MEMORY));
-    let _ = file.and_then(|mut file| file.write_all(format!("{state}\n").as_bytes()));
 }
