@@ -11,6 +11,7 @@ use std::path::Component;
 use std::sync::OnceLock;
 
 use boxwright_cache::Cancel;
+use boxwright_cache::digest::Algorithm;
 use boxwright_cache::layer::tar::{Entry, EntryKind, Limits, Reader, Writer};
 use boxwright_cache::layer::{DirSink, apply_with, scan};
 use boxwright_cache::snapshot::owner::OwnerView;
@@ -64,7 +65,8 @@ fn unpack(archive: &[u8]) {
     let view = OwnerView::current();
     let mut sink = DirSink::new(std::fs::File::open(&layer).expect("it was just made").into(), view);
     let mut bytes = archive;
-    if apply_with(&mut bytes, &mut sink, &cancel, LIMITS).is_ok() && sink.finish().is_ok() {
+    if apply_with(&mut bytes, &mut sink, &cancel, LIMITS, Algorithm::Sha256).is_ok() && sink.finish().is_ok()
+    {
         let dir = std::fs::File::open(&layer).expect("nobody removed it");
         scan(dir.as_fd(), None, &cancel).expect("what was unpacked can be read");
     }

@@ -198,7 +198,7 @@ impl Plan {
         let mut manifests = Vec::new();
         for image in stored.images() {
             let (config, manifest) = (document(&image.id)?, document(&image.manifest)?);
-            let documents = Documents { id: image.id, config, manifest };
+            let documents = Documents { id: image.id, config, digest: image.manifest, manifest };
             let names = (main == Some(image.id)).then_some(names);
             manifests.push(self.add(documents, &image.layers, names, cancel)?);
         }
@@ -208,7 +208,7 @@ impl Plan {
         if unchanged {
             let bytes = document(&record.id)?;
             let media_type = record.index.media_type.clone().unwrap_or_else(|| OCI_INDEX.to_owned());
-            return Ok(self.add_document(&media_type, bytes));
+            return Ok(self.add_document(&media_type, record.id, bytes));
         }
         let renamed = record.members.iter().zip(manifests);
         let manifests = renamed.map(|(member, new)| Descriptor {
@@ -222,11 +222,13 @@ impl Plan {
 
     fn add_index(&mut self, index: &Index) -> Descriptor {
         let media_type = index.media_type.clone().unwrap_or_else(|| OCI_INDEX.to_owned());
-        self.add_document(&media_type, index_bytes(index))
+        let bytes = index_bytes(index);
+        self.add_document(&media_type, Digest::of(&bytes), bytes)
     }
 
-    fn add_document(&mut self, media_type: &str, bytes: Vec<u8>) -> Descriptor {
-        let descriptor = Descriptor::new(media_type, Digest::of(&bytes), bytes.len() as u64);
+    /// Under the digest by which it is known, which need not be one of SHA-256.
+    fn add_document(&mut self, media_type: &str, digest: Digest, bytes: Vec<u8>) -> Descriptor {
+        let descriptor = Descriptor::new(media_type, digest, bytes.len() as u64);
         self.blobs.insert(descriptor.digest, (descriptor.size, Content::Bytes(bytes)));
         descriptor
     }
@@ -239,7 +241,7 @@ impl Plan {
         names: Option<&[Reference]>,
         cancel: &Cancel,
     ) -> Result<Descriptor> {
-        let Documents { id, config, manifest: original } = documents;
+        let Documents { id, config, digest, manifest: original } = documents;
         let mut layers = Vec::new();
         for layer in image_layers {
             let (descriptor, content) = archived(layer, self.format.wish, cancel)?;
@@ -248,10 +250,11 @@ impl Plan {
         }
         let paths = layers.iter().map(|l| blob_path(&l.digest)).collect();
         let top = layers.last().map(|l| l.digest.hex());
-        let manifest = if !self.format.docker_types && is_oci_with(&original, &layers) {
-            original
+        let (digest, manifest) = if !self.format.docker_types && is_oci_with(&original, &layers) {
+            (digest, original)
         } else {
-            manifest_in(&original, &layers, self.format.docker_types)?.1
+            let manifest = manifest_in(&original, &layers, self.format.docker_types)?.1;
+            (Digest::of(&manifest), manifest)
         };
         if let Some(names) = names {
             let repo_tags = names.iter().map(|n| n.without_digest().familiar()).collect::<Vec<_>>();
@@ -263,9 +266,9 @@ impl Plan {
                 tags.insert(tag, top.clone().unwrap_or_default());
             }
         }
-        self.add_document(OCI_CONFIG, config);
+        self.add_document(OCI_CONFIG, id, config);
         let Descriptor { media_type, .. } = described(&manifest)?;
-        Ok(self.add_document(&media_type, manifest))
+        Ok(self.add_document(&media_type, digest, manifest))
     }
 
     /// Enters a manifest or index in the archive's own index, once for each name.

@@ -7,6 +7,7 @@ use crate::cancel::Cancel;
 use crate::digest::Digest;
 use crate::error::{Error, Result};
 use crate::layer::compress::Packing;
+use crate::oci::config::MAX_CONFIG;
 use crate::oci::descriptor::{
     DOCKER_CONFIG, DOCKER_INDEX, DOCKER_LAYER, DOCKER_LAYER_GZIP, DOCKER_MANIFEST, MediaType, OCI_CONFIG,
     OCI_INDEX, OCI_LAYER, OCI_LAYER_GZIP, OCI_LAYER_ZSTD, OCI_MANIFEST,
@@ -21,6 +22,8 @@ use crate::store::Store;
 pub struct Documents {
     pub id: Digest,
     pub config: Vec<u8>,
+    /// The manifest's.
+    pub digest: Digest,
     pub manifest: Vec<u8>,
 }
 
@@ -44,9 +47,14 @@ impl Documents {
         let descriptors =
             layers.iter().map(|l| stored_form(l).map(|form| form.descriptor)).collect::<Result<_>>()?;
         let config = config.to_bytes();
+        if config.len() as u64 > MAX_CONFIG {
+            let reason =
+                format!("{} bytes (labels, variables, history), and {MAX_CONFIG} is the most", config.len());
+            return Err(Error::malformed("image config", reason));
+        }
         let id = Digest::of(&config);
         let manifest = manifest_bytes(&id, config.len() as u64, descriptors);
-        Ok(Documents { id, config, manifest })
+        Ok(Documents { id, config, digest: Digest::of(&manifest), manifest })
     }
 
     /// With what is said of the image for this platform.
@@ -63,7 +71,7 @@ impl Documents {
         };
         annotate(&mut manifest.extra, annotations);
         let manifest = serde_json::to_vec(&manifest).expect("maps with string keys always serialise");
-        Ok(Documents { manifest, ..self })
+        Ok(Documents { digest: Digest::of(&manifest), manifest, ..self })
     }
 }
 
@@ -92,7 +100,8 @@ impl Shape {
         let layers: Vec<_> =
             layers.iter().map(|layer| Ok(descriptor(layer)?.descriptor)).collect::<Result<_>>()?;
         let (_, manifest) = manifest_in(&documents.manifest, &layers, self.docker_types)?;
-        Documents { manifest, ..documents }.annotated(&self.annotations, &product.platform)
+        let documents = Documents { digest: Digest::of(&manifest), manifest, ..documents };
+        documents.annotated(&self.annotations, &product.platform)
     }
 }
 
@@ -108,18 +117,12 @@ pub fn assemble(
     cancel: &Cancel,
 ) -> Result<Stored> {
     let names: Vec<_> = names.iter().map(|name| (name.clone(), None)).collect();
-    let made: Vec<(Documents, Digest)> = products
-        .iter()
-        .map(|product| {
-            let documents = shape.documents(product, cancel)?;
-            let manifest = Digest::of(&documents.manifest);
-            Ok((documents, manifest))
-        })
-        .collect::<Result<_>>()?;
+    let made: Vec<Documents> =
+        products.iter().map(|product| shape.documents(product, cancel)).collect::<Result<_>>()?;
     let new: Vec<NewImage<'_>> = made
         .iter()
         .zip(products)
-        .map(|((Documents { id, config, manifest }, digest), product)| NewImage {
+        .map(|(Documents { id, config, digest, manifest }, product)| NewImage {
             config: (id, config),
             manifest: (digest, manifest),
             layers: product.files.layers(),
@@ -128,7 +131,7 @@ pub fn assemble(
     if let [NewImage { config, manifest, layers }] = new[..] {
         return store.put_image(config, manifest, layers, &names).map(Stored::Image);
     }
-    let descriptors = made.iter().zip(products).map(|((documents, _), product)| {
+    let descriptors = made.iter().zip(products).map(|(documents, product)| {
         Ok(shape.annotations.entry(described(&documents.manifest)?, &product.platform))
     });
     let index = index_over(descriptors.collect::<Result<_>>()?, &shape.annotations);
@@ -136,8 +139,8 @@ pub fn assemble(
     let id = Digest::of(&bytes);
     let created = store.put_index((&id, &bytes), &new, &[], &names)?;
     let members = made.iter().zip(products).zip(&index.manifests).map(|((made, product), descriptor)| {
-        let (config, layers) = (ImageConfig::parse(&made.0.config)?, product.files.layers().to_vec());
-        let image = ImageRecord { id: made.0.id, manifest: made.1, config, layers, created };
+        let (config, layers) = (ImageConfig::parse(&made.config)?, product.files.layers().to_vec());
+        let image = ImageRecord { id: made.id, manifest: made.digest, config, layers, created };
         Ok(Member { descriptor: descriptor.clone(), image })
     });
     let members = members.collect::<Result<_>>()?;

@@ -12,7 +12,7 @@ use crate::error::{Error, Result};
 use crate::oci::config::MAX_CONFIG;
 use crate::oci::descriptor::{DOCKER_INDEX, DOCKER_MANIFEST, MediaType};
 use crate::oci::{Descriptor, Document, ImageConfig, Index, Reference};
-use crate::registry::{Client, Fetched};
+use crate::registry::{Client, Fetched, subject_of};
 
 /// How deep indexes may name indexes.
 const MAX_DEPTH: u32 = 4;
@@ -35,6 +35,8 @@ pub struct Combined {
     pub media_type: String,
     pub bytes: Vec<u8>,
     parts: Vec<(Reference, Descriptor)>,
+    /// Where it is already, if it is no new index.
+    source: Option<Found>,
 }
 
 /// What `reference` stands for in its registry.
@@ -78,7 +80,8 @@ impl Combined {
                 Document::Index(index) => located(&place, index.manifests),
                 Document::Manifest(_) => vec![(place, descriptor.clone())],
             };
-            return Ok(Combined { media_type: descriptor.media_type, bytes, parts });
+            let media_type = descriptor.media_type;
+            return Ok(Combined { media_type, bytes, parts, source: Some(only.clone()) });
         }
         let mut parts: Vec<(Reference, Descriptor)> = Vec::new();
         for Found { place, descriptor, bytes } in found {
@@ -104,6 +107,7 @@ impl Combined {
             media_type: index.media_type.clone().unwrap_or_default(),
             bytes: index_bytes(&index),
             parts,
+            source: None,
         })
     }
 
@@ -116,20 +120,30 @@ impl Combined {
             return Ok(false);
         };
         change(&mut index);
+        self.source = None;
         self.bytes = index_bytes(&index);
         Ok(true)
     }
 
-    /// Puts it under the name, after all that it names.
+    /// Puts it under the name, after all that it names; with `referrers` also what refers to what is copied.
     ///
     /// # Errors
     /// When something can't be fetched, or the registry refuses it.
-    pub fn push(&self, client: &Client, name: &Reference, cancel: &Cancel) -> Result<Descriptor> {
-        let mut copies = Copies { client, to: name, cancel, seen: HashSet::new() };
+    pub fn push(
+        &self,
+        client: &Client,
+        name: &Reference,
+        referrers: bool,
+        cancel: &Cancel,
+    ) -> Result<Descriptor> {
+        let mut copies = Copies { client, to: name, referrers, cancel, seen: HashSet::new() };
         for (place, descriptor) in &self.parts {
             copies.copy(place, descriptor, MAX_DEPTH)?;
         }
         let digest = client.push_manifest(name, &self.media_type, self.bytes.clone(), cancel)?;
+        if let Some(Found { place, descriptor, .. }) = &self.source {
+            copies.copy_referrers(place, &descriptor.digest, MAX_DEPTH)?;
+        }
         Ok(Descriptor::new(&self.media_type, digest, self.bytes.len() as u64))
     }
 }
@@ -142,6 +156,7 @@ fn located(place: &Reference, manifests: Vec<Descriptor>) -> Vec<(Reference, Des
 struct Copies<'a> {
     client: &'a Client,
     to: &'a Reference,
+    referrers: bool,
     cancel: &'a Cancel,
     /// Indexes may name one document a thousand times, and those that do each other.
     seen: HashSet<Digest>,
@@ -157,13 +172,15 @@ impl Copies<'_> {
         if depth == 0 {
             return Err(Error::malformed(from.familiar(), "indexes within indexes within indexes"));
         }
-        if self.seen.len() > MAX_COPIES {
-            let reason = format!("it names more than {MAX_COPIES} images");
-            return Err(Error::malformed(from.familiar(), reason));
-        }
+        self.check_number(from)?;
         let fetched = client.fetch_manifest(&from.by_digest(descriptor.digest), cancel)?;
         check_against(descriptor, &fetched)?;
-        match Document::parse(&fetched.bytes, Some(&descriptor.media_type))? {
+        self.send(from, descriptor, fetched.bytes, depth)
+    }
+
+    fn send(&mut self, from: &Reference, descriptor: &Descriptor, bytes: Vec<u8>, depth: u32) -> Result<()> {
+        let Copies { client, to, cancel, .. } = *self;
+        match Document::parse(&bytes, Some(&descriptor.media_type))? {
             Document::Index(index) => {
                 for entry in &index.manifests {
                     self.copy(from, entry, depth - 1)?;
@@ -177,8 +194,46 @@ impl Copies<'_> {
                 }
             }
         }
-        let to = to.by_digest(descriptor.digest);
-        client.push_manifest(&to, &descriptor.media_type, fetched.bytes, cancel).map(drop)
+        client.push_manifest(&to.by_digest(descriptor.digest), &descriptor.media_type, bytes, cancel)?;
+        self.copy_referrers(from, &descriptor.digest, depth)
+    }
+
+    /// What refers to `subject`, and to that, as far as it is there and does so.
+    fn copy_referrers(&mut self, from: &Reference, subject: &Digest, depth: u32) -> Result<()> {
+        let Copies { client, to, referrers, cancel, .. } = *self;
+        if !referrers || repository(from) == repository(to) {
+            return Ok(());
+        }
+        for entry in client.referrers(from, subject, None, cancel)? {
+            if depth == 0 {
+                return Err(Error::malformed(from.familiar(), "what refers to it has no end"));
+            }
+            if !self.seen.insert(entry.digest) {
+                continue;
+            }
+            self.check_number(from)?;
+            let fetched = match client.fetch_manifest(&from.by_digest(entry.digest), cancel) {
+                Ok(fetched) => fetched,
+                // A list under a tag still names what was deleted.
+                Err(Error::NotFound { .. }) => continue,
+                Err(e) => return Err(e),
+            };
+            check_against(&entry, &fetched)?;
+            if subject_of(&fetched.bytes).is_none_or(|own| own.digest != *subject) {
+                let reason = format!("it is listed for {subject}, and does not refer to that");
+                return Err(Error::malformed(from.by_digest(entry.digest).familiar(), reason));
+            }
+            self.send(from, &entry, fetched.bytes, depth - 1)?;
+        }
+        Ok(())
+    }
+
+    fn check_number(&self, from: &Reference) -> Result<()> {
+        if self.seen.len() <= MAX_COPIES {
+            return Ok(());
+        }
+        let reason = format!("it names more than {MAX_COPIES} images");
+        Err(Error::malformed(from.familiar(), reason))
     }
 }
 

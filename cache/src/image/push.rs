@@ -1,7 +1,7 @@
 //! Pushing: an image's blobs and manifest to a repository. Layers of our own are compressed here, once; what was
 //! compressed is remembered, so that the next push finds the same bytes.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeSet, HashMap, HashSet};
 use std::io::Read;
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -36,9 +36,16 @@ pub enum PushEvent {
         layer: Digest,
         size: u64,
     },
+    /// The index names this about an image (attestations), and neither the store nor the registry has it: what is pushed
+    /// does not name it, and so has another digest.
+    LeftOut {
+        manifest: Digest,
+    },
 }
 
 const PARALLEL: usize = 4;
+/// Of how many entries that are about images a registry is asked whether it has them.
+const MAX_ABOUT: usize = 1000;
 
 /// Where an image goes, and how.
 #[derive(Clone, Copy, Debug)]
@@ -55,8 +62,9 @@ impl<'a> Destination<'a> {
         Destination { reference, wish: None, by_digest: false }
     }
 
-    fn named(self, document: &[u8]) -> Reference {
-        if self.by_digest { self.reference.by_digest(Digest::of(document)) } else { self.reference.clone() }
+    /// What a document with this digest goes by. Under a tag registries know it by SHA-256.
+    fn named(self, digest: Digest) -> Reference {
+        if self.by_digest { self.reference.by_digest(digest) } else { self.reference.clone() }
     }
 }
 
@@ -73,8 +81,8 @@ pub fn push(
 ) -> Result<Descriptor> {
     match stored {
         Stored::Image(image) => {
-            let Ready { media_type, manifest } = push_parts(sources, image, to, tell, cancel)?;
-            put(sources, &to.named(&manifest), &media_type, manifest, cancel)
+            let Ready { media_type, digest, manifest } = push_parts(sources, image, to, tell, cancel)?;
+            put(sources, to, &media_type, digest, manifest, cancel)
         }
         Stored::Index(index) => push_index(sources, index, to, tell, cancel),
     }
@@ -83,18 +91,20 @@ pub fn push(
 /// A manifest whose blobs are in the registry.
 struct Ready {
     media_type: String,
+    digest: Digest,
     manifest: Vec<u8>,
 }
 
 fn put(
     sources: Sources<'_>,
-    reference: &Reference,
+    to: Destination<'_>,
     media_type: &str,
+    digest: Digest,
     manifest: Vec<u8>,
     cancel: &Cancel,
 ) -> Result<Descriptor> {
     let size = manifest.len() as u64;
-    let digest = sources.client.push_manifest(reference, media_type, manifest, cancel)?;
+    let digest = sources.client.push_manifest(&to.named(digest), media_type, manifest, cancel)?;
     Ok(Descriptor::new(media_type, digest, size))
 }
 
@@ -115,25 +125,46 @@ fn push_index(
         let name = format!("{} for {}", to.reference.familiar(), absent.join(", "));
         return Err(Error::NotFound { what: "image of the index", name });
     }
-    let mut manifests = Vec::new();
+    let mut known: HashMap<Digest, Descriptor> = HashMap::new();
     for Member { descriptor, image } in &record.members {
-        let Ready { media_type, manifest } = push_parts(sources, image, to, tell, cancel)?;
-        let by_digest = to.reference.by_digest(Digest::of(&manifest));
-        let pushed = put(sources, &by_digest, &media_type, manifest, cancel)?;
-        let same = pushed.digest == descriptor.digest;
-        manifests.push(if same {
-            descriptor.clone()
-        } else {
-            Descriptor { media_type, digest: pushed.digest, size: pushed.size, ..descriptor.clone() }
-        });
+        let Ready { media_type, digest, manifest } = push_parts(sources, image, to, tell, cancel)?;
+        let alone = Destination { by_digest: true, ..to };
+        let pushed = put(sources, alone, &media_type, digest, manifest, cancel)?;
+        known.insert(descriptor.digest, pushed);
     }
+    for descriptor in about(record).take(MAX_ABOUT) {
+        // It may be there already, as it is where the image came from.
+        if sources.client.has_manifest(&to.reference.by_digest(descriptor.digest), cancel)? {
+            known.insert(descriptor.digest, descriptor.clone());
+        }
+    }
+    let is_known = |manifest: &&Descriptor| known.contains_key(&manifest.digest);
+    for manifest in about(record).filter(|manifest| !is_known(manifest)) {
+        tell(PushEvent::LeftOut { manifest: manifest.digest });
+    }
+    let as_pushed = |descriptor: &Descriptor| {
+        let Descriptor { media_type, digest, size, .. } = known[&descriptor.digest].clone();
+        Descriptor { media_type, digest, size, ..descriptor.clone() }
+    };
+    let manifests: Vec<_> = record.index.manifests.iter().filter(is_known).map(as_pushed).collect();
     let unchanged = manifests == record.index.manifests;
     let original = sources.store.document(&record.id)?.filter(|_| unchanged);
-    // What is said about an image that is not here (attestations) stays behind.
     let index = Index { manifests, ..record.index.clone() };
     let media_type = index.media_type.clone().unwrap_or_else(|| OCI_INDEX.to_owned());
-    let bytes = original.unwrap_or_else(|| index_bytes(&index));
-    put(sources, &to.named(&bytes), &media_type, bytes, cancel)
+    let (digest, bytes) = original.map_or_else(
+        || {
+            let bytes = index_bytes(&index);
+            (Digest::of(&bytes), bytes)
+        },
+        |bytes| (record.id, bytes),
+    );
+    put(sources, to, &media_type, digest, bytes, cancel)
+}
+
+/// What the index names besides images, each once.
+fn about(record: &IndexRecord) -> impl Iterator<Item = &Descriptor> {
+    let mut seen: HashSet<Digest> = record.members.iter().map(|member| member.descriptor.digest).collect();
+    record.index.manifests.iter().filter(move |manifest| seen.insert(manifest.digest))
 }
 
 /// Brings config and layers there.
@@ -154,17 +185,19 @@ fn push_parts(
     let config_blob = Descriptor::new(OCI_CONFIG, image.id, config.len() as u64);
     let mut open = || Ok(Box::new(std::io::Cursor::new(config.clone())) as Box<dyn Read + Send>);
     client.push_blob(to.reference, &config_blob, None, &mut open, cancel)?;
-    let (media_type, manifest) = if same_layers(&original, &forms)? {
-        (described(&original)?.media_type, original)
+    let media_type = described(&original)?.media_type;
+    let (media_type, digest, manifest) = if same_layers(&original, &forms)? {
+        (media_type, image.manifest, original)
     } else {
         let layers: Vec<_> = forms.iter().map(|form| form.descriptor.clone()).collect();
-        manifest_in(&original, &layers, described(&original)?.media_type == DOCKER_MANIFEST)?
+        let (media_type, manifest) = manifest_in(&original, &layers, media_type == DOCKER_MANIFEST)?;
+        (media_type, Digest::of(&manifest), manifest)
     };
     let repository = Some(format!("{}/{}", to.reference.registry(), to.reference.repository()));
     for (layer, form) in image.layers.iter().zip(forms) {
         layer.add_blob(&LayerBlob { repository: repository.clone(), ..form })?;
     }
-    Ok(Ready { media_type, manifest })
+    Ok(Ready { media_type, digest, manifest })
 }
 
 /// The blobs that a manifest names as layers.

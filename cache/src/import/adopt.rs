@@ -34,8 +34,8 @@ pub(super) struct Incoming {
 pub(super) struct Part {
     pub(super) id: Digest,
     pub(super) config: Vec<u8>,
-    /// If the archive has one.
-    pub(super) manifest: Option<Vec<u8>>,
+    /// If the archive has one, with the digest by which it is named there.
+    pub(super) manifest: Option<(Digest, Vec<u8>)>,
     /// None for a layer that the archive leaves out, because whoever loads it has it already.
     pub(super) layers: Vec<Option<Arc<SealedBlob>>>,
 }
@@ -175,15 +175,16 @@ fn record(store: &Store, image: Incoming, known: &HashMap<DiffId, Layer>) -> Res
 fn whole(part: Part, known: &HashMap<DiffId, Layer>) -> Result<Whole> {
     let stack = ImageConfig::parse(&part.config)?.rootfs.diff_ids;
     let layers: Vec<Layer> = stack.iter().map(|d| known[d].clone()).collect();
-    let own = part.manifest.as_ref().filter(|m| names_blobs(m, &part.layers));
+    let own = part.manifest.as_ref().filter(|(_, bytes)| names_blobs(bytes, &part.layers));
     let manifest = match own {
         Some(manifest) => manifest.clone(),
         None => {
             let forms = layers.iter().map(|layer| Ok(stored_form(layer)?.descriptor));
-            manifest_bytes(&part.id, part.config.len() as u64, forms.collect::<Result<_>>()?)
+            let bytes = manifest_bytes(&part.id, part.config.len() as u64, forms.collect::<Result<_>>()?);
+            (Digest::of(&bytes), bytes)
         }
     };
-    Ok(Whole { part, manifest: (Digest::of(&manifest), manifest), layers })
+    Ok(Whole { part, manifest, layers })
 }
 
 /// Whether the manifest's layers are the blobs that were read.

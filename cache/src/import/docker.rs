@@ -35,7 +35,11 @@ pub(super) fn images(archive: &Archive, manifest: &[u8]) -> Result<Vec<Incoming>
     entries.into_iter().map(|entry| image(archive, entry, &originals)).collect()
 }
 
-fn image(archive: &Archive, entry: Entry, originals: &HashMap<Digest, Vec<u8>>) -> Result<Incoming> {
+fn image(
+    archive: &Archive,
+    entry: Entry,
+    originals: &HashMap<Digest, (Digest, Vec<u8>)>,
+) -> Result<Incoming> {
     let missing = |name: &str| Error::malformed("image archive", format!("{name:?} is missing"));
     let blob = archive.file(&entry.config)?.ok_or_else(|| missing(&entry.config))?;
     check_name(&entry.config, &blob.digest())?;

@@ -184,9 +184,9 @@ pub(super) fn part_of_layout(
     Ok((part(source, found, platform)?, found.digest))
 }
 
-/// The manifests that an index names, by the digests of their configs; what can't be read is left out, because the
+/// The manifests that an index names with their digests, by those of their configs; what can't be read is left out, because the
 /// archive has said already by other means what its images are.
-pub(super) fn manifests_by_config(archive: &Archive, index: &[u8]) -> HashMap<Digest, Vec<u8>> {
+pub(super) fn manifests_by_config(archive: &Archive, index: &[u8]) -> HashMap<Digest, (Digest, Vec<u8>)> {
     let (mut found, mut seen) = (HashMap::new(), HashSet::new());
     let mut open = parse_index(index).map(|i| i.manifests).unwrap_or_default();
     for _ in 0..MAX_DEPTH {
@@ -197,7 +197,7 @@ pub(super) fn manifests_by_config(archive: &Archive, index: &[u8]) -> HashMap<Di
             }
             match read(archive, &descriptor) {
                 Ok((bytes, Document::Manifest(manifest))) => {
-                    found.insert(manifest.config.digest, bytes);
+                    found.insert(manifest.config.digest, (descriptor.digest, bytes));
                 }
                 Ok((_, Document::Index(index))) => open.extend(index.manifests),
                 Err(_) => {}
@@ -224,7 +224,7 @@ fn name_of(descriptor: &Descriptor) -> Option<Reference> {
 }
 
 fn part(source: &dyn Blobs, descriptor: &Descriptor, platform: &Platform) -> Result<Part> {
-    let (bytes, manifest) = manifest_for(source, descriptor, platform)?;
+    let (digest, bytes, manifest) = manifest_for(source, descriptor, platform)?;
     check_config("image archive", &manifest.config)?;
     let config = blob(source, &manifest.config)?;
     let layers = manifest.layers.iter().map(|layer| {
@@ -239,15 +239,19 @@ fn part(source: &dyn Blobs, descriptor: &Descriptor, platform: &Platform) -> Res
         config: read_document(&config, "the image config", manifest.config.size)?,
         id: manifest.config.digest,
         layers: layers.collect::<Result<_>>()?,
-        manifest: Some(bytes),
+        manifest: Some((digest, bytes)),
     })
 }
 
-fn manifest_for(source: &dyn Blobs, top: &Descriptor, platform: &Platform) -> Result<(Vec<u8>, Manifest)> {
+fn manifest_for(
+    source: &dyn Blobs,
+    top: &Descriptor,
+    platform: &Platform,
+) -> Result<(Digest, Vec<u8>, Manifest)> {
     let mut descriptor = top.clone();
     for _ in 0..MAX_DEPTH {
         match read(source, &descriptor)? {
-            (bytes, Document::Manifest(manifest)) => return Ok((bytes, manifest)),
+            (bytes, Document::Manifest(manifest)) => return Ok((descriptor.digest, bytes, manifest)),
             (_, Document::Index(index)) => {
                 let chosen = choose(&index, platform).cloned();
                 descriptor = chosen.ok_or_else(|| no_platform(&top.digest.to_string(), platform, &index))?;

@@ -8,7 +8,7 @@ use std::sync::mpsc::{Receiver, Sender, SyncSender, channel, sync_channel};
 use super::sink::LayerSink;
 use super::tar::{Entry, EntryKind, Limits, Reader};
 use crate::cancel::Cancel;
-use crate::digest::{Algorithm, DiffId};
+use crate::digest::{Algorithm, DiffId, Hasher};
 use crate::error::{Error, Result};
 use crate::fs::whiteout::{Marker, PREFIX, marker};
 
@@ -24,16 +24,16 @@ pub struct Applied {
     pub size: u64,
 }
 
-/// [`apply_with`] the default limits.
+/// [`apply_with`] the default limits; the diff id is one of SHA-256.
 ///
 /// # Errors
 /// As [`apply_with`].
 pub fn apply(tar: &mut (dyn Read + Send), sink: &mut dyn LayerSink, cancel: &Cancel) -> Result<Applied> {
-    apply_with(tar, sink, cancel, Limits::default())
+    apply_with(tar, sink, cancel, Limits::default(), Algorithm::Sha256)
 }
 
 /// Makes the entries of the uncompressed archive `tar` (OCI image-spec, layer). Reading and hashing run on a thread
-/// of their own, ahead of the writing.
+/// of their own, ahead of the writing. The diff id is one of `algorithm`.
 ///
 /// # Errors
 /// When the source fails, the archive is malformed or too large, an entry can't be made, or `cancel` is raised. The
@@ -43,11 +43,12 @@ pub fn apply_with(
     sink: &mut dyn LayerSink,
     cancel: &Cancel,
     limits: Limits,
+    algorithm: Algorithm,
 ) -> Result<Applied> {
     let (full, chunks) = sync_channel(AHEAD);
     let (used, free) = channel();
     std::thread::scope(|scope| {
-        let pump = scope.spawn(move || pump(tar, &full, &free, cancel, limits.bytes));
+        let pump = scope.spawn(move || pump(tar, &full, &free, cancel, limits.bytes, algorithm.hasher()));
         let mut ahead = ReadAhead { chunks, used, current: Vec::new(), at: 0 };
         let made = make_entries(&mut Reader::new(&mut ahead, limits), sink, cancel);
         if made.is_ok() {
@@ -120,8 +121,8 @@ fn pump(
     free: &Receiver<Vec<u8>>,
     cancel: &Cancel,
     limit: u64,
+    mut hasher: Hasher,
 ) -> Result<Applied> {
-    let mut hasher = Algorithm::Sha256.hasher();
     let mut size = 0;
     loop {
         cancel.check()?;

@@ -21,6 +21,11 @@ const MAX_NAME: usize = 255;
 const MAX_TAG: usize = 128;
 
 impl Reference {
+    /// Whether this can be a tag.
+    pub fn is_tag(text: &str) -> bool {
+        is_tag(text)
+    }
+
     /// Host and optional port (`docker.io`, `127.0.0.1:5000`, `[::1]:5000`).
     pub fn registry(&self) -> &str {
         &self.registry

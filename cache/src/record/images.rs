@@ -2,7 +2,7 @@
 
 use rusqlite::{OptionalExtension as _, params};
 
-use crate::digest::Digest;
+use crate::digest::{Algorithm, Digest};
 use crate::error::{Error, Result};
 use crate::oci::{ImageConfig, Reference};
 use crate::snapshot::Layer;
@@ -192,17 +192,22 @@ impl Store {
         })
     }
 
-    /// Takes an image out of an index, which still names it; it goes if nothing else needs it.
+    /// Takes an image out of an index, which still names it; it goes if nothing else needs it. The last one stays, and
+    /// false is given.
     ///
     /// # Errors
     /// When the store can't be written.
-    pub fn remove_member(&self, index: &Digest, manifest: &Digest) -> Result<()> {
-        let values = [index.to_string(), manifest.to_string()];
+    pub fn remove_member(&self, index: &Digest, manifest: &Digest) -> Result<bool> {
+        let (index, manifest) = (index.to_string(), manifest.to_string());
         self.write("removing an image of an index", |tx| {
+            let others = "SELECT EXISTS (SELECT 1 FROM members WHERE parent = ?1 AND manifest != ?2)";
+            if !tx.query_row(others, [&index, &manifest], |row| row.get(0))? {
+                return Ok(false);
+            }
             let image: Option<String> = tx
                 .query_row(
                     "DELETE FROM members WHERE parent = ?1 AND manifest = ?2 RETURNING image",
-                    values,
+                    [&index, &manifest],
                     |row| row.get(0),
                 )
                 .optional()?;
@@ -210,7 +215,7 @@ impl Store {
                 remove_unneeded(tx, &image)?;
                 forget_documents(tx)?;
             }
-            Ok(())
+            Ok(true)
         })
     }
 
@@ -224,15 +229,17 @@ impl Store {
         self.texts(sql, [])?.iter().map(|id| id.parse()).collect()
     }
 
-    /// The ids that begin with `prefix` (hexadecimal, without the algorithm).
+    /// The ids that begin with `prefix`: hexadecimal, with or without the algorithm in front.
     ///
     /// # Errors
     /// When the store can't be read.
     pub fn image_ids_with_prefix(&self, prefix: &str) -> Result<Vec<Digest>> {
-        if prefix.is_empty() || !prefix.bytes().all(|b| b.is_ascii_hexdigit()) {
+        let (algorithm, hex) = prefix.split_once(':').unwrap_or(("*", prefix));
+        let known = ["*", Algorithm::Sha256.name(), Algorithm::Sha512.name()].contains(&algorithm);
+        if !known || hex.is_empty() || !hex.bytes().all(|b| b.is_ascii_hexdigit()) {
             return Ok(Vec::new());
         }
-        self.texts("SELECT id FROM images WHERE id GLOB 'sha256:' || ?1 || '*'", [prefix])?
+        self.texts("SELECT id FROM images WHERE id GLOB ?1 || ':' || ?2 || '*'", [algorithm, hex])?
             .iter()
             .map(|id| id.parse())
             .collect()

@@ -59,6 +59,10 @@ impl Token {
         Token(format!("Basic {}", STANDARD.encode(format!("{user}:{password}"))))
     }
 
+    pub(super) fn bearer(text: &str) -> Token {
+        Token(format!("Bearer {text}"))
+    }
+
     pub(super) fn header(&self) -> &str {
         &self.0
     }
@@ -112,7 +116,7 @@ impl TokenAnswer {
 
     pub(super) fn token(&self) -> Option<Token> {
         let text = self.token.as_ref().or(self.access_token.as_ref()).filter(|t| !t.is_empty())?;
-        Some(Token(format!("Bearer {text}")))
+        Some(Token::bearer(text))
     }
 
     /// What may be sent instead of a password from now on.

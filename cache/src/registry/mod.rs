@@ -1,4 +1,4 @@
-//! A client of OCI registries (distribution-spec 1.1: pull and push). Blocking; HTTP runs on a thread of its own that
+//! A client of OCI registries (distribution-spec 1.1: pull, push and discovery). Blocking; HTTP runs on a thread of its own that
 //! the first request starts. Every byte is verified against its digest.
 
 mod auth;
@@ -7,6 +7,7 @@ mod body;
 mod file;
 mod hosts;
 mod http;
+mod listing;
 mod login;
 mod origin;
 mod pieces;
@@ -28,6 +29,7 @@ pub use blob::BlobReader;
 pub use file::{Answer, FileReader, Validators};
 pub use hosts::{Host, Hosts};
 pub use login::{Credentials, Kept, Logins, key_of, registry_of};
+pub(crate) use referrers::subject_of;
 pub use upload::Sent;
 
 use crate::blob::BlobFetch;
@@ -86,6 +88,7 @@ pub fn fuzz_answers(text: &str) {
     if let Ok(answer) = serde_json::from_str::<auth::TokenAnswer>(text) {
         let _ = (answer.life(), answer.token(), answer.identity());
     }
+    let _ = listing::targets_of_next(text);
     transport::fuzz_headers(text);
 }
 
@@ -166,6 +169,18 @@ impl Client {
         }
     }
 
+    /// Whether the registry itself, and not a mirror of it, has the manifest or index.
+    ///
+    /// # Errors
+    /// As [`Client::fetch_manifest`].
+    pub fn has_manifest(&self, reference: &Reference, cancel: &Cancel) -> Result<bool> {
+        match self.resolve_at(reference, cancel) {
+            Ok(_) => Ok(true),
+            Err(Error::NotFound { .. }) => Ok(false),
+            Err(e) => Err(e),
+        }
+    }
+
     /// A blob of the repository of `reference`. The reader ends without error only if size and digest were right,
     /// so it must be read to its end; a broken transfer is resumed.
     ///
@@ -226,7 +241,7 @@ impl Client {
         let mut hasher = reference.digest().map_or(Algorithm::Sha256, Digest::algorithm).hasher();
         hasher.update(&bytes);
         let digest = hasher.finish();
-        let subject = referrers::subject(&bytes);
+        let subject = subject_of(&bytes);
         let sent = if subject.is_some() { bytes.clone() } else { Vec::new() };
         let (transport, name) = (Arc::clone(&self.0.transport), reference.clone());
         let put = upload::put_manifest(transport, name, media_type.to_owned(), bytes, digest);

@@ -1,5 +1,5 @@
-//! Manifests that refer to another one (`subject`), for registries without an API for that: the client keeps the list of
-//! them in an index under a tag (distribution-spec, "Pushing Manifests with Subject", "Referrers Tag Schema").
+//! Manifests that refer to another one (`subject`), for registries that keep no list of them: clients do, in an index under
+//! a tag (distribution-spec, "Pushing Manifests with Subject", "Referrers Tag Schema").
 
 use std::sync::Arc;
 
@@ -14,7 +14,7 @@ use crate::oci::descriptor::OCI_INDEX;
 use crate::oci::{Descriptor, Document, Index, Reference};
 
 /// What the manifest refers to, if it refers to something.
-pub(super) fn subject(manifest: &[u8]) -> Option<Descriptor> {
+pub(crate) fn subject_of(manifest: &[u8]) -> Option<Descriptor> {
     let mut manifest: Value = serde_json::from_slice(manifest).ok()?;
     serde_json::from_value(manifest.get_mut("subject")?.take()).ok()
 }
@@ -28,11 +28,7 @@ pub(super) fn list(
     manifest: &[u8],
     cancel: &Cancel,
 ) -> Result<()> {
-    let text = subject.to_string();
-    let (algorithm, hex) = text.split_once(':').unwrap_or_default();
-    // A tag has a limit, and the longer digests are cut for it.
-    let tag = format!("{algorithm}-{}", hex.get(..64).unwrap_or(hex));
-    let name = format!("{}/{}:{tag}", reference.registry(), reference.repository()).parse()?;
+    let name = list_of(reference, subject)?;
     let mut index = match client.fetch_manifest_at(&name, cancel) {
         Ok(found) => match Document::parse(&found.bytes, Some(&found.media_type))? {
             Document::Index(index) => index,
@@ -54,6 +50,32 @@ pub(super) fn list(
     let (transport, digest) = (Arc::clone(&client.0.transport), Digest::of(&bytes));
     let put = put_manifest(transport, name, OCI_INDEX.to_owned(), bytes, digest);
     client.0.runtime.call(cancel, put).map(drop)
+}
+
+/// What the list under the tag holds; nothing if there is none, or something else has that tag.
+pub(super) fn by_tag(
+    client: &Client,
+    reference: &Reference,
+    subject: &Digest,
+    cancel: &Cancel,
+) -> Result<Vec<Descriptor>> {
+    let found = match client.fetch_manifest_at(&list_of(reference, subject)?, cancel) {
+        Ok(found) => found,
+        Err(Error::NotFound { .. }) => return Ok(Vec::new()),
+        Err(e) => return Err(e),
+    };
+    match Document::parse(&found.bytes, Some(&found.media_type)) {
+        Ok(Document::Index(index)) => Ok(index.manifests),
+        Ok(Document::Manifest(_)) | Err(_) => Ok(Vec::new()),
+    }
+}
+
+/// The tag for the list of what refers to `subject`.
+fn list_of(reference: &Reference, subject: &Digest) -> Result<Reference> {
+    let hex = subject.hex();
+    // A tag has a limit, and the longer digests are cut for it.
+    let tag = format!("{}-{}", subject.algorithm().name(), hex.get(..64).unwrap_or(&hex));
+    format!("{}/{}:{tag}", reference.registry(), reference.repository()).parse()
 }
 
 /// The manifest's descriptor, with what it says it is and the annotations that it has.

@@ -14,7 +14,7 @@ use crate::error::{Error, Result};
 const MAX_TOKEN_BODY: u64 = 1 << 20;
 /// What token servers know this program by.
 const CLIENT_ID: &str = "boxwright";
-/// A password does not end; it is taken from where it is kept again after this.
+/// A password does not end, and of a token of the user's nobody knows when; it is taken from where it is kept again after this.
 const PASSWORD_LIFE: std::time::Duration = std::time::Duration::from_secs(86_400);
 
 impl Transport {
@@ -23,6 +23,12 @@ impl Transport {
         let credentials = self.credentials(ask).await?;
         let challenges = challenges(refused);
         if let Some(challenge) = challenges.iter().find(|c| c.is_bearer()) {
+            // It is the registry's own token already, and no token server's business.
+            if let Some(Credentials::Bearer { token }) = &credentials {
+                let token = Token::bearer(token);
+                self.tokens.put(ask.scope.clone(), token.clone(), PASSWORD_LIFE);
+                return Ok(token);
+            }
             let answer = self.ask_for_token(ask, challenge, credentials.as_ref(), false).await?;
             let token =
                 answer.token().ok_or_else(|| ask.error("the token server's answer holds no token"))?;

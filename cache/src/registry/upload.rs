@@ -18,6 +18,7 @@ use super::transport::Transport;
 use crate::cancel::Cancel;
 use crate::digest::Digest;
 use crate::error::{Error, Result};
+use crate::oci::manifest::MAX_DOCUMENT;
 use crate::oci::{Descriptor, Reference};
 
 /// Gives the bytes of a blob from their start.
@@ -178,6 +179,10 @@ pub(super) async fn put_manifest(
     let doing = format!("pushing the manifest of {}", reference.familiar());
     let path = format!("manifests/{name}");
     let mut ask = transport.ask(&reference, Method::PUT, Actions::Push, &path, doing).await?;
+    if bytes.len() as u64 > MAX_DOCUMENT {
+        let size = bytes.len();
+        return Err(ask.error(format!("it has {size} bytes, and registries take {MAX_DOCUMENT} at most")));
+    }
     ask.headers.push((CONTENT_TYPE, media_type));
     ask.body = bytes;
     Ok(transport.send(&ask).await?.headers().contains_key("oci-subject"))

@@ -9,7 +9,8 @@ use crate::blob::local::BlobWriter;
 use crate::cancel::Cancel;
 use crate::digest::{DiffId, Digest};
 use crate::error::{Error, Result};
-use crate::layer::{DirSink, Implied, apply, compress};
+use crate::layer::tar::Limits;
+use crate::layer::{DirSink, Implied, apply_with, compress};
 
 /// Unpacks `layer`, in this process or by waiting for the one that does it already.
 pub(super) fn unpack(layer: &Layer, cancel: &Cancel) -> Result<OwnedFd> {
@@ -161,7 +162,8 @@ fn extract(
     let (_, mut tar) = compress::detect_and_decompress(compressed)
         .map_err(Error::io("reading layer", layer.diff_id().to_string()))?;
     let mut sink = DirSink::new(fs, OwnerView::current());
-    let applied = apply(&mut *tar, &mut sink, cancel)?;
+    let algorithm = layer.diff_id().0.algorithm();
+    let applied = apply_with(&mut *tar, &mut sink, cancel, Limits::default(), algorithm)?;
     expect_diff_id(layer, applied.diff_id)?;
     Ok(Applied { size: applied.size, implied: sink.finish()? })
 }

@@ -195,3 +195,28 @@ fn a_token_that_ends_during_a_pull_is_replaced() {
     assert!(read == bytes);
     assert_eq!(*given.lock().unwrap(), 3);
 }
+
+#[test]
+fn a_token_of_the_user_s_is_for_its_registry_and_no_token_server() {
+    let thief = Server::start(|_, _| Reply::new(200, r#"{"token":"other"}"#));
+    let realm = format!(r#"Bearer realm="http://{}/token",service="x""#, thief.address());
+    let guarded = |realm: String| {
+        Server::start(move |request, _| match request.header("authorization") {
+            Some("Bearer t0ken") => manifest(),
+            _ => Reply::new(401, "").header("WWW-Authenticate", realm.clone()),
+        })
+    };
+    let (own, basic) = (guarded(realm), guarded(r#"Basic realm="x""#.to_owned()));
+    let (dir, cancel) = (tempfile::tempdir().unwrap(), Cancel::new().unwrap());
+    let entry = r#"{"registrytoken":"t0ken"}"#;
+    let config = format!(r#"{{"auths":{{"{}":{entry},"{}":{entry}}}}}"#, own.address(), basic.address());
+    fs::write(dir.path().join("config.json"), config).unwrap();
+    let logins = Logins { dir: dir.path().to_owned(), programs: Vec::new(), remark: |_| {} };
+    let client = Client::new(Options { logins: Some(logins), ..Options::default() });
+    client.fetch_manifest(&reference(&own), &cancel).unwrap();
+    assert!(thief.requests().is_empty());
+    // It is no password.
+    let error = client.fetch_manifest(&reference(&basic), &cancel).unwrap_err().to_string();
+    assert!(error.contains("wants a login") && !error.contains("t0ken"), "{error}");
+    assert!(!said(&basic).contains("t0ken"));
+}

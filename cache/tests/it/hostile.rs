@@ -178,7 +178,7 @@ fn copied(documents: Vec<String>, top: &str) -> (Result<Descriptor>, usize) {
     let name = |name: &str| -> Reference { format!("{}/{name}", server.address()).parse().unwrap() };
     let (client, cancel) = (Client::new(Options::default()), Cancel::new().unwrap());
     let found = look_up(&client, &name(&format!("a@{}", Digest::of(top.as_bytes()))), &cancel).unwrap();
-    let pushed = Combined::of(&[found], true).unwrap().push(&client, &name("b:1"), &cancel);
+    let pushed = Combined::of(&[found], true).unwrap().push(&client, &name("b:1"), false, &cancel);
     (pushed, server.requests().len())
 }
 

@@ -1,10 +1,13 @@
 //! Indexes in the store: what an archive brings of them, what is left when some of it goes, and what lies about them.
 
-use boxwright_cache::Store;
+use boxwright_cache::export::{Saved, save};
+use boxwright_cache::image::{Destination, PushEvent, Sources, push};
 use boxwright_cache::import::{Loaded, load};
-use boxwright_cache::oci::{Platform, Reference};
+use boxwright_cache::oci::{Descriptor, Platform, Reference};
 use boxwright_cache::record::{IndexRecord, Stored};
+use boxwright_cache::{Digest, Store};
 use boxwright_testdata::archive::sha256;
+use boxwright_testdata::peer::Registry;
 use boxwright_testdata::tar::Tar;
 use serde_json::{Value, json};
 
@@ -94,9 +97,12 @@ fn an_index_comes_with_what_is_there_of_it() {
     let absent: Vec<String> = index.absent().map(|d| d.platform.as_ref().unwrap().to_string()).collect();
     assert_eq!(absent, ["linux/s390x"]);
     // An image of it goes, and then the index itself with all.
-    place.store.remove_member(&index.id, &index.members[0].image.manifest).unwrap();
+    assert!(place.store.remove_member(&index.id, &index.members[0].image.manifest).unwrap());
     assert_eq!(architectures(&index_of(&place.store, &loaded[0])), ["arm64"]);
     assert!(place.store.stored(&index.members[0].image.id).unwrap().is_none());
+    // Not the last one, by whoever saw both a moment ago.
+    assert!(!place.store.remove_member(&index.id, &index.members[1].image.manifest).unwrap());
+    assert_eq!(architectures(&index_of(&place.store, &loaded[0])), ["arm64"]);
     assert_eq!(place.store.image_ids().unwrap(), [index.id]);
     let names: Vec<&Reference> = loaded[0].names.iter().collect();
     assert!(place.store.remove_names(&index.id, &names).unwrap());
@@ -161,6 +167,93 @@ fn an_index_is_no_way_to_have_much_read() {
         index = layout.index(&[index]);
     }
     assert!(refused(&layout.finish(&[named(&index, "a:1")])).contains("indexes within indexes"));
+}
+
+#[test]
+fn images_that_are_known_by_sha512_stay_what_they_are() {
+    use boxwright_cache::digest::Algorithm;
+    let place = Place::new();
+    let blob = |kind: &str, bytes: &[u8]| {
+        let mut hasher = Algorithm::Sha512.hasher();
+        hasher.update(bytes);
+        json!({"mediaType": kind, "digest": hasher.finish().to_string(), "size": bytes.len()})
+    };
+    let add = |tar: Tar, entry: &Value, bytes: &[u8]| {
+        let path = format!("blobs/{}", entry["digest"].as_str().unwrap().replace(':', "/"));
+        tar.pax(b'x', &[("path", &path)]).file("long", 0o644, bytes)
+    };
+    let (mut tar, mut entries) = (Tar::new(), Vec::new());
+    for architecture in ["amd64", "arm64"] {
+        let layer = layers().remove(0);
+        let tar_of = blob("application/vnd.oci.image.layer.v1.tar", &layer);
+        tar = add(tar, &tar_of, &layer);
+        let config = json!({"os": "linux", "architecture": architecture,
+            "rootfs": {"type": "layers", "diff_ids": [tar_of["digest"]]}})
+        .to_string();
+        let known = blob("application/vnd.oci.image.config.v1+json", config.as_bytes());
+        tar = add(tar, &known, config.as_bytes());
+        let manifest =
+            json!({"schemaVersion": 2, "mediaType": MANIFEST, "config": known, "layers": [tar_of]});
+        let mut entry = blob(MANIFEST, manifest.to_string().as_bytes());
+        tar = add(tar, &entry, manifest.to_string().as_bytes());
+        entry["platform"] = json!({"os": "linux", "architecture": architecture});
+        entries.push(entry);
+    }
+    let index = json!({"schemaVersion": 2, "mediaType": INDEX, "manifests": entries}).to_string();
+    let top = blob(INDEX, index.as_bytes());
+    let list = json!({"schemaVersion": 2, "manifests": [named(&top, "a:1")]}).to_string();
+    let bytes = add(tar, &top, index.as_bytes()).file("index.json", 0o644, list).finish();
+    let loaded = load_bytes(&place, &bytes).unwrap();
+    let record = index_of(&place.store, &loaded[0]);
+    assert_eq!((record.members.len(), record.absent().count()), (2, 0));
+    assert_eq!(place.read(&record.members[0].image, "/etc/name").as_deref(), Some("base"));
+    for prefix in [record.id.hex()[..12].to_owned(), record.id.to_string()[..20].to_owned()] {
+        assert_eq!(place.store.image_ids_with_prefix(&prefix).unwrap(), [record.id]);
+    }
+    // And out again, for another store.
+    let (mut saved, other) = (Vec::new(), Place::new());
+    let image = Saved { stored: Stored::Index(record.clone()), names: loaded[0].names.clone() };
+    save(&place.store, &[image], &mut saved, &place.cancel).unwrap();
+    let again = index_of(&other.store, &load_bytes(&other, &saved).unwrap()[0]);
+    assert_eq!((again.id, again.members.len(), again.absent().count()), (record.id, 2, 0));
+}
+
+#[test]
+fn what_an_index_says_about_images_is_pushed_where_it_is_and_told_where_it_is_not() {
+    let (registry, place, mut layout) = (Registry::start(), Place::new(), Layout::default());
+    let images = [layout.image("amd64"), layout.image("arm64")];
+    let about = json!({"schemaVersion": 2, "mediaType": MANIFEST, "layers": [],
+        "config": Layout::default().blob("application/x", b"{}".to_vec())});
+    let mut entry = Layout::default().blob(MANIFEST, about.to_string().into());
+    entry["platform"] = json!({"os": "unknown", "architecture": "unknown"});
+    let index = layout.index(&[images[0].clone(), entry.clone(), images[1].clone()]);
+    let loaded = load_bytes(&place, &layout.finish(&[named(&index, "a:1")])).unwrap();
+    let stored = place.store.stored(&loaded[0].id).unwrap().unwrap();
+    let name: Reference = registry.name("a:1").parse().unwrap();
+    let push = |name: &Reference| {
+        let left = std::sync::Mutex::new(Vec::new());
+        let tell = |event| {
+            if let PushEvent::LeftOut { manifest } = event {
+                left.lock().unwrap().push(manifest.to_string());
+            }
+        };
+        let sources = Sources { store: &place.store, client: &place.client };
+        let pushed = push(sources, &stored, Destination::of(name), &tell, &place.cancel).unwrap();
+        (pushed.digest, left.into_inner().unwrap())
+    };
+    let (digest, left) = push(&name);
+    assert_eq!(left, [entry["digest"].as_str().unwrap()]);
+    assert_ne!(digest, loaded[0].id);
+    let there: Value =
+        serde_json::from_slice(&place.client.fetch_manifest(&name, &place.cancel).unwrap().bytes).unwrap();
+    assert_eq!(there["manifests"], json!(images));
+    // Where it is known the index stays what it is.
+    let blob = Descriptor::new("application/x", Digest::of(b"{}"), 2);
+    let mut open = || Ok(Box::new(std::io::Cursor::new(b"{}")) as Box<dyn std::io::Read + Send>);
+    place.client.push_blob(&name, &blob, None, &mut open, &place.cancel).unwrap();
+    let by_digest = name.by_digest(entry["digest"].as_str().unwrap().parse().unwrap());
+    place.client.push_manifest(&by_digest, MANIFEST, about.to_string().into(), &place.cancel).unwrap();
+    assert_eq!(push(&name), (loaded[0].id, Vec::new()));
 }
 
 #[test]

@@ -3,6 +3,7 @@
 mod archives;
 mod credentials;
 mod differential;
+mod discovery;
 mod distribution;
 mod hostile;
 mod images;

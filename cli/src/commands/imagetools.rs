@@ -1,4 +1,4 @@
-//! `imagetools create` and `imagetools inspect`.
+//! `imagetools create`, `imagetools inspect` and `imagetools tags`.
 
 use std::io::BufWriter;
 use std::path::PathBuf;
@@ -10,6 +10,7 @@ use serde_json::{Value, json};
 
 use super::Session;
 use crate::args::annotation;
+use crate::call::visible;
 use crate::engine::{CombineRequest, CombineSource, reference};
 use crate::error::{Error, Result};
 use crate::format::{Table, Template};
@@ -20,6 +21,7 @@ use crate::progress::{Plain, Quiet, Watch};
 pub(crate) enum Imagetools {
     Create(Create),
     Inspect(Inspect),
+    Tags(Tags),
 }
 
 /// Make one index of images that registries have
@@ -44,6 +46,9 @@ pub(crate) struct Create {
     /// Make an index of a single image, too; with =false it is copied as it is
     #[arg(long, default_value_t = true, action = clap::ArgAction::Set, num_args = 0..=1, require_equals = true, default_missing_value = "true")]
     prefer_index: bool,
+    /// Copy also what refers to the images, as signatures do
+    #[arg(long)]
+    referrers: bool,
     /// How to show what happens: auto, plain or quiet
     #[arg(long, value_name = "KIND", default_value = "auto", value_parser = ["auto", "plain", "quiet", "none"])]
     progress: String,
@@ -55,14 +60,27 @@ pub(crate) struct Create {
 /// Show what a registry has under a name
 #[derive(Debug, clap::Args)]
 pub(crate) struct Inspect {
-    /// A Go template over Name, Manifest and Image; so far text, {{.Field.Field}} and {{json .Field}}
+    /// A Go template over Name, Manifest, Image and, if they are asked for, Referrers; so far text, {{.Field.Field}} and {{json .Field}}
     #[arg(long, value_name = "FORMAT", default_value = DEFAULT, hide_default_value = true)]
     format: String,
     /// Show the manifest as it is
     #[arg(long)]
     raw: bool,
+    /// Show also what refers to it in its repository, as signatures do
+    #[arg(long, conflicts_with = "raw")]
+    referrers: bool,
+    /// Of what refers to it, only this kind
+    #[arg(long, value_name = "TYPE", requires = "referrers")]
+    artifact_type: Option<String>,
     #[arg(value_name = "NAME")]
     name: String,
+}
+
+/// List the tags of a repository
+#[derive(Debug, clap::Args)]
+pub(crate) struct Tags {
+    #[arg(value_name = "REPOSITORY")]
+    repository: String,
 }
 
 const DEFAULT: &str = "{{.Manifest}}";
@@ -72,6 +90,7 @@ impl Imagetools {
         match self {
             Imagetools::Create(create) => create.execute(session),
             Imagetools::Inspect(inspect) => inspect.execute(session),
+            Imagetools::Tags(tags) => tags.execute(session),
         }
     }
 }
@@ -87,7 +106,7 @@ impl Create {
             "quiet" | "none" => Box::new(Quiet),
             _ => Box::new(Plain::new(BufWriter::new(std::io::stderr()))),
         };
-        session.engine.push_combined(&combined, &request.names, watch.as_ref())
+        session.engine.push_combined(&combined, &request, watch.as_ref())
     }
 
     fn request(&self) -> Result<CombineRequest> {
@@ -111,8 +130,8 @@ impl Create {
         }
         let annotations = self.annotation.iter().map(|text| annotations(text)).collect::<Result<Vec<_>>>()?;
         let annotations = Annotations(annotations.into_iter().flatten().collect());
-        let (append, prefer_index) = (self.append, self.prefer_index);
-        Ok(CombineRequest { sources, names, append, prefer_index, annotations })
+        let Create { append, prefer_index, referrers, .. } = *self;
+        Ok(CombineRequest { sources, names, append, prefer_index, referrers, annotations })
     }
 }
 
@@ -146,12 +165,22 @@ impl Inspect {
         if self.raw {
             return session.write(String::from_utf8_lossy(&found.bytes));
         }
+        let kind = self.artifact_type.as_deref();
+        let referrers = match self.referrers {
+            true => Some(session.engine.referrers_in_registry(&found, kind)?),
+            false => None,
+        };
         if self.format.is_empty() || self.format == DEFAULT {
-            return session.write(shown(&name.to_string(), &found)?);
+            let name = name.to_string();
+            session.write(shown(&name, &found)?)?;
+            return session.write(entries("Referrers:", &name, &referrers.unwrap_or_default()));
         }
         let mut data = json!({ "Name": name.to_string(), "Manifest": manifest(&found)? });
         if self.format.contains(".Image") || self.format.contains("{{json .}}") || self.format == "json" {
             data["Image"] = session.engine.configs_in_registry(&found)?;
+        }
+        if let Some(referrers) = referrers {
+            data["Referrers"] = json!(referrers);
         }
         session.print(Template::parse(&self.format)?.render(&data)?)
     }
@@ -173,18 +202,36 @@ fn manifest(found: &Found) -> Result<Value> {
 
 fn shown(name: &str, found: &Found) -> Result<String> {
     let Descriptor { media_type, digest, .. } = &found.descriptor;
-    let row = |name: &str, value: &str| vec![name.to_owned(), value.to_owned()];
     let top = vec![row("Name:", name), row("MediaType:", media_type), row("Digest:", &digest.to_string())];
-    let mut text = Table::tight(1, top).to_string();
-    let Document::Index(index) = Document::parse(&found.bytes, Some(media_type))? else { return Ok(text) };
-    text += &Table::tight(1, vec![row("", ""), row("Manifests:", "")]).to_string();
+    let text = Table::tight(1, top).to_string();
+    match Document::parse(&found.bytes, Some(media_type))? {
+        Document::Index(index) => Ok(text + &entries("Manifests:", name, &index.manifests)),
+        Document::Manifest(_) => Ok(text),
+    }
+}
+
+/// What registries say stays in its line, and moves no cursor.
+fn row(name: &str, value: &str) -> Vec<String> {
+    let line = |text: &str| visible(text).replace(['\n', '\r', '\t'], "\u{fffd}");
+    vec![line(name), line(value)]
+}
+
+/// Descriptors of manifests in the repository of `name` below a heading; nothing if there are none.
+fn entries(heading: &str, name: &str, entries: &[Descriptor]) -> String {
+    if entries.is_empty() {
+        return String::new();
+    }
+    let heading = Table::tight(1, vec![row("", ""), row(heading, "")]).to_string();
     let mut rows = Vec::new();
-    for entry in &index.manifests {
+    for entry in entries {
         if !rows.is_empty() {
             rows.push(row("", ""));
         }
         rows.push(row("  Name:", &format!("{}@{}", without_digest(name), entry.digest)));
         rows.push(row("  MediaType:", &entry.media_type));
+        if let Some(kind) = entry.extra.get("artifactType").and_then(Value::as_str) {
+            rows.push(row("  ArtifactType:", kind));
+        }
         if let Some(platform) = &entry.platform {
             rows.push(row("  Platform:", &platform.to_string()));
             if let Some(version) = platform.extra.get("os.version").and_then(|json| json.0.as_str()) {
@@ -196,7 +243,22 @@ fn shown(name: &str, found: &Found) -> Result<String> {
             rows.extend(entry.annotations.iter().map(|(name, value)| row(&format!("    {name}:"), value)));
         }
     }
-    Ok(text + &Table::tight(1, rows).to_string())
+    heading + &Table::tight(1, rows).to_string()
+}
+
+impl Tags {
+    fn execute(self, session: &mut Session<'_>) -> Result<()> {
+        let repository = reference(&self.repository)?;
+        // What a tag can be added to has none.
+        if reference(&format!("{}:tag", self.repository)).is_err() {
+            let name = &self.repository;
+            return Err(Error::invalid(format!(
+                "{name:?} names an image, and a repository is wanted: no tag or digest"
+            )));
+        }
+        let tags = session.engine.tags_in_registry(&repository)?;
+        tags.iter().try_for_each(|tag| session.print(tag))
+    }
 }
 
 /// The name as it was given, to which an entry's own digest is to be added.

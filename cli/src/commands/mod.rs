@@ -32,11 +32,12 @@ mod version;
 mod volume;
 mod why;
 
-use std::io::Write;
+use std::io::{IsTerminal as _, Write};
 
 use boxwright_executor::Signals;
 
 use crate::args::Args;
+use crate::call::visible;
 use crate::engine::{Engine, helped};
 use crate::error::{Error, Result};
 use crate::{config, durability, interrupt};
@@ -144,6 +145,8 @@ pub(crate) struct Session<'a> {
     /// Held back from this process, for commands that can be long.
     pub(crate) signals: Option<Signals>,
     pub(crate) out: &'a mut (dyn Write + Send),
+    /// Whether somebody looks at it there.
+    terminal: bool,
 }
 
 /// Does what the command line says.
@@ -169,7 +172,7 @@ pub(crate) fn run(args: Args) -> Result<u8> {
     let registries = if command.is_offline() { config::no_registries() } else { config::registries()? };
     let engine = Engine::open(&root, registries, config::git()).map_err(helped)?;
     let mut out = std::io::BufWriter::new(std::io::stdout());
-    let mut session = Session { engine, signals, out: &mut out };
+    let mut session = Session { engine, signals, out: &mut out, terminal: std::io::stdout().is_terminal() };
     let result = command.execute(&mut session);
     let flushed = session.out.flush().map_err(Error::Output);
     boxwright_executor::emulate::forget();
@@ -307,10 +310,15 @@ impl Command {
 
 impl Session<'_> {
     pub(crate) fn print(&mut self, line: impl std::fmt::Display) -> Result<()> {
-        writeln!(self.out, "{line}").map_err(Error::Output)
+        self.write(format_args!("{line}\n"))
     }
 
+    /// Much of it was written by others: by whoever made an image, or runs a registry.
     pub(crate) fn write(&mut self, text: impl std::fmt::Display) -> Result<()> {
-        write!(self.out, "{text}").map_err(Error::Output)
+        let written = match self.terminal {
+            true => write!(self.out, "{}", visible(&text.to_string())),
+            false => write!(self.out, "{text}"),
+        };
+        written.map_err(Error::Output)
     }
 }

@@ -1,13 +1,16 @@
 //! The command `push`: its options, and what it prints.
 
 use std::sync::Mutex;
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 use boxwright_cache::image::PushEvent;
+use boxwright_cache::oci::Reference;
 
 use super::Session;
 use crate::args::platform;
 use crate::engine::reference;
 use crate::error::Result;
+use crate::report;
 
 /// Bring an image to its registry
 #[derive(Debug, clap::Args)]
@@ -25,7 +28,7 @@ pub(crate) struct Push {
 impl Push {
     pub(crate) fn execute(self, session: &mut Session<'_>) -> Result<()> {
         let name = reference(&self.image)?;
-        let lines = Mutex::new(Vec::new());
+        let (lines, left_out) = (Mutex::new(Vec::new()), AtomicUsize::new(0));
         let platform = platform::one(self.platform.as_deref())?;
         let pushed = session.engine.push(&name, platform.as_ref(), &|event| {
             let line = match event {
@@ -33,9 +36,17 @@ impl Push {
                 PushEvent::Present { layer } => format!("{}: Layer already exists", &layer.hex()[..12]),
                 PushEvent::Mounted { layer, from } => format!("{}: Mounted from {from}", &layer.hex()[..12]),
                 PushEvent::Done { layer, .. } => format!("{}: Pushed", &layer.hex()[..12]),
+                PushEvent::LeftOut { .. } => {
+                    left_out.fetch_add(1, Ordering::Relaxed);
+                    return;
+                }
             };
             lines.lock().unwrap_or_else(|e| e.into_inner()).push(line);
         })?;
+        let left_out = left_out.into_inner();
+        if left_out > 0 {
+            report::remark(&left_behind(&name, left_out));
+        }
         if self.quiet {
             return session.print(name);
         }
@@ -47,4 +58,13 @@ impl Push {
         let tag = name.tag().unwrap_or("latest");
         session.print(format_args!("{tag}: digest: {} size: {}", pushed.digest, pushed.size))
     }
+}
+
+fn left_behind(name: &Reference, number: usize) -> String {
+    let (entries, them) = if number == 1 { ("entry", "it") } else { ("entries", "them") };
+    format!(
+        "WARNING: {number} {entries} of the index {} about its images (attestations) can't be pushed: they are not here. \
+         What was pushed does not name {them}, and has another digest",
+        name.familiar()
+    )
 }

@@ -26,6 +26,8 @@ pub struct CombineRequest {
     pub append: bool,
     /// A single image becomes an index, too.
     pub prefer_index: bool,
+    /// What refers to the images is copied with them.
+    pub referrers: bool,
     pub annotations: Annotations,
 }
 
@@ -73,14 +75,19 @@ impl Engine {
         Ok(combined)
     }
 
-    /// Sends an index, and what is missing of that which it names, to all its names.
+    /// Sends an index, and what is missing of that which it names, to all the names of the request.
     ///
     /// # Errors
     /// When a registry refuses something.
-    pub fn push_combined(&self, combined: &Combined, names: &[Reference], watch: &dyn Watch) -> Result<()> {
-        for name in names {
+    pub fn push_combined(
+        &self,
+        combined: &Combined,
+        request: &CombineRequest,
+        watch: &dyn Watch,
+    ) -> Result<()> {
+        for name in &request.names {
             step(watch, &format!("[internal] pushing {name}"), || {
-                Ok(combined.push(&self.client, name, &self.cancel)?)
+                Ok(combined.push(&self.client, name, request.referrers, &self.cancel)?)
             })?;
         }
         Ok(())
@@ -92,6 +99,26 @@ impl Engine {
     /// When it has nothing, or no image.
     pub fn in_registry(&self, name: &Reference) -> Result<Found> {
         Ok(combine::look_up(&self.client, name, &self.cancel)?)
+    }
+
+    /// What refers to it in its repository, of the kind `artifact_type` if there is one.
+    ///
+    /// # Errors
+    /// When the registry's list can't be had or read.
+    pub fn referrers_in_registry(
+        &self,
+        found: &Found,
+        artifact_type: Option<&str>,
+    ) -> Result<Vec<Descriptor>> {
+        Ok(self.client.referrers(&found.place, &found.descriptor.digest, artifact_type, &self.cancel)?)
+    }
+
+    /// The tags of a repository.
+    ///
+    /// # Errors
+    /// When there is no such repository, or the registry's list can't be had or read.
+    pub fn tags_in_registry(&self, repository: &Reference) -> Result<Vec<String>> {
+        Ok(self.client.tags(repository, &self.cancel)?)
     }
 
     /// The configs of an image, or of an index by platform.

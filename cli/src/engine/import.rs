@@ -132,7 +132,11 @@ fn changed(changes: &[String], platform: &Platform) -> Result<ContainerConfig> {
     if !changes.iter().any(|change| word_of(change) == "WORKDIR") {
         config.working_dir.clear();
     }
-    if !changes.iter().any(|change| change.contains("PATH")) {
+    let sets_path = parsed.dockerfile.stages.iter().flat_map(|stage| &stage.commands).any(|command| {
+        let is_path = |pair: &frontend::ast::Pair| pair.key.text.trim_matches(['"', '\'']) == "PATH";
+        matches!(&command.kind, frontend::ast::Kind::Env(pairs) if pairs.iter().any(is_path))
+    });
+    if !sets_path {
         config.env.retain(|entry| !entry.starts_with("PATH="));
     }
     Ok(config)
@@ -157,6 +161,8 @@ mod tests {
             (config.env, config.working_dir, config.user),
             (vec!["X=1".to_owned(), "Y=".into()], "/w".into(), "7".into())
         );
+        assert_eq!(change(&["ENV MYPATH=/x"]).unwrap().env, ["MYPATH=/x"]);
+        assert_eq!(change(&["ENV PATH=/x MYPATH=y"]).unwrap().env, ["PATH=/x", "MYPATH=y"]);
         for bad in ["RUN x", "STOPSIGNAL 9", "FROM x", "COPY a b", "", "CMD a\nRUN b", "EXPOSE x/y"] {
             let error = change(&[bad]).unwrap_err().to_string();
             assert!(error.contains("change"), "{bad:?}: {error}");

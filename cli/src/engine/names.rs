@@ -106,8 +106,8 @@ impl Engine {
         {
             return Ok(Some(Found { stored, name: Some(name.clone()) }));
         }
-        let hex = text.strip_prefix("sha256:").unwrap_or(text);
-        let ids = self.store.image_ids_with_prefix(hex)?;
+        let hex = text.strip_prefix("sha256:").or_else(|| text.strip_prefix("sha512:")).unwrap_or(text);
+        let ids = self.store.image_ids_with_prefix(text)?;
         match (ids.as_slice(), name) {
             ([id], _) => Ok(self.store.stored(id)?.map(|stored| Found { stored, name: None })),
             ([], Err(error)) if !is_hex(hex) => Err(error),
@@ -161,9 +161,8 @@ impl Engine {
         if let Some(platform) = platform {
             let image = found.clone().image(Some(platform))?;
             if let Stored::Index(index) = &found.stored
-                && index.members.len() > 1
+                && self.store.remove_member(&index.id, &image.manifest)?
             {
-                self.store.remove_member(&index.id, &image.manifest)?;
                 return Ok(vec![Removed::Image(image.id)]);
             }
         }

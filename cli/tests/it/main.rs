@@ -34,6 +34,7 @@ mod platforms;
 mod programs;
 mod registry;
 mod registry_hosts;
+mod registry_lists;
 mod registry_login;
 mod registry_transfer;
 mod remote_cache;

@@ -33,7 +33,7 @@ fn playground() -> tempfile::TempDir {
 fn unpack_into(dir: &tempfile::TempDir, mut archive: &[u8], limits: Limits) -> Result<(Applied, Implied)> {
     let root: OwnedFd = fs::File::open(dir.path().join("layer")).unwrap().into();
     let mut sink = DirSink::new(root, OwnerView::Real);
-    let result = apply_with(&mut archive, &mut sink, &Cancel::new().unwrap(), limits);
+    let result = apply_with(&mut archive, &mut sink, &Cancel::new().unwrap(), limits, Algorithm::Sha256);
     let canary = dir.path().join("canary");
     assert_eq!(fs::read_to_string(canary.join("file")).unwrap(), "intact");
     assert_eq!(fs::read_dir(&canary).unwrap().count(), 1, "something was made outside of the layer");

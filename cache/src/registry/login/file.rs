@@ -84,6 +84,7 @@ impl ConfigFile {
             Some(Credentials::Identity { user, token }) => {
                 json!({ "auth": encoded(user, ""), "identitytoken": token })
             }
+            Some(Credentials::Bearer { token }) => json!({ "registrytoken": token }),
         };
         let entries = self.content.entry("auths").or_insert_with(|| json!({}));
         if !entries.is_object() {
@@ -191,6 +192,10 @@ fn credentials(entry: &Value) -> Option<Option<Credentials>> {
         let (name, secret) = decoded.split_once(':')?;
         // Docker has padded passwords with zeros.
         (user, password) = (name.to_owned(), secret.trim_end_matches('\0').to_owned());
+    }
+    let bearer = text("registrytoken");
+    if !bearer.is_empty() {
+        return Some(Some(Credentials::Bearer { token: bearer }));
     }
     let token = text("identitytoken");
     Some(match (token.is_empty(), user.is_empty()) {

@@ -27,12 +27,18 @@ pub enum Credentials {
         user: String,
         token: String,
     },
+    /// What the registry itself takes as a bearer token.
+    Bearer {
+        token: String,
+    },
 }
 
 impl Credentials {
+    /// Empty where nobody said it.
     pub fn user(&self) -> &str {
         match self {
             Credentials::Password { user, .. } | Credentials::Identity { user, .. } => user,
+            Credentials::Bearer { .. } => "",
         }
     }
 }

@@ -61,7 +61,7 @@ impl Program {
     pub(super) fn store(&self, server: &str, credentials: &Credentials, cancel: &Cancel) -> Result<()> {
         let (user, secret) = match credentials {
             Credentials::Password { user, password } => (user.as_str(), password),
-            Credentials::Identity { token, .. } => (TOKEN_USER, token),
+            Credentials::Identity { token, .. } | Credentials::Bearer { token } => (TOKEN_USER, token),
         };
         let input = json!({ "ServerURL": server, "Username": user, "Secret": secret }).to_string();
         let ran = self.run("store", input.as_bytes(), cancel)?;
