@@ -110,6 +110,7 @@ impl Engine {
         spec.mounts.extend(emulate::mounts(&platform, &self.git.path).unwrap_or_default());
         spec.mounts.retain(|mount| !volumes.mounts.iter().any(|volume| volume.target == mount.target));
         spec.mounts.append(&mut volumes.mounts);
+        spec.limits.extend(published.iter().map(|published| published.files_before));
         request.confinement.apply(&mut spec)?;
         let raw = if request.tty && request.interactive { Some(own_terminal()?) } else { None };
         let spawned = Container::spawn(spec).map_err(settings::not_started);

@@ -32,6 +32,7 @@ mod network_helpers;
 mod outputs;
 mod platforms;
 mod programs;
+mod published;
 mod registry;
 mod registry_hosts;
 mod registry_lists;

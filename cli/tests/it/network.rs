@@ -4,7 +4,7 @@
 use std::collections::BTreeSet;
 use std::fs;
 use std::io::{Read, Write};
-use std::net::{TcpListener, TcpStream, UdpSocket};
+use std::net::TcpStream;
 use std::process::{Command, Stdio};
 use std::time::Duration;
 
@@ -14,24 +14,29 @@ use rustix::process::Signal;
 
 use crate::tool::{Boxwright, Context, Running, Who, cache, eventually, wrapped};
 
-const BOTH: [Who; 2] = [Who::Root, Who::User];
+pub(crate) const BOTH: [Who; 2] = [Who::Root, Who::User];
 
 /// Starts a container that says "ready" when it is.
-fn start(boxwright: &Boxwright, args: &[&str], script: &str) -> Running {
+pub(crate) fn start(boxwright: &Boxwright, args: &[&str], script: &str) -> Running {
     let script = format!("{script} echo ready; exec sleep 1000");
     let all = [&["run", "--rm", "--init"], args, &["busybox", "sh", "-c", &script]].concat();
-    let mut running = Running::start(boxwright.command(&all).stdout(Stdio::piped()));
+    ready(&mut boxwright.command(&all))
+}
+
+/// Started, and waited for until it has said so.
+pub(crate) fn ready(command: &mut Command) -> Running {
+    let mut running = Running::start(command.stdout(Stdio::piped()));
     running.0.stdout.as_mut().unwrap().read_exact(&mut [0; 6]).unwrap();
     running
 }
 
-fn end(mut running: Running) {
+pub(crate) fn end(mut running: Running) {
     running.signal(Signal::TERM);
     running.wait();
 }
 
 /// A page of the server at `address`, which may take a moment to be there.
-fn page(address: &str) -> String {
+pub(crate) fn page(address: &str) -> String {
     let mut text = String::new();
     eventually(&format!("{address} gives a page"), || {
         text.clear();
@@ -43,7 +48,7 @@ fn page(address: &str) -> String {
     text
 }
 
-const SERVER: &str = "mkdir /www && echo the page > /www/page && httpd -p 80 -h /www;";
+pub(crate) const SERVER: &str = "mkdir /www && echo the page > /www/page && httpd -p 80 -h /www;";
 
 #[test]
 fn a_container_has_a_network_of_its_own() {
@@ -100,110 +105,6 @@ fn the_hosts_loopback_is_out_of_reach() {
         let host = ["run", "--rm", "--network", "host", "busybox", "sh", "-c", &script];
         assert!(boxwright.ok(&host).starts_with("for this machine alone"), "{who:?}");
     }
-}
-
-/// A server in the network of a container, by a program that no image here has.
-fn datagrams_come_back_in(boxwright: &Boxwright, name: &str) -> Running {
-    let record = fs::read(boxwright.store().join("containers").join(name)).unwrap();
-    let record: serde_json::Value = serde_json::from_slice(&record).unwrap();
-    let network = format!("--net=/proc/{}/ns/net", record["process"]["id"]);
-    let echo = "import socket\ns = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)\ns.bind(('', 53))\n\
-                while True:\n    data, client = s.recvfrom(99)\n    s.sendto(data, client)\n";
-    Running::start(Command::new("nsenter").args([&network, "python3", "-c", echo]))
-}
-
-#[test]
-fn published_ports_lead_to_the_container() {
-    for who in BOTH {
-        let boxwright = Boxwright::with_busybox_of(who);
-        let flags = ["--name", "web", "-p", "127.0.0.1::80", "-p", "127.0.0.1::53/udp", "-p", "[::1]::80"];
-        let running = start(&boxwright, &flags, SERVER);
-        let port = |which: &str| boxwright.ok(&["port", "web", which]);
-        let tcp = port("80");
-        let mut addresses: Vec<&str> = tcp.lines().collect();
-        addresses.sort();
-        assert!(addresses[0].starts_with("127.0.0.1:") && addresses[1].starts_with("[::1]:"), "{tcp}");
-        for address in addresses {
-            assert!(page(address).ends_with("the page\n"), "{who:?} {address}");
-        }
-        let _echo = datagrams_come_back_in(&boxwright, "web");
-        let udp = port("53/udp");
-        let socket = UdpSocket::bind("127.0.0.1:0").unwrap();
-        socket.connect(udp.trim()).unwrap();
-        socket.set_read_timeout(Some(Duration::from_millis(200))).unwrap();
-        let mut answer = [0; 16];
-        eventually("the datagram comes back", || {
-            let _ = socket.send(b"over and out");
-            socket.recv(&mut answer).is_ok_and(|length| answer[..length] == *b"over and out")
-        });
-        assert_eq!(boxwright.ok(&["port", "web"]).lines().count(), 3);
-        boxwright.run(&["port", "web", "81"]).fails_with(1).says("no public port '81' published for web");
-        end(running);
-        boxwright.run(&["port", "web"]).fails_with(1).says("No such container: web");
-        let gone = TcpStream::connect(tcp.lines().next().unwrap());
-        assert!(gone.is_err(), "the port outlived its container");
-    }
-}
-
-#[test]
-fn many_bytes_go_both_ways_and_each_side_may_end_first() {
-    let boxwright = Boxwright::with_busybox();
-    let count = "nc -ll -p 7 -e sh -c 'head -c 5000000 | md5sum; head -c 3000000 /dev/zero' &";
-    let running = start(&boxwright, &["--name", "sum", "-p", "127.0.0.1::7"], count);
-    let address = boxwright.ok(&["port", "sum", "7"]);
-    let mut answers = Vec::new();
-    for _ in 0..3 {
-        let mut stream = TcpStream::connect(address.trim()).unwrap();
-        let mut writing = stream.try_clone().unwrap();
-        let writer = std::thread::spawn(move || {
-            writing.write_all(&vec![b'x'; 5_000_000]).unwrap();
-            writing.shutdown(std::net::Shutdown::Write).unwrap();
-        });
-        let mut answer = Vec::new();
-        stream.read_to_end(&mut answer).unwrap();
-        writer.join().unwrap();
-        assert_eq!(answer.len(), 3_000_000 + "0123456789abcdef0123456789abcdef  -\n".len());
-        answers.push(answer);
-    }
-    assert!(answers.windows(2).all(|pair| pair[0] == pair[1]));
-    end(running);
-}
-
-#[test]
-fn a_port_in_use_is_told_as_docker_does_and_nothing_starts() {
-    let taken = TcpListener::bind("127.0.0.1:0").unwrap();
-    let port = taken.local_addr().unwrap().port();
-    for who in BOTH {
-        let boxwright = Boxwright::with_busybox_of(who);
-        let ran = boxwright.run(&["run", "--rm", "-p", &format!("{port}:80"), "busybox", "echo", "started"]);
-        let says = format!("failed to bind host port 0.0.0.0:{port}/tcp: address already in use");
-        ran.says_nothing_of("started").says(&says).fails_with(125);
-    }
-    let boxwright = Boxwright::with_busybox();
-    for (flag, says) in [
-        ("1-2:3-5", "invalid ranges"),
-        ("80/sctp", "publishing a port of sctp is not supported yet"),
-        ("x:1:2", "invalid IP address: x"),
-        ("0", "port 0 of a container can't be published"),
-    ] {
-        boxwright.run(&["run", "--rm", "-p", flag, "busybox", "true"]).says(says).fails_with(125);
-    }
-    let host = boxwright.run(&["run", "--rm", "--network=host", "-p", "80", "busybox", "true"]);
-    host.says("WARNING: Published ports are discarded").ok();
-}
-
-#[test]
-fn all_ports_that_the_image_names_are_published_on_request() {
-    let boxwright = Boxwright::with_busybox();
-    boxwright.build(&Context::new("FROM busybox\nEXPOSE 80 53/udp\n"), &["-t", "busybox"]).ok();
-    let running = start(&boxwright, &["-P", "--expose", "7-8", "--name", "all"], SERVER);
-    let ports = boxwright.ok(&["port", "all"]);
-    let published: BTreeSet<&str> = ports.lines().map(|line| line.split_once(" -> ").unwrap().0).collect();
-    assert_eq!(published, BTreeSet::from(["53/udp", "7/tcp", "8/tcp", "80/tcp"]), "{ports}");
-    let web = boxwright.ok(&["port", "all", "80"]);
-    let any = web.lines().find_map(|line| line.strip_prefix("0.0.0.0:")).unwrap();
-    assert!(page(&format!("127.0.0.1:{any}")).ends_with("the page\n"));
-    end(running);
 }
 
 #[test]
@@ -299,7 +200,7 @@ fn a_user_without_a_helper_has_the_hosts_network_and_is_told_once() {
 }
 
 /// Runs a shell script in a network namespace with nothing in it; `bw` is the command.
-fn apart(boxwright: &Boxwright, script: &str) -> boxwright_testdata::Ran {
+pub(crate) fn apart(boxwright: &Boxwright, script: &str) -> boxwright_testdata::Ran {
     let script = format!("program=$0 store=$2; bw() {{ \"$program\" --root \"$store\" \"$@\"; }}; {script}");
     run(&mut wrapped(&["unshare", "--net", "sh", "-euc", &script], &boxwright.command(&[])))
 }

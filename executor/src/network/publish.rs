@@ -7,12 +7,14 @@ mod tcp;
 mod udp;
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener, UdpSocket};
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::Arc;
 
 use rustix::event::{PollFd, PollFlags, poll};
 use rustix::io::Errno;
+use rustix::net::{AddressFamily, SocketFlags, SocketType, bind, listen, socket_with, sockopt};
 use rustix::pipe::{PipeFlags, pipe_with};
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use serde::{Deserialize, Serialize};
 
 use super::{Connection, Held, namespace};
@@ -48,6 +50,9 @@ pub struct Reached {
 #[derive(Debug)]
 pub struct Published {
     pub ports: Vec<Reached>,
+    /// How many files this process could have open before: every port and connection takes some, so that is as many as
+    /// may be now. A container is to have what it would have without ports.
+    pub files_before: (Resource, Rlimit),
     /// Closed to end the threads.
     _running: OwnedFd,
 }
@@ -64,9 +69,10 @@ impl Published {
     /// # Errors
     /// When one of them can't be had; then none is taken.
     pub fn start(ports: &[Port], connection: &Connection) -> Result<Published> {
+        let files_before = (Resource::Nofile, raise_limit_of_files());
         let mut bound = Vec::new();
         for port in ports {
-            let taken = bind(port)?;
+            let taken = take(port)?;
             bound.push((taken.address().map_err(Error::io("looking at", "a published port"))?, port, taken));
         }
         let (stop, running) =
@@ -80,17 +86,30 @@ impl Published {
             transport: port.transport,
         });
         let reached = reached.collect();
+        let mut listeners = Vec::new();
         for (_, port, taken) in bound {
             let target = SocketAddr::from((connection.address(), port.container));
-            let stop = Arc::clone(&stop);
-            let serve = move || match taken {
-                Bound::Tcp(listener) => tcp::serve(&listener, target, &stop),
-                Bound::Udp(socket) => udp::serve(&socket, target, &stop),
-            };
-            start(serve, inside.clone())?;
+            match taken {
+                Bound::Tcp(listener) => listeners.push((listener, target)),
+                Bound::Udp(socket) => {
+                    let stop = Arc::clone(&stop);
+                    start(move || udp::serve(&socket, target, &stop), inside.clone())?;
+                }
+            }
         }
-        Ok(Published { ports: reached, _running: running })
+        if !listeners.is_empty() {
+            start(move || tcp::serve(&listeners, &stop), inside)?;
+        }
+        Ok(Published { ports: reached, files_before, _running: running })
     }
+}
+
+/// What was allowed before.
+fn raise_limit_of_files() -> Rlimit {
+    let before = getrlimit(Resource::Nofile);
+    // Where it is refused there are fewer.
+    let _ = setrlimit(Resource::Nofile, Rlimit { current: before.maximum, ..before });
+    before
 }
 
 fn start(serve: impl FnOnce() + Send + 'static, inside: Option<Arc<OwnedFd>>) -> Result<()> {
@@ -105,6 +124,8 @@ fn start(serve: impl FnOnce() + Send + 'static, inside: Option<Arc<OwnedFd>>) ->
 
 /// Of threads that pass bytes on.
 const STACK: usize = 128 << 10;
+/// Clients that wait until they are accepted; the kernel has a limit of its own.
+const BACKLOG: i32 = 4096;
 
 impl Bound {
     fn address(&self) -> std::io::Result<SocketAddr> {
@@ -115,53 +136,63 @@ impl Bound {
     }
 }
 
-fn bind(port: &Port) -> Result<Bound> {
+fn take(port: &Port) -> Result<Bound> {
     let (first, last) = port.host_ports;
     let mut refused = None;
     for number in first..=last {
-        match bind_one(port, number) {
+        match take_one(port, number) {
             Ok(bound) => return Ok(bound),
             Err(error) => refused = refused.or(Some(error)),
         }
     }
-    let error = refused.unwrap_or_else(|| Errno::ADDRINUSE.into());
-    Err(not_bound(port, &error))
+    Err(not_bound(port, refused.unwrap_or(Errno::ADDRINUSE)))
 }
 
-fn bind_one(port: &Port, number: u16) -> std::io::Result<Bound> {
-    let Some(host) = port.host else {
+fn take_one(port: &Port, number: u16) -> Result<Bound, Errno> {
+    let any = IpAddr::V4(Ipv4Addr::UNSPECIFIED);
+    match port.host {
+        Some(host) => take_at((host, number).into(), true, port.transport),
         // One socket for both kinds of addresses, where there are both.
-        let both = bind_at(IpAddr::V6(Ipv6Addr::UNSPECIFIED), number, port.transport);
-        let only = [libc::EAFNOSUPPORT, libc::EADDRNOTAVAIL];
-        return match both {
-            Err(error) if error.raw_os_error().is_some_and(|errno| only.contains(&errno)) => {
-                bind_at(IpAddr::V4(Ipv4Addr::UNSPECIFIED), number, port.transport)
+        None => match take_at((Ipv6Addr::UNSPECIFIED, number).into(), false, port.transport) {
+            Err(Errno::AFNOSUPPORT | Errno::ADDRNOTAVAIL) => {
+                take_at((any, number).into(), true, port.transport)
             }
-            bound => bound,
-        };
-    };
-    bind_at(host, number, port.transport)
-}
-
-fn bind_at(host: IpAddr, number: u16, transport: Transport) -> std::io::Result<Bound> {
-    match transport {
-        Transport::Tcp => TcpListener::bind((host, number)).map(Bound::Tcp),
-        Transport::Udp => UdpSocket::bind((host, number)).map(Bound::Udp),
+            taken => taken,
+        },
     }
 }
 
+/// `alone`: an address of IPv6 is not to stand for those of IPv4 as well, whatever the host's default is.
+fn take_at(address: SocketAddr, alone: bool, transport: Transport) -> Result<Bound, Errno> {
+    let family = if address.is_ipv6() { AddressFamily::INET6 } else { AddressFamily::INET };
+    let kind = if transport == Transport::Tcp { SocketType::STREAM } else { SocketType::DGRAM };
+    let socket = socket_with(family, kind, SocketFlags::CLOEXEC | SocketFlags::NONBLOCK, None)?;
+    if address.is_ipv6() {
+        sockopt::set_ipv6_v6only(&socket, alone)?;
+    }
+    if transport == Transport::Udp {
+        bind(&socket, &address)?;
+        return Ok(Bound::Udp(socket.into()));
+    }
+    // What was said to a listener that has gone is no reason to wait.
+    sockopt::set_socket_reuseaddr(&socket, true)?;
+    bind(&socket, &address)?;
+    listen(&socket, BACKLOG)?;
+    Ok(Bound::Tcp(socket.into()))
+}
+
 /// In the words in which docker says so.
-fn not_bound(port: &Port, error: &std::io::Error) -> Error {
+fn not_bound(port: &Port, errno: Errno) -> Error {
     let host = port.host.unwrap_or(IpAddr::V4(Ipv4Addr::UNSPECIFIED));
     let (first, last) = port.host_ports;
     let numbers = if first == last { first.to_string() } else { format!("{first}-{last}") };
-    let (reason, help) = match error.raw_os_error() {
-        Some(libc::EADDRINUSE) => ("address already in use".to_owned(), String::new()),
-        Some(libc::EACCES) => (
+    let (reason, help) = match errno {
+        Errno::ADDRINUSE => ("address already in use".to_owned(), String::new()),
+        Errno::ACCESS => (
             "permission denied".to_owned(),
             format!("; as root: sysctl -w net.ipv4.ip_unprivileged_port_start={first}"),
         ),
-        _ => (error.to_string(), String::new()),
+        _ => (errno.to_string(), String::new()),
     };
     let host = if host.is_ipv6() { format!("[{host}]") } else { host.to_string() };
     let transport = port.transport;
@@ -177,14 +208,19 @@ impl std::fmt::Display for Transport {
     }
 }
 
-/// Waits until there is something to read; false when it is time to end.
-fn is_ready(socket: impl AsFd, stop: &OwnedFd) -> bool {
+/// Waits until there is something to read, and tells where; None when it is time to end.
+fn wait_for<'a>(sockets: impl Iterator<Item = BorrowedFd<'a>>, stop: &OwnedFd) -> Option<Vec<usize>> {
+    let mut fds = vec![PollFd::new(stop, PollFlags::IN)];
+    fds.extend(sockets.map(|socket| PollFd::from_borrowed_fd(socket, PollFlags::IN)));
     loop {
-        let mut fds = [PollFd::new(&socket, PollFlags::IN), PollFd::new(stop, PollFlags::IN)];
         match poll(&mut fds, None) {
             Err(Errno::INTR) => {}
-            Err(_) => return false,
-            Ok(_) => return fds[1].revents().is_empty(),
+            Err(_) => return None,
+            Ok(_) if !fds[0].revents().is_empty() => return None,
+            Ok(_) => {
+                let ready = |(n, fd): (usize, &PollFd<'_>)| (!fd.revents().is_empty()).then_some(n);
+                return Some(fds[1..].iter().enumerate().filter_map(ready).collect());
+            }
         }
     }
 }

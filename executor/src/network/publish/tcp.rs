@@ -2,38 +2,88 @@
 
 use std::io::{Read, Write};
 use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsFd, OwnedFd};
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::{STACK, is_ready};
+use rustix::event::{EventfdFlags, eventfd};
+use rustix::net::sockopt;
+use rustix::process::{Resource, getrlimit};
 
+use super::{STACK, wait_for};
+
+/// At a time; who comes then waits in the kernel's queue until somebody has gone.
+const CONNECTIONS: u64 = 1024;
+/// That a connection takes, and that are needed for other things.
+const FILES: (u64, u64) = (2, 128);
 const CHUNK: usize = 64 << 10;
 /// The container is on this machine; who does not answer by then is not there.
 const PATIENCE: Duration = Duration::from_secs(10);
-/// After an error of ours, such as too many open files, until there may be room again.
+/// After an error of ours, such as too little memory, until there may be room again.
 const PAUSE: Duration = Duration::from_millis(50);
+/// Who says nothing for so long is asked whether they are still there: who has gone without a word must not keep a place.
+const QUESTION: Duration = Duration::from_secs(15);
 
-pub(super) fn serve(listener: &TcpListener, target: SocketAddr, stop: &OwnedFd) {
-    // A client may have gone between the word of it and the accepting.
-    let _ = listener.set_nonblocking(true);
-    while is_ready(listener, stop) {
-        match listener.accept() {
-            Ok((client, _)) => {
-                let _ = client.set_nonblocking(false);
-                let thread = std::thread::Builder::new().name("port".into()).stack_size(STACK);
-                // Without a thread the connection is closed, which its client sees.
-                let _ = thread.spawn(move || join(client, target));
+/// `listeners` with what they stand for.
+pub(super) fn serve(listeners: &[(TcpListener, SocketAddr)], stop: &OwnedFd) {
+    let Some(places) = places(listeners.len()) else { return };
+    loop {
+        let vacant = std::iter::once(places.as_fd());
+        if wait_for(vacant, stop).is_none() {
+            return;
+        }
+        let Some(ready) = wait_for(listeners.iter().map(|(listener, _)| listener.as_fd()), stop) else {
+            return;
+        };
+        for (listener, target) in ready.into_iter().map(|n| &listeners[n]) {
+            let Some(place) = Place::take(&places) else { break };
+            match listener.accept() {
+                Ok((client, _)) => {
+                    let target = *target;
+                    let thread = std::thread::Builder::new().name("port".into()).stack_size(STACK);
+                    // Without a thread the connection is closed, which its client sees.
+                    let _ = thread.spawn(move || join(client, target, place));
+                }
+                // A client may have gone between the word of it and the accepting.
+                Err(error) if error.kind() == std::io::ErrorKind::WouldBlock => {}
+                Err(_) => std::thread::sleep(PAUSE),
             }
-            Err(error) if error.kind() == std::io::ErrorKind::WouldBlock => {}
-            Err(_) => std::thread::sleep(PAUSE),
         }
     }
 }
 
-fn join(client: TcpStream, target: SocketAddr) {
+/// A semaphore that can be waited for together with other things.
+fn places(listeners: usize) -> Option<Arc<OwnedFd>> {
+    let files = getrlimit(Resource::Nofile).current.unwrap_or(u64::MAX);
+    let room = files.saturating_sub(FILES.1 + listeners as u64) / FILES.0;
+    let places = u32::try_from(room.clamp(1, CONNECTIONS)).unwrap_or(1);
+    let flags = EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK | EventfdFlags::SEMAPHORE;
+    eventfd(places, flags).ok().map(Arc::new)
+}
+
+/// Given back when it is dropped.
+struct Place(Arc<OwnedFd>);
+
+impl Place {
+    fn take(places: &Arc<OwnedFd>) -> Option<Place> {
+        rustix::io::read(places, &mut [0; 8]).ok().map(|_| Place(Arc::clone(places)))
+    }
+}
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        let _ = rustix::io::write(&self.0, &1u64.to_ne_bytes());
+    }
+}
+
+/// The place is vacant when both directions have ended.
+fn join(client: TcpStream, target: SocketAddr, _place: Place) {
     let Ok(server) = TcpStream::connect_timeout(&target, PATIENCE) else { return };
-    let _ = (client.set_nodelay(true), server.set_nodelay(true));
+    for stream in [&client, &server] {
+        let _ = stream.set_nodelay(true);
+        let _ = sockopt::set_socket_keepalive(stream, true);
+        let _ = (sockopt::set_tcp_keepidle(stream, QUESTION), sockopt::set_tcp_keepintvl(stream, QUESTION));
+    }
     let (client, server) = (Arc::new(client), Arc::new(server));
     let (from, to) = (Arc::clone(&server), Arc::clone(&client));
     let thread = std::thread::Builder::new().name("port".into()).stack_size(STACK);

@@ -1,77 +1,126 @@
-//! Datagrams: each client gets a socket to the container, so that answers find the way back, until both are silent.
+//! Datagrams: each client gets a socket to the container, so that answers find the way back, until both are silent. One
+//! thread has all of them.
 
 use std::collections::HashMap;
 use std::net::{SocketAddr, UdpSocket};
-use std::os::fd::OwnedFd;
-use std::sync::{Arc, Mutex, MutexGuard};
-use std::time::Duration;
+use std::os::fd::{AsRawFd, OwnedFd};
+use std::time::{Duration, Instant};
 
-use super::{STACK, is_ready};
+use rustix::buffer::spare_capacity;
+use rustix::event::{Timespec, epoll};
+use rustix::io::Errno;
 
 const LARGEST: usize = 64 << 10;
 /// As docker's proxy has it.
 const SILENCE: Duration = Duration::from_secs(90);
-/// What more of them send at a time is lost, as datagrams may be.
+/// How often silent ones are looked for.
+const LOOK: Timespec = Timespec { tv_sec: 10, tv_nsec: 0 };
+/// One more takes the place of who has been silent for longest: senders can be made up, and must not keep others out.
 const CLIENTS: usize = 1024;
+const EVENTS: usize = 64;
 
-type Clients = Mutex<HashMap<SocketAddr, Arc<UdpSocket>>>;
+/// No descriptors.
+const LISTENER: u64 = u64::MAX;
+const STOP: u64 = u64::MAX - 1;
+
+struct Client {
+    address: SocketAddr,
+    server: UdpSocket,
+    heard: Instant,
+}
+
+/// By the number of the socket, which is what the kernel names.
+struct Clients {
+    waiting: OwnedFd,
+    by_socket: HashMap<u64, Client>,
+    by_address: HashMap<SocketAddr, u64>,
+}
 
 pub(super) fn serve(socket: &UdpSocket, target: SocketAddr, stop: &OwnedFd) {
-    let Ok(answering) = socket.try_clone().map(Arc::new) else { return };
-    let clients: Arc<Clients> = Arc::default();
+    let Ok(waiting) = epoll::create(epoll::CreateFlags::CLOEXEC) else { return };
+    let input = epoll::EventFlags::IN;
+    if epoll::add(&waiting, socket, epoll::EventData::new_u64(LISTENER), input).is_err()
+        || epoll::add(&waiting, stop, epoll::EventData::new_u64(STOP), input).is_err()
+    {
+        return;
+    }
+    let mut clients = Clients { waiting, by_socket: HashMap::new(), by_address: HashMap::new() };
     let mut buffer = vec![0; LARGEST];
-    while is_ready(socket, stop) {
-        let Ok((length, client)) = socket.recv_from(&mut buffer) else { continue };
-        let known = lock(&clients).get(&client).cloned();
-        let server = known.or_else(|| add(&clients, client, target, &answering));
-        if let Some(server) = server {
-            let _ = server.send(&buffer[..length]);
-        }
-    }
-}
-
-fn add(
-    clients: &Arc<Clients>,
-    client: SocketAddr,
-    target: SocketAddr,
-    answering: &Arc<UdpSocket>,
-) -> Option<Arc<UdpSocket>> {
-    if lock(clients).len() >= CLIENTS {
-        return None;
-    }
-    let server = UdpSocket::bind(("0.0.0.0", 0)).ok()?;
-    server.connect(target).ok()?;
-    server.set_read_timeout(Some(SILENCE)).ok()?;
-    let server = Arc::new(server);
-    lock(clients).insert(client, Arc::clone(&server));
-    let (from, to, clients_) = (Arc::clone(&server), Arc::clone(answering), Arc::clone(clients));
-    let thread = std::thread::Builder::new().name("port".into()).stack_size(STACK);
-    let started = thread.spawn(move || {
-        let mut buffer = vec![0; LARGEST];
-        // Refused while the container's program does not listen yet; its end is that of the silence.
-        while let Some(length) = receive(&from, &mut buffer) {
-            let _ = to.send_to(&buffer[..length], client);
-        }
-        lock(&clients_).remove(&client);
-    });
-    if started.is_err() {
-        lock(clients).remove(&client);
-        return None;
-    }
-    Some(server)
-}
-
-fn receive(from: &UdpSocket, buffer: &mut [u8]) -> Option<usize> {
+    let mut events = Vec::with_capacity(EVENTS);
     loop {
-        match from.recv(buffer) {
-            Ok(length) => return Some(length),
-            Err(error) if error.kind() == std::io::ErrorKind::ConnectionRefused => {}
-            Err(error) if error.kind() == std::io::ErrorKind::Interrupted => {}
-            Err(_) => return None,
+        events.clear();
+        let limit = (!clients.by_socket.is_empty()).then_some(&LOOK);
+        match epoll::wait(&clients.waiting, spare_capacity(&mut events), limit) {
+            Ok(0) => clients.forget_silent(),
+            Ok(_) | Err(Errno::INTR) => {}
+            Err(_) => return,
+        }
+        for event in &events {
+            match event.data.u64() {
+                STOP => return,
+                LISTENER => {
+                    let Ok((length, address)) = socket.recv_from(&mut buffer) else { continue };
+                    if let Some(server) = clients.server_of(address, target) {
+                        let _ = server.send(&buffer[..length]);
+                    }
+                }
+                number => {
+                    let Some(client) = clients.by_socket.get_mut(&number) else { continue };
+                    // Refused while the container's program does not listen yet.
+                    let Ok(length) = client.server.recv(&mut buffer) else { continue };
+                    client.heard = Instant::now();
+                    let _ = socket.send_to(&buffer[..length], client.address);
+                }
+            }
         }
     }
 }
 
-fn lock(clients: &Clients) -> MutexGuard<'_, HashMap<SocketAddr, Arc<UdpSocket>>> {
-    clients.lock().unwrap_or_else(|e| e.into_inner())
+impl Clients {
+    /// The socket of a client who has sent something.
+    fn server_of(&mut self, address: SocketAddr, target: SocketAddr) -> Option<&UdpSocket> {
+        let number = match self.by_address.get(&address) {
+            Some(known) => *known,
+            None => {
+                if self.by_socket.len() >= CLIENTS {
+                    self.forget_silent();
+                }
+                if self.by_socket.len() >= CLIENTS {
+                    self.forget_longest_silent();
+                }
+                self.add(address, target).or_else(|| {
+                    // There may be fewer sockets to be had.
+                    self.forget_longest_silent();
+                    self.add(address, target)
+                })?
+            }
+        };
+        let client = self.by_socket.get_mut(&number)?;
+        client.heard = Instant::now();
+        Some(&client.server)
+    }
+
+    fn add(&mut self, address: SocketAddr, target: SocketAddr) -> Option<u64> {
+        let server = UdpSocket::bind(("0.0.0.0", 0)).ok()?;
+        server.connect(target).ok()?;
+        server.set_nonblocking(true).ok()?;
+        let number = u64::try_from(server.as_raw_fd()).ok()?;
+        epoll::add(&self.waiting, &server, epoll::EventData::new_u64(number), epoll::EventFlags::IN).ok()?;
+        self.by_socket.insert(number, Client { address, server, heard: Instant::now() });
+        self.by_address.insert(address, number);
+        Some(number)
+    }
+
+    fn forget_silent(&mut self) {
+        self.by_socket.retain(|_, client| client.heard.elapsed() < SILENCE);
+        let Clients { by_socket, by_address, .. } = self;
+        by_address.retain(|_, number| by_socket.contains_key(number));
+    }
+
+    fn forget_longest_silent(&mut self) {
+        let longest = self.by_socket.iter().min_by_key(|(_, client)| client.heard);
+        if let Some(client) = longest.map(|(number, _)| *number).and_then(|n| self.by_socket.remove(&n)) {
+            self.by_address.remove(&client.address);
+        }
+    }
 }
