@@ -7,6 +7,7 @@ mod ensure;
 mod epoch;
 pub mod owner;
 pub mod passwd;
+mod squash;
 mod stack;
 pub mod tree;
 

@@ -36,14 +36,29 @@ pub(super) fn unsettled(implied: &Implied) -> Option<String> {
 pub(super) type Lower = (OwnedFd, Option<i64>);
 
 pub(super) fn dirs(snapshot: &Snapshot, cancel: &Cancel) -> Result<Vec<Lower>> {
-    let layers = &once(snapshot.layers())?;
-    let own = unpack_all(layers, cancel)?.into_iter().zip(layers.iter().map(Layer::epoch));
-    let open = read_unsettled(layers)?;
-    if open.iter().all(Option::is_none) {
+    stacked(&once(snapshot.layers())?, 0, cancel)
+}
+
+/// Those that lie above the lowest `base` layers, for one who does not mount them.
+pub(super) fn dirs_above(snapshot: &Snapshot, base: usize, cancel: &Cancel) -> Result<Vec<Lower>> {
+    let (layers, new) = (snapshot.layers(), &snapshot.layers()[base..]);
+    let own = unpack_all(new, cancel)?.into_iter().zip(new.iter().map(Layer::epoch));
+    // What is below is needed only where something was left to it.
+    if read_unsettled(new)?.iter().all(Option::is_none) {
         return Ok(own.collect());
     }
-    let mut stack: Vec<Lower> = Vec::new();
+    stacked(layers, base, cancel)
+}
+
+/// The directories of `layers` from the one at `from` on.
+fn stacked(layers: &[Layer], from: usize, cancel: &Cancel) -> Result<Vec<Lower>> {
+    let own = unpack_all(layers, cancel)?.into_iter().zip(layers.iter().map(Layer::epoch));
+    let open = read_unsettled(layers)?;
+    let (mut stack, mut first) = (Vec::new(), 0);
     for (i, (dir, open)) in own.zip(&open).enumerate() {
+        if i == from {
+            first = stack.len();
+        }
         stack.push(dir);
         // Over nothing, an implied directory is what the sink made of it.
         if let (Some(open), true) = (open, i > 0)
@@ -52,7 +67,7 @@ pub(super) fn dirs(snapshot: &Snapshot, cancel: &Cancel) -> Result<Vec<Lower>> {
             stack.push((settled, None));
         }
     }
-    Ok(stack)
+    Ok(stack.split_off(first))
 }
 
 /// A layer that a stack has twice, perhaps with another epoch, counts where it lies last: what it brings is there

@@ -1,6 +1,7 @@
 //! [`Tree`]: a read-only view of a stack of layers as the kernel would show it, without mounting it, or of one plain
 //! directory. Links are resolved inside the tree, never the host's (R1).
 
+mod as_one;
 mod resolve;
 mod walk;
 
@@ -275,6 +276,13 @@ impl Tree {
 
     /// The merged names of a directory, in the order of their bytes.
     fn children(&self, place: &Place) -> Result<Vec<Child>> {
+        let mut children = self.all_children(place)?;
+        children.retain(|child| !child.hidden);
+        Ok(children)
+    }
+
+    /// The same with those that are hidden.
+    fn all_children(&self, place: &Place) -> Result<Vec<Child>> {
         let failed = |e: Errno| Error::io("reading directory", &place.path)(e);
         let mut children: Vec<Child> = Vec::new();
         let mut known = std::collections::HashMap::new();
@@ -303,7 +311,6 @@ impl Tree {
                 }
             }
         }
-        children.retain(|child| !child.hidden);
         children.sort_unstable_by(|a, b| a.name.cmp(&b.name));
         Ok(children)
     }

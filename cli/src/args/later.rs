@@ -51,7 +51,7 @@ const BUILDX: &[&str] = &[
 const BUILD: &[&str] = &[
     "--attest", "--builder",
     "--compress", "--debug", "--isolation",
-    "--provenance", "--sbom", "--security-opt", "--squash",
+    "--provenance", "--sbom", "--security-opt",
 ];
 
 #[rustfmt::skip]

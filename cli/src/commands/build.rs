@@ -16,8 +16,8 @@ use super::{Session, debug};
 use crate::args::{StepFlags, annotation, caches, outputs, platform};
 use crate::call::{self, Call, Method};
 use crate::engine::{
-    BuildRequest, Built, BuiltImage, ContextSource, DockerfileSource, Engine, Kept, MAX_TEXT, Output,
-    ShellRequest, Source, Verified, no_context, reference, write_file,
+    BuildRequest, Built, BuiltImage, CacheTo, ContextSource, DockerfileSource, Engine, Kept, MAX_TEXT,
+    Output, ShellRequest, Source, Verified, no_context, reference, write_file,
 };
 use crate::error::{Error, Result};
 use crate::progress::{Plain, Quiet, Watch};
@@ -96,6 +96,9 @@ pub(crate) struct Build {
     /// `manifest-descriptor:` or `index-descriptor:`, several with commas, `manifest[OS/ARCH]:` for one platform)
     #[arg(long, value_name = "ANNOTATION")]
     annotation: Vec<String>,
+    /// Make one layer of all that the build adds to its base
+    #[arg(long)]
+    squash: bool,
     /// Write the image's id to this file
     #[arg(long, value_name = "FILE")]
     iidfile: Option<PathBuf>,
@@ -284,6 +287,13 @@ impl Build {
         let annotations = self.annotation.iter().map(|text| annotation::flag(text, Holder::Manifest));
         let annotations = annotations.collect::<Result<Vec<_>>>()?.concat();
         let outputs = outputs::parse(&self.output, (self.push, self.load), &tags, &annotations)?;
+        let cache_to: Vec<CacheTo> =
+            self.cache_to.iter().map(|text| caches::to(text)).collect::<Result<_>>()?;
+        if self.squash && cache_to.contains(&CacheTo::Inline) {
+            return Err(Error::invalid(
+                "--squash and --cache-to type=inline: a cache in the image needs its layers as they are",
+            ));
+        }
         Ok(BuildRequest {
             context,
             contexts: contexts(&self.build_context)?,
@@ -295,7 +305,8 @@ impl Build {
             tags,
             outputs,
             cache_from: self.cache_from.iter().map(|text| caches::from(text)).collect::<Result<_>>()?,
-            cache_to: self.cache_to.iter().map(|text| caches::to(text)).collect::<Result<_>>()?,
+            cache_to,
+            squash: self.squash,
             cutoff: !self.no_cutoff,
             record: true,
             jobs: self.jobs,

@@ -47,6 +47,8 @@ pub struct BuildRequest {
     /// What other machines have of results, and who gets those of this build.
     pub cache_from: Vec<CacheFrom>,
     pub cache_to: Vec<CacheTo>,
+    /// All layers above the base become one.
+    pub squash: bool,
     /// Look up by contents, and let an equal older result stand for a new one.
     pub cutoff: bool,
     /// Remember results for later builds.

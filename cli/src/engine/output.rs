@@ -9,7 +9,7 @@ use cache::Digest;
 use cache::export::{Format, Place, Root};
 use cache::image::{Annotations, Destination, Documents, Product, PushEvent, Shape, Sources};
 use cache::oci::descriptor::MediaType;
-use cache::oci::{Descriptor, Platform, Reference};
+use cache::oci::{Descriptor, History, Platform, Reference};
 use cache::record::{Member, Stored};
 
 use serde_json::{Value, json};
@@ -135,12 +135,8 @@ pub(super) fn export(
     request: &BuildRequest,
     watch: &dyn Watch,
 ) -> Result<Option<BuiltImage>> {
-    let images = match epoch {
-        Some(epoch) if request.outputs.is_empty() || request.outputs.iter().any(Output::has_layers) => {
-            &dated(engine, products, epoch, watch)?
-        }
-        _ => products,
-    };
+    let has_layers = request.outputs.is_empty() || request.outputs.iter().any(Output::has_layers);
+    let images = if has_layers { &layered(engine, products, epoch, request, watch)? } else { products };
     let exporter = Exporter { engine, products, images, epoch, tags: &request.tags, watch };
     if request.outputs.is_empty() {
         return exporter.image(&[], false, &ImageOptions::default()).map(Some);
@@ -156,13 +152,45 @@ pub(super) fn export(
     Ok(built)
 }
 
-/// The same with layers whose tars have no time later than `epoch`.
-pub(super) fn dated(
+/// The same with the layers of images: one above the base if they are to be squashed, and none later than `epoch`.
+pub(super) fn layered(
     engine: &Engine,
     products: &[Product],
-    epoch: i64,
+    epoch: Option<i64>,
+    request: &BuildRequest,
     watch: &dyn Watch,
 ) -> Result<Vec<Product>> {
+    let squashed = match request.squash {
+        true => &step(watch, "squashing layers", || {
+            products.iter().map(|product| squashed(engine, product)).collect::<Result<Vec<_>>>()
+        })?,
+        false => products,
+    };
+    epoch.map_or(Ok(squashed.to_vec()), |epoch| dated(engine, squashed, epoch, watch))
+}
+
+/// All layers above the base as one. The history says so as docker does: what the instructions made is in its last entry.
+fn squashed(engine: &Engine, product: &Product) -> Result<Product> {
+    let (mut config, base) = (product.config.clone(), product.config.rootfs.diff_ids.len());
+    let new = product.files.layers().len().saturating_sub(base);
+    if new < 2 {
+        return Ok(product.clone());
+    }
+    let files = product.files.squashed(base, &engine.cancel)?;
+    config
+        .history
+        .iter_mut()
+        .rev()
+        .filter(|step| !step.empty_layer)
+        .take(new)
+        .for_each(|step| step.empty_layer = true);
+    let comment = format!("merge of {new} layers");
+    config.history.push(History { created: config.created.clone(), comment, ..History::default() });
+    Ok(Product { config, files, ..product.clone() })
+}
+
+/// The same with layers whose tars have no time later than `epoch`.
+fn dated(engine: &Engine, products: &[Product], epoch: i64, watch: &dyn Watch) -> Result<Vec<Product>> {
     step(watch, "rewriting layers with SOURCE_DATE_EPOCH", || {
         let at = |product: &Product| {
             // The config still has the diff ids of the base alone.

@@ -127,7 +127,7 @@ impl Engine {
             created::fill_in(&mut config, &files, image.new_layers.len(), Some(at))?;
             products.push(Product { platform: image.platform, config, files });
         }
-        let products = output::dated(self, &products, at, watch)?;
+        let products = output::layered(self, &products, Some(at), request, watch)?;
         let has_caches = has_caches(&lowered.definition);
         Ok(Made { products, epoch: lowered.epoch, has_caches, warnings, source })
     }

@@ -48,6 +48,7 @@ mod shortage;
 #[cfg(target_arch = "x86_64")]
 mod small;
 mod sources;
+mod squash;
 mod ssh;
 mod stacking;
 mod steps;

@@ -203,3 +203,64 @@ fn directories_can_be_left_out_and_empty_stacks_are_empty() {
     assert_eq!(walked(&tree, "missing").len(), 0);
     assert!(Tree::merged(Vec::new()).lookup("/", true).unwrap().is_none());
 }
+
+#[test]
+fn layers_as_one_do_to_what_is_below_what_they_did_one_after_the_other() {
+    let below = |stack: Stack| {
+        stack.layer(|s| {
+            for name in ["gone/x", "kept/x", "replaced/x", "emptied/x", "file", "again/x", "up/x/y"] {
+                file(s, name, "below")?;
+            }
+            Ok(())
+        })
+    };
+    let first = |s: &mut DirSink| {
+        file(s, "kept/first", "1")?;
+        file(s, "kept/both", "1")?;
+        file(s, "made/and/gone", "1")?;
+        s.whiteout(Path::new("gone"))?;
+        s.whiteout(Path::new("again"))?;
+        s.opaque(Path::new("emptied"))?;
+        file(s, "replaced", "now a file")?;
+        link(s, "up", "/etc")
+    };
+    let second = |s: &mut DirSink| {
+        file(s, "kept/both", "2")?;
+        s.hard_link(Path::new("kept/link"), Path::new("kept/both"))?;
+        s.whiteout(Path::new("made/and"))?;
+        s.whiteout(Path::new("kept/x"))?;
+        file(s, "emptied/second", "2")?;
+        file(s, "again/second", "2")?;
+        file(s, "replaced/second", "2")?;
+        file(s, "up/x/second", "2")
+    };
+    let apart = below(Stack::new()).layer(first).layer(second);
+    let alone = below(Stack::new());
+    let base = alone.tree();
+    let one = below(Stack::new()).layer(|sink| {
+        let new = Stack::new().layer(first).layer(second);
+        let mut asked = Vec::new();
+        let mut is_below = |path: &Path| {
+            asked.push(path.display().to_string());
+            Ok(base.lookup(path, false)?.is_some())
+        };
+        let cancel = crate::Cancel::new().unwrap();
+        new.tree().write_as_one(sink, &mut is_below, &cancel)?;
+        // A whiteout is written only where there is something to hide.
+        assert_eq!(asked, ["gone", "kept/x", "made/and"]);
+        Ok(())
+    });
+    let (apart, together) = (apart.tree(), one.tree());
+    assert_eq!(walked(&together, ""), walked(&apart, ""));
+    for path in walked(&apart, "") {
+        assert_eq!(text_or_none(&together, &path), text_or_none(&apart, &path), "{path}");
+    }
+    assert_eq!(walked(&together, "made"), ["made"]);
+    assert!(!one.0[1].path().join("made/and").exists(), "no trace of what came and went");
+    let group = |path: &str| together.lookup(path, false).unwrap().unwrap().group;
+    assert!(group("kept/link").is_some() && group("kept/link") == group("kept/both"));
+}
+
+fn text_or_none(tree: &Tree, path: &str) -> Option<String> {
+    tree.lookup(path, false).unwrap().filter(|node| node.kind == Kind::File).and_then(|_| text(tree, path))
+}
