@@ -10,6 +10,7 @@ pub mod peer;
 pub mod program;
 pub mod ran;
 pub mod server;
+pub mod tables;
 pub mod tar;
 
 pub use ran::{Ran, run, run_with};

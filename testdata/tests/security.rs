@@ -4,23 +4,9 @@
 use std::fs;
 use std::path::Path;
 
-const HEADER: &str = "hole\trules\tas root\tas an ordinary user\twhy not, or not more";
+use boxwright_testdata::tables::is_test;
 
-/// Whether `FILE::NAME` is a test; `by_both` is one for root and one for a user.
-fn is_test(test: &str, by_both: bool) -> bool {
-    let Some((file, name)) = test.split_once("::") else { return false };
-    let root = Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap();
-    let Ok(text) = fs::read_to_string(root.join(file)) else { return false };
-    let alone = |line: &str| line.trim().starts_with(&format!("fn {name}("));
-    let marked =
-        text.lines().zip(text.lines().skip(1)).any(|(above, line)| above.trim() == "#[test]" && alone(line));
-    let listed = text
-        .split_once("by_both!(")
-        .and_then(|(_, rest)| rest.split_once(");"))
-        .is_some_and(|(list, _)| list.split(',').any(|listed| listed.trim() == name))
-        && text.lines().any(alone);
-    listed || marked && !by_both
-}
+const HEADER: &str = "hole\trules\tas root\tas an ordinary user\twhy not, or not more";
 
 /// What is wrong with a row.
 fn fault(row: &str) -> Option<&'static str> {

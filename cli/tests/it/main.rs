@@ -29,6 +29,7 @@ mod mounts;
 mod named_contexts;
 mod network;
 mod network_helpers;
+mod oci;
 mod outputs;
 mod platforms;
 mod programs;
