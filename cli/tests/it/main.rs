@@ -25,6 +25,7 @@ mod import;
 mod interop;
 mod limits;
 mod looking;
+mod many;
 mod mounts;
 mod named_contexts;
 mod network;
