@@ -79,7 +79,12 @@ impl LocalExecutor {
             return Ok(None);
         }
         let refused = match self.networks.connect(&|| cancel.is_raised()) {
-            Ok(connection) => return Ok(Some(connection)),
+            Ok(mut connection) => {
+                if let Some(warning) = connection.warning().filter(|text| self.networks.is_news(text)) {
+                    log(LogStream::Stderr, format!("{warning}\n").as_bytes());
+                }
+                return Ok(Some(connection));
+            }
             Err(Error::Unsupported(reason)) => reason,
             Err(error) => return Err(translate_error(error)),
         };

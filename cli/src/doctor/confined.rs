@@ -47,22 +47,23 @@ pub(super) fn namespaces(answer: Answer) -> Line {
     .needed()
 }
 
-/// `none` is about a network without anything in it.
-pub(super) fn network(own: Answer<Option<String>>, none: Answer) -> Line {
+/// `none` is about a network without anything in it, `refused` tells what rules of the host are against a bridge.
+pub(super) fn network(own: Answer<Option<String>>, none: Answer, refused: Option<String>) -> Line {
     let what = "network";
-    let line = match own {
-        Ok(None) => Line::yes(
+    let line = match (own, refused) {
+        (Ok(None), Some(why)) => Line::partly(what, "containers reach this machine alone", why),
+        (Ok(None), None) => Line::yes(
             what,
             format!(
                 "made a bridge, plugged a container into it and had nf_tables translate its address, all in a network \
                  apart; commands use {BRIDGE} (and set net.ipv4.ip_forward), system prune removes it"
             ),
         ),
-        Ok(Some(helper)) => Line::yes(
+        (Ok(Some(helper)), _) => Line::yes(
             what,
             format!("{helper} joined a container to the world; ports that are published go through it"),
         ),
-        Err(why) => {
+        (Err(why), _) => {
             let says = "containers use the host's by default, and publish no ports";
             let missing = why.contains("slirp4netns is not installed");
             let install = if missing { advice::install(&advice::SLIRP) } else { None };

@@ -51,7 +51,7 @@ pub(crate) fn lines(store: &Path, path: &OsStr) -> Vec<Line> {
     lines.extend([
         confined::namespaces(probe::namespaces()),
         kept,
-        confined::network(probe::network(store), probe::no_network()),
+        confined::network(probe::network(store), probe::no_network(), probe::packet_filter()),
     ]);
     if writable {
         lines.push(store::overlay(probe::overlay(store)));

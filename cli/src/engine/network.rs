@@ -69,9 +69,6 @@ impl Joined {
     }
 }
 
-/// Beside the store's other files: why containers had the host's network when that was last said.
-const SAID: &str = "network-said";
-
 impl Engine {
     /// `interrupted` is asked while something is waited for.
     pub(super) fn join(
@@ -81,26 +78,30 @@ impl Engine {
         tell: &dyn Fn(&str),
     ) -> Result<Joined> {
         let networks = Networks::new(self.store.path());
-        match &request.network {
-            NetworkChoice::Host => Ok(Joined::Host),
-            NetworkChoice::None => Ok(Joined::None),
-            NetworkChoice::Container(name) => self.join_another(name, request),
-            NetworkChoice::Default if request.ports.is_empty() => Ok(match networks.connect(interrupted) {
-                Ok(connection) => Joined::Own(connection),
+        let mut connection = match &request.network {
+            NetworkChoice::Host => return Ok(Joined::Host),
+            NetworkChoice::None => return Ok(Joined::None),
+            NetworkChoice::Container(name) => return self.join_another(name, request),
+            NetworkChoice::Default if request.ports.is_empty() => match networks.connect(interrupted) {
+                Ok(connection) => connection,
                 Err(executor::Error::Unsupported(reason)) => {
-                    if self.is_news(&reason) {
+                    if networks.is_news(&reason) {
                         tell(&format!("Containers use the host's network, as there is no other: {reason}"));
                     }
-                    Joined::Host
+                    return Ok(Joined::Host);
                 }
                 // Not a reason to let the container into the host's.
                 Err(error) => return Err(refused(error)),
-            }),
+            },
             // Of the host's network nothing could be published.
             NetworkChoice::Default | NetworkChoice::Bridge => {
-                networks.connect(interrupted).map(Joined::Own).map_err(refused)
+                networks.connect(interrupted).map_err(refused)?
             }
+        };
+        if let Some(warning) = connection.warning().filter(|text| networks.is_news(text)) {
+            tell(&format!("WARNING: {warning}"));
         }
+        Ok(Joined::Own(connection))
     }
 
     /// Removes the bridge of this machine if no container is on it; whether there was one. Not for an ordinary user.
@@ -137,17 +138,6 @@ impl Engine {
             return Err(gone());
         }
         Ok(Joined::Another { namespace: Arc::new(namespace.0.into()), names: running.names })
-    }
-
-    /// Whether this has not been said to users of this store before.
-    fn is_news(&self, reason: &str) -> bool {
-        let path = self.store.path().join(SAID);
-        if std::fs::read_to_string(&path).is_ok_and(|said| said == reason) {
-            return false;
-        }
-        // If it can't be kept it is said again.
-        let _ = std::fs::write(path, reason);
-        true
     }
 }
 

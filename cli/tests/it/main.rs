@@ -32,6 +32,7 @@ mod network;
 mod network_helpers;
 mod oci;
 mod outputs;
+mod packet_filter;
 mod platforms;
 mod programs;
 mod published;

@@ -16,6 +16,7 @@ use super::{BRIDGE, firewall};
 use crate::error::{Error, Result};
 
 const RUN: &str = "/run/boxwright/network";
+const LOCK: &str = "lock";
 const MTU: u32 = 1500;
 
 /// A namespace with an end of the bridge's cable in it.
@@ -24,6 +25,8 @@ pub(super) struct Plugged {
     pub(super) namespace: OwnedFd,
     pub(super) address: Address,
     pub(super) gateway: Ipv4Addr,
+    /// Why it will reach nobody.
+    pub(super) warning: Option<String>,
 }
 
 /// What there is to be plugged into.
@@ -32,6 +35,7 @@ struct Bridge {
     bridge: Interface,
     gateway: Ipv4Addr,
     subnet: Subnet,
+    warning: Option<String>,
 }
 
 /// # Errors
@@ -40,7 +44,7 @@ pub(super) fn plug() -> Result<Plugged> {
     let dir = directory()?;
     let (mut on, address) = {
         let _lock = lock(&dir)?;
-        let on = ensure()?;
+        let on = ensure(&dir)?;
         let address = Address::take(&dir, on.subnet, random()?)?;
         (on, address)
     };
@@ -56,7 +60,7 @@ pub(super) fn plug() -> Result<Plugged> {
         inside.add_address(own, place, on.subnet).map_err(failed(doing))?;
         inside.add_default_route(on.gateway).map_err(failed(doing))
     })?;
-    Ok(Plugged { namespace, address, gateway: on.gateway })
+    Ok(Plugged { namespace, address, gateway: on.gateway, warning: on.warning })
 }
 
 /// What docker's containers find in their network: no IPv6 but their own, and ports below 1024 for everybody. To be done
@@ -104,7 +108,7 @@ pub(crate) fn attempt() -> Result<()> {
 }
 
 /// The bridge with its address, made if it is not there, and its rules.
-fn ensure() -> Result<Bridge> {
+fn ensure(dir: &Path) -> Result<Bridge> {
     let doing = "making the bridge";
     let mut links = Links::open().map_err(failed(doing))?;
     let found = match links.find(BRIDGE).map_err(failed(doing))? {
@@ -113,13 +117,16 @@ fn ensure() -> Result<Bridge> {
     };
     let (bridge, gateway, subnet) = match found {
         Some(found) => found,
-        None => make(&mut links)?,
+        None => {
+            sweep(dir);
+            make(&mut links)?
+        }
     };
     if std::fs::read_to_string("/proc/sys/net/ipv4/ip_forward").is_ok_and(|text| text.trim() == "0") {
         namespace::set("ipv4/ip_forward", "1")?;
     }
-    firewall::ensure(subnet, found.is_none())?;
-    Ok(Bridge { links, bridge, gateway, subnet })
+    let warning = firewall::ensure(dir, subnet, found.is_none())?;
+    Ok(Bridge { links, bridge, gateway, subnet, warning })
 }
 
 fn make(links: &mut Links) -> Result<(Interface, Ipv4Addr, Subnet)> {
@@ -174,11 +181,35 @@ fn hardware(address: Ipv4Addr) -> [u8; 6] {
 }
 
 fn lock(dir: &Path) -> Result<File> {
-    let path = dir.join("lock");
-    let file = File::options().create(true).truncate(false).write(true).open(&path);
-    let file = file.map_err(Error::io("making", &path))?;
-    flock(file.as_fd(), FlockOperation::LockExclusive).map_err(Error::io("locking", &path))?;
-    Ok(file)
+    let path = dir.join(LOCK);
+    loop {
+        let file = File::options().create(true).truncate(false).write(true).open(&path);
+        let file = match file {
+            // Somebody took the directory for one that nobody needs.
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
+                directory()?;
+                continue;
+            }
+            file => file.map_err(Error::io("making", &path))?,
+        };
+        flock(file.as_fd(), FlockOperation::LockExclusive).map_err(Error::io("locking", &path))?;
+        if rustix::fs::fstat(&file).is_ok_and(|stat| stat.st_nlink > 0) {
+            return Ok(file);
+        }
+    }
+}
+
+/// Removes what network namespaces have left that are gone. Whose containers have ended may lose its directory as well, and
+/// makes it again.
+fn sweep(own: &Path) {
+    let Ok(dirs) = std::fs::read_dir(RUN) else { return };
+    for dir in dirs.filter_map(|dir| Some(dir.ok()?.path())).filter(|dir| dir != own) {
+        let Ok(lock) = File::options().write(true).open(dir.join(LOCK)) else { continue };
+        let locked = flock(lock.as_fd(), FlockOperation::NonBlockingLockExclusive).is_ok();
+        if locked && Address::any_taken(&dir).is_ok_and(|taken| !taken) {
+            let _ = std::fs::remove_dir_all(&dir);
+        }
+    }
 }
 
 fn random() -> Result<u32> {

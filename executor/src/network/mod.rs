@@ -19,6 +19,7 @@ use std::sync::{Arc, Mutex, OnceLock};
 
 pub(crate) use bridge::attempt as attempt_bridge;
 pub use bridge::remove_unused as remove_unused_bridge;
+pub use firewall::advice as packet_filter_advice;
 pub use names::{HOST_GATEWAY, NameFiles, Names};
 pub use publish::{Port, Published, Reached, Transport};
 pub use resolver::Resolver;
@@ -41,6 +42,9 @@ const PROGRAMS: [&str; 7] = [
     "/run/current-system/sw/bin",
 ];
 
+/// What is in the way of the directory's other files.
+const SAID: &str = "network-said";
+
 fn program(name: &str) -> Option<PathBuf> {
     PROGRAMS.iter().map(|dir| Path::new(dir).join(name)).find(|path| path.is_file())
 }
@@ -53,6 +57,7 @@ pub struct Connection {
     address: Ipv4Addr,
     host: Ipv4Addr,
     name_server: Option<Ipv4Addr>,
+    warning: Option<String>,
     held: Held,
 }
 
@@ -87,6 +92,11 @@ impl Connection {
         }
     }
 
+    /// Why it leads nowhere, said once to who asks.
+    pub fn warning(&mut self) -> Option<String> {
+        self.warning.take()
+    }
+
     pub fn network(&self) -> Network {
         Network::Joined(Arc::clone(&self.namespace))
     }
@@ -96,7 +106,7 @@ impl Connection {
 /// change its network.
 #[derive(Debug)]
 pub struct Networks {
-    /// A directory in which to keep which helpers work.
+    /// A directory in which to keep which helpers work, and what was said.
     memory: PathBuf,
     free: Mutex<Vec<Connection>>,
     refused: OnceLock<String>,
@@ -133,6 +143,17 @@ impl Networks {
         self.lock().push(connection);
     }
 
+    /// Whether this is another thing than what was said last to users of the same directory.
+    pub fn is_news(&self, text: &str) -> bool {
+        let path = self.memory.join(SAID);
+        if std::fs::read_to_string(&path).is_ok_and(|said| said == text) {
+            return false;
+        }
+        // If it can't be kept it is said again.
+        let _ = std::fs::write(path, text);
+        true
+    }
+
     fn lock(&self) -> std::sync::MutexGuard<'_, Vec<Connection>> {
         self.free.lock().unwrap_or_else(|e| e.into_inner())
     }
@@ -145,6 +166,7 @@ fn bridge() -> Result<Connection> {
         address: plugged.address.address,
         host: plugged.gateway,
         name_server: None,
+        warning: plugged.warning,
         held: Held::Address(plugged.address),
     })
 }

@@ -97,6 +97,11 @@ impl Answer {
         attributes(self.payload.get(fixed..)?).find(|(k, _)| *k == kind).map(|(_, value)| value)
     }
 
+    /// An attribute in the attribute `kind`.
+    pub(super) fn inner(&self, fixed: usize, kind: u16, inner: u16) -> Option<&[u8]> {
+        attributes(self.attribute(fixed, kind)?).find(|(k, _)| *k == inner).map(|(_, value)| value)
+    }
+
     pub(super) fn mentions(&self, bytes: &[u8]) -> bool {
         self.payload.windows(bytes.len()).any(|window| window == bytes)
     }

@@ -110,6 +110,7 @@ fn start(helper: &Helper, path: &Path, interrupted: &dyn Fn() -> bool) -> Result
         address: place.container(),
         host,
         name_server: Some(place.name_server()),
+        warning: None,
         held: Held::Helper(running),
     })
 }

@@ -81,6 +81,11 @@ pub fn network(memory: &Path) -> Answer<Option<String>> {
     })
 }
 
+/// What the host's own rules have against the packets of containers on a bridge; whoever has none can't know.
+pub fn packet_filter() -> Option<String> {
+    if idmap::may_mount() { network::packet_filter_advice().ok().flatten() } else { None }
+}
+
 /// What `program --version` prints, found on `path`.
 ///
 /// # Errors
