@@ -4,6 +4,7 @@
 pub(crate) mod annotation;
 pub(crate) mod caches;
 mod confine;
+mod docker;
 pub(crate) mod env;
 mod fields;
 mod file;
@@ -27,6 +28,7 @@ use clap::error::{ContextKind, ContextValue, ErrorKind};
 use clap::{ArgAction, CommandFactory as _, FromArgMatches as _};
 
 pub(crate) use confine::ConfineFlags;
+pub(crate) use docker::DockerFlags;
 pub(crate) use limits::LimitFlags;
 pub(crate) use names::NameFlags;
 pub(crate) use network::NetworkFlags;

@@ -42,16 +42,11 @@ const CONTAINER: &[&str] = &[
 ];
 
 #[rustfmt::skip]
-const BUILDX: &[&str] = &[
-    "bake", "create", "debug", "dial-stdio", "du", "inspect", "ls", "prune", "rm", "stop", "use",
-    "version",
-];
+const BUILDX: &[&str] = &["bake", "debug", "dial-stdio", "policy"];
 
 #[rustfmt::skip]
 const BUILD: &[&str] = &[
-    "--attest", "--builder",
-    "--compress", "--debug", "--isolation",
-    "--provenance", "--sbom", "--security-opt",
+    "--debug", "--security-opt",
 ];
 
 #[rustfmt::skip]

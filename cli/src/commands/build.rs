@@ -9,11 +9,11 @@ use boxwright_cache::image::Holder;
 use boxwright_cache::layer::tar;
 use boxwright_executor::Settings;
 use boxwright_frontend::Diagnostic;
-use boxwright_frontend::gitref::GitRef;
+use boxwright_frontend::gitref::{GitRef, parse_bool};
 use boxwright_solver::ir::NetworkMode;
 
 use super::{Session, debug};
-use crate::args::{StepFlags, annotation, caches, outputs, platform};
+use crate::args::{DockerFlags, StepFlags, annotation, caches, outputs, platform};
 use crate::call::{self, Call, Method};
 use crate::engine::{
     BuildRequest, Built, BuiltImage, CacheTo, ContextSource, DockerfileSource, Engine, Kept, MAX_TEXT,
@@ -25,6 +25,7 @@ use crate::stdin::Stdin;
 use crate::{config, exit, interrupt, report};
 
 const EPOCH: &str = "SOURCE_DATE_EPOCH";
+const INLINE_CACHE: &str = "BUILDKIT_INLINE_CACHE";
 
 /// Build an image from a Dockerfile
 #[derive(Debug, clap::Args)]
@@ -124,12 +125,8 @@ pub(crate) struct Build {
     /// Platforms of the result, with commas between them; several give an index [default: this machine's]
     #[arg(long, value_name = "OS/ARCH", env = platform::DEFAULT, hide_env = true)]
     platform: Vec<String>,
-    /// Accepted for docker's sake: no container is ever left over
-    #[arg(long, default_value_t = true, action = clap::ArgAction::Set, num_args = 0..=1, require_equals = true, default_missing_value = "true", hide = true)]
-    rm: bool,
-    /// Accepted for docker's sake: no container is ever left over
-    #[arg(long, hide = true)]
-    force_rm: bool,
+    #[command(flatten)]
+    pub(crate) docker: DockerFlags,
     /// Where COPY and ADD find files: a directory, the URL of a git repository (`URL#REF:DIR`) or of a tar archive, or
     /// `-` for such an archive, or just a Dockerfile, on standard input
     #[arg(value_name = "CONTEXT")]
@@ -282,13 +279,20 @@ impl Build {
     }
 
     pub(super) fn request(&self, engine: &Engine) -> Result<BuildRequest> {
+        self.docker.check()?;
         let (context, dockerfile) = self.sources(engine)?;
         let tags = self.tag.iter().map(|t| reference(t)).collect::<Result<Vec<_>>>()?;
         let annotations = self.annotation.iter().map(|text| annotation::flag(text, Holder::Manifest));
         let annotations = annotations.collect::<Result<Vec<_>>>()?.concat();
         let outputs = outputs::parse(&self.output, (self.push, self.load), &tags, &annotations)?;
-        let cache_to: Vec<CacheTo> =
+        let options = self.options()?;
+        let mut cache_to: Vec<CacheTo> =
             self.cache_to.iter().map(|text| caches::to(text)).collect::<Result<_>>()?;
+        // As buildx has it: what scripts wrote before there was --cache-to.
+        let inline = options.build_args.get(INLINE_CACHE).and_then(|value| parse_bool(value));
+        if inline == Some(true) && cache_to.is_empty() {
+            cache_to.push(CacheTo::Inline);
+        }
         if self.squash && cache_to.contains(&CacheTo::Inline) {
             return Err(Error::invalid(
                 "--squash and --cache-to type=inline: a cache in the image needs its layers as they are",
@@ -298,7 +302,7 @@ impl Build {
             context,
             contexts: contexts(&self.build_context)?,
             dockerfile,
-            options: self.options()?,
+            options,
             pull: self.pull,
             allowed: self.steps.allowed(self.network == "host")?,
             steps: self.steps.settings()?,

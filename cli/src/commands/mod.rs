@@ -2,6 +2,7 @@
 //! flags, asks the [`Engine`], and prints the result.
 
 mod build;
+mod builders;
 mod builds;
 mod check;
 mod debug;
@@ -123,11 +124,19 @@ pub(crate) enum BuilderCommand {
 pub(crate) enum BuildxCommand {
     #[command(visible_alias = "b")]
     Build(build::Build),
+    Create(builders::Create),
+    Du(df::Df),
     #[command(subcommand)]
     History(builds::Builds),
     #[command(subcommand)]
     Imagetools(imagetools::Imagetools),
+    Inspect(builders::Inspect),
+    Ls(builders::Ls),
     Prune(prune::BuilderPrune),
+    Rm(builders::Rm),
+    Stop(builders::Stop),
+    Use(builders::Use),
+    Version(version::Version),
 }
 
 /// Manage Boxwright
@@ -201,6 +210,8 @@ impl Command {
             }
             Command::Buildx(BuildxCommand::Prune(c)) => Command::Builder(BuilderCommand::Prune(c)),
             Command::Buildx(BuildxCommand::Imagetools(c)) => Command::Imagetools(c),
+            Command::Buildx(BuildxCommand::Du(c)) => Command::System(SystemCommand::Df(c)),
+            Command::Buildx(BuildxCommand::Version(c)) => Command::Version(c),
             Command::System(SystemCommand::Info(c)) => Command::Info(c),
             other => other,
         }
@@ -233,7 +244,7 @@ impl Command {
                 | Command::Imagetools(_)
                 | Command::Dockerfile(_)
                 | Command::Image(ImageCommand::History(_))
-                | Command::Buildx(BuildxCommand::History(_))
+                | Command::Buildx(_)
                 | Command::Why(_)
                 | Command::Version(_)
                 | Command::Info(_)
@@ -279,6 +290,11 @@ impl Command {
             Command::Dockerfile(c) => c.execute(session),
             Command::Image(ImageCommand::History(c)) => c.execute(session),
             Command::Buildx(BuildxCommand::History(c)) => c.execute(session),
+            Command::Buildx(BuildxCommand::Create(c)) => c.execute(session),
+            Command::Buildx(BuildxCommand::Inspect(c)) => c.execute(session),
+            Command::Buildx(BuildxCommand::Ls(c)) => c.execute(session),
+            Command::Buildx(BuildxCommand::Rm(c)) => c.execute(session),
+            Command::Buildx(BuildxCommand::Stop(_) | BuildxCommand::Use(_)) => Ok(()),
             Command::Why(c) => c.execute(session),
             Command::Version(c) => c.execute(session),
             Command::Info(c) => c.execute(session),
