@@ -92,6 +92,17 @@ impl FromStr for Platform {
             !part.is_empty()
                 && part.bytes().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'_' | b'-' | b'.'))
         };
+        // As containerd has it: `windows(10.0.20348.1)/amd64`.
+        if let Some((os, rest)) = text.split_once('(') {
+            let invalid = |reason: &str| Error::invalid("platform", text, reason);
+            let (version, rest) = rest.split_once(')').ok_or_else(|| invalid("expected `)`"))?;
+            if !ok(version) || !(rest.is_empty() || rest.starts_with('/')) {
+                return Err(invalid("expected OS(VERSION)/ARCHITECTURE"));
+            }
+            let mut platform: Platform = format!("{os}{rest}").parse()?;
+            platform.extra.insert("os.version".to_owned(), Json(version.into()));
+            return Ok(platform);
+        }
         let parts: Vec<&str> = text.split('/').collect();
         if let Some(bad) = parts.iter().find(|p| !ok(p)) {
             return Err(Error::invalid("platform", text, format!("invalid component {bad:?}")));
@@ -130,6 +141,10 @@ mod tests {
         ] {
             assert_eq!(text.parse::<Platform>().unwrap().to_string(), normal);
         }
-        assert!("linux/a/b/c".parse::<Platform>().is_err());
+        let versioned: Platform = "windows(10.0.20348.1)/amd64".parse().unwrap();
+        assert_eq!((versioned.to_string().as_str(), versioned.extra.len()), ("windows/amd64", 1));
+        for bad in ["linux/a/b/c", "windows(10/amd64", "windows()/amd64", "windows(1)x/amd64", "windows(1)(2)/amd64"] {
+            assert!(bad.parse::<Platform>().is_err(), "{bad}");
+        }
     }
 }

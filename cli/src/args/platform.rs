@@ -17,9 +17,6 @@ pub(crate) fn several(flags: &[String]) -> Result<Vec<Platform>> {
     let mut asked: Vec<Platform> = Vec::new();
     for text in flags.iter().flat_map(|flag| flag.split(',')).map(str::trim).filter(|text| !text.is_empty()) {
         let platform = parse(text)?;
-        if platform.os == "windows" {
-            return Err(Error::Later(format!("building for {}", platform.os)));
-        }
         if !asked.contains(&platform) {
             asked.push(platform);
         }

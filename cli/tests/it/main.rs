@@ -4,6 +4,7 @@
 mod archives;
 mod binary;
 mod build;
+mod builders;
 mod caching;
 mod calls;
 mod checks;
@@ -61,3 +62,4 @@ mod trust;
 mod verify;
 mod volume_filling;
 mod volumes;
+mod windows;

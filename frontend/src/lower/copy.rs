@@ -20,6 +20,8 @@ struct Expanded {
     sources: Vec<Source>,
     contents: Vec<(String, String)>,
     dest: String,
+    /// The same as a path here.
+    to: String,
     owner: Option<String>,
     chmod: Option<Chmod>,
     exclude: Vec<String>,
@@ -33,6 +35,8 @@ struct Expanded {
 /// A path, or a place elsewhere.
 struct Source {
     text: String,
+    /// The same as a path here, if it is one.
+    path: String,
     origin: Option<Origin>,
 }
 
@@ -113,7 +117,11 @@ fn expand(build: &Build<'_>, state: &State, instruction: &Instruction) -> Result
     for word in &copy.sources {
         let text = build.expand(state, word)?;
         let origin = add::origin(keyword, copy, checksum.as_deref(), &text, word.span)?;
-        sources.push(Source { text, origin });
+        let path = match origin {
+            Some(_) => String::new(),
+            None => state.path(&text).map_err(|wrong| Box::new(Diagnostic::error(wrong, word.span)))?,
+        };
+        sources.push(Source { text, path, origin });
     }
     if let Some(flag) = copy.checksum.as_ref().filter(|_| checksum.is_some() && sources[0].origin.is_none()) {
         let message = "checksum requires HTTP(S) or Git sources";
@@ -128,11 +136,14 @@ fn expand(build: &Build<'_>, state: &State, instruction: &Instruction) -> Result
     if let (Some(owner), Some(word)) = (&owner, &copy.chown) {
         check_owner(owner, link, state, word.span)?;
     }
+    let dest = build.expand(state, &copy.dest)?;
+    let to = state.path(&dest).map_err(|wrong| Box::new(Diagnostic::error(wrong, copy.dest.span)))?;
     Ok(Expanded {
         keyword,
         sources,
         contents: contents(copy, state, instruction.span)?,
-        dest: build.expand(state, &copy.dest)?,
+        dest,
+        to,
         owner,
         chmod,
         exclude: copy.exclude.iter().map(|word| build.expand(state, word)).collect::<Result<_>>()?,
@@ -215,7 +226,7 @@ impl Expanded {
                 continue;
             }
             let sources: Vec<Divided> =
-                group.iter().map(|source| divide(&source.text, self.parents)).collect();
+                group.iter().map(|source| divide(&source.path, self.parents)).collect();
             for sources in sources.chunks(if self.parents { 1 } else { sources.len() }) {
                 actions.push(FileAction::Copy(CopyAction {
                     from: self.root(build, from, sources, span),
@@ -234,7 +245,7 @@ impl Expanded {
     /// What all actions have in common.
     fn action(&self, dir: &str) -> CopyAction {
         CopyAction {
-            dest: paths::dest(dir, &self.dest),
+            dest: paths::dest(dir, &self.to),
             owner: self.owner.clone().map(OwnerSpec),
             mode: self.chmod.clone(),
             exclude: self.exclude.clone(),
@@ -261,7 +272,7 @@ impl Expanded {
     }
 
     fn documents(&self, dir: &str) -> impl Iterator<Item = FileAction> {
-        let dest = paths::dest(dir, &self.dest);
+        let dest = paths::dest(dir, &self.to);
         self.contents.iter().map(move |(name, data)| {
             FileAction::Mkfile(MkfileAction {
                 name: name.clone(),

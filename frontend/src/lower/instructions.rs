@@ -3,6 +3,7 @@
 use std::borrow::Cow;
 
 use boxwright_cache::oci::Platform;
+use boxwright_cache::oci::platform::Json;
 use boxwright_solver::ir::{About, Definition, ImageSource, NetworkMode, Op, SourceOp};
 
 use super::origin::{Files, Origin};
@@ -94,6 +95,9 @@ pub(super) fn outline(
     Ok(build.notes.unwrap_or_default())
 }
 
+/// Which Windows an image is for.
+const OS_VERSION: &str = "os.version";
+
 fn finish(mut state: State, options: &Options) -> LoweredImage {
     state.image.config.labels.extend(options.labels.clone());
     if let Some(platform) = options.platforms.first() {
@@ -104,10 +108,16 @@ fn finish(mut state: State, options: &Options) -> LoweredImage {
             state.image.variant.clone_from(&platform.variant);
         }
     }
+    let mut made_for = options.target_platform().clone();
+    if let Some(version) = state.image.extra.get(OS_VERSION) {
+        made_for.extra.entry(OS_VERSION.to_owned()).or_insert_with(|| Json(version.clone()));
+    } else if let Some(Json(version)) = made_for.extra.get(OS_VERSION) {
+        state.image.extra.insert(OS_VERSION.to_owned(), version.clone());
+    }
     let normal = Platform::new(&state.image.os, &state.image.architecture, state.image.variant.as_deref());
     (state.image.architecture, state.image.variant) = (normal.architecture, normal.variant);
     LoweredImage {
-        platform: options.target_platform().clone(),
+        platform: made_for,
         output: state.root,
         new_layers: state.layers.clone(),
         image: state.finished_image(),
@@ -274,7 +284,8 @@ impl<'a> Build<'a> {
             let about = About { name: text, span: Some(node.span), no_cache: false };
             self.definition.add(Op::Source(SourceOp::Image(source.clone())), about)
         });
-        Ok(State::over(root, config.clone(), platform))
+        let over_windows = root.is_some() && platform.os == "windows";
+        Ok(State { over_windows, ..State::over(root, config.clone(), platform) })
     }
 
     /// Without `--platform` an image that is for another machine keeps its own platform if that is one we build on.
@@ -291,6 +302,12 @@ impl<'a> Build<'a> {
     fn command(&mut self, stage: &mut StageRun<'_>, command: &Command<'_>) -> Result<()> {
         let instruction = &*command.instruction;
         self.check(stage, instruction);
+        let has_files = matches!(instruction.kind, Kind::Add(_) | Kind::Copy(_) | Kind::Workdir(_));
+        if has_files && stage.state.over_windows {
+            let message = "layers over an image for Windows are not supported yet";
+            let hint = "FROM scratch they are; so are instructions that make no layer";
+            return Err(Box::new(Diagnostic::error(message, instruction.span).hint(hint)));
+        }
         match &instruction.kind {
             Kind::Add(_) => copy::lower(self, stage, instruction, None),
             Kind::Copy(copy) => {

@@ -1,4 +1,5 @@
-//! Paths of a Dockerfile made absolute, as BuildKit does for Linux.
+//! Paths of a Dockerfile made absolute, as BuildKit does. Those of images for Windows become paths with slashes, from the
+//! root of drive C.
 
 use crate::ignore::clean_path;
 
@@ -23,6 +24,28 @@ pub(super) fn workdir(current: &str, path: &str) -> String {
         path if path.starts_with('/') => path.to_owned(),
         path => clean_path(&format!("/{current}/{path}")),
     }
+}
+
+/// A path of an image for Windows as it is said here.
+///
+/// # Errors
+/// What is wrong with it.
+pub(super) fn from_windows(path: &str) -> Result<String, String> {
+    let slashed = path.replace('\\', "/");
+    if slashed.starts_with("//") {
+        return Err(format!("UNC paths are not supported: {path:?}"));
+    }
+    match slashed.split_once(':') {
+        None => Ok(slashed),
+        Some((_, "")) => Err(format!("no relative path specified in {path:?}")),
+        Some((drive, rest)) if drive.eq_ignore_ascii_case("c") => Ok(rest.to_owned()),
+        Some(_) => Err(format!("the path {path:?} is not on the system drive (C:)")),
+    }
+}
+
+/// The same in an image's config, whose separators Windows insists on.
+pub(super) fn to_windows(path: &str) -> String {
+    path.replace('/', "\\")
 }
 
 /// Where COPY and ADD write: an empty path is the working directory.
@@ -71,6 +94,18 @@ mod tests {
             ("/w", "/", "/"),
         ] {
             assert_eq!(dest(dir, path), at, "{path} in {dir}");
+        }
+    }
+
+    #[test]
+    fn paths_of_windows_are_on_its_drive() {
+        for (path, here) in
+            [("C:\\a\\b", "/a/b"), ("c:/a", "/a"), ("\\a", "/a"), ("a\\", "a/"), ("c:a", "a"), ("", "")]
+        {
+            assert_eq!(from_windows(path).unwrap(), here, "{path}");
+        }
+        for (path, reason) in [("D:\\a", "not on the system drive"), ("c:", "no relative path"), ("\\\\host\\a", "UNC")] {
+            assert!(from_windows(path).unwrap_err().contains(reason), "{path}");
         }
     }
 

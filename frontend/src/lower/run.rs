@@ -22,6 +22,11 @@ pub(super) fn lower(
     run: &Run,
 ) -> Result<()> {
     let instruction = &*command.instruction;
+    if stage.state.is_windows() {
+        let message = format!("RUN can't run programs for {} here", stage.state.platform);
+        let help = "a stage FROM --platform=$BUILDPLATFORM can make what this one copies";
+        return Err(Box::new(Diagnostic::error(message, instruction.span).hint(help)));
+    }
     let script =
         Script::of(&run.line).map_err(|message| Box::new(Diagnostic::error(message, instruction.span)))?;
     let args = if run.line.shell { with_shell(&stage.state, &script.args) } else { script.args };
@@ -122,7 +127,8 @@ fn summary(content: &str) -> String {
 /// The shell of the stage with `args` as its one argument.
 pub(super) fn with_shell(state: &State, args: &[String]) -> Vec<String> {
     let shell = state.image.config.shell.as_ref().filter(|shell| !shell.is_empty());
-    let mut command = shell.cloned().unwrap_or_else(|| vec!["/bin/sh".to_owned(), "-c".to_owned()]);
+    let own = || if state.is_windows() { &["cmd", "/S", "/C"][..] } else { &["/bin/sh", "-c"] };
+    let mut command = shell.cloned().unwrap_or_else(|| own().iter().map(|&word| word.to_owned()).collect());
     command.push(args.join(" "));
     command
 }
@@ -145,7 +151,8 @@ pub(super) fn workdir(
     path: &Word,
 ) -> Result<()> {
     let path = build.expand(&stage.state, path)?;
-    stage.state.set_dir(&path);
+    let wrong = |message| Box::new(Diagnostic::error(message, instruction.span));
+    stage.state.set_dir(&path).map_err(wrong)?;
     let dir = stage.state.dir.clone();
     let created_by = format!("WORKDIR {}", stage.state.image.config.working_dir);
     if dir == "/" {

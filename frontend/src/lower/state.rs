@@ -3,6 +3,7 @@
 use boxwright_cache::oci::{History, ImageConfig, Platform};
 use boxwright_solver::ir::VertexId;
 
+use super::paths;
 use super::scope::Env;
 
 pub(super) const DEFAULT_PATH: &str = "PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
@@ -27,6 +28,8 @@ pub(super) struct State {
     pub(super) layers: Vec<VertexId>,
     /// Nobody could look at the base image.
     pub(super) unknown_base: bool,
+    /// The base is an image for Windows, whose layers are laid out in another way.
+    pub(super) over_windows: bool,
     /// WORKDIR was given in this Dockerfile.
     pub(super) workdir_is_set: bool,
 }
@@ -45,6 +48,7 @@ impl State {
             platform,
             layers: Vec::new(),
             unknown_base: false,
+            over_windows: false,
             workdir_is_set: false,
             image,
         };
@@ -57,19 +61,30 @@ impl State {
     /// The start of a stage: PATH is always set, and the image's own variables win over inherited arguments.
     pub(super) fn begin_stage(&mut self) {
         self.image.config.on_build.clear();
-        if self.image_env.value("PATH").is_none() && self.platform.os != "windows" {
+        if self.image_env.value("PATH").is_none() && !self.is_windows() {
             self.image_env.set_entry(DEFAULT_PATH);
         }
         self.env.set_all(&self.image_env);
         if !self.image.config.working_dir.is_empty() {
-            self.set_dir(&self.image.config.working_dir.clone());
+            // What an image says wrongly is not this build's to mend.
+            let _ = self.set_dir(&self.image.config.working_dir.clone());
         }
     }
 
-    pub(super) fn set_dir(&mut self, path: &str) {
-        let dir = super::paths::workdir(&self.image.config.working_dir, path);
+    pub(super) fn set_dir(&mut self, path: &str) -> Result<(), String> {
+        let dir = paths::workdir(&self.path(&self.image.config.working_dir)?, &self.path(path)?);
         self.dir = crate::ignore::clean_path(&dir);
-        self.image.config.working_dir = dir;
+        self.image.config.working_dir = if self.is_windows() { paths::to_windows(&self.dir) } else { dir };
+        Ok(())
+    }
+
+    pub(super) fn is_windows(&self) -> bool {
+        self.platform.os == "windows"
+    }
+
+    /// A path in the image as it is said here.
+    pub(super) fn path(&self, path: &str) -> Result<String, String> {
+        if self.is_windows() { paths::from_windows(path) } else { Ok(path.to_owned()) }
     }
 
     /// A history entry of a step that made no layer.
@@ -104,7 +119,12 @@ pub(super) fn empty_image(platform: &Platform) -> ImageConfig {
         variant: platform.variant.clone(),
         ..ImageConfig::default()
     };
-    image.config.working_dir = "/".to_owned();
-    image.config.env = vec![DEFAULT_PATH.to_owned()];
+    // Windows knows where its programs are.
+    if platform.os == "windows" {
+        image.config.working_dir = "\\".to_owned();
+    } else {
+        image.config.working_dir = "/".to_owned();
+        image.config.env = vec![DEFAULT_PATH.to_owned()];
+    }
     image
 }

@@ -1,0 +1,81 @@
+//! Images for Windows, as far as they can be made without it.
+
+use std::fs;
+
+use boxwright_testdata::listing::Listing;
+use boxwright_testdata::peer::{Registry, skopeo};
+use serde_json::{Value, json};
+
+use crate::platforms::raw;
+use crate::tool::{Boxwright, Context};
+
+#[test]
+fn what_has_only_files_is_built_beside_others_with_paths_and_shell_of_its_own() {
+    let (registry, boxwright) = (Registry::start(), Boxwright::new());
+    let name = registry.name("app:1");
+    let context = Context::new(
+        "# escape=`\n\
+         FROM scratch\n\
+         ARG TARGETOS\n\
+         WORKDIR /app\n\
+         WORKDIR sub\n\
+         COPY $TARGETOS ./\n\
+         ENTRYPOINT run me\n",
+    )
+    .file("windows/app.exe", "MZ")
+    .file("linux/app", "ELF");
+    let dest = boxwright.scratch("out");
+    let platforms = ["--platform", "windows(10.0.20348.1)/amd64,linux/amd64"];
+    let local = dest.display().to_string();
+    boxwright.build(&context, &[&platforms[..], &["-t", &name, "--push", "-o", &local]].concat()).ok();
+    let names: Vec<String> = Listing::of_dir(&dest).entries.into_keys().filter(|name| name.contains('.')).collect();
+    assert_eq!(names, ["windows_amd64/app/sub/app.exe"]);
+    let index = raw(&name);
+    let platform = json!({"architecture": "amd64", "os": "windows", "os.version": "10.0.20348.1"});
+    assert_eq!(index["manifests"][0]["platform"], platform);
+    let source = format!("docker://{name}");
+    let arguments = ["inspect", "--tls-verify=false", "--override-os", "windows", "--config", &source];
+    let config: Value = serde_json::from_str(&skopeo(&arguments).ok()).unwrap();
+    assert_eq!(config["os.version"], "10.0.20348.1");
+    let expected = json!({"Entrypoint": ["cmd", "/S", "/C", "run me"], "WorkingDir": "\\app\\sub"});
+    assert_eq!(config["config"], expected);
+    let linux = boxwright.inspect(&name);
+    assert_eq!(linux["Config"]["WorkingDir"], "/app/sub");
+
+    // From such an image, what makes no layer.
+    let labelled = Context::new(&format!("FROM {name}\nLABEL a=b\nUSER ContainerUser\n"));
+    boxwright.build(&labelled, &["--platform", "windows/amd64", "-t", "labelled"]).ok();
+    let found = boxwright.ok(&["image", "inspect", "--format", "{{.Os}} {{json .Config.Labels}}", "labelled"]);
+    assert_eq!(found, "windows {\"a\":\"b\"}\n");
+}
+
+#[test]
+fn windows_paths_lead_to_its_drive() {
+    let boxwright = Boxwright::new();
+    let context = Context::new(
+        "# escape=`\nFROM scratch\nWORKDIR C:\\a\\b\nCOPY d\\file c:\\x\\\nCOPY d\\file here\n",
+    )
+    .file("d/file", "x");
+    let dest = boxwright.scratch("out");
+    let platform = ["--platform", "windows/amd64"];
+    let local = dest.display().to_string();
+    boxwright.build(&context, &[&platform[..], &["-o", &local]].concat()).ok();
+    assert_eq!(fs::read_to_string(dest.join("x/file")).unwrap(), "x");
+    assert_eq!(fs::read_to_string(dest.join("a/b/here")).unwrap(), "x");
+    for (instruction, words) in [
+        ("WORKDIR D:\\a", "not on the system drive"),
+        ("COPY d\\file \\\\host\\share", "UNC paths are not supported"),
+        ("COPY ..\\..\\etc\\passwd x", "passwd"),
+        ("RUN dir", "RUN can't run programs for windows/amd64 here"),
+    ] {
+        let context = Context::new(&format!("# escape=`\nFROM scratch\n{instruction}\n")).file("d/file", "x");
+        boxwright.build(&context, &platform).fails_with(1).says(words);
+    }
+    let base = Context::new("FROM scratch\nCOPY d /\n").file("d/file", "x");
+    boxwright.build(&base, &[&platform[..], &["-t", "base"]].concat()).ok();
+    let above = Context::new("FROM base\nCOPY d /\n").file("d/file", "x");
+    boxwright
+        .build(&above, &platform)
+        .fails_with(1)
+        .says("layers over an image for Windows are not supported yet");
+}
