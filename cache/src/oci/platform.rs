@@ -143,7 +143,9 @@ mod tests {
         }
         let versioned: Platform = "windows(10.0.20348.1)/amd64".parse().unwrap();
         assert_eq!((versioned.to_string().as_str(), versioned.extra.len()), ("windows/amd64", 1));
-        for bad in ["linux/a/b/c", "windows(10/amd64", "windows()/amd64", "windows(1)x/amd64", "windows(1)(2)/amd64"] {
+        for bad in
+            ["linux/a/b/c", "windows(10/amd64", "windows()/amd64", "windows(1)x/amd64", "windows(1)(2)/amd64"]
+        {
             assert!(bad.parse::<Platform>().is_err(), "{bad}");
         }
     }

@@ -94,7 +94,10 @@ mod tests {
             assert_eq!(check(&format!("boxwright build {flags} .")), Ok(()), "{flags}");
         }
         for (flags, words) in [
-            ("--provenance=true", "a provenance attestation (--provenance=false builds without) is not supported yet"),
+            (
+                "--provenance=true",
+                "a provenance attestation (--provenance=false builds without) is not supported yet",
+            ),
             ("--provenance mode=max", "a provenance attestation"),
             ("--sbom true", "a sbom attestation"),
             ("--attest type=sbom,generator=x", "a sbom attestation"),

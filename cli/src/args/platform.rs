@@ -2,7 +2,7 @@
 
 use boxwright_cache::oci::Platform;
 
-use crate::error::{Error, Result};
+use crate::error::Result;
 
 /// The variable that names the platform where no flag does, as docker has it.
 pub(crate) const DEFAULT: &str = "DOCKER_DEFAULT_PLATFORM";

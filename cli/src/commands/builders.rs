@@ -159,6 +159,9 @@ impl Ls {
 
 impl Rm {
     pub(crate) fn execute(self, session: &mut Session<'_>) -> Result<()> {
-        self.names.iter().chain(&self.builder).try_for_each(|name| session.print(format_args!("{name} removed")))
+        self.names
+            .iter()
+            .chain(&self.builder)
+            .try_for_each(|name| session.print(format_args!("{name} removed")))
     }
 }

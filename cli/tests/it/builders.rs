@@ -5,16 +5,19 @@ use crate::tool::{Boxwright, Context};
 #[test]
 fn scripts_that_set_up_a_builder_find_it() {
     let boxwright = Boxwright::new();
-    let create = ["buildx", "create", "--name", "mine", "--driver", "docker-container", "--bootstrap", "--use"];
+    let create =
+        ["buildx", "create", "--name", "mine", "--driver", "docker-container", "--bootstrap", "--use"];
     assert_eq!(boxwright.ok(&create), "mine\n");
     assert_eq!(boxwright.ok(&["buildx", "create", "--use"]), "boxwright\n");
     boxwright.ok(&["buildx", "use", "--global", "mine"]);
     let shown = boxwright.ok(&["buildx", "inspect", "--bootstrap", "--builder", "mine"]);
-    let platform = format!("Platforms:         linux/{}\n", boxwright_cache::oci::Platform::host().architecture);
+    let platform =
+        format!("Platforms:         linux/{}\n", boxwright_cache::oci::Platform::host().architecture);
     assert!(shown.starts_with("Name:   mine\nDriver: boxwright\n") && shown.ends_with(&platform), "{shown}");
     assert_eq!(boxwright.ok(&["buildx", "ls"]).lines().count(), 2);
     let context = Context::new("FROM scratch\nCOPY a /a\n").file("a", "x");
-    let flags = ["--builder", "mine", "--provenance=false", "--sbom=false", "--load", "-t", "x", context.path()];
+    let flags =
+        ["--builder", "mine", "--provenance=false", "--sbom=false", "--load", "-t", "x", context.path()];
     boxwright.ok(&[&["buildx", "build"][..], &flags].concat());
     boxwright.ok(&["inspect", "x"]);
     assert_eq!(boxwright.ok(&["buildx", "rm", "-f", "mine"]), "mine removed\n");
@@ -26,7 +29,7 @@ fn scripts_that_set_up_a_builder_find_it() {
     assert!(ran.stderr.contains("--driver-opt") && ran.stderr.contains("config.toml"), "{ran}");
     boxwright.run(&["buildx", "create", "--driver", "kubernetes"]).fails_with(1).says("there is no driver");
     boxwright.run(&["buildx", "create", "tcp://host:1234"]).fails_with(1).says("without a daemon");
-    boxwright.run(&["buildx", "bake"]).fails_with(125).says("'bake' is not a boxwright buildx command yet");
+    boxwright.run(&["buildx", "bake"]).fails_with(1).says("'bake' is not a boxwright buildx command yet");
 }
 
 #[test]
@@ -35,10 +38,12 @@ fn an_inline_cache_can_be_asked_for_by_a_build_argument() {
     let name = registry.name("cached:1");
     let context = Context::new("FROM busybox\nRUN date +%N > /a\n");
     boxwright.build(&context, &["--push", "-t", &name, "--build-arg", "BUILDKIT_INLINE_CACHE=1"]).ok();
-    let other = Boxwright::with_busybox();
-    let ran = other.build(&context, &["--cache-from", &name]);
-    assert!(ran.stderr.contains("CACHED"), "{ran}");
+    let is_cached = || {
+        let ran = Boxwright::with_busybox().build(&context, &["--cache-from", &name]);
+        let mut step = ran.stderr.lines().skip_while(|line| !line.ends_with("RUN date +%N > /a"));
+        step.nth(1).expect("what became of the step").ends_with(" CACHED")
+    };
+    assert!(is_cached());
     boxwright.build(&context, &["--push", "-t", &name, "--build-arg", "BUILDKIT_INLINE_CACHE=0"]).ok();
-    let ran = Boxwright::with_busybox().build(&context, &["--cache-from", &name]);
-    assert!(!ran.stderr.contains("CACHED"), "{ran}");
+    assert!(!is_cached());
 }

@@ -28,7 +28,8 @@ fn what_has_only_files_is_built_beside_others_with_paths_and_shell_of_its_own() 
     let platforms = ["--platform", "windows(10.0.20348.1)/amd64,linux/amd64"];
     let local = dest.display().to_string();
     boxwright.build(&context, &[&platforms[..], &["-t", &name, "--push", "-o", &local]].concat()).ok();
-    let names: Vec<String> = Listing::of_dir(&dest).entries.into_keys().filter(|name| name.contains('.')).collect();
+    let names: Vec<String> =
+        Listing::of_dir(&dest).entries.into_keys().filter(|name| name.contains('.')).collect();
     assert_eq!(names, ["windows_amd64/app/sub/app.exe"]);
     let index = raw(&name);
     let platform = json!({"architecture": "amd64", "os": "windows", "os.version": "10.0.20348.1"});
@@ -45,17 +46,17 @@ fn what_has_only_files_is_built_beside_others_with_paths_and_shell_of_its_own() 
     // From such an image, what makes no layer.
     let labelled = Context::new(&format!("FROM {name}\nLABEL a=b\nUSER ContainerUser\n"));
     boxwright.build(&labelled, &["--platform", "windows/amd64", "-t", "labelled"]).ok();
-    let found = boxwright.ok(&["image", "inspect", "--format", "{{.Os}} {{json .Config.Labels}}", "labelled"]);
+    let found =
+        boxwright.ok(&["image", "inspect", "--format", "{{.Os}} {{json .Config.Labels}}", "labelled"]);
     assert_eq!(found, "windows {\"a\":\"b\"}\n");
 }
 
 #[test]
 fn windows_paths_lead_to_its_drive() {
     let boxwright = Boxwright::new();
-    let context = Context::new(
-        "# escape=`\nFROM scratch\nWORKDIR C:\\a\\b\nCOPY d\\file c:\\x\\\nCOPY d\\file here\n",
-    )
-    .file("d/file", "x");
+    let context =
+        Context::new("# escape=`\nFROM scratch\nWORKDIR C:\\a\\b\nCOPY d\\file c:\\x\\\nCOPY d\\file here\n")
+            .file("d/file", "x");
     let dest = boxwright.scratch("out");
     let platform = ["--platform", "windows/amd64"];
     let local = dest.display().to_string();

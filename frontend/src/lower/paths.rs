@@ -104,7 +104,9 @@ mod tests {
         {
             assert_eq!(from_windows(path).unwrap(), here, "{path}");
         }
-        for (path, reason) in [("D:\\a", "not on the system drive"), ("c:", "no relative path"), ("\\\\host\\a", "UNC")] {
+        for (path, reason) in
+            [("D:\\a", "not on the system drive"), ("c:", "no relative path"), ("\\\\host\\a", "UNC")]
+        {
             assert!(from_windows(path).unwrap_err().contains(reason), "{path}");
         }
     }
