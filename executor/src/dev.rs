@@ -15,6 +15,7 @@ use rustix::pty::OpenptFlags;
 use crate::error::{Error, Result};
 use crate::init::Source;
 use crate::rootfs::{filesystem, tmpfs};
+use crate::spec::DeviceNode;
 
 const NODES: &[(&CStr, u32, u32)] = &[
     (c"null", 1, 3),
@@ -172,16 +173,21 @@ fn node(
     bind(host.as_fd(), false).map(Source::Mount)
 }
 
-/// A node for the same device as `host`, with its mode and owner, named `name` in `scratch`: what the container does to
-/// it does not reach the host's. In a user namespace it is the host's, which that protects.
-pub(crate) fn node_like(host: &OwnedFd, scratch: BorrowedFd<'_>, name: &str) -> rustix::io::Result<Source> {
-    let stat = fstat(host)?;
+/// A node for the same device as the host's, named `name` in `scratch`: what the container does to it does not reach the
+/// host's. In a user namespace it is the host's, which that protects, with its mode and owner.
+pub(crate) fn node_like(
+    device: &DeviceNode,
+    scratch: BorrowedFd<'_>,
+    name: &str,
+) -> rustix::io::Result<Source> {
+    let stat = fstat(&device.host)?;
     if !crate::idmap::in_user_namespace() {
-        let (kind, mode) =
-            (FileType::from_raw_mode(stat.st_mode), Mode::from_raw_mode(stat.st_mode & 0o7777));
+        let kind = FileType::from_raw_mode(stat.st_mode);
+        let mode = Mode::from_raw_mode(device.mode.unwrap_or(stat.st_mode) & 0o7777);
         match mknodat(scratch, name, kind, mode, stat.st_rdev) {
             Ok(()) => {
-                let (uid, gid) = (Uid::from_raw(stat.st_uid), Gid::from_raw(stat.st_gid));
+                let uid = Uid::from_raw(device.uid.unwrap_or(stat.st_uid));
+                let gid = Gid::from_raw(device.gid.unwrap_or(stat.st_gid));
                 chownat(scratch, name, Some(uid), Some(gid), AtFlags::SYMLINK_NOFOLLOW)?;
                 chmodat(scratch, name, mode, AtFlags::empty())?;
                 return Ok(Source::Scratch(CString::new(name).map_err(|_| Errno::INVAL)?));
@@ -190,7 +196,7 @@ pub(crate) fn node_like(host: &OwnedFd, scratch: BorrowedFd<'_>, name: &str) -> 
             Err(errno) => return Err(errno),
         }
     }
-    bind(host, false).map(Source::Mount)
+    bind(&device.host, false).map(Source::Mount)
 }
 
 /// A detached copy of the mount of the host that `from` is in, with `from` as its root.

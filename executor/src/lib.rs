@@ -4,6 +4,7 @@
 
 mod agent;
 pub mod capability;
+pub mod cdi;
 pub mod cgroup;
 mod container;
 mod dev;
@@ -46,7 +47,8 @@ pub use seccomp::{Profile, Seccomp};
 pub use secret::{Agent, Lent, Secret};
 pub use signals::Signals;
 pub use spec::{
-    Bind, Devices, MissingCwd, Mount, MountSource, Network, Owner, Propagation, Root, Spec, Tmpfs, Upper,
+    Bind, DeviceNode, Devices, MissingCwd, Mount, MountSource, Network, Owner, Propagation, Root, Spec,
+    Tmpfs, Upper,
 };
 pub use ssh_key::{KeyError, SshKey};
 pub use stub::{Stubs, open_directory};

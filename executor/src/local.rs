@@ -5,6 +5,7 @@ mod shell;
 
 use std::ffi::OsString;
 use std::os::fd::{AsFd, OwnedFd};
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
@@ -18,6 +19,7 @@ use boxwright_solver::ir::{NetworkMode, SecretEnv, SecurityMode};
 use rustix::fs::{AtFlags, Mode, chmodat, mkdirat, statat};
 use rustix::process::{Resource, Rlimit};
 
+use crate::cdi;
 use crate::cgroup::{Resources, device_groups};
 use crate::container::Container;
 use crate::emulate;
@@ -57,6 +59,9 @@ pub struct Settings {
     pub emulators: OsString,
     /// Of each step by itself.
     pub resources: Resources,
+    /// Where files are that describe devices, and which of these steps may have.
+    pub device_files: Vec<PathBuf>,
+    pub devices: cdi::Grants,
 }
 
 /// The name that every other builder gives the machine a step runs on: steps that record it give the same result.
@@ -137,12 +142,41 @@ impl LocalExecutor {
         for mount in &exec.mounts {
             spec.mounts.extend(mounts::translate(mount, &self.settings.lent, &mut kept, cancel)?);
         }
+        let given = self.give_devices(exec, &mut spec).map_err(translate_error)?;
         let tmpfs = spec.mounts.iter().any(|mount| matches!(mount.source, MountSource::Tmpfs(_)));
         if tmpfs && spec.devices == Devices::NoNodes && device_groups().is_ok() {
             // A tmpfs that has no devices would be another one than a step gets elsewhere.
-            spec.devices = Devices::Rules(Vec::new());
+            spec.devices = Devices::Rules(given.rules);
+        } else if let Some(path) = given.partial.filter(|_| spec.devices == Devices::NoNodes) {
+            device_groups().map_err(|why| ExecError::Setup {
+                doing: format!("keeping a step to its rights to the device {path}"),
+                reason: format!("there is no control group for devices: {why}"),
+            })?;
+            spec.devices = Devices::Rules(given.rules);
         }
         Ok((spec, kept))
+    }
+
+    /// Whatever way a step or a shell in it comes here, what it may have is decided here.
+    fn give_devices(&self, exec: &ExecSpec, spec: &mut Spec) -> Result<cdi::Injected, Error> {
+        if exec.devices.is_empty() {
+            return Ok(cdi::Injected::default());
+        }
+        let registry = cdi::Registry::load(&self.settings.device_files);
+        let mut names: Vec<String> = Vec::new();
+        for device in &exec.devices {
+            let found = registry.select(&device.name, &self.settings.devices)?;
+            if found.is_empty() && device.required {
+                let looked_at = registry.looked_at();
+                let message =
+                    format!("required device {:?} is not registered: looked at {looked_at}", device.name);
+                return Err(Error::start(125, message));
+            }
+            names.extend(found);
+        }
+        names.sort();
+        names.dedup();
+        registry.inject(&names, spec)
     }
 }
 
@@ -157,10 +191,6 @@ impl Executor for LocalExecutor {
         cancel: &Cancel,
     ) -> Result<(), ExecError> {
         cancel.check()?;
-        if let Some(device) = spec.devices.iter().find(|device| device.required) {
-            let message = format!("required CDI device {:?} is not registered on this machine", device.name);
-            return Err(ExecError::Start { code: 125, message });
-        }
         // What is written to bind mounts lives until the container has ended.
         let connection = self.connect(spec, log, cancel)?;
         let insecure = spec.security == SecurityMode::Insecure;

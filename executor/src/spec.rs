@@ -128,8 +128,8 @@ pub struct Mount {
 #[derive(Debug)]
 pub enum MountSource {
     Bind(Bind),
-    /// A device of the host, as a place only: the container gets a node of its own for it.
-    Device(OwnedFd),
+    /// The container gets a node of its own for it.
+    Device(DeviceNode),
     /// A file or directory of a stack of layers (bottom first), `path` resolved inside them. Without an `upper` of its
     /// own it is read-only.
     Layers {
@@ -162,6 +162,19 @@ pub struct Bind {
     /// With what is mounted below it.
     pub recursive: bool,
     pub propagation: Propagation,
+    /// Besides those of every mount.
+    pub attributes: MountAttrFlags,
+}
+
+/// A device of the host.
+#[derive(Debug)]
+pub struct DeviceNode {
+    /// As a place only.
+    pub host: OwnedFd,
+    /// Where the node is not to have those of the host's.
+    pub mode: Option<u32>,
+    pub uid: Option<u32>,
+    pub gid: Option<u32>,
 }
 
 /// Where mounts made later below one end of a bind are seen.
@@ -216,7 +229,14 @@ pub enum Network {
 
 impl From<OwnedFd> for Bind {
     fn from(source: OwnedFd) -> Bind {
-        Bind { source, recursive: true, propagation: Propagation::Private }
+        let attributes = MountAttrFlags::empty();
+        Bind { source, recursive: true, propagation: Propagation::Private, attributes }
+    }
+}
+
+impl From<OwnedFd> for DeviceNode {
+    fn from(host: OwnedFd) -> DeviceNode {
+        DeviceNode { host, mode: None, uid: None, gid: None }
     }
 }
 

@@ -9,7 +9,7 @@ use boxwright_cache::{Cancel, Error, Store};
 use std::sync::Arc;
 
 use crate::executor::{ExecMount, ExecMountSource, ExecSpec};
-use crate::ir::{FileOwner, Guarded, NetworkMode, SecretEnv, SecurityMode};
+use crate::ir::{Device, FileOwner, Guarded, NetworkMode, SecretEnv, SecurityMode};
 use crate::key::KeyFields;
 
 /// A step's surroundings.
@@ -50,7 +50,7 @@ pub fn recall(fields: &KeyFields, root: Snapshot, store: &Store, cancel: &Cancel
             Some("Insecure") => SecurityMode::Insecure,
             _ => SecurityMode::Sandbox,
         },
-        devices: Vec::new(),
+        devices: fields.devices(),
         hostname: fields.get("hostname").map(str::to_owned),
         hosts: Vec::new(),
         platform: fields.get("platform").and_then(|text| text.parse().ok()).unwrap_or_else(Platform::host),
@@ -86,6 +86,14 @@ impl Fields<'_> {
 
     fn list(&self, name: &str) -> Vec<String> {
         self.get(name).and_then(|text| serde_json::from_str(text).ok()).unwrap_or_default()
+    }
+
+    fn devices(&self) -> Vec<Device> {
+        let of = |(name, required): &(String, String)| {
+            let name = name.strip_prefix("device.")?.to_owned();
+            Some(Device { name, required: required == "true" })
+        };
+        self.0.fields.iter().filter_map(of).collect()
     }
 
     fn secret_env(&self) -> Vec<SecretEnv> {

@@ -3,9 +3,10 @@
 use std::path::{Path, PathBuf};
 
 use boxwright_executor::cgroup::{DeviceAccess, DeviceKind, DeviceRule, device_groups};
-use boxwright_executor::{CapabilitySet, Profile, Seccomp, capability};
+use boxwright_executor::{CapabilitySet, Profile, Seccomp, capability, cdi};
 use boxwright_frontend::size;
 
+use super::steps::device_files;
 use super::{LimitFlags, ulimit};
 use crate::engine::{Confinement, Device, clean};
 use crate::error::{Error, Result};
@@ -25,9 +26,12 @@ pub(crate) struct ConfineFlags {
     /// no-new-privileges, seccomp=unconfined|FILE, systempaths=unconfined
     #[arg(long, value_name = "OPTION")]
     security_opt: Vec<String>,
-    /// A device of the host, or a directory of them
+    /// A device of the host, a directory of them, or VENDOR/CLASS=NAME, as a file for CDI describes it
     #[arg(long, value_name = "HOST[:CONTAINER[:rwm]]")]
     device: Vec<String>,
+    /// A directory with descriptions of devices (CDI), in the place of the usual ones; the last one counts most
+    #[arg(long, value_name = "DIR")]
+    cdi_spec_dir: Vec<PathBuf>,
     /// Devices that it may use if it comes by a node: KIND MAJOR:MINOR ACCESS, as in 'c 42:* rwm'
     #[arg(long, value_name = "RULE")]
     device_cgroup_rule: Vec<String>,
@@ -52,10 +56,14 @@ pub(crate) struct ConfineFlags {
 
 impl ConfineFlags {
     pub(crate) fn confinement(&self) -> Result<Confinement> {
+        let named = self.device.iter().filter(|text| cdi::is_qualified(text));
+        let paths = self.device.iter().filter(|text| !cdi::is_qualified(text));
         let mut confinement = Confinement {
             privileged: self.privileged,
             capabilities: capabilities(&self.cap_add, &self.cap_drop)?,
-            devices: self.device.iter().map(|text| device(text)).collect::<Result<_>>()?,
+            devices: paths.map(|text| device(text)).collect::<Result<_>>()?,
+            named_devices: named.cloned().collect(),
+            device_files: device_files(&self.cdi_spec_dir),
             device_rules: self.device_cgroup_rule.iter().map(|text| rule(text)).collect::<Result<_>>()?,
             limits: self.ulimit.iter().map(|text| ulimit::parse(text)).collect::<Result<_>>()?,
             shm_size: self.shm_size.as_ref().map(|text| shm_size(text)).transpose()?.flatten(),

@@ -3,9 +3,10 @@
 use std::collections::HashMap;
 use std::io::Read as _;
 use std::os::unix::fs::FileTypeExt as _;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use boxwright_executor::cdi::{self, Grants};
 use boxwright_executor::network::HOST_GATEWAY;
 use boxwright_executor::{Agent, KeyError, Lent, Secret, Settings, SshKey};
 use boxwright_frontend::{csv, parse_duration};
@@ -28,9 +29,12 @@ pub(crate) struct StepFlags {
     resolver: ResolverFlags,
     #[command(flatten)]
     trust: TrustFlags,
-    /// What a step may ask for: `network.host`, `security.insecure`, `device`
+    /// What a step may ask for: `network.host`, `security.insecure`, `device[=NAME]`
     #[arg(long, value_name = "WHAT")]
     allow: Vec<String>,
+    /// A directory with descriptions of devices (CDI), in the place of the usual ones; the last one counts most
+    #[arg(long, value_name = "DIR")]
+    cdi_spec_dir: Vec<PathBuf>,
     /// A secret for `RUN --mount=type=secret`: `id=ID[,src=FILE|,env=NAME]`
     #[arg(long, value_name = "SECRET")]
     secret: Vec<String>,
@@ -64,11 +68,28 @@ impl StepFlags {
             match text.split_once('=').unwrap_or((text, "")) {
                 ("network.host", "") => allowed.network_host = true,
                 ("security.insecure", "") => allowed.security_insecure = true,
-                ("device", rest) => check_device(rest)?,
+                // Looked at where the steps are made.
+                ("device", _) => {}
                 _ => return Err(Error::invalid(format!("unknown entitlement {text}"))),
             }
         }
         Ok(allowed)
+    }
+
+    /// `device`, or `device=NAME[,alias=OTHER]`: what asks for NAME gets the other one.
+    fn devices(&self) -> Result<Grants> {
+        let mut grants = Grants::default();
+        for text in &self.allow {
+            match text.split_once('=') {
+                None if text == "device" => grants.all = true,
+                Some(("device", rest)) => {
+                    let (name, alias) = device_grant(rest)?;
+                    grants.names.insert(name, alias);
+                }
+                _ => {}
+            }
+        }
+        Ok(grants)
     }
 
     pub(crate) fn hosts(&self) -> Result<Vec<Host>> {
@@ -84,6 +105,8 @@ impl StepFlags {
             certificates: self.trust.certificates()?,
             time_limit: self.step_timeout.as_ref().map(|text| time_limit(text)).transpose()?,
             resolver: self.resolver.resolver()?,
+            device_files: device_files(&self.cdi_spec_dir),
+            devices: self.devices()?,
             ..Settings::default()
         })
     }
@@ -96,20 +119,26 @@ fn time_limit(text: &str) -> Result<Duration> {
     nanos.map(Duration::from_nanos).ok_or_else(|| Error::invalid(invalid()))
 }
 
-/// A device is given to nobody, as there is none here; what is allowed must be written well all the same.
-fn check_device(rest: &str) -> Result<()> {
-    if rest.is_empty() {
-        return Ok(());
-    }
+/// Those that were named, or the usual ones.
+pub(super) fn device_files(named: &[PathBuf]) -> Vec<PathBuf> {
+    if named.is_empty() { cdi::DIRECTORIES.map(PathBuf::from).to_vec() } else { named.to_vec() }
+}
+
+/// A name, and what is given instead.
+fn device_grant(rest: &str) -> Result<(String, Option<String>)> {
     let invalid = |reason: String| Error::invalid(format!("invalid entitlement device={rest}: {reason}"));
-    for field in csv::fields(rest).map_err(invalid)?.iter().skip(1) {
+    let fields = csv::fields(rest).map_err(invalid)?;
+    let (name, options) = fields.split_first().ok_or_else(|| invalid("a device is missing".to_owned()))?;
+    let mut alias = None;
+    for field in options {
         match field.split_once('=') {
-            Some(("alias", _)) => {}
+            Some(("alias", other)) if cdi::is_qualified(other) => alias = Some(other.to_owned()),
+            Some(("alias", other)) => return Err(invalid(format!("{other:?} is no name of a device"))),
             Some((key, _)) => return Err(invalid(format!("unknown device config key {key:?}"))),
             None => return Err(invalid(format!("invalid device config {field:?}"))),
         }
     }
-    Ok(())
+    Ok((name.to_owned(), alias))
 }
 
 /// `NAME=ADDRESS`, or `NAME:ADDRESS`. What `host-gateway` is, is known when there is a network.

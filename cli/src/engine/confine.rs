@@ -6,10 +6,11 @@ use std::path::{Path, PathBuf};
 use boxwright_executor::cgroup::{DeviceAccess, DeviceRule, Resources, device_groups};
 use boxwright_executor::{
     CapabilitySet, Devices, Mount, MountSource, Propagation, Resource, Rlimit, Seccomp, Spec, capability,
-    idmap,
+    cdi, idmap,
 };
 use rustix::fs::{FileType, Mode, OFlags};
 
+use super::settings::not_started;
 use crate::error::{Error, Result};
 
 /// What a container may do. The default is docker's.
@@ -23,6 +24,9 @@ pub struct Confinement {
     /// Nothing of procfs and sysfs is hidden.
     pub system_paths: bool,
     pub devices: Vec<Device>,
+    /// Those that have names in files of these directories.
+    pub named_devices: Vec<String>,
+    pub device_files: Vec<PathBuf>,
     /// What may be used besides them, if there is a node.
     pub device_rules: Vec<DeviceRule>,
     pub limits: Vec<(Resource, Rlimit)>,
@@ -56,6 +60,8 @@ impl Default for Confinement {
             no_new_privileges: false,
             system_paths: false,
             devices: Vec::new(),
+            named_devices: Vec::new(),
+            device_files: Vec::new(),
             device_rules: Vec::new(),
             limits: Vec::new(),
             shm_size: None,
@@ -93,8 +99,19 @@ impl Confinement {
         spec.init = self.init;
         spec.resources.clone_from(&self.resources);
         (spec.oom_score, spec.host_uts) = (self.oom_score, self.host_uts);
-        let rules = self.add_devices(spec)?;
-        self.guard_devices(spec, rules)
+        let mut rules = self.add_devices(spec)?;
+        let mut partial = self
+            .devices
+            .iter()
+            .find(|device| !(device.access.read && device.access.write))
+            .map(|device| device.host.display().to_string());
+        if !self.named_devices.is_empty() {
+            let registry = cdi::Registry::load(&self.device_files);
+            let injected = registry.inject(&self.named_devices, spec).map_err(not_started)?;
+            rules.extend(injected.rules);
+            partial = partial.or(injected.partial);
+        }
+        self.guard_devices(spec, rules, partial)
     }
 
     /// Whether it can have mounts of its own on which the nodes of the host's devices could be opened.
@@ -106,7 +123,7 @@ impl Confinement {
 
     /// A control group guards the devices where `nodev` does not: for who may mount, for mounts that arrive later, and for
     /// what has rules.
-    fn guard_devices(&self, spec: &mut Spec, rules: Vec<DeviceRule>) -> Result<()> {
+    fn guard_devices(&self, spec: &mut Spec, rules: Vec<DeviceRule>, partial: Option<String>) -> Result<()> {
         if self.privileged {
             return Ok(());
         }
@@ -114,11 +131,10 @@ impl Confinement {
             MountSource::Bind(bind) => bind.propagation != Propagation::Private,
             _ => false,
         };
-        let partial = self.devices.iter().find(|device| !(device.access.read && device.access.write));
         let wanted = if let Some(mount) = spec.mounts.iter().find(|mount| passes_on(mount)) {
             format!("the propagation modes shared and slave of {} need --privileged or", mount.target)
         } else if let Some(device) = partial {
-            format!("a device that may not be both read and written ({}) needs", device.host.display())
+            format!("a device that may not be both read and written ({device}) needs")
         } else if !self.device_rules.is_empty() {
             "--device-cgroup-rule needs".to_owned()
         } else {
@@ -154,7 +170,7 @@ impl Confinement {
         for (target, node) in found {
             // The last of several for one place counts.
             spec.mounts.retain(|mount| mount.target != target);
-            spec.mounts.push(Mount { target, source: MountSource::Device(node), read_only: false });
+            spec.mounts.push(Mount { target, source: MountSource::Device(node.into()), read_only: false });
         }
         Ok(rules)
     }

@@ -126,9 +126,9 @@ impl Engine {
     ) -> Result<MountSource> {
         match &volume.source {
             VolumeSource::Host(host) => Ok(MountSource::Bind(Bind {
-                source: open_host(host)?,
                 recursive: host.recursive,
                 propagation: host.propagation,
+                ..Bind::from(open_host(host)?)
             })),
             VolumeSource::Named(named) => self.named_volume(&volume.target, named, content, all),
             VolumeSource::Anonymous { copy } => self.own_volume(&volume.target, *copy, content, all),

@@ -7,6 +7,7 @@ mod build;
 mod builders;
 mod caching;
 mod calls;
+mod cdi;
 mod checks;
 mod contexts;
 mod copying;

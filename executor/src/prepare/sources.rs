@@ -16,7 +16,7 @@ use crate::error::{Error, Result};
 use crate::init::{Hidden, Source};
 use crate::rootfs::{Overlay, tmpfs};
 use crate::secret::Secret;
-use crate::spec::{Bind, Devices, Mount, MountSource, Owner, Propagation, Spec, Tmpfs, Upper};
+use crate::spec::{Bind, DeviceNode, Devices, Mount, MountSource, Owner, Propagation, Spec, Tmpfs, Upper};
 use crate::stub::Stubs;
 use crate::{dev, idmap, propagation};
 
@@ -37,7 +37,7 @@ pub(super) struct Ready {
 #[derive(Debug)]
 pub(super) enum ReadySource {
     Mount(OwnedFd),
-    Device(OwnedFd),
+    Device(DeviceNode),
     Layers { mount: OwnedFd, path: CString },
     File { data: Vec<u8>, mode: u32 },
     Secret { secret: Secret, owner: Owner },
@@ -81,7 +81,8 @@ fn make(mount: Mount, stubs: &Stubs, nodev: MountAttrFlags) -> Result<Ready> {
     check_target(&target)?;
     let (mut attributes, mut propagation) = (MountAttrFlags::empty(), Propagation::Private);
     let (kind, source) = match source {
-        MountSource::Bind(Bind { source, recursive, propagation: wanted }) => {
+        MountSource::Bind(Bind { source, recursive, propagation: wanted, attributes: more }) => {
+            attributes |= more;
             if !is_ordinary_device(&source)? {
                 attributes |= nodev;
             }

@@ -43,7 +43,7 @@ macro_rules! by_both {
         }
     };
 }
-use by_both;
+pub(crate) use by_both;
 
 const PATH: &str = "PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
 const SECRET: &str = "known to the host alone";
