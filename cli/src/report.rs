@@ -11,6 +11,7 @@ use std::sync::Mutex;
 
 use boxwright_frontend::Diagnostic;
 
+use crate::call::visible;
 use crate::engine::Source;
 use crate::error::{BuildFailure, Error, Usage};
 use crate::{config, exit};
@@ -29,9 +30,11 @@ pub(crate) fn print(error: &Error) {
 fn text(error: &Error) -> String {
     match error {
         Error::Usage(Usage::Shown(text)) => text.clone(),
-        Error::Usage(Usage::Flag { command, message }) => format!("{message}\nSee '{command} --help'.\n"),
+        Error::Usage(Usage::Flag { command, message }) => {
+            format!("{}\nSee '{command} --help'.\n", visible(message))
+        }
         Error::Usage(Usage::Arguments { command, message }) => {
-            format!("{message}\nSee '{command} --help'.\n")
+            format!("{}\nSee '{command} --help'.\n", visible(message))
         }
         // Told on standard output.
         Error::Found => String::new(),
@@ -40,8 +43,10 @@ fn text(error: &Error) -> String {
         error if exit::is_cancelled(error) => "ERROR: canceled\n".to_owned(),
         Error::Build(failure) => build(failure, look(&std::io::stderr())),
         Error::BuildAsJson(failure) => json_of(failure),
-        Error::Container { message, .. } => format!("boxwright: {message}\nSee 'boxwright run --help'.\n"),
-        error => format!("Error: {error}\n"),
+        Error::Container { message, .. } => {
+            format!("boxwright: {}\nSee 'boxwright run --help'.\n", visible(message))
+        }
+        error => format!("Error: {}\n", visible(&error.to_string())),
     }
 }
 
@@ -58,7 +63,7 @@ fn build(failure: &BuildFailure, look: Look) -> String {
     for (n, cause) in causes.iter().filter(|c| c.diagnostic.is_error()).enumerate() {
         out.push_str(if n == 0 { "" } else { "\n" });
         if let Some((name, lines)) = &cause.log {
-            let _ = writeln!(out, "------\n > {name}:");
+            let _ = writeln!(out, "------\n > {}:", visible(name));
             lines.iter().for_each(|line| out.extend([line, "\n"]));
             out.push_str("------\n");
         }
@@ -95,7 +100,7 @@ fn warnings_text(warnings: &[Diagnostic], source: &Source, look: Look) -> String
     let _ = writeln!(out, " {} warning{plural} found:", warnings.len());
     for warning in warnings {
         let rule = warning.rule.map_or(String::new(), |rule| format!("{rule}: "));
-        let _ = writeln!(out, " - {rule}{} (line {})", warning.title(), warning.lines().0);
+        let _ = writeln!(out, " - {rule}{} (line {})", visible(&warning.title()), warning.lines().0);
     }
     out
 }
@@ -107,7 +112,7 @@ fn look(stream: &impl IsTerminal) -> Look {
 
 /// One line beside a command's output, for the person at the terminal.
 pub(crate) fn remark(line: &str) {
-    let _ = writeln!(std::io::stderr(), "{line}");
+    let _ = writeln!(std::io::stderr(), "{}", visible(line));
 }
 
 /// The same, unless it was said before.

@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::thread::Scope;
 
 use boxwright_cache::Cancel;
-use rustix::event::{PollFd, PollFlags, poll};
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::io::Errno;
 use rustix::net::{
     AddressFamily, RecvFlags, SendFlags, SocketFlags, SocketType, acceptfrom_with, recv, send, socket_with,
@@ -32,6 +32,7 @@ const FAILURE: [u8; 5] = [0, 0, 0, 1, 5];
 /// More than any agent takes.
 const MAX_MESSAGE: u32 = 256 << 10;
 const MAX_CONNECTIONS: usize = 64;
+const PAUSE: Timespec = Timespec { tv_sec: 0, tv_nsec: 50_000_000 };
 
 impl Proxy {
     /// The proxy, and the socket that is to be bound and listened at in the container.
@@ -49,7 +50,15 @@ impl Proxy {
     pub(crate) fn serve<'scope>(&'scope self, scope: &'scope Scope<'scope, '_>, stop: &'scope Cancel) {
         while readable(&self.listener, stop) {
             let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
-            let Ok((client, _)) = acceptfrom_with(&self.listener, flags) else { continue };
+            let client = match acceptfrom_with(&self.listener, flags) {
+                Ok((client, _)) => client,
+                Err(Errno::AGAIN | Errno::INTR | Errno::CONNABORTED) => continue,
+                // Such as too many open files: it is readable still, and there may be room in a while.
+                Err(_) => {
+                    let _ = poll(&mut [PollFd::new(stop, PollFlags::IN)], Some(&PAUSE));
+                    continue;
+                }
+            };
             if self.connections.fetch_add(1, Ordering::Relaxed) >= MAX_CONNECTIONS {
                 self.connections.fetch_sub(1, Ordering::Relaxed);
                 continue;
@@ -220,5 +229,23 @@ mod tests {
             huge.write_all(&[0xff; 5]).unwrap();
             assert_eq!(huge.read(&mut answer).unwrap_or_default(), 0, "the connection is closed");
         });
+    }
+
+    #[test]
+    fn what_can_not_be_accepted_is_not_tried_all_the_time() {
+        // Nothing listens at it, so it is readable for ever, and gives nobody.
+        let (proxy, _bound) = Proxy::new(&Agent::Keys(Vec::new().into())).unwrap();
+        let stop = Cancel::new().unwrap();
+        let worked = std::thread::scope(|scope| {
+            let _raise = Raise(&stop);
+            let serving = scope.spawn(|| {
+                std::thread::scope(|inner| proxy.serve(inner, &stop));
+                rustix::time::clock_gettime(rustix::time::ClockId::ThreadCPUTime)
+            });
+            std::thread::sleep(std::time::Duration::from_millis(300));
+            stop.raise();
+            serving.join().unwrap()
+        });
+        assert!(worked.tv_sec == 0 && worked.tv_nsec < 50_000_000, "{worked:?} of work");
     }
 }

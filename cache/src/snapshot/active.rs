@@ -7,6 +7,7 @@ use rustix::io::Errno;
 
 use super::{Layer, Unpacked};
 use crate::cancel::Cancel;
+use crate::digest::{DiffId, Digest};
 use crate::error::{Error, Result};
 use crate::layer::LayerSummary;
 use crate::lease::{Lease, remove_tree};
@@ -70,6 +71,18 @@ impl ActiveLayer {
         self.commit_as(&summary)
     }
 
+    /// Makes it a layer that nobody reads but to look into it: its bytes are not looked at, and it has the name of no
+    /// content, so that it is found by nothing but its record.
+    ///
+    /// # Errors
+    /// When it can't be named or recorded.
+    pub fn keep(self) -> Result<Layer> {
+        let dir = self.place()?;
+        let tar_size = crate::usage::allocated(&self.store.path().join("layers").join(&dir));
+        let nobody = Digest::of(dir.as_bytes());
+        Unpacked { dir: &dir, tar_size, content: None, epoch: None }.insert(&self.store, DiffId(nobody))
+    }
+
     /// Makes it a layer that was summed up while it was written.
     ///
     /// # Errors
@@ -77,7 +90,7 @@ impl ActiveLayer {
     pub fn commit_as(self, summary: &LayerSummary) -> Result<Layer> {
         let dir = self.place()?;
         Unpacked { dir: &dir, tar_size: summary.tar_size, content: Some(summary.content), epoch: None }
-            .insert(&self.store, summary)
+            .insert(&self.store, summary.diff_id)
     }
 
     /// Moves the directory to its final place. Without a row that names it, it is litter that a collection removes.

@@ -58,7 +58,7 @@ impl Layer {
             return Ok(self.clone());
         }
         let (tar_size, content) = (summary.tar_size, Some(summary.content));
-        Unpacked { dir: &on_disk.dir, tar_size, content, epoch: Some(epoch) }.insert(store, &summary)
+        Unpacked { dir: &on_disk.dir, tar_size, content, epoch: Some(epoch) }.insert(store, summary.diff_id)
     }
 
     /// Writes the tar that the layer stands for from its directory, and makes sure that it is that one.

@@ -20,7 +20,6 @@ use rustix::fs::{Mode, OFlags};
 use crate::cancel::Cancel;
 use crate::digest::{ChainId, ContentDigest, DiffId, Digest};
 use crate::error::{Error, Result};
-use crate::layer::LayerSummary;
 use crate::lease::Lease;
 use crate::store::{Store, now};
 
@@ -329,7 +328,7 @@ pub(crate) struct Unpacked<'a> {
 
 impl Unpacked<'_> {
     /// Records a new layer of our own writing.
-    pub(crate) fn insert(&self, store: &Store, summary: &LayerSummary) -> Result<Layer> {
+    pub(crate) fn insert(&self, store: &Store, diff_id: DiffId) -> Result<Layer> {
         let lease = store.lease()?;
         let layers = store.write("recording a layer", |tx| {
             tx.prepare_cached(
@@ -337,7 +336,7 @@ impl Unpacked<'_> {
                  VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?7, ?8)",
             )?
             .execute(rusqlite::params![
-                summary.diff_id.to_string(),
+                diff_id.to_string(),
                 ENCODING,
                 self.tar_size,
                 self.content.map(|c| c.0),

@@ -8,6 +8,7 @@ use std::time::{Duration, SystemTime};
 use boxwright_solver::{Definition, Event, VertexId};
 
 use super::{Note, Watch};
+use crate::call::visible;
 use crate::explain;
 
 /// A line of a step's output that is longer is shown in parts.
@@ -129,7 +130,8 @@ impl<W: Write> Display<W> {
     }
 
     fn begin(&mut self, name: &str, started: SystemTime) -> usize {
-        self.steps.push(Step { name: name.to_owned(), started, partial: Vec::new() });
+        // It is made of the Dockerfile's words.
+        self.steps.push(Step { name: visible(name), started, partial: Vec::new() });
         self.steps.len() - 1
     }
 

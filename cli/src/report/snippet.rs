@@ -5,6 +5,7 @@ use boxwright_frontend::source::LineIndex;
 use boxwright_frontend::{Diagnostic, Severity};
 use boxwright_solver::Span;
 
+use crate::call::visible;
 use crate::engine::Source;
 
 /// Of an instruction with a long document, the beginning tells which one it is.
@@ -35,7 +36,7 @@ pub(super) fn render(diagnostic: &Diagnostic, title: &str, source: Option<&Sourc
     if let Some(excerpt) = source.and_then(|source| excerpt(source, diagnostic.span)) {
         group = group.element(excerpt);
     }
-    group = group.elements(diagnostic.hints.iter().map(|hint| Level::HELP.message(hint)));
+    group = group.elements(diagnostic.hints.iter().map(|hint| Level::HELP.message(visible(hint))));
     let renderer = match look {
         Look::Plain => Renderer::plain(),
         Look::Styled => Renderer::styled(),

@@ -176,3 +176,18 @@ fn a_misspelt_stage_or_image_is_told_with_what_was_meant() {
     let ran = boxwright.build(&Context::new("FROM \\\n  bussybox:1.36\n"), &[]);
     assert!(ran.stderr.contains(" (did you mean busybox:1.36?)\n --> Dockerfile:2:3\n"), "{}", ran.stderr);
 }
+
+#[test]
+fn words_of_a_dockerfile_drive_no_terminal() {
+    let context = Context::new("FROM busybox AS \u{202e}a\nRUN echo \u{1b}[2J; false\n");
+    let context_of_a_warning = Context::new("FROM scratch\nLABEL a \u{1b}[2Jb\nCOPY \u{1b}[2J /\n");
+    for context in [context, context_of_a_warning] {
+        let boxwright = Boxwright::with_busybox();
+        let ran = boxwright.build(&context, &[]);
+        assert_ne!(ran.status, 0, "{ran}");
+        // What a step prints goes through as it is, as in docker.
+        let ours: String =
+            ran.stderr.lines().filter(|line| !line.ends_with(" \u{1b}[2J") && *line != "\u{1b}[2J").collect();
+        assert!(!ours.contains(['\u{1b}', '\u{202e}']), "{ran}");
+    }
+}

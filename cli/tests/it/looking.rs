@@ -262,3 +262,16 @@ fn a_killed_shell_leaves_nothing_running() {
     eventually("it is gone", || sleeps() == 0);
     drop(terminal.person.flush());
 }
+
+#[test]
+fn what_a_failed_step_left_is_kept_without_being_read() {
+    let boxwright = with_busybox();
+    // To read this takes a quarter of an hour, and it takes no room.
+    let context =
+        Context::new("FROM busybox\nRUN truncate -s 1099511627776 /big && echo left > /small && false\n");
+    let failed = boxwright.build(&context, &[]);
+    assert_eq!(failed.status, 1, "{failed}");
+    let mut typed = Command::new(crate::tool::binary());
+    typed.args(told(&failed)).args(["sh", "-c", "cat /small; stat -c %s /big"]).stdin(Stdio::null());
+    assert_eq!(run(&mut typed).ok(), "left\n1099511627776\n");
+}

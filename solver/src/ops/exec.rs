@@ -17,7 +17,7 @@ use crate::ir::{CacheMount, ExecOp, FileOwner, Mount, MountSource, VertexId};
 /// By name.
 pub(crate) type Caches = BTreeMap<String, Arc<CacheDir>>;
 
-/// `failed` gets what a process left that failed.
+/// `cancel` is raised when it fails; `failed` gets what a process left that failed.
 pub(crate) fn run(
     id: VertexId,
     exec: &ExecOp,
@@ -51,10 +51,12 @@ pub(crate) fn run(
         let _ = env.events.send(Event::Log { vertex: id, stream, bytes: bytes.to_vec() });
     };
     if let Err(error) = env.executor.run(&spec, &mut layer, &mut log, cancel) {
+        // Nobody has to work on while what this one left is kept.
+        cancel.raise();
         // What can't be kept is not what went wrong, and what fills the disk would be in the way of all that follows.
         if error.is_of_process()
             && env.store.has_room()
-            && let Ok(left) = layer.commit(cancel)
+            && let Ok(left) = layer.keep()
         {
             failed(&spec.root.with(left));
         }
