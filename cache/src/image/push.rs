@@ -12,7 +12,8 @@ use super::resolve::Sources;
 use crate::cancel::Cancel;
 use crate::digest::Digest;
 use crate::error::{Error, Result};
-use crate::oci::descriptor::{DOCKER_MANIFEST, OCI_CONFIG, OCI_INDEX};
+use crate::layer::compress::Packing;
+use crate::oci::descriptor::{DOCKER_MANIFEST, MediaType, OCI_CONFIG, OCI_INDEX};
 use crate::oci::{Descriptor, Document, Index, Reference};
 use crate::record::{ImageRecord, IndexRecord, Member, Stored};
 use crate::registry::Sent;
@@ -221,7 +222,9 @@ fn push_layers(
     tell: &(dyn Fn(PushEvent) + Sync),
     cancel: &Cancel,
 ) -> Result<Vec<LayerBlob>> {
-    let wanted: BTreeSet<Digest> = layers_of(manifest)?.iter().map(|d| d.digest).collect();
+    let named = layers_of(manifest)?;
+    let wanted: BTreeSet<Digest> = named.iter().map(|d| d.digest).collect();
+    let wanted = |i| Wanted { all: &wanted, kind: named.get(i).map(Descriptor::kind) };
     let stop = cancel.child()?;
     let next = AtomicUsize::new(0);
     let results: Mutex<Vec<Option<LayerBlob>>> = Mutex::new(vec![None; image.layers.len()]);
@@ -232,7 +235,7 @@ fn push_layers(
                 loop {
                     let i = next.fetch_add(1, Ordering::Relaxed);
                     let Some(layer) = image.layers.get(i) else { return };
-                    match push_layer(sources, layer, &wanted, to, tell, &stop) {
+                    match push_layer(sources, layer, wanted(i), to, tell, &stop) {
                         Ok(form) => results.lock().unwrap_or_else(|e| e.into_inner())[i] = Some(form),
                         Err(e) => {
                             failure.lock().unwrap_or_else(|e| e.into_inner()).get_or_insert(e);
@@ -250,10 +253,19 @@ fn push_layers(
     Ok(results.into_inner().unwrap_or_else(|e| e.into_inner()).into_iter().flatten().collect())
 }
 
+/// What a manifest says of a layer.
+#[derive(Clone, Copy)]
+struct Wanted<'a> {
+    /// The blobs that it names.
+    all: &'a BTreeSet<Digest>,
+    /// What this layer's is.
+    kind: Option<MediaType>,
+}
+
 fn push_layer(
     sources: Sources<'_>,
     layer: &Layer,
-    wanted: &BTreeSet<Digest>,
+    wanted: Wanted<'_>,
     to: Destination<'_>,
     tell: &(dyn Fn(PushEvent) + Sync),
     cancel: &Cancel,
@@ -284,23 +296,22 @@ pub(crate) fn open(sources: Sources<'_>, form: &LayerBlob, cancel: &Cancel) -> R
     crate::blob::fetch(Some(client), form.repository.as_ref().ok_or_else(missing)?, blob, cancel)
 }
 
-/// The form of the layer that the manifest names if it is one to be sent, else the one that is asked for.
-fn pushable(
-    layer: &Layer,
-    wanted: &BTreeSet<Digest>,
-    wish: Option<Wish>,
-    cancel: &Cancel,
-) -> Result<LayerBlob> {
+/// The form of the layer that the manifest names if it is one to be sent, else the one that is asked for. What was lost of
+/// the former is made anew, in the same compression.
+fn pushable(layer: &Layer, wanted: Wanted<'_>, wish: Option<Wish>, cancel: &Cancel) -> Result<LayerBlob> {
     if let Some(wish) = wish {
         return form(layer, wish, cancel);
     }
     // That the store names the tar of a layer of its own only means that nothing was compressed yet.
     let named = |blob: &LayerBlob| {
         let digest = blob.descriptor.digest;
-        wanted.contains(&digest) && (layer.is_foreign() || digest != layer.diff_id().0)
+        wanted.all.contains(&digest) && (layer.is_foreign() || digest != layer.diff_id().0)
     };
     match layer.blobs()?.into_iter().find(|blob| named(blob) && blob.is_available()) {
         Some(blob) => Ok(blob),
+        None if wanted.kind == Some(MediaType::LayerZstd) => {
+            form(layer, Wish { packing: Packing::ZSTD, force: false }, cancel)
+        }
         None => form(layer, Wish::default(), cancel),
     }
 }

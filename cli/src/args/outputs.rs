@@ -71,7 +71,7 @@ fn output(text: &str, annotations: &[Annotation]) -> Result<Output> {
         }
         "image" | "registry" => image(&mut fields, kind == "registry", annotations)?,
         // Docker's engine is our store.
-        "docker" if !fields.has("dest") => image(&mut fields, false, annotations)?,
+        "docker" if !fields.has("dest") && !fields.has("tar") => image(&mut fields, false, annotations)?,
         "oci" | "docker" => archive(&mut fields, &kind, annotations)?,
         "cacheonly" => Output::CacheOnly,
         kind => return Err(Error::Later(format!("the output type {kind:?}"))),
@@ -97,16 +97,14 @@ fn image(fields: &mut Fields<'_>, push: bool, annotations: &[Annotation]) -> Res
 
 fn archive(fields: &mut Fields<'_>, kind: &str, annotations: &[Annotation]) -> Result<Output> {
     let is_layout = fields.boolean("tar")? == Some(false);
-    if is_layout && kind != "oci" {
-        return Err(Error::Later(format!("tar=false of type={kind}")));
-    }
     as_it_is(fields, "rewrite-timestamp", true)?;
     let (annotations, docker_types) = annotated(fields, annotations, kind == "docker")?;
     let wish = wish(fields)?.unwrap_or_default();
     let format = Format { docker: kind == "docker", wish, docker_types, annotations };
     if is_layout {
         let dest = fields.take("dest").filter(|dest| !dest.is_empty());
-        let dest = dest.ok_or_else(|| Error::invalid("dest is required for oci exporter with tar=false"))?;
+        let dest = dest
+            .ok_or_else(|| Error::invalid(format!("dest is required for {kind} exporter with tar=false")))?;
         return Ok(Output::Layout { format, names: names(fields)?, dest: directory(dest, kind)? });
     }
     Ok(Output::Archive { format, names: names(fields)?, dest: file(fields, kind)? })
@@ -274,7 +272,8 @@ mod tests {
         assert_eq!(one("type=docker,dest=x,name=a:1,compression=uncompressed"), named);
         let Output::Layout { dest, .. } = one("type=oci,dest=x,tar=false") else { panic!("a layout") };
         assert_eq!(dest, Path::new("x"));
-        refused(&["type=docker,dest=x,tar=false"], "tar=false of type=docker is not supported yet");
+        let Output::Layout { format, .. } = one("type=docker,dest=x,tar=false") else { panic!("a layout") };
+        assert!(format.docker_types);
         refused(&["type=oci,tar=false"], "dest is required for oci exporter with tar=false");
         refused(&["type=oci,tar=false,dest=/etc/passwd"], "/etc/passwd is a file");
         for (options, packing, force) in [

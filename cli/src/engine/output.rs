@@ -115,9 +115,8 @@ pub(super) fn check(outputs: &[Output], platforms: &[Platform]) -> Result<()> {
         if let Some(annotations) = output.annotations() {
             annotations.check(platforms)?;
         }
-        if let Output::Archive { format: Format { docker: true, .. }, .. } = output
-            && platforms.len() > 1
-        {
+        let (Output::Archive { format, .. } | Output::Layout { format, .. }) = output else { continue };
+        if format.docker && platforms.len() > 1 {
             return Err(Error::invalid(
                 "docker exporter does not currently support exporting manifest lists; \
                  -o type=oci writes an archive with all platforms",

@@ -51,6 +51,27 @@ fn an_image_that_is_only_kept_is_pushed_in_its_form_later() {
 }
 
 #[test]
+fn what_was_lost_of_an_image_is_made_again_in_its_form() {
+    let (registry, boxwright) = (Registry::start(), Boxwright::with_busybox());
+    let name = registry.name("app:1");
+    boxwright.build(&context(), &["-t", &name, "-o", "type=image,compression=zstd"]).ok();
+    let mut damaged = 0;
+    for entry in fs::read_dir(boxwright.store().join("blobs/sha256")).unwrap() {
+        let path = entry.unwrap().path();
+        // The magic number of zstd.
+        if fs::read(&path).unwrap().starts_with(&[0x28, 0xb5, 0x2f, 0xfd]) {
+            fs::write(&path, "lost").unwrap();
+            damaged += 1;
+        }
+    }
+    assert_eq!(damaged, 1);
+    boxwright.run(&["system", "check", "--repair"]);
+    boxwright.ok(&["push", &name]);
+    assert_eq!(layers(&raw(&name))[1], "tar+zstd");
+    assert_eq!(Boxwright::new().output_of(&name, &[]), "options");
+}
+
+#[test]
 fn docker_media_types_are_those_of_manifest_index_and_archive() {
     let (registry, boxwright) = (Registry::start(), Boxwright::with_busybox());
     let (one, two) = (registry.name("one"), registry.name("two"));
@@ -189,8 +210,22 @@ fn annotations_are_in_the_documents_that_they_name() {
 fn an_archive_for_docker_has_dockers_media_types_unless_others_are_asked_for() {
     let boxwright = Boxwright::with_busybox();
     let archive = boxwright.scratch("docker.tar").display().to_string();
+    let layout = boxwright.scratch("layout").display().to_string();
+    let output = format!("type=docker,tar=false,dest={layout}");
+    boxwright.build(&context(), &["-t", "app:1", "-o", &output]).ok();
+    let index: Value = serde_json::from_slice(&fs::read(format!("{layout}/index.json")).unwrap()).unwrap();
+    let media_type = "application/vnd.docker.distribution.manifest.v2+json";
+    assert_eq!(index["manifests"][0]["mediaType"], media_type);
+    let above = Context::new("FROM base\n");
+    boxwright
+        .build(&above, &["--build-context", &format!("base=oci-layout://{layout}:1"), "-t", "above"])
+        .ok();
+    assert_eq!(boxwright.output_of("above", &[]), "options");
+    let both = ["--platform", "linux/amd64,linux/arm64", "-o", &output];
+    let scratch = Context::new("FROM scratch\nLABEL a=b\n");
+    boxwright.build(&scratch, &both).fails_with(1).says("docker exporter does not currently support");
     for (options, media_type) in [
-        ("", "application/vnd.docker.distribution.manifest.v2+json"),
+        ("", media_type),
         (",oci-mediatypes=true", "application/vnd.oci.image.manifest.v1+json"),
         (",annotation.a=b", "application/vnd.oci.image.manifest.v1+json"),
     ] {
