@@ -202,8 +202,7 @@ impl Store {
 
     fn repair(&self, broken: &Broken) -> Result<Vec<String>> {
         let before = self.named()?;
-        let lease = self.lease()?;
-        let dirs = self.write("repairing the store", |tx| {
+        let dirs = self.forget("repairing the store", false, |tx, held| {
             let mut dirs = Vec::new();
             for id in &broken.layers {
                 // One that was collected meanwhile is gone already.
@@ -225,7 +224,7 @@ impl Store {
                 tx.execute("DELETE FROM names WHERE image = ?1", [image.to_string()])?;
                 tx.execute("DELETE FROM images WHERE id = ?1", [image.to_string()])?;
             }
-            forget_lost(tx, lease.name())?;
+            forget_lost(tx, held)?;
             Ok(dirs)
         })?;
         for dir in dirs {

@@ -10,7 +10,7 @@ use crate::digest::Digest;
 use crate::error::{Error, Result};
 use crate::lease::{bury, living, remove_tree};
 use crate::mount::CacheMountUsage;
-use crate::store::{Store, now};
+use crate::store::{Store, list, now};
 use crate::usage::{RecordUsage, Usage};
 
 /// What a collection removed.
@@ -83,7 +83,7 @@ impl Store {
             }
             freed.records = self.forget_records(&records)?;
         }
-        let dead = self.write("collecting layers", collect_rows)?;
+        let dead = self.forget("collecting layers", true, collect_rows)?;
         for dir in &dead.dirs {
             self.discard("layers", dir)?;
         }
@@ -148,7 +148,7 @@ impl Store {
         let names: Vec<std::ffi::OsString> = std::fs::read_dir(&layers)
             .and_then(|entries| entries.map(|e| e.map(|e| e.file_name())).collect())
             .map_err(Error::io("listing", &layers))?;
-        if living(self)?.iter().any(|name| name != own.name()) {
+        if living(self)?.keys().any(|name| name != own.name()) {
             return Ok(());
         }
         let doing = "looking for litter";
@@ -217,9 +217,12 @@ fn chosen(usage: &Usage, forget: Forget, now: i64) -> (Vec<&RecordUsage>, Vec<&C
     (records, mounts)
 }
 
-fn collect_rows(tx: &rusqlite::Transaction<'_>) -> rusqlite::Result<Dead> {
-    let unneeded = "SELECT id FROM layers WHERE id NOT IN (SELECT layer FROM image_layers)
-        AND id NOT IN (SELECT layer FROM record_layers) AND id NOT IN (SELECT layer FROM leases)";
+fn collect_rows(tx: &rusqlite::Transaction<'_>, held: &BTreeSet<i64>) -> rusqlite::Result<Dead> {
+    let unneeded = format!(
+        "SELECT id FROM layers WHERE id NOT IN (SELECT layer FROM image_layers)
+         AND id NOT IN (SELECT layer FROM record_layers) AND id NOT IN ({})",
+        list(held)
+    );
     let mut dead = Dead::default();
     // Layers that differ in their epoch alone have their directory in common.
     let mut select = tx.prepare(&format!(

@@ -1,9 +1,12 @@
 //! Leases: what a living process holds is not collected. A process that dies, however it dies, holds nothing.
 
-use std::collections::BTreeSet;
-use std::os::fd::{AsFd as _, OwnedFd};
+use std::collections::{BTreeMap, BTreeSet};
+use std::fs::File;
+use std::io::Read as _;
+use std::os::fd::{AsFd as _, BorrowedFd, OwnedFd};
+use std::os::unix::fs::FileExt as _;
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Weak};
+use std::sync::{Arc, Mutex, PoisonError, Weak};
 
 use rustix::fs::{AtFlags, FlockOperation, Mode, OFlags};
 
@@ -20,10 +23,22 @@ pub struct Lease(Arc<Held>);
 
 #[derive(Debug)]
 pub(crate) struct Held {
-    /// The locked file; closing it ends the lease.
-    _lock: OwnedFd,
+    /// Locked; closing it ends the lease. It has the numbers of the layers that are held, eight bytes each.
+    file: File,
     name: String,
     leases: OwnedFd,
+    layers: Mutex<Layers>,
+}
+
+/// The leases, until dropped.
+#[derive(Debug)]
+pub(crate) struct Locked<'a>(BorrowedFd<'a>);
+
+#[derive(Debug, Default)]
+struct Layers {
+    written: BTreeSet<i64>,
+    /// Not in the file yet.
+    new: BTreeSet<i64>,
 }
 
 impl Lease {
@@ -49,33 +64,67 @@ impl Lease {
             .map_err(io("making lease"))?;
         rustix::fs::flock(&lock, FlockOperation::NonBlockingLockExclusive).map_err(io("locking lease"))?;
         rustix::fs::renameat(&leases, &unnamed, &leases, &name).map_err(io("naming lease"))?;
-        let lease = Lease(Arc::new(Held { _lock: lock, name, leases }));
+        let lease = Lease(Arc::new(Held { file: lock.into(), name, leases, layers: Mutex::default() }));
         bury(store)?;
         Ok(lease)
     }
 
-    /// Adds `layers` to what this lease holds, within the caller's transaction.
-    pub(crate) fn hold(&self, db: &rusqlite::Connection, layers: &[LayerId]) -> rusqlite::Result<()> {
-        let mut insert = db.prepare_cached("INSERT OR IGNORE INTO leases (holder, layer) VALUES (?1, ?2)")?;
-        for layer in layers {
-            insert.execute(rusqlite::params![self.0.name, layer.0])?;
+    /// Locks what those share who take layers, and who collects them has alone. For the thread that uses the database:
+    /// the lock is this process'.
+    pub(crate) fn lock(&self, how: FlockOperation) -> Result<Locked<'_>> {
+        let leases = self.0.leases.as_fd();
+        rustix::io::retry_on_intr(|| rustix::fs::flock(leases, how))
+            .map_err(Error::io("locking", "the leases"))?;
+        Ok(Locked(leases))
+    }
+
+    /// Adds `layers` to what this lease holds, once the caller's transaction ends.
+    pub(crate) fn hold(&self, layers: &[LayerId]) {
+        let mut own = self.0.layers();
+        let new = layers.iter().map(|layer| layer.0).filter(|layer| !own.written.contains(layer));
+        let new: Vec<i64> = new.collect();
+        own.new.extend(new);
+    }
+}
+
+impl Held {
+    fn layers(&self) -> std::sync::MutexGuard<'_, Layers> {
+        self.layers.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Writes down what is to be held. For the end of a transaction in which nobody could collect it.
+    pub(crate) fn write(&self) -> Result<()> {
+        let mut layers = self.layers();
+        if layers.new.is_empty() {
+            return Ok(());
         }
+        let bytes: Vec<u8> = layers.new.iter().flat_map(|layer| layer.to_le_bytes()).collect();
+        let end = layers.written.len() as u64 * 8;
+        self.file.write_all_at(&bytes, end).map_err(Error::io("writing lease", &self.name))?;
+        let new = std::mem::take(&mut layers.new);
+        layers.written.extend(new);
         Ok(())
     }
 }
 
+impl Drop for Locked<'_> {
+    /// Not left to the last descriptor: a process that was just cloned may have another one.
+    fn drop(&mut self) {
+        let _ = rustix::fs::flock(self.0, FlockOperation::Unlock);
+    }
+}
+
 impl Drop for Held {
-    /// The rows stay: without the file they hold nothing, and the next lease sweeps them away.
     fn drop(&mut self) {
         let _ = rustix::fs::unlinkat(&self.leases, &self.name, AtFlags::empty());
     }
 }
 
-/// The names of all leases whose process lives; files of dead ones are removed.
-pub(crate) fn living(store: &Store) -> Result<BTreeSet<String>> {
+/// The names of all leases whose process lives, with the layers that it holds; files of dead ones are removed.
+pub(crate) fn living(store: &Store) -> Result<BTreeMap<String, Vec<i64>>> {
     let leases = open_leases(store)?;
     let io = |doing| Error::io(doing, store.path().join("leases"));
-    let mut living = BTreeSet::new();
+    let mut living = BTreeMap::new();
     for entry in rustix::fs::Dir::read_from(&leases).map_err(io("listing"))? {
         let entry = entry.map_err(Error::io("listing", store.path().join("leases")))?;
         let Ok(name) = entry.file_name().to_str() else { continue };
@@ -88,7 +137,12 @@ pub(crate) fn living(store: &Store) -> Result<BTreeSet<String>> {
                     let _ = rustix::fs::unlinkat(&leases, name, AtFlags::empty());
                 }
                 Err(_) => {
-                    living.insert(name.to_owned());
+                    let mut bytes = Vec::new();
+                    File::from(file).read_to_end(&mut bytes).map_err(Error::io("reading lease", name))?;
+                    let layers = bytes
+                        .chunks_exact(8)
+                        .map(|layer| i64::from_le_bytes(layer.try_into().expect("eight")));
+                    living.insert(name.to_owned(), layers.collect());
                 }
             },
             Err(rustix::io::Errno::NOENT) => {}
@@ -98,28 +152,15 @@ pub(crate) fn living(store: &Store) -> Result<BTreeSet<String>> {
     Ok(living)
 }
 
-/// Forgets what the dead held: their rows, and what they were making in `tmp/`.
+/// Forgets what the dead left: their leases, and what they were making in `tmp/`.
 ///
-/// The candidates are read first and the living second: whoever has a row or a directory took its lease before, so
-/// one that is not among the living by then is dead. The other way round, a process that starts in between would be.
+/// The candidates are read first and the living second: whoever has a directory took its lease before, so one that is
+/// not among the living by then is dead. The other way round, a process that starts in between would be.
 pub(crate) fn bury(store: &Store) -> Result<()> {
-    let doing = "forgetting leases of processes that are gone";
-    let holders: Vec<String> = {
-        let db = store.db();
-        let mut select = db.prepare_cached("SELECT DISTINCT holder FROM leases").map_err(Error::db(doing))?;
-        let rows = select.query_map([], |row| row.get(0)).map_err(Error::db(doing))?;
-        rows.collect::<Result<_, _>>().map_err(Error::db(doing))?
-    };
     let unfinished = unfinished(store)?;
     let living = living(store)?;
-    let dead: Vec<&String> = holders.iter().filter(|holder| !living.contains(*holder)).collect();
-    if !dead.is_empty() {
-        store.write(doing, |tx| {
-            dead.iter().try_for_each(|d| tx.execute("DELETE FROM leases WHERE holder = ?1", [d]).map(drop))
-        })?;
-    }
     for (maker, path) in unfinished {
-        if maker.is_none_or(|maker| !living.contains(&maker)) {
+        if maker.is_none_or(|maker| !living.contains_key(&maker)) {
             remove_tree(&path)?;
         }
     }

@@ -112,11 +112,8 @@ impl Store {
                 usage.layers.insert(id, LayerUsage { bytes, ..LayerUsage::default() });
             }
             add_blobs(&db, &mut usage)?;
-            let mut select = db.prepare("SELECT holder, layer FROM leases")?;
-            let mut rows = select.query([])?;
-            while let Some(row) = rows.next()? {
-                let holder: String = row.get(0)?;
-                if let (true, Some(layer)) = (living.contains(&holder), usage.layers.get_mut(&row.get(1)?)) {
+            for id in living.values().flatten() {
+                if let Some(layer) = usage.layers.get_mut(id) {
                     layer.leased = true;
                 }
             }

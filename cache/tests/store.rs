@@ -325,6 +325,72 @@ fn who_begins_while_another_cleans_up_is_not_taken_for_dead() {
 }
 
 #[test]
+fn who_finds_an_image_or_a_result_has_its_layers_whatever_others_remove() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path();
+    let name: Reference = "moving".parse().unwrap();
+    let done = std::sync::atomic::AtomicBool::new(false);
+    let look = || {
+        let cancel = Cancel::new().unwrap();
+        let mut found = 0;
+        while !done.load(std::sync::atomic::Ordering::Relaxed) {
+            let store = Store::open(path).unwrap();
+            let image = store.image_named(&name).unwrap().map(|image| image.layers);
+            let record = store.record(Lookup::Definition(CacheKey([1; 32]))).unwrap();
+            let layers = image.into_iter().chain(record.map(|record| record.snapshot.layers().to_vec()));
+            for layer in layers.flatten() {
+                layer.dir(&cancel).expect("it was found, so it is there");
+                found += 1;
+            }
+        }
+        found
+    };
+    std::thread::scope(|scope| {
+        let lookers = [scope.spawn(look), scope.spawn(look), scope.spawn(look)];
+        for n in 0..20 {
+            let store = Store::open(path).unwrap();
+            let id = image(&store, &[layer(&store, &format!("image {n}"))]);
+            store.set_name(&name, &id).unwrap();
+            record(&store, 1, &Snapshot::default().with(layer(&store, &format!("result {n}"))));
+            store.remove_names(&id, &[&name]).unwrap();
+            drop(store);
+            Store::open(path).unwrap().collect(Forget::ALL).unwrap();
+        }
+        done.store(true, std::sync::atomic::Ordering::Relaxed);
+        let found: i32 = lookers.into_iter().map(|looker| looker.join().unwrap()).sum();
+        assert!(found > 0, "they were quick enough to see something");
+    });
+    let store = Store::open(path).unwrap();
+    store.collect(Forget::ALL).unwrap();
+    assert_eq!(entries(&path.join("layers")), 0, "and nothing is left of it");
+}
+
+#[test]
+fn to_find_something_writes_nothing_to_the_database() {
+    let dir = tempfile::tempdir().unwrap();
+    let name: Reference = "known".parse().unwrap();
+    {
+        let store = Store::open(dir.path()).unwrap();
+        let id = image(&store, &[layer(&store, "one")]);
+        store.set_name(&name, &id).unwrap();
+        record(&store, 1, &Snapshot::default().with(layer(&store, "two")));
+        store.sync().unwrap();
+    }
+    let log = || std::fs::metadata(dir.path().join("db-wal")).map_or(0, |log| log.len());
+    assert_eq!(log(), 0, "the sync emptied it");
+    let store = Store::open(dir.path()).unwrap();
+    let image = store.image_named(&name).unwrap().unwrap();
+    let record = store.record(Lookup::Definition(CacheKey([1; 32]))).unwrap().unwrap();
+    assert_eq!(log(), 0);
+    // It is held nevertheless.
+    let other = Store::open(dir.path()).unwrap();
+    other.remove_names(&image.id, &[&name]).unwrap();
+    assert_eq!(other.collect(Forget::ALL).unwrap().layers, 0);
+    drop((image, record, store));
+    assert_eq!(other.collect(Forget::ALL).unwrap().layers, 2);
+}
+
+#[test]
 fn a_new_store_is_opened_by_many_at_once() {
     for _ in 0..40 {
         let dir = tempfile::tempdir().unwrap();

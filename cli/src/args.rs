@@ -25,7 +25,7 @@ use std::ffi::OsString;
 use std::path::PathBuf;
 
 use clap::error::{ContextKind, ContextValue, ErrorKind};
-use clap::{ArgAction, CommandFactory as _, FromArgMatches as _};
+use clap::{ArgAction, Args as _, CommandFactory as _, FromArgMatches as _};
 
 pub(crate) use confine::ConfineFlags;
 pub(crate) use docker::DockerFlags;
@@ -42,11 +42,17 @@ use crate::error::{Error, Result, Usage};
 #[derive(Debug, clap::Parser)]
 #[command(name = "boxwright", version, max_term_width = 110, arg_required_else_help = true)]
 pub(crate) struct Args {
+    #[command(flatten)]
+    pub(crate) global: Global,
+    #[command(subcommand)]
+    pub(crate) command: Command,
+}
+
+#[derive(Debug, clap::Args)]
+pub(crate) struct Global {
     /// Directory of the store
     #[arg(long, value_name = "DIR", env = "BOXWRIGHT_ROOT", hide_env_values = true)]
     pub(crate) root: Option<PathBuf>,
-    #[command(subcommand)]
-    pub(crate) command: Command,
 }
 
 /// Understands `words`, the program's name first.
@@ -55,11 +61,24 @@ pub(crate) struct Args {
 /// [`Error::Usage`], for `--help` as well.
 pub(crate) fn parse(words: impl IntoIterator<Item = OsString>) -> Result<Args> {
     let words: Vec<OsString> = words.into_iter().collect();
+    if let Some(args) = parse_as_one(&words) {
+        return Ok(args);
+    }
     let mut command = by_dockers_rules(Args::command());
     let matches = command.try_get_matches_from_mut(&words);
     let args = matches.and_then(|m| Args::from_arg_matches(&m));
-    let args = args.map_err(|error| Error::Usage(usage(&error, &command, &words)));
-    // To take thousands of small pieces apart is a seventh of the work that a short command does.
+    args.map_err(|error| Error::Usage(usage(&error, &command, &words)))
+}
+
+/// Understands a line of one of the common commands by the flags of that alone: to make those of all the others is a
+/// quarter of what a short command does. None for everything else; what is wrong is told by whoever knows them all.
+fn parse_as_one(words: &[OsString]) -> Option<Args> {
+    let name = words_of_commands(words).next()?;
+    let own = by_dockers_rules(crate::commands::common(name)?);
+    let mut command = Global::augment_args(clap::Command::new("boxwright")).subcommand(own);
+    let matches = command.try_get_matches_from_mut(words);
+    let args = matches.and_then(|m| Args::from_arg_matches(&m)).ok();
+    // To take hundreds of small pieces apart is work as well.
     std::mem::forget(command);
     args
 }
@@ -145,18 +164,26 @@ fn flag_name(argument: &str) -> &str {
 /// The subcommand that `words` name, and how it is called.
 fn subcommand<'a>(root: &'a clap::Command, words: &[OsString]) -> (String, &'a clap::Command) {
     let (mut path, mut command) = (root.get_name().to_owned(), root);
-    let mut words = words.iter().skip(1).filter_map(|w| w.to_str());
-    while let Some(word) = words.next() {
-        if word == "--root" {
-            words.next();
-        } else if let Some(sub) = command.find_subcommand(word) {
-            path = format!("{path} {word}");
-            command = sub;
-        } else if !word.starts_with("--root=") {
-            break;
-        }
+    for word in words_of_commands(words) {
+        let Some(sub) = command.find_subcommand(word) else { break };
+        path = format!("{path} {word}");
+        command = sub;
     }
     (path, command)
+}
+
+/// The words behind the program's name, but for the directory of the store.
+fn words_of_commands(words: &[OsString]) -> impl Iterator<Item = &str> {
+    let mut words = words.iter().skip(1).filter_map(|word| word.to_str());
+    std::iter::from_fn(move || {
+        loop {
+            match words.next()? {
+                "--root" => drop(words.next()),
+                word if word.starts_with("--root=") => {}
+                word => return Some(word),
+            }
+        }
+    })
 }
 
 /// How many arguments a command takes, in docker's words.
@@ -233,6 +260,26 @@ mod tests {
         assert_eq!(run("run --name a --name b busybox").name, Some("b".to_owned()));
         assert_eq!(run("run --entrypoint= busybox").entrypoint, Some(String::new()));
         assert_eq!(run("run -h x busybox").hostname, Some("x".to_owned()));
+    }
+
+    #[test]
+    fn a_common_command_has_the_same_flags_by_itself() {
+        let whole = by_dockers_rules(Args::command());
+        for (name, _) in crate::commands::COMMON {
+            let own = by_dockers_rules(crate::commands::common(name).unwrap());
+            let flags =
+                |command: &clap::Command| format!("{:?}", command.get_arguments().collect::<Vec<_>>());
+            assert_eq!(flags(&own), flags(whole.find_subcommand(name).unwrap()), "{name}");
+        }
+        let words = |line: &str| line.split(' ').map(OsString::from).collect::<Vec<_>>();
+        let run = parse_as_one(&words("boxwright --root /r run -i --rm=1 busybox --rm -x")).unwrap();
+        let Command::Run(own) = run.command else { panic!("a run") };
+        assert_eq!((run.global.root, own.rm, own.interactive), (Some("/r".into()), true, true));
+        assert_eq!(own.image_and_command, ["busybox", "--rm", "-x"]);
+        for other in ["boxwright image ls", "boxwright run --nonsense x", "boxwright run --help", "boxwright"]
+        {
+            assert!(parse_as_one(&words(other)).is_none(), "{other}");
+        }
     }
 
     #[test]

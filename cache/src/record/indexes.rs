@@ -204,7 +204,7 @@ impl Store {
     /// All of it at one moment: names move and images go at any time.
     fn stored_where(&self, condition: &str, value: &str) -> Result<Option<Stored>> {
         let lease = self.lease()?;
-        let found = self.write("looking up an image", |tx| {
+        let found = self.take("looking up an image", &lease, |tx| {
             let Some(row) = row_where(tx, condition, value)? else { return Ok(None) };
             let layers = |id: &str| {
                 let mut select =

@@ -45,7 +45,7 @@ pub struct Record {
 }
 
 /// Its id, content, time, origin and content key.
-type Row = (i64, Option<[u8; 32]>, u64, Option<String>, Option<[u8; 32]>);
+type Row = (i64, Option<[u8; 32]>, u64, Option<String>, Option<[u8; 32]>, i64);
 
 /// What to remember of a vertex that ran.
 #[derive(Debug)]
@@ -83,34 +83,29 @@ impl Store {
             Lookup::Result(content) => ("content", "ASC", content.0),
         };
         let sql = format!(
-            "SELECT id, content, took_us, origin, content_key FROM records WHERE {column} = ?1 ORDER BY id {order} LIMIT 1"
+            "SELECT id, content, took_us, origin, content_key, used FROM records WHERE {column} = ?1 ORDER BY id {order} LIMIT 1"
         );
-        let doing = "looking up a build record";
-        let found: Option<Row> = self
-            .db()
-            .prepare_cached(&sql)
-            .and_then(|mut s| {
-                s.query_row([key], |r| Ok((r.get(0)?, r.get(1)?, r.get(2)?, r.get(3)?, r.get(4)?))).optional()
-            })
-            .map_err(Error::db(doing))?;
-        let Some((id, content, took, origin, content_key)) = found else { return Ok(None) };
         let lease = self.lease()?;
-        let layers = self.write(doing, |tx| {
+        let found = self.take("looking up a build record", &lease, |tx| {
+            let row: Option<Row> = tx
+                .prepare_cached(&sql)?
+                .query_row([key], |r| Ok((r.get(0)?, r.get(1)?, r.get(2)?, r.get(3)?, r.get(4)?, r.get(5)?)))
+                .optional()?;
+            let Some(row) = row else { return Ok(None) };
             let mut select =
                 tx.prepare_cached("SELECT layer FROM record_layers WHERE record = ?1 ORDER BY position")?;
             let ids: Vec<LayerId> =
-                select.query_map([id], |r| r.get(0).map(LayerId))?.collect::<Result<_, _>>()?;
-            // A record that lost a layer to another process' collection is as good as none.
-            let count: i64 =
-                tx.query_row("SELECT count(*) FROM records WHERE id = ?1", [id], |r| r.get(0))?;
-            if count == 0 {
-                return Ok(None);
-            }
-            tx.prepare_cached("UPDATE records SET used = ?2 WHERE id = ?1 AND used < ?2 - ?3")?
-                .execute(params![id, now(), USED_STEP])?;
-            self.leased(tx, &lease, &ids)
+                select.query_map([row.0], |r| r.get(0).map(LayerId))?.collect::<Result<_, _>>()?;
+            Ok(self.leased(tx, &lease, &ids)?.map(|layers| (row, layers)))
         })?;
-        Ok(layers.map(|layers| Record {
+        let Some(((id, content, took, origin, content_key, used), layers)) = found else { return Ok(None) };
+        if used < now() - USED_STEP {
+            self.write("noting that a build record was used", |tx| {
+                let values = params![id, now()];
+                tx.execute("UPDATE records SET used = ?2 WHERE id = ?1 AND used < ?2", values).map(drop)
+            })?;
+        }
+        Ok(Some(Record {
             content_key: content_key.map(CacheKey),
             snapshot: Snapshot::recorded(layers, content.map(ContentDigest)),
             took: Duration::from_micros(took),

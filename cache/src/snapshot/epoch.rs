@@ -42,7 +42,7 @@ impl Layer {
         let store = self.store();
         let _lock = store.lock("epoch", &format!("{} {epoch}", on_disk.dir), cancel)?;
         let lease = store.lease()?;
-        let known = store.write("looking up a layer", |tx| {
+        let known = store.take("looking up a layer", &lease, |tx| {
             let id: Option<i64> = tx
                 .prepare_cached("SELECT id FROM layers WHERE dir = ?1 AND epoch = ?2")?
                 .query_row(rusqlite::params![on_disk.dir, epoch], |row| row.get(0))

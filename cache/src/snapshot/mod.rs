@@ -171,7 +171,7 @@ impl Store {
     /// When the store can't be read or written.
     pub fn layers(&self, ids: &[LayerId]) -> Result<Option<Vec<Layer>>> {
         let lease = self.lease()?;
-        self.write("taking layers", |tx| self.leased(tx, &lease, ids))
+        self.take("taking layers", &lease, |tx| self.leased(tx, &lease, ids))
     }
 
     /// The part of [`Store::layers`] inside a transaction: what is looked up is held before it can be collected.
@@ -191,7 +191,7 @@ impl Store {
                 None => return Ok(None),
             }
         }
-        lease.hold(db, ids)?;
+        lease.hold(ids);
         Ok(Some(layers))
     }
 

@@ -12,6 +12,7 @@
 
 mod schema;
 
+use std::collections::BTreeSet;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock};
@@ -22,10 +23,10 @@ use rustix::fs::{FlockOperation, Mode, OFlags};
 
 use crate::blob::BlobFetch;
 use crate::error::{Error, Result};
-use crate::lease::Lease;
+use crate::lease::{Lease, living};
 
 pub use crate::snapshot::ActiveLayer;
-pub(crate) use schema::forget_lost;
+pub(crate) use schema::{forget_lost, list};
 
 /// How long a statement waits for another process' transaction.
 const BUSY: Duration = Duration::from_secs(30);
@@ -113,15 +114,59 @@ impl Store {
         self.0.db.lock().unwrap_or_else(|e| e.into_inner())
     }
 
-    /// Runs `work` in one write transaction; an error undoes it.
+    /// Runs `work` in one write transaction; an error undoes it. The layers that it takes are held from then on.
     pub(crate) fn write<T>(
         &self,
         doing: &'static str,
         work: impl FnOnce(&Transaction<'_>) -> rusqlite::Result<T>,
     ) -> Result<T> {
+        self.transact(&mut self.db(), TransactionBehavior::Immediate, doing, work)
+    }
+
+    /// The same for `work` that only reads, and takes what it finds: no layer is collected meanwhile, and nothing is
+    /// written to the database, of which every later command would have to read the log.
+    pub(crate) fn take<T>(
+        &self,
+        doing: &'static str,
+        lease: &Lease,
+        work: impl FnOnce(&Transaction<'_>) -> rusqlite::Result<T>,
+    ) -> Result<T> {
         let mut db = self.db();
+        let _shared = lease.lock(FlockOperation::LockShared)?;
+        self.transact(&mut db, TransactionBehavior::Deferred, doing, work)
+    }
+
+    /// As [`Store::write`], for `work` that removes layers, but for those that living processes hold, which it is told;
+    /// with `all`, this process counts.
+    pub(crate) fn forget<T>(
+        &self,
+        doing: &'static str,
+        all: bool,
+        work: impl FnOnce(&Transaction<'_>, &BTreeSet<i64>) -> rusqlite::Result<T>,
+    ) -> Result<T> {
+        let lease = self.lease()?;
+        let mut db = self.db();
+        // Before the transaction begins: who takes layers may wait for its end.
+        let _alone = lease.lock(FlockOperation::LockExclusive)?;
         let tx = db.transaction_with_behavior(TransactionBehavior::Immediate).map_err(Error::db(doing))?;
+        let holders = living(self)?.into_iter().filter(|(holder, _)| all || holder != lease.name());
+        let held = holders.flat_map(|(_, layers)| layers).collect();
+        let result = work(&tx, &held).map_err(Error::db(doing))?;
+        tx.commit().map_err(Error::db(doing))?;
+        Ok(result)
+    }
+
+    fn transact<T>(
+        &self,
+        db: &mut Connection,
+        behavior: TransactionBehavior,
+        doing: &'static str,
+        work: impl FnOnce(&Transaction<'_>) -> rusqlite::Result<T>,
+    ) -> Result<T> {
+        let tx = db.transaction_with_behavior(behavior).map_err(Error::db(doing))?;
         let result = work(&tx).map_err(Error::db(doing))?;
+        let held = self.0.lease.lock().unwrap_or_else(|e| e.into_inner()).upgrade();
+        held.map_or(Ok(()), |held| held.write())?;
         tx.commit().map_err(Error::db(doing))?;
         Ok(result)
     }

@@ -1,12 +1,14 @@
 //! The database's tables. Rows only name files that were renamed into place before; a row's `boot` is the boot it was
 //! written in until a sync made it durable, then null. Rows of another boot that never became durable are dropped.
 
+use std::collections::BTreeSet;
+
 use rusqlite::Connection;
 
 use crate::error::{Error, Result};
 
 /// Raised with each change of the tables; a store of another version is not touched.
-const VERSION: i64 = 5;
+const VERSION: i64 = 6;
 
 /// The marks that a sync takes off.
 pub(super) const MARKS: [(&str, &str); 7] = [
@@ -179,10 +181,6 @@ CREATE TABLE selections (
     content BLOB NOT NULL,
     files BLOB NOT NULL
 );
-
--- What live processes hold; `holder` is a file in leases/ that its process keeps locked.
-CREATE TABLE leases (holder TEXT NOT NULL, layer INTEGER NOT NULL, PRIMARY KEY (holder, layer)) WITHOUT ROWID;
-CREATE INDEX leases_by_layer ON leases (layer);
 ";
 
 pub(super) fn prepare(db: &mut Connection, boot: &str) -> Result<()> {
@@ -232,7 +230,6 @@ fn drop_undurable(db: &mut Connection, boot: &str) -> Result<()> {
     // A mark may carry the name of a sync after the boot's.
     let old = |column: &str| format!("{column} IS NOT NULL AND substr({column}, 1, length(?1)) <> ?1");
     let drop_rows = || -> rusqlite::Result<()> {
-        tx.execute("DELETE FROM leases", [])?;
         tx.execute(
             &format!("UPDATE layers SET dir = NULL, dir_boot = NULL WHERE {}", old("dir_boot")),
             [boot],
@@ -247,7 +244,7 @@ fn drop_undurable(db: &mut Connection, boot: &str) -> Result<()> {
         let torn = format!("SELECT id FROM layers WHERE {}", old("boot"));
         tx.execute(&format!("DELETE FROM layer_blobs WHERE layer IN ({torn})"), [boot])?;
         tx.execute(&format!("UPDATE layers SET dir = NULL, dir_boot = NULL WHERE {}", old("boot")), [boot])?;
-        forget_lost(&tx, "")?;
+        forget_lost(&tx, &BTreeSet::new())?;
         tx.execute("INSERT OR REPLACE INTO meta (key, value) VALUES ('boot', ?1)", [boot])?;
         Ok(())
     };
@@ -255,23 +252,31 @@ fn drop_undurable(db: &mut Connection, boot: &str) -> Result<()> {
     tx.commit().map_err(Error::db(doing))
 }
 
-/// Forgets layers that can't be had again, but for those that a process other than `holder` holds, and with them the
-/// records, images and names that stand on them.
-pub(crate) fn forget_lost(tx: &rusqlite::Transaction<'_>, holder: &str) -> rusqlite::Result<()> {
-    let lost = "SELECT id FROM layers WHERE dir IS NULL
-                AND NOT EXISTS (SELECT 1 FROM layer_blobs WHERE layer = id AND (present OR repository IS NOT NULL))
-                AND id NOT IN (SELECT layer FROM leases WHERE holder <> ?1)";
+/// Forgets layers that can't be had again, but for those that are `held`, and with them the records, images and names
+/// that stand on them.
+pub(crate) fn forget_lost(tx: &rusqlite::Transaction<'_>, held: &BTreeSet<i64>) -> rusqlite::Result<()> {
+    let held = list(held);
+    let lost = format!(
+        "SELECT id FROM layers WHERE dir IS NULL
+         AND NOT EXISTS (SELECT 1 FROM layer_blobs WHERE layer = id AND (present OR repository IS NOT NULL))
+         AND id NOT IN ({held})"
+    );
     for (table, member) in [("images", "image"), ("records", "record")] {
         let members = format!("SELECT {member} FROM {member}_layers WHERE layer IN ({lost})");
         if table == "images" {
-            tx.execute(&format!("DELETE FROM names WHERE image IN ({members})"), [holder])?;
+            tx.execute(&format!("DELETE FROM names WHERE image IN ({members})"), [])?;
         }
-        tx.execute(&format!("DELETE FROM {table} WHERE id IN ({members})"), [holder])?;
+        tx.execute(&format!("DELETE FROM {table} WHERE id IN ({members})"), [])?;
     }
     // An index of which nothing is here says nothing.
     let empty = "SELECT id FROM images WHERE id = manifest AND id NOT IN (SELECT parent FROM members)";
     tx.execute(&format!("DELETE FROM names WHERE image IN ({empty})"), [])?;
     tx.execute(&format!("DELETE FROM images WHERE id IN ({empty})"), [])?;
-    tx.execute(&format!("DELETE FROM layers WHERE id IN ({lost})"), [holder])?;
+    tx.execute(&format!("DELETE FROM layers WHERE id IN ({lost})"), [])?;
     tx.execute("DELETE FROM names WHERE image NOT IN (SELECT id FROM images)", []).map(drop)
+}
+
+/// Numbers as SQL has them between the brackets of IN.
+pub(crate) fn list(numbers: &BTreeSet<i64>) -> String {
+    numbers.iter().map(i64::to_string).collect::<Vec<_>>().join(", ")
 }

@@ -36,6 +36,7 @@ mod why;
 use std::io::{IsTerminal as _, Write};
 
 use boxwright_executor::Signals;
+use boxwright_executor::network::Networks;
 
 use crate::args::Args;
 use crate::call::visible;
@@ -148,11 +149,37 @@ pub(crate) enum SystemCommand {
     Prune(prune::SystemPrune),
 }
 
+type AddFlags = fn(clap::Command) -> clap::Command;
+
+/// The commands that people and scripts start often, and what adds the flags of each.
+pub(crate) const COMMON: [(&str, AddFlags); 12] = [
+    ("build", <build::Build as clap::Args>::augment_args),
+    ("run", <run::Run as clap::Args>::augment_args),
+    ("pull", <pull::Pull as clap::Args>::augment_args),
+    ("push", <push::Push as clap::Args>::augment_args),
+    ("images", <images::Images as clap::Args>::augment_args),
+    ("tag", <tag::Tag as clap::Args>::augment_args),
+    ("rmi", <rmi::Rmi as clap::Args>::augment_args),
+    ("save", <save::Save as clap::Args>::augment_args),
+    ("load", <load::Load as clap::Args>::augment_args),
+    ("inspect", <inspect::Inspect as clap::Args>::augment_args),
+    ("version", <version::Version as clap::Args>::augment_args),
+    (durability::COMMAND, <sync::Sync as clap::Args>::augment_args),
+];
+
+/// One of the common commands by itself.
+pub(crate) fn common(name: &str) -> Option<clap::Command> {
+    let (name, augment) = COMMON.iter().find(|(common, _)| *common == name)?;
+    Some(augment(clap::Command::new(*name)))
+}
+
 /// What a command works with. Its result is the program's exit code.
 pub(crate) struct Session<'a> {
     pub(crate) engine: Engine,
     /// Held back from this process, for commands that can be long.
     pub(crate) signals: Option<Signals>,
+    /// For the container of `run`: one that needs a connection has begun to make it.
+    pub(crate) networks: Networks,
     pub(crate) out: &'a mut (dyn Write + Send),
     /// Whether somebody looks at it there.
     terminal: bool,
@@ -163,7 +190,7 @@ pub(crate) struct Session<'a> {
 /// # Errors
 /// Whatever the command ends with other than success.
 pub(crate) fn run(args: Args) -> Result<u8> {
-    let root = args.root.map_or_else(config::default_root, Ok)?;
+    let root = args.global.root.map_or_else(config::default_root, Ok)?;
     // Nobody hears what the command that uses it says.
     config::keep_storage()?;
     let command = args.command.flattened();
@@ -177,11 +204,16 @@ pub(crate) fn run(args: Args) -> Result<u8> {
     // Before any thread is started. A program that keeps secrets is started by these two.
     let held = long || matches!(command, Command::Login(_) | Command::Logout(_));
     let signals = if held { Some(Signals::hold().map_err(|e| Error::invalid(e.to_string()))?) } else { None };
+    let networks = Networks::new(&root);
+    if matches!(&command, Command::Run(run) if run.has_own_network()) {
+        networks.begin();
+    }
     let helped = |error| helped(error, &root);
     let registries = if command.is_offline() { config::no_registries() } else { config::registries()? };
     let engine = Engine::open(&root, registries, config::git()).map_err(helped)?;
     let mut out = std::io::BufWriter::new(std::io::stdout());
-    let mut session = Session { engine, signals, out: &mut out, terminal: std::io::stdout().is_terminal() };
+    let terminal = std::io::stdout().is_terminal();
+    let mut session = Session { engine, signals, networks, out: &mut out, terminal };
     let result = command.execute(&mut session);
     let flushed = session.out.flush().map_err(Error::Output);
     boxwright_executor::emulate::forget();

@@ -9,7 +9,7 @@ use boxwright_frontend::is_signal;
 
 use super::{Session, pull};
 use crate::args::{ConfineFlags, NameFlags, NetworkFlags, TrustFlags, env, mount, platform, volume};
-use crate::engine::{Found, PullPolicy, RunRequest, Volume, helped, reference};
+use crate::engine::{Found, NetworkChoice, PullPolicy, RunRequest, Volume, helped, reference};
 use crate::error::{Error, Result};
 use crate::{exit, interrupt, report};
 
@@ -108,6 +108,11 @@ impl Run {
         self.run(session).map_err(failed)
     }
 
+    /// Whether it is to have one if it can.
+    pub(super) fn has_own_network(&self) -> bool {
+        matches!(self.network.choice(), Ok(NetworkChoice::Default | NetworkChoice::Bridge))
+    }
+
     fn run(self, session: &Session<'_>) -> Result<u8> {
         if !self.rm {
             return Err(Error::Later("--rm=false, a container that stays,".to_owned()));
@@ -124,7 +129,7 @@ impl Run {
             })?,
         };
         request.ports.extend(self.network.exposed(&image, &request.ports)?);
-        session.engine.run(&image, &request, signals, &|line| report::remark(line))
+        session.engine.run(&image, &request, &session.networks, signals, &|line| report::remark(line))
     }
 
     fn kept(

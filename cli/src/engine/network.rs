@@ -74,10 +74,10 @@ impl Engine {
     pub(super) fn join(
         &self,
         request: &RunRequest,
+        networks: &Networks,
         interrupted: &dyn Fn() -> bool,
         tell: &dyn Fn(&str),
     ) -> Result<Joined> {
-        let networks = Networks::new(self.store.path());
         let mut connection = match &request.network {
             NetworkChoice::Host => return Ok(Joined::Host),
             NetworkChoice::None => return Ok(Joined::None),

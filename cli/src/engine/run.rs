@@ -12,7 +12,7 @@ use cache::oci::Platform;
 use cache::record::ImageRecord;
 use cache::snapshot::Snapshot;
 use cache::store::ActiveLayer;
-use executor::network::Port;
+use executor::network::{Networks, Port};
 use executor::{Container, RawTerminal, Root, Signals, Spec, Stubs, Upper, Winsize, emulate};
 
 use super::name::{ContainerName, RunningContainer};
@@ -79,7 +79,7 @@ struct Scratch(ActiveLayer);
 
 impl Engine {
     /// Runs a container of `image` to its end, on our own standard streams. Gives its exit code. What its user should
-    /// know goes to `tell`.
+    /// know goes to `tell`. `networks` has its connection, which may have been begun.
     ///
     /// # Errors
     /// [`Error::Container`] when it does not start.
@@ -87,6 +87,7 @@ impl Engine {
         &self,
         image: &ImageRecord,
         request: &RunRequest,
+        networks: &Networks,
         signals: &Signals,
         tell: &dyn Fn(&str),
     ) -> Result<u8> {
@@ -94,14 +95,15 @@ impl Engine {
             cache::Digest::of(format!("{:?}{}", std::time::SystemTime::now(), std::process::id()).as_bytes())
                 .hex();
         check_terminal(request)?;
-        let joined = self.join(request, &|| interrupt::is_asked_to_end(signals), tell)?;
-        let published = joined.publish(&request.ports, tell)?;
-        let settings = Settings::of(image, request, &joined, &id)?;
-        let mut id_file = request.id_file.as_deref().map(|file| IdFile::write(file, &id)).transpose()?;
         let mut name = ContainerName::take(&self.store, request.name.as_deref().unwrap_or(&id), &id)?;
         let scratch = Scratch(self.store.new_layer()?);
         let snapshot = Snapshot::of_image(image.layers.clone());
         let root = self.root(&snapshot, &scratch, request.read_only)?;
+        // As late as it can be: a connection is made meanwhile.
+        let joined = self.join(request, networks, &|| interrupt::is_asked_to_end(signals), tell)?;
+        let published = joined.publish(&request.ports, tell)?;
+        let settings = Settings::of(image, request, &joined, &id)?;
+        let mut id_file = request.id_file.as_deref().map(|file| IdFile::write(file, &id)).transpose()?;
         let mut volumes = self.volumes(image, request, &snapshot)?;
         let names = settings.names.clone();
         let mut spec = self.spec(root, settings, request, &joined)?;

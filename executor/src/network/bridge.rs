@@ -38,6 +38,8 @@ struct Bridge {
     warning: Option<String>,
 }
 
+/// Leaves the calling thread, which is to end then, in the new namespace.
+///
 /// # Errors
 /// Whatever keeps this machine from having a bridge, or one more container on it.
 pub(super) fn plug() -> Result<Plugged> {
@@ -49,17 +51,15 @@ pub(super) fn plug() -> Result<Plugged> {
         (on, address)
     };
     let place = address.address;
-    let (namespace, ()) = namespace::make(|namespace| {
-        furnish()?;
-        let outside = format!("bw{:08x}", random()?);
-        let doing = "plugging a container into the bridge";
-        on.links.add_cable(on.bridge, &outside, "eth0", namespace, hardware(place)).map_err(failed(doing))?;
-        let mut inside = Links::open().map_err(failed(doing))?;
-        let own = inside.find("eth0").map_err(failed(doing))?.ok_or_else(|| lost("eth0"))?;
-        inside.set_up(own.index).map_err(failed(doing))?;
-        inside.add_address(own, place, on.subnet).map_err(failed(doing))?;
-        inside.add_default_route(on.gateway).map_err(failed(doing))
-    })?;
+    let namespace = namespace::leave()?;
+    furnish()?;
+    let outside = format!("bw{:08x}", random()?);
+    let doing = "plugging a container into the bridge";
+    let cable = on.links.add_cable(on.bridge, &outside, "eth0", namespace.as_fd(), hardware(place));
+    cable.map_err(failed(doing))?;
+    let mut inside = Links::open().map_err(failed(doing))?;
+    let own = inside.find("eth0").map_err(failed(doing))?.ok_or_else(|| lost("eth0"))?;
+    inside.connect(own, place, on.subnet, on.gateway).map_err(failed(doing))?;
     Ok(Plugged { namespace, address, gateway: on.gateway, warning: on.warning })
 }
 
@@ -101,7 +101,7 @@ pub(crate) fn attempt() -> Result<()> {
     if !effective.is_ok_and(|held| held.contains(rustix::thread::CapabilitySet::NET_ADMIN)) {
         return Err(Error::Unsupported("the right to change networks (CAP_NET_ADMIN) is missing".to_owned()));
     }
-    let tried = plug().map(drop).and_then(|()| remove_unused());
+    let tried = namespace::in_thread(plug).map(drop).and_then(|()| remove_unused());
     let dir = directory()?;
     std::fs::remove_dir_all(&dir).map_err(Error::io("removing", &dir))?;
     tried.map(drop)

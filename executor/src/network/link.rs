@@ -104,20 +104,19 @@ impl Links {
         address: Ipv4Addr,
         subnet: Subnet,
     ) -> Result<(), Errno> {
-        let fixed = [&[INET, subnet.prefix, 0, 0][..], &interface.index.to_ne_bytes()].concat();
-        let message = Message::new(libc::RTM_NEWADDR, CREATE | EXCLUSIVE, &fixed)
-            .attribute(libc::IFA_LOCAL, &address.octets())
-            .attribute(libc::IFA_ADDRESS, &address.octets())
-            .attribute(libc::IFA_BROADCAST, &subnet.last().octets());
-        self.0.request([message])
+        self.0.request([new_address(interface, address, subnet)])
     }
 
-    pub(super) fn add_default_route(&mut self, gateway: Ipv4Addr) -> Result<(), Errno> {
-        let (table, protocol, scope) = (libc::RT_TABLE_MAIN, libc::RTPROT_BOOT, libc::RT_SCOPE_UNIVERSE);
-        let fixed = [INET, 0, 0, 0, table, protocol, scope, libc::RTN_UNICAST, 0, 0, 0, 0];
-        let message = Message::new(libc::RTM_NEWROUTE, CREATE | EXCLUSIVE, &fixed)
-            .attribute(libc::RTA_GATEWAY, &gateway.octets());
-        self.0.request([message])
+    /// Brings the interface up and gives it an address, and its namespace a way out.
+    pub(super) fn connect(
+        &mut self,
+        interface: Interface,
+        address: Ipv4Addr,
+        subnet: Subnet,
+        gateway: Ipv4Addr,
+    ) -> Result<(), Errno> {
+        let up = Message::new(libc::RTM_NEWLINK, 0, &ifinfo(interface.index, UP));
+        self.0.request([up, new_address(interface, address, subnet), default_route(gateway)])
     }
 
     /// The first address of an interface, with the network that it is in.
@@ -163,6 +162,21 @@ impl Links {
         };
         Ok((taken, default))
     }
+}
+
+fn new_address(interface: Interface, address: Ipv4Addr, subnet: Subnet) -> Message {
+    let fixed = [&[INET, subnet.prefix, 0, 0][..], &interface.index.to_ne_bytes()].concat();
+    Message::new(libc::RTM_NEWADDR, CREATE | EXCLUSIVE, &fixed)
+        .attribute(libc::IFA_LOCAL, &address.octets())
+        .attribute(libc::IFA_ADDRESS, &address.octets())
+        .attribute(libc::IFA_BROADCAST, &subnet.last().octets())
+}
+
+fn default_route(gateway: Ipv4Addr) -> Message {
+    let (table, protocol, scope) = (libc::RT_TABLE_MAIN, libc::RTPROT_BOOT, libc::RT_SCOPE_UNIVERSE);
+    let fixed = [INET, 0, 0, 0, table, protocol, scope, libc::RTN_UNICAST, 0, 0, 0, 0];
+    Message::new(libc::RTM_NEWROUTE, CREATE | EXCLUSIVE, &fixed)
+        .attribute(libc::RTA_GATEWAY, &gateway.octets())
 }
 
 /// `change` are flags that are set.

@@ -15,7 +15,10 @@ mod userspace;
 use std::net::Ipv4Addr;
 use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex, OnceLock};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::mpsc::{Receiver, RecvTimeoutError, channel};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
+use std::time::Duration;
 
 pub(crate) use bridge::attempt as attempt_bridge;
 pub use bridge::remove_unused as remove_unused_bridge;
@@ -44,6 +47,8 @@ const PROGRAMS: [&str; 7] = [
 
 /// What is in the way of the directory's other files.
 const SAID: &str = "network-said";
+/// How often somebody who waits for a connection looks whether it is still wanted.
+const LOOK: Duration = Duration::from_millis(20);
 
 fn program(name: &str) -> Option<PathBuf> {
     PROGRAMS.iter().map(|dir| Path::new(dir).join(name)).find(|path| path.is_file())
@@ -110,11 +115,37 @@ pub struct Networks {
     memory: PathBuf,
     free: Mutex<Vec<Connection>>,
     refused: OnceLock<String>,
+    begun: Mutex<Option<Begun>>,
+}
+
+/// A connection that a thread makes.
+#[derive(Debug)]
+struct Begun {
+    made: Receiver<Result<Connection>>,
+    unwanted: Arc<AtomicBool>,
 }
 
 impl Networks {
     pub fn new(memory: impl Into<PathBuf>) -> Networks {
-        Networks { memory: memory.into(), free: Mutex::default(), refused: OnceLock::new() }
+        let (free, refused, begun) = (Mutex::default(), OnceLock::new(), Mutex::default());
+        Networks { memory: memory.into(), free, refused, begun }
+    }
+
+    /// Begins to make the connection that is asked for next: it takes about as long as whatever else is done for a
+    /// container before that.
+    pub fn begin(&self) {
+        let (memory, unwanted) = (self.memory.clone(), Arc::new(AtomicBool::new(false)));
+        let (begun, (tell, made)) = (Arc::clone(&unwanted), channel());
+        let thread = namespace::thread().spawn(move || {
+            let interrupted = || begun.load(Ordering::Relaxed);
+            let connection =
+                if idmap::in_user_namespace() { userspace::connect(&memory, &interrupted) } else { bridge() };
+            // Whoever began it waits for it, or does not want it.
+            let _ = tell.send(connection);
+        });
+        // Where there is no thread to be had, the connection is made when it is asked for.
+        let begun = thread.is_ok().then_some(Begun { made, unwanted });
+        *self.begun.lock().unwrap_or_else(PoisonError::into_inner) = begun;
     }
 
     /// One that nobody uses. `interrupted` is asked while something is waited for.
@@ -129,8 +160,12 @@ impl Networks {
         if let Some(connection) = self.lock().pop() {
             return Ok(connection);
         }
-        let made =
-            if idmap::in_user_namespace() { userspace::connect(&self.memory, interrupted) } else { bridge() };
+        let begun = self.begun.lock().unwrap_or_else(PoisonError::into_inner).take();
+        let made = match begun {
+            Some(begun) => begun.wait(interrupted),
+            None if idmap::in_user_namespace() => userspace::connect(&self.memory, interrupted),
+            None => namespace::in_thread(bridge),
+        };
         made.inspect_err(|error| {
             if let Error::Unsupported(reason) = error {
                 let _ = self.refused.set(reason.clone());
@@ -159,6 +194,33 @@ impl Networks {
     }
 }
 
+impl Begun {
+    fn wait(self, interrupted: &dyn Fn() -> bool) -> Result<Connection> {
+        loop {
+            match self.made.recv_timeout(LOOK) {
+                Ok(made) => return made,
+                Err(RecvTimeoutError::Timeout) if interrupted() => {
+                    self.unwanted.store(true, Ordering::Relaxed)
+                }
+                Err(RecvTimeoutError::Timeout) => {}
+                Err(RecvTimeoutError::Disconnected) => {
+                    let doing = "making a network for the container".to_owned();
+                    return Err(Error::Setup { doing, reason: "its thread broke off".to_owned() });
+                }
+            }
+        }
+    }
+}
+
+impl Drop for Networks {
+    /// What was begun and not asked for is taken back, not left to whoever comes next.
+    fn drop(&mut self) {
+        let begun = self.begun.get_mut().unwrap_or_else(PoisonError::into_inner).take();
+        drop(begun.map(|begun| begun.wait(&|| true)));
+    }
+}
+
+/// For a thread that ends with this: it leaves its network.
 fn bridge() -> Result<Connection> {
     let plugged = bridge::plug()?;
     Ok(Connection {

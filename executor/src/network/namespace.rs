@@ -12,11 +12,16 @@ use crate::sys;
 /// A new namespace, and what `inside` gave there.
 pub(super) fn make<T: Send>(inside: impl FnOnce(BorrowedFd<'_>) -> Result<T> + Send) -> Result<(OwnedFd, T)> {
     in_thread(|| {
-        sys::namespace::unshare(UnshareFlags::NEWNET).map_err(failed("making a network namespace"))?;
-        let namespace = current()?;
+        let namespace = leave()?;
         let made = inside(namespace.as_fd())?;
         Ok((namespace, made))
     })
+}
+
+/// Moves the calling thread, which is to end there, to a new namespace.
+pub(super) fn leave() -> Result<OwnedFd> {
+    sys::namespace::unshare(UnshareFlags::NEWNET).map_err(failed("making a network namespace"))?;
+    current()
 }
 
 /// Moves the calling thread, which is to end there, and the threads that it starts.
@@ -41,11 +46,15 @@ pub(super) fn set(name: &str, value: &str) -> Result<()> {
     })
 }
 
-fn in_thread<T: Send>(work: impl FnOnce() -> Result<T> + Send) -> Result<T> {
+/// A thread that may leave its namespace.
+pub(super) fn thread() -> std::thread::Builder {
+    std::thread::Builder::new().name("network".into()).stack_size(256 << 10)
+}
+
+pub(super) fn in_thread<T: Send>(work: impl FnOnce() -> Result<T> + Send) -> Result<T> {
     std::thread::scope(|scope| {
-        let thread = std::thread::Builder::new().name("network".into()).stack_size(256 << 10);
         let thread =
-            thread.spawn_scoped(scope, work).map_err(Error::io("starting", "the network's thread"))?;
+            thread().spawn_scoped(scope, work).map_err(Error::io("starting", "the network's thread"))?;
         thread.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))
     })
 }

@@ -39,6 +39,7 @@ pub(super) struct Answer {
 pub(super) struct Netlink {
     socket: OwnedFd,
     sequence: u32,
+    buffer: Vec<u8>,
 }
 
 impl Message {
@@ -123,7 +124,7 @@ impl Netlink {
         let socket = socket_with(AddressFamily::NETLINK, SocketType::RAW, SocketFlags::CLOEXEC, protocol)?;
         bind(&socket, &SocketAddrNetlink::new(0, 0))?;
         set_socket_timeout(&socket, Timeout::Recv, Some(PATIENCE))?;
-        Ok(Netlink { socket, sequence: 0 })
+        Ok(Netlink { socket, sequence: 0, buffer: vec![0; BUFFER] })
     }
 
     /// Sends the messages as one, and waits until the kernel has done all of them, or the first that it refuses.
@@ -190,10 +191,9 @@ impl Netlink {
     }
 
     /// Gives each message of one datagram to `take`.
-    fn receive(&self, mut take: impl FnMut(u16, &[u8]) -> Result<(), Errno>) -> Result<(), Errno> {
-        let mut buffer = vec![0; BUFFER];
-        let (length, _) = recv(&self.socket, &mut buffer[..], RecvFlags::empty())?;
-        let mut rest = &buffer[..length];
+    fn receive(&mut self, mut take: impl FnMut(u16, &[u8]) -> Result<(), Errno>) -> Result<(), Errno> {
+        let (length, _) = recv(&self.socket, &mut self.buffer[..], RecvFlags::empty())?;
+        let mut rest = &self.buffer[..length];
         while rest.len() >= HEADER {
             let word = |at: usize| [rest[at], rest[at + 1], rest[at + 2], rest[at + 3]];
             let length = (u32::from_ne_bytes(word(0)) as usize).clamp(HEADER, rest.len());
