@@ -1,17 +1,18 @@
 //! The one place that chooses exit codes, as docker does: 125 when a flag is wrong or `run` fails before its process
-//! starts, 126 and 127 when the process can't be started, 130 after Ctrl-C, 1 for every other failure.
+//! starts, 126 and 127 when the process can't be started, 130 after Ctrl-C and 143 after SIGTERM, 1 for every other failure.
 
 use std::process::ExitCode;
 
 use boxwright_cache as cache;
 
 use crate::error::{BuildFailure, Error, Result, Usage};
-use crate::report;
+use crate::{interrupt, report};
 
 /// A flag that there is not, and a `run` that failed before its process started.
 const REFUSED: u8 = 125;
-/// 128 + SIGINT.
-const INTERRUPTED: u8 = 130;
+/// What the number of a signal is added to.
+const SIGNALLED: u8 = 128;
+const INTERRUPT: u8 = 2;
 /// 128 + SIGPIPE.
 const NO_READER: u8 = 141;
 
@@ -35,7 +36,7 @@ pub(crate) fn code(error: &Error) -> u8 {
         Error::Output(e) if e.kind() == std::io::ErrorKind::BrokenPipe => NO_READER,
         Error::Helped { error, .. } => code(error),
         Error::Several(errors) => errors.first().map_or(1, code),
-        error if is_cancelled(error) => INTERRUPTED,
+        error if is_cancelled(error) => SIGNALLED + interrupt::cause().unwrap_or(INTERRUPT),
         _ => 1,
     }
 }

@@ -1,11 +1,16 @@
 //! Ctrl-C and its like raise the engine's [`Cancel`]: whatever is being done ends in order, and leaves nothing half done.
 
+use std::sync::atomic::{AtomicI32, Ordering};
+
 use boxwright_cache::Cancel;
 use boxwright_executor::Signals;
 use rustix::event::{PollFd, PollFlags, poll};
 use rustix::process::Signal;
 
 use crate::error::Result;
+
+/// The last of them that came; zero is none.
+static CAME: AtomicI32 = AtomicI32::new(0);
 
 /// Those that ask for an end.
 const ENDING: [Signal; 4] = [Signal::HUP, Signal::INT, Signal::QUIT, Signal::TERM];
@@ -42,5 +47,14 @@ fn watch(signals: &Signals, cancel: &Cancel, done: &Cancel) {
 
 /// Whether such a signal has come since the last time.
 pub(crate) fn is_asked_to_end(signals: &Signals) -> bool {
-    signals.take().iter().any(|n| ENDING.iter().any(|s| s.as_raw() == *n))
+    let asked = signals.take().into_iter().find(|n| ENDING.iter().any(|signal| signal.as_raw() == *n));
+    if let Some(number) = asked {
+        CAME.store(number, Ordering::Relaxed);
+    }
+    asked.is_some()
+}
+
+/// The number of the signal that this process was asked to end by.
+pub(crate) fn cause() -> Option<u8> {
+    u8::try_from(CAME.load(Ordering::Relaxed)).ok().filter(|number| *number > 0)
 }

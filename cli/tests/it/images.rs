@@ -57,6 +57,7 @@ fn filters_choose_images() {
         (&["label=stage"], &["db:latest", "shop/web:1", "shop/web:2"]),
         (&["label=stage=one", "label=kind=web"], &["shop/web:1", "shop/web:2"]),
         (&["label!=stage"], &[unnamed, "busybox:latest"]),
+        (&["label!=stage", "label!=nosuch"], &[unnamed, "busybox:latest"]),
         (&["until=1000h", "label=kind"], &[]),
         (&["label=nosuch"], &[]),
     ] {
