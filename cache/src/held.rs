@@ -1,10 +1,9 @@
 //! Directories that outlive commands: cache mounts and volumes. Each has a file that whoever uses it keeps locked (a
 //! holder that dies, however it dies, frees it), and `data`, which is what is mounted.
 
-use std::collections::HashMap;
-use std::ffi::{CString, OsStr};
+use std::ffi::CString;
 use std::os::fd::{AsFd, OwnedFd};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use rustix::fs::{
     AtFlags, Dir, FlockOperation, Mode, OFlags, RenameFlags, fstat, mkdirat, openat, renameat_with, statat,
@@ -13,11 +12,12 @@ use rustix::io::Errno;
 
 use crate::cancel::Cancel;
 use crate::error::{Error, Result};
-use crate::layer::{DirSink, LayerSink as _, Metadata, NodeKind};
+use crate::layer::{DirSink, Metadata};
 use crate::lease::remove_tree;
 use crate::snapshot::ActiveLayer;
+use crate::snapshot::Tree;
+use crate::snapshot::copy::copy_without_devices;
 use crate::snapshot::owner::OwnerView;
-use crate::snapshot::tree::{Kind, Node, Tree};
 use crate::store::{Store, unique_name};
 
 pub(crate) const LOCK: &str = "lock";
@@ -112,21 +112,7 @@ pub(crate) fn copy_in(tree: &Tree, path: &str, new: &ActiveLayer, cancel: &Cance
     let Some(top) = tree.lookup(path, true)?.map(|node| node.path) else { return Ok(false) };
     let fs = new.fs().try_clone_to_owned().map_err(Error::io("opening", "a new directory"))?;
     let mut sink = DirSink::new(fs, OwnerView::current());
-    let mut first: HashMap<(u64, u64), PathBuf> = HashMap::new();
-    for node in tree.walk(&top)? {
-        cancel.check()?;
-        let node = node?;
-        let below = node.path.strip_prefix(&top).unwrap_or(Path::new(""));
-        let place = if below == Path::new("") { PathBuf::from(DATA) } else { Path::new(DATA).join(below) };
-        if let Some(first) = node.group.and_then(|group| first.get(&group)) {
-            sink.hard_link(&place, first)?;
-            continue;
-        }
-        put(&mut sink, tree, &node, &place)?;
-        if let Some(group) = node.group {
-            first.insert(group, place);
-        }
-    }
+    copy_without_devices(tree, &top, &mut sink, Path::new(DATA), cancel)?;
     sink.finish()?;
     Ok(true)
 }
@@ -148,18 +134,4 @@ pub(crate) fn move_all(from: &OwnedFd, to: &OwnedFd) -> Result<()> {
         }
     }
     Ok(())
-}
-
-/// Sockets are nobody's, and devices could not be opened where it is mounted.
-fn put(sink: &mut DirSink, tree: &Tree, node: &Node, place: &Path) -> Result<()> {
-    match &node.kind {
-        Kind::Dir => sink.dir(place, &node.meta),
-        Kind::File => {
-            let extent = tree.open(node)?;
-            sink.file(place, &node.meta, extent.len, &mut extent.reader())
-        }
-        Kind::Symlink(target) => sink.symlink(place, &node.meta, OsStr::new(target)),
-        Kind::Node(NodeKind::Fifo) => sink.node(place, &node.meta, NodeKind::Fifo),
-        Kind::Node(_) | Kind::Socket => Ok(()),
-    }
 }

@@ -4,7 +4,7 @@
 use std::ffi::CString;
 use std::os::fd::AsFd;
 
-use rustix::fs::{XattrFlags, fgetxattr, flistxattr, fsetxattr};
+use rustix::fs::{XattrFlags, fgetxattr, flistxattr, fremovexattr, fsetxattr};
 use rustix::io::Errno;
 
 /// The kernel's limits (`XATTR_LIST_MAX`, `XATTR_SIZE_MAX`): no list and no value is larger.
@@ -58,4 +58,16 @@ pub fn get(fd: impl AsFd, name: &[u8]) -> Result<Option<Vec<u8>>, Errno> {
 pub fn set(fd: impl AsFd, name: &[u8], value: &[u8]) -> Result<(), Errno> {
     let name = CString::new(name).map_err(|_| Errno::INVAL)?;
     fsetxattr(fd, name.as_c_str(), value, XattrFlags::empty())
+}
+
+/// Removes one attribute, if it is there.
+///
+/// # Errors
+/// What the kernel says.
+pub fn remove(fd: impl AsFd, name: &[u8]) -> Result<(), Errno> {
+    let name = CString::new(name).map_err(|_| Errno::INVAL)?;
+    match fremovexattr(fd, name.as_c_str()) {
+        Err(Errno::NODATA) => Ok(()),
+        result => result,
+    }
 }

@@ -17,7 +17,8 @@ use super::tar::{EntryKind, Writer};
 use crate::cancel::Cancel;
 use crate::digest::{Algorithm, ContentDigest, DiffId, Hasher};
 use crate::error::{Error, Result};
-use crate::fs::whiteout::{OPAQUE, PREFIX, is_whiteout};
+use crate::fs::whiteout::{OPAQUE, PREFIX};
+use crate::snapshot::Marks;
 use crate::snapshot::owner::OwnerView;
 
 const BUFFER: usize = 128 * 1024;
@@ -56,6 +57,7 @@ pub fn write_tar(
 ) -> Result<LayerSummary> {
     let mut pass = Pass {
         view: OwnerView::current(),
+        marks: Marks::of(layer).map_err(Error::io(READING, "root"))?,
         cancel,
         sum: Sum::new(out, epoch),
         groups: HashMap::new(),
@@ -138,6 +140,7 @@ impl<W: Write> Write for Hashed<W> {
 
 struct Pass<'a> {
     view: OwnerView,
+    marks: Marks,
     cancel: &'a Cancel,
     sum: Sum<&'a mut dyn Write>,
     /// The first path of each file that has several.
@@ -193,6 +196,12 @@ impl Pass<'_> {
                 self.directory(&fd, path)?;
                 return Ok(Some(fd));
             }
+            FileType::RegularFile
+                if self.marks == Marks::Own
+                    && self.marks.is_whiteout_at(dir, name, &stat()?).map_err(failed)? =>
+            {
+                self.whiteout(path)?;
+            }
             FileType::RegularFile => {
                 let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC;
                 let fd = rustix::fs::openat(dir, name, flags, Mode::empty()).map_err(failed)?;
@@ -210,9 +219,8 @@ impl Pass<'_> {
             }
             FileType::CharacterDevice | FileType::BlockDevice | FileType::Fifo => {
                 let stat = stat()?;
-                if is_whiteout(&stat) {
-                    let marker = [PREFIX, name.as_bytes()].concat();
-                    self.sum.marker(&path.with_file_name(OsStr::from_bytes(&marker)))?;
+                if self.marks.is_whiteout_at(dir, name, &stat).map_err(failed)? {
+                    self.whiteout(path)?;
                 } else {
                     let meta = self.view.read_plain(&stat);
                     self.linked(path, &stat, &meta, EntryKind::Node(node(kind, &stat)))?;
@@ -223,12 +231,17 @@ impl Pass<'_> {
         Ok(None)
     }
 
+    fn whiteout(&mut self, path: &Path) -> Result<()> {
+        let marker = [PREFIX, path.file_name().unwrap_or_default().as_bytes()].concat();
+        self.sum.marker(&path.with_file_name(OsStr::from_bytes(&marker)))
+    }
+
     fn directory(&mut self, fd: &OwnedFd, path: &Path) -> Result<()> {
         let failed = |e: Errno| Error::io(READING, path)(e);
         let stat = rustix::fs::fstat(fd).map_err(failed)?;
         let meta = self.view.read(fd, &stat).map_err(failed)?;
         self.sum.entry(path, &meta, &EntryKind::Dir)?;
-        if self.view.is_opaque(fd).map_err(failed)? {
+        if self.marks.is_opaque(self.view, fd).map_err(failed)? {
             self.sum.marker(&path.join(OsStr::from_bytes(OPAQUE)))?;
         }
         Ok(())
@@ -318,7 +331,7 @@ fn level(dir: Option<&OwnedFd>, path: PathBuf) -> Result<Level> {
 }
 
 /// The names in a directory in the order of their bytes, with their types where the file system tells.
-fn sorted(dir: BorrowedFd<'_>) -> Result<Vec<(OsString, FileType)>, Errno> {
+pub(crate) fn sorted(dir: BorrowedFd<'_>) -> Result<Vec<(OsString, FileType)>, Errno> {
     let mut names = Vec::new();
     for entry in Dir::read_from(dir)? {
         let entry = entry?;
@@ -331,7 +344,7 @@ fn sorted(dir: BorrowedFd<'_>) -> Result<Vec<(OsString, FileType)>, Errno> {
     Ok(names)
 }
 
-fn open_dir(layer: BorrowedFd<'_>, path: &Path) -> Result<OwnedFd, Errno> {
+pub(crate) fn open_dir(layer: BorrowedFd<'_>, path: &Path) -> Result<OwnedFd, Errno> {
     let path = if path.as_os_str().is_empty() { Path::new(".") } else { path };
     let resolve = ResolveFlags::BENEATH | ResolveFlags::NO_SYMLINKS;
     open_resolved(layer, path, dir_flags(), Mode::empty(), resolve)

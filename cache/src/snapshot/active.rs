@@ -47,6 +47,7 @@ impl Store {
         let (fs, work) = (open("/fs")?, open("/work")?);
         // The root of a layer is 0755 whatever the user's umask says.
         rustix::fs::fchmod(&fs, Mode::from_raw_mode(0o755)).map_err(Error::io("making", &path))?;
+        self.marks(work.as_fd()).declare(&fs).map_err(Error::io("making", &path))?;
         Ok(ActiveLayer { store: self.clone(), lease, fs, work, path })
     }
 }

@@ -3,8 +3,10 @@
 
 mod active;
 mod blobs;
+pub mod copy;
 mod ensure;
 mod epoch;
+mod marks;
 pub mod owner;
 pub mod passwd;
 mod squash;
@@ -26,6 +28,7 @@ use crate::store::{Store, now};
 pub use active::ActiveLayer;
 pub use blobs::LayerBlob;
 use blobs::insert_blob;
+pub use marks::Marks;
 pub use tree::Tree;
 
 /// How a layer's tar is written from its directory; raised when the bytes of that tar would change, and

@@ -18,19 +18,27 @@ use rustix::io::Errno;
 
 pub use walk::Walk;
 
+use super::Marks;
 use super::owner::OwnerView;
 use crate::error::{Error, Result};
-use crate::fs::whiteout::is_whiteout;
 use crate::layer::sink::{Metadata, NodeKind};
 
 /// A stack of layers, or one directory.
 #[derive(Debug)]
 pub struct Tree {
-    /// Topmost first, each with the time after which none in it counts.
-    layers: Vec<(OwnedFd, Option<i64>)>,
+    /// Topmost first.
+    layers: Vec<StackLayer>,
     view: OwnerView,
     /// Whether whiteouts and opaque directories mean something.
     is_stack: bool,
+}
+
+#[derive(Debug)]
+struct StackLayer {
+    dir: OwnedFd,
+    /// No time in it counts after this one.
+    epoch: Option<i64>,
+    marks: Result<Marks, Errno>,
 }
 
 /// What an entry of a tree is.
@@ -123,12 +131,15 @@ impl Tree {
 
     /// The same of layers that may have an epoch.
     pub(super) fn of_layers(layers: Vec<(OwnedFd, Option<i64>)>) -> Tree {
-        Tree { layers: layers.into_iter().rev().collect(), view: OwnerView::current(), is_stack: true }
+        let layer = |(dir, epoch)| StackLayer { marks: Marks::of(&dir), dir, epoch };
+        let layers = layers.into_iter().rev().map(layer).collect();
+        Tree { layers, view: OwnerView::current(), is_stack: true }
     }
 
     /// One directory as it is.
     pub fn plain(dir: OwnedFd) -> Tree {
-        Tree { layers: vec![(dir, None)], view: OwnerView::Real, is_stack: false }
+        let layer = StackLayer { dir, epoch: None, marks: Ok(Marks::Overlay) };
+        Tree { layers: vec![layer], view: OwnerView::Real, is_stack: false }
     }
 
     /// The entry at `path`, absolute or relative to the root. Links before the last component are followed inside
@@ -222,7 +233,7 @@ impl Tree {
             }
             _ => self.view.read_plain(&stat),
         };
-        meta.mtime = meta.mtime.until(self.layers[layer].1);
+        meta.mtime = meta.mtime.until(self.layers[layer].epoch);
         let is_file = kind == Kind::File;
         let group = (kind != Kind::Dir && stat.st_nlink > 1).then_some((stat.st_dev, stat.st_ino));
         let size = if is_file { u64::try_from(stat.st_size).unwrap_or(0) } else { 0 };
@@ -246,7 +257,7 @@ impl Tree {
         let path = if path.as_os_str().is_empty() { Path::new(".") } else { path };
         let resolve = ResolveFlags::BENEATH | ResolveFlags::NO_SYMLINKS | ResolveFlags::NO_MAGICLINKS;
         let flags = flags | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-        open_resolved(&self.layers[layer].0, path, flags, Mode::empty(), resolve)
+        open_resolved(&self.layers[layer].dir, path, flags, Mode::empty(), resolve)
     }
 
     /// Keeps the layers down to the first one that has the directory `path` opaque.
@@ -256,7 +267,7 @@ impl Tree {
         }
         for at in 0..layers.len() - 1 {
             let dir = self.open_in(layers[at], path, OFlags::RDONLY | OFlags::DIRECTORY)?;
-            if self.view.is_opaque(dir)? {
+            if self.layers[layers[at]].marks?.is_opaque(self.view, dir)? {
                 layers.truncate(at + 1);
                 break;
             }
@@ -296,7 +307,7 @@ impl Tree {
                     continue;
                 }
                 let name = OsStr::from_bytes(bytes);
-                let (kind, hides) = self.kind_in(&dir, name, entry.file_type()).map_err(failed)?;
+                let (kind, hides) = self.kind_in(*layer, &dir, name, entry.file_type()).map_err(failed)?;
                 let at = *known.entry(name.to_owned()).or_insert(children.len());
                 if at == children.len() {
                     children.push(Child {
@@ -316,12 +327,20 @@ impl Tree {
     }
 
     /// The type of a name, and whether it is a whiteout.
-    fn kind_in(&self, dir: &OwnedFd, name: &OsStr, kind: FileType) -> Result<(FileType, bool), Errno> {
-        if !matches!(kind, FileType::Unknown | FileType::CharacterDevice) {
+    fn kind_in(
+        &self,
+        layer: usize,
+        dir: &OwnedFd,
+        name: &OsStr,
+        kind: FileType,
+    ) -> Result<(FileType, bool), Errno> {
+        let marks = self.layers[layer].marks?;
+        if kind != FileType::Unknown && kind != marks.whiteout_type() {
             return Ok((kind, false));
         }
         let stat = rustix::fs::statat(dir.as_fd(), name, rustix::fs::AtFlags::SYMLINK_NOFOLLOW)?;
-        Ok((FileType::from_raw_mode(stat.st_mode), self.is_stack && is_whiteout(&stat)))
+        let hides = self.is_stack && marks.is_whiteout_at(dir, name, &stat)?;
+        Ok((FileType::from_raw_mode(stat.st_mode), hides))
     }
 }
 

@@ -24,6 +24,7 @@ use rustix::fs::{FlockOperation, Mode, OFlags};
 use crate::blob::BlobFetch;
 use crate::error::{Error, Result};
 use crate::lease::{Lease, living};
+use crate::snapshot::Marks;
 
 pub use crate::snapshot::ActiveLayer;
 pub(crate) use schema::{forget_lost, list};
@@ -45,6 +46,7 @@ struct Inner {
     boot: String,
     lease: Mutex<std::sync::Weak<crate::lease::Held>>,
     remote: OnceLock<Arc<dyn BlobFetch>>,
+    marks: OnceLock<Marks>,
 }
 
 const SUBDIRECTORIES: [&str; 8] =
@@ -83,6 +85,7 @@ impl Store {
             boot: boot.to_owned(),
             lease: Mutex::default(),
             remote: OnceLock::new(),
+            marks: OnceLock::new(),
         })))
     }
 
@@ -98,6 +101,14 @@ impl Store {
 
     pub(crate) fn remote(&self) -> Option<&Arc<dyn BlobFetch>> {
         self.0.remote.get()
+    }
+
+    /// The marks that new layers get, found out once by making one in `empty`.
+    pub(crate) fn marks(&self, empty: BorrowedFd<'_>) -> Marks {
+        let known = self.0.marks.get().copied();
+        known
+            .or_else(|| Marks::possible(empty).map(|marks| *self.0.marks.get_or_init(|| marks)))
+            .unwrap_or(Marks::Overlay)
     }
 
     /// The directory that sub-paths (`layers/x`) are relative to.

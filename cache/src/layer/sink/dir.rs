@@ -16,12 +16,15 @@ use super::like::{Like, Twin};
 use super::parents::{Missing, Open, Parents, dir_flags, not_plain};
 use super::times::Times;
 use super::{LayerSink, Metadata, NodeKind};
+use crate::cancel::Cancel;
 use crate::error::{Error, Result};
-use crate::fs::whiteout::is_whiteout;
+use crate::snapshot::Marks;
 use crate::snapshot::owner::{OwnerView, times};
 
 /// As large as a copy is fast: larger buffers leave the processor's cache.
 const BUFFER: usize = 128 * 1024;
+/// What the kernel may copy in one go without anybody asking whether it should go on.
+const AT_ONCE: u64 = 16 << 20;
 const UNPACKING: &str = "unpacking";
 /// How many bytes of paths may be waiting for lower layers. Real layers have a few hundred such paths.
 const MOST_IMPLIED: usize = 8 << 20;
@@ -47,6 +50,7 @@ pub struct DirSink {
 #[derive(Debug)]
 struct Notes {
     view: OwnerView,
+    marks: Result<Marks, Errno>,
     /// In the order they were given, so that the last time of a directory wins.
     times: Times,
     implied: BTreeSet<PathBuf>,
@@ -58,14 +62,16 @@ struct Notes {
 impl DirSink {
     /// `dir` must have been opened for reading (not `O_PATH`).
     pub fn new(dir: OwnedFd, view: OwnerView) -> DirSink {
+        let parents = Parents::new(dir);
         let notes = Notes {
             view,
+            marks: parents.marks(),
             times: Times::default(),
             implied: BTreeSet::new(),
             links: Vec::new(),
             remembered: 0,
         };
-        DirSink { parents: Parents::new(dir), notes, buffer: Vec::new(), like: None }
+        DirSink { parents, notes, buffer: Vec::new(), like: None }
     }
 
     /// Files that the layer in this directory has as well, time included, become further names of those.
@@ -100,6 +106,20 @@ impl DirSink {
             }
         }
         Ok(implied)
+    }
+
+    /// A file with the bytes of another one, copied by the kernel: where it can, they share them.
+    ///
+    /// # Errors
+    /// When it can't be made or read, or `cancel` is raised.
+    pub fn file_from(&mut self, path: &Path, meta: &Metadata, from: &File, cancel: &Cancel) -> Result<()> {
+        let mut file = self.new_file(path)?;
+        while std::io::copy(&mut from.take(AT_ONCE), &mut file).map_err(Error::io("copying", path))?
+            == AT_ONCE
+        {
+            cancel.check()?;
+        }
+        self.notes.dress(&file, meta, path)
     }
 
     fn exists(&mut self, path: &Path) -> Result<bool> {
@@ -146,7 +166,7 @@ impl DirSink {
                 let stat = rustix::fs::statat(&at.fd, name, AtFlags::SYMLINK_NOFOLLOW)?;
                 if FileType::from_raw_mode(stat.st_mode) != FileType::Directory {
                     // A whiteout hides what is below; the directory that follows it must go on hiding it.
-                    opaque = is_whiteout(&stat);
+                    opaque = self.notes.marks?.is_whiteout_at(&at.fd, name, &stat)?;
                     self.clear(at, name)?;
                     rustix::fs::mkdirat(&at.fd, name, Mode::RWXU)?;
                 }
@@ -155,7 +175,7 @@ impl DirSink {
         }
         let fd = rustix::fs::openat(&at.fd, name, dir_flags(), Mode::empty())?;
         if opaque {
-            self.notes.view.set_opaque(&fd)?;
+            self.notes.set_opaque(&fd)?;
         }
         Ok(fd)
     }
@@ -260,8 +280,7 @@ impl LayerSink for DirSink {
             },
         };
         self.copy(path, left, data, &file)?;
-        own(self.notes.view, &file, meta, path)?;
-        rustix::fs::futimens(&file, &times(meta.mtime)).map_err(Error::io("setting the time of", path))
+        self.notes.dress(&file, meta, path)
     }
 
     fn file_as_before(&mut self, path: &Path, meta: &Metadata, size: u64) -> Result<Option<File>> {
@@ -280,10 +299,13 @@ impl LayerSink for DirSink {
         let Some(source) = self.parents.find(from, None)? else { return self.notes.link(path, target) };
         let found = match rustix::fs::statat(&source.fd, from_name, AtFlags::SYMLINK_NOFOLLOW) {
             Err(Errno::NOENT) => return self.notes.link(path, target),
-            Ok(stat) if is_whiteout(&stat) => return self.notes.link(path, target),
             Ok(stat) => stat,
             Err(e) => return Err(Error::io("linking to", target)(e)),
         };
+        let hidden = self.notes.marks.and_then(|marks| marks.is_whiteout_at(&source.fd, from_name, &found));
+        if hidden.map_err(Error::io("linking to", target))? {
+            return self.notes.link(path, target);
+        }
         let (at, name) = self.parent(path)?;
         if rustix::fs::statat(&at.fd, name, AtFlags::SYMLINK_NOFOLLOW)
             .is_ok_and(|s| s.st_ino == found.st_ino && s.st_dev == found.st_dev)
@@ -321,13 +343,12 @@ impl LayerSink for DirSink {
         }
         let file = self.new_file(path)?;
         view.record_device(&file, kind).map_err(Error::io(doing, path))?;
-        own(view, &file, meta, path)?;
-        rustix::fs::futimens(&file, &times(meta.mtime)).map_err(Error::io("setting the time of", path))
+        self.notes.dress(&file, meta, path)
     }
 
     fn whiteout(&mut self, path: &Path) -> Result<()> {
         let (at, name) = self.parent(path)?;
-        match rustix::fs::mknodat(&at.fd, name, FileType::CharacterDevice, Mode::empty(), 0) {
+        match self.notes.marks.and_then(|marks| marks.make_whiteout(&at.fd, name)) {
             Ok(()) => return Ok(()),
             Err(Errno::EXIST) => {}
             Err(e) => return Err(Error::io("creating whiteout", path)(e)),
@@ -343,11 +364,20 @@ impl LayerSink for DirSink {
 
     fn opaque(&mut self, path: &Path) -> Result<()> {
         let open = self.parents.find(path, Some(&mut self.notes))?.expect("a missing directory was made");
-        self.notes.view.set_opaque(&open.fd).map_err(Error::io("making opaque", path))
+        self.notes.set_opaque(&open.fd).map_err(Error::io("making opaque", path))
     }
 }
 
 impl Notes {
+    fn dress(&self, file: &File, meta: &Metadata, path: &Path) -> Result<()> {
+        own(self.view, file, meta, path)?;
+        rustix::fs::futimens(file, &times(meta.mtime)).map_err(Error::io("setting the time of", path))
+    }
+
+    fn set_opaque(&self, dir: impl AsFd) -> Result<(), Errno> {
+        self.marks?.set_opaque(self.view, dir)
+    }
+
     fn link(&mut self, path: &Path, target: &Path) -> Result<()> {
         self.remember(&[path, target])?;
         self.links.push((path.to_owned(), target.to_owned()));
@@ -372,7 +402,7 @@ impl Missing for Notes {
         let meta = Metadata { mode: 0o755, ..Metadata::default() };
         own(self.view, &dir.fd, &meta, &dir.real)?;
         if opaque {
-            self.view.set_opaque(&dir.fd).map_err(Error::io("making opaque", &dir.real))?;
+            self.set_opaque(&dir.fd).map_err(Error::io("making opaque", &dir.real))?;
         }
         self.times.push(&dir.real, meta.mtime)?;
         self.remember(&[&dir.real])?;

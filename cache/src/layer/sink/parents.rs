@@ -13,7 +13,7 @@ use rustix::fs::{AtFlags, FileType, Mode, OFlags, ResolveFlags};
 use rustix::io::Errno;
 
 use crate::error::{Error, Result};
-use crate::fs::whiteout::is_whiteout;
+use crate::snapshot::Marks;
 
 /// As many links as the kernel follows.
 const MAX_LINKS: usize = 40;
@@ -35,6 +35,7 @@ pub(super) trait Missing {
 #[derive(Debug)]
 pub(super) struct Parents {
     root: Open,
+    marks: Result<Marks, Errno>,
     /// The path asked for last, component by component, as it was named.
     chain: Vec<(OsString, Open)>,
 }
@@ -49,11 +50,17 @@ enum Child {
 
 impl Parents {
     pub(super) fn new(root: OwnedFd) -> Parents {
-        Parents { root: Open { fd: Arc::new(root), real: PathBuf::new() }, chain: Vec::new() }
+        let marks = Marks::of(&root);
+        Parents { root: Open { fd: Arc::new(root), real: PathBuf::new() }, marks, chain: Vec::new() }
     }
 
     pub(super) fn root(&self) -> &Open {
         &self.root
+    }
+
+    /// Those of the layer.
+    pub(super) fn marks(&self) -> Result<Marks, Errno> {
+        self.marks
     }
 
     /// Forgets what is open, because something on the way may have been replaced.
@@ -107,7 +114,7 @@ impl Parents {
                 at = self.reopen(at.real.parent().unwrap_or(Path::new("")))?;
                 continue;
             }
-            at = match (child(at.fd.as_fd(), &name).map_err(Error::io("opening", path))?, &mut missing) {
+            at = match (self.child(at.fd.as_fd(), &name).map_err(Error::io("opening", path))?, &mut missing) {
                 (Child::Dir(fd), _) => Open { fd: Arc::new(fd), real: at.real.join(&name) },
                 (Child::Link(target), _) => {
                     links += 1;
@@ -133,6 +140,24 @@ impl Parents {
         Ok(Some(at))
     }
 
+    fn child(&self, dir: BorrowedFd<'_>, name: &OsStr) -> Result<Child, Errno> {
+        match rustix::fs::openat(dir, name, dir_flags(), Mode::empty()) {
+            Ok(fd) => return Ok(Child::Dir(fd)),
+            Err(Errno::NOENT) => return Ok(Child::Absent),
+            Err(Errno::NOTDIR | Errno::LOOP) => {}
+            Err(e) => return Err(e),
+        }
+        let stat = rustix::fs::statat(dir, name, AtFlags::SYMLINK_NOFOLLOW)?;
+        if self.marks?.is_whiteout_at(dir, name, &stat)? {
+            return Ok(Child::Whiteout);
+        }
+        if FileType::from_raw_mode(stat.st_mode) == FileType::Symlink {
+            let target = rustix::fs::readlinkat(dir, name, Vec::new())?;
+            return Ok(Child::Link(OsString::from_vec(target.into_bytes())));
+        }
+        Ok(Child::Other)
+    }
+
     fn reopen(&self, real: &Path) -> Result<Open> {
         if real.as_os_str().is_empty() {
             return Ok(self.root.clone());
@@ -155,24 +180,6 @@ pub(super) fn dir_flags() -> OFlags {
 /// The components of a link's target, without empty ones and dots.
 fn parts(target: &OsStr) -> impl DoubleEndedIterator<Item = &OsStr> {
     target.as_bytes().split(|b| *b == b'/').filter(|p| !matches!(*p, b"" | b".")).map(OsStr::from_bytes)
-}
-
-fn child(dir: BorrowedFd<'_>, name: &OsStr) -> Result<Child, Errno> {
-    match rustix::fs::openat(dir, name, dir_flags(), Mode::empty()) {
-        Ok(fd) => return Ok(Child::Dir(fd)),
-        Err(Errno::NOENT) => return Ok(Child::Absent),
-        Err(Errno::NOTDIR | Errno::LOOP) => {}
-        Err(e) => return Err(e),
-    }
-    let stat = rustix::fs::statat(dir, name, AtFlags::SYMLINK_NOFOLLOW)?;
-    if is_whiteout(&stat) {
-        return Ok(Child::Whiteout);
-    }
-    if FileType::from_raw_mode(stat.st_mode) == FileType::Symlink {
-        let target = rustix::fs::readlinkat(dir, name, Vec::new())?;
-        return Ok(Child::Link(OsString::from_vec(target.into_bytes())));
-    }
-    Ok(Child::Other)
 }
 
 fn make(at: &Open, name: &OsStr, opaque: bool, missing: &mut dyn Missing) -> Result<Open> {

@@ -5,12 +5,11 @@ use std::ffi::OsString;
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::path::{Path, PathBuf};
 
-use rustix::fs::FileType;
+use rustix::fs::{FileType, Stat};
 use rustix::io::Errno;
 
 use super::{Place, Tree, link_target};
 use crate::error::{Error, Result};
-use crate::fs::whiteout::is_whiteout;
 
 /// As many links as the kernel follows.
 const MAX_LINKS: usize = 40;
@@ -79,7 +78,7 @@ impl Tree {
         let mut layers = Vec::new();
         for layer in &here.layers {
             let Some(found) = self.find_in(*layer, &at)? else { continue };
-            if self.is_stack && is_whiteout(&found.stat) {
+            if self.is_stack && self.hides(*layer, &at, &found.stat)? {
                 break;
             }
             let kind = FileType::from_raw_mode(found.stat.st_mode);
@@ -101,6 +100,10 @@ impl Tree {
         }
         self.cut_at_opaque(&at, &mut layers)?;
         Ok(Step::Dir(Place { path: at, layers }))
+    }
+
+    fn hides(&self, layer: usize, at: &Path, stat: &Stat) -> Result<bool, Errno> {
+        self.layers[layer].marks?.is_whiteout(stat, |flags| self.open_in(layer, at, flags))
     }
 }
 

@@ -1,0 +1,216 @@
+//! The list of a copy: every entry of a directory with what tells whether it is still the same, parents first, names in
+//! the order of their bytes. It is a file, as there may be more entries than should be in memory.
+
+use std::ffi::{OsStr, OsString};
+use std::fs::File;
+use std::io::{BufReader, BufWriter, ErrorKind, Write as _};
+use std::os::fd::{AsFd, OwnedFd};
+use std::os::unix::ffi::{OsStrExt as _, OsStringExt as _};
+use std::path::{Path, PathBuf};
+
+use rustix::fs::{AtFlags, FileType, Statx, StatxFlags, statx};
+use rustix::io::Errno;
+
+use super::{open_dir, sorted};
+use crate::cancel::Cancel;
+use crate::error::{Error, Result};
+
+/// What changes with any change of an entry, or of which entry it is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Looks {
+    inode: u64,
+    pub(super) changed: (i64, u32),
+    /// None where the file system does not tell.
+    born: Option<(i64, u32)>,
+}
+
+#[derive(Debug)]
+pub(super) struct Listed {
+    /// 1 for what is in the directory itself.
+    pub(super) depth: u32,
+    pub(super) name: OsString,
+    pub(super) is_dir: bool,
+    /// Whether the file has other names.
+    pub(super) is_linked: bool,
+    pub(super) looks: Looks,
+}
+
+/// No entry has this time.
+const NEVER: (i64, u32) = (i64::MIN, 0);
+
+impl Looks {
+    pub(super) fn of(stat: &Statx) -> Looks {
+        let has_birth = StatxFlags::from_bits_retain(stat.stx_mask).contains(StatxFlags::BTIME);
+        Looks {
+            inode: stat.stx_ino,
+            changed: (stat.stx_ctime.tv_sec, stat.stx_ctime.tv_nsec),
+            born: has_birth.then_some((stat.stx_btime.tv_sec, stat.stx_btime.tv_nsec)),
+        }
+    }
+
+    /// Whether it is the same directory, changed or not. The number of one that was removed is soon another's; where
+    /// nothing else tells them apart, a directory that was changed counts as another one.
+    pub(super) fn is_same_dir(&self, before: &Looks) -> bool {
+        self.inode == before.inode && self.born == before.born && (self.born.is_some() || self == before)
+    }
+
+    pub(super) fn inode(&self) -> u64 {
+        self.inode
+    }
+
+    pub(super) fn is_same_inode(&self, before: &Looks) -> bool {
+        self.inode == before.inode && self.born == before.born
+    }
+}
+
+pub(super) fn look(dir: &OwnedFd, name: &OsStr) -> Result<Statx, Errno> {
+    let flags = AtFlags::SYMLINK_NOFOLLOW | AtFlags::NO_AUTOMOUNT;
+    statx(dir, name, flags, StatxFlags::BASIC_STATS | StatxFlags::BTIME)
+}
+
+pub(super) fn is_dir(stat: &Statx) -> bool {
+    FileType::from_raw_mode(u32::from(stat.stx_mode)) == FileType::Directory
+}
+
+/// Lists what is in `root`. The entries `changed` of `root` are listed so that they don't look the same any more. Gives
+/// the time of the last change.
+pub(super) fn write(root: &OwnedFd, changed: &[&Path], list: &File, cancel: &Cancel) -> Result<(i64, u32)> {
+    let mut out = BufWriter::new(list);
+    let mut newest = NEVER;
+    let mut dir = open(root, Path::new(""))?;
+    let mut levels = vec![Level::new(&dir, PathBuf::new())?];
+    while let Some(level) = levels.last_mut() {
+        let Some((name, _)) = level.rest.next() else {
+            levels.pop();
+            if let Some(above) = levels.last() {
+                dir = open(root, &above.path)?;
+            }
+            continue;
+        };
+        cancel.check()?;
+        let path = level.path.join(&name);
+        let stat = look(&dir, &name).map_err(Error::io("reading", &path))?;
+        let mut looks = Looks::of(&stat);
+        newest = newest.max(looks.changed);
+        if changed.contains(&path.as_path()) {
+            looks.changed = NEVER;
+        }
+        let (depth, is_dir) = (u32::try_from(levels.len()).unwrap_or(u32::MAX), is_dir(&stat));
+        let listed = Listed { depth, name, is_dir, is_linked: stat.stx_nlink > 1 && !is_dir, looks };
+        listed.write(&mut out).map_err(Error::io("writing", "the list of a copy"))?;
+        if is_dir {
+            dir = open(root, &path)?;
+            levels.push(Level::new(&dir, path)?);
+        }
+    }
+    out.flush().map_err(Error::io("writing", "the list of a copy"))?;
+    Ok(newest)
+}
+
+/// One directory is open at a time, however deep the tree is.
+fn open(root: &OwnedFd, path: &Path) -> Result<OwnedFd> {
+    open_dir(root.as_fd(), path).map_err(Error::io("opening", path))
+}
+
+struct Level {
+    path: PathBuf,
+    rest: std::vec::IntoIter<(OsString, FileType)>,
+}
+
+impl Level {
+    fn new(dir: &OwnedFd, path: PathBuf) -> Result<Level> {
+        let rest = sorted(dir.as_fd()).map_err(Error::io("reading directory", &path))?.into_iter();
+        Ok(Level { rest, path })
+    }
+}
+
+const DIR: u8 = 1;
+const LINKED: u8 = 2;
+const BORN: u8 = 4;
+const HEAD: usize = 8 + 12 + 12 + 4 + 1 + 2;
+
+impl Listed {
+    fn write(&self, out: &mut impl std::io::Write) -> std::io::Result<()> {
+        let flags = [(self.is_dir, DIR), (self.is_linked, LINKED), (self.looks.born.is_some(), BORN)];
+        let flags = flags.iter().filter(|(set, _)| *set).fold(0, |all, (_, flag)| all | flag);
+        let name = self.name.as_bytes();
+        let length = u16::try_from(name.len()).map_err(|_| ErrorKind::InvalidData)?;
+        let mut head = Vec::with_capacity(HEAD);
+        head.extend(self.looks.inode.to_le_bytes());
+        for (secs, nanos) in [self.looks.changed, self.looks.born.unwrap_or_default()] {
+            head.extend(secs.to_le_bytes());
+            head.extend(nanos.to_le_bytes());
+        }
+        head.extend(self.depth.to_le_bytes());
+        head.push(flags);
+        head.extend(length.to_le_bytes());
+        out.write_all(&head)?;
+        out.write_all(name)
+    }
+
+    fn read(from: &mut impl std::io::Read) -> std::io::Result<Listed> {
+        let inode = u64::from_le_bytes(bytes(from)?);
+        let changed = (i64::from_le_bytes(bytes(from)?), u32::from_le_bytes(bytes(from)?));
+        let born = (i64::from_le_bytes(bytes(from)?), u32::from_le_bytes(bytes(from)?));
+        let depth = u32::from_le_bytes(bytes(from)?);
+        let [flags] = bytes(from)?;
+        let mut name = vec![0; usize::from(u16::from_le_bytes(bytes(from)?))];
+        from.read_exact(&mut name)?;
+        let looks = Looks { inode, changed, born: (flags & BORN != 0).then_some(born) };
+        let name = OsString::from_vec(name);
+        Ok(Listed { depth, name, is_dir: flags & DIR != 0, is_linked: flags & LINKED != 0, looks })
+    }
+}
+
+fn bytes<const N: usize>(from: &mut impl std::io::Read) -> std::io::Result<[u8; N]> {
+    let mut bytes = [0; N];
+    from.read_exact(&mut bytes)?;
+    Ok(bytes)
+}
+
+/// Reads a list from its beginning.
+#[derive(Debug)]
+pub(super) struct Reader<'a> {
+    from: BufReader<&'a File>,
+    next: Option<Listed>,
+}
+
+impl Reader<'_> {
+    pub(super) fn new(list: &File) -> Result<Reader<'_>> {
+        let mut reader = Reader { from: BufReader::new(list), next: None };
+        reader.advance()?;
+        Ok(reader)
+    }
+
+    /// The next one, if it is in a directory of this depth.
+    pub(super) fn peek(&self, depth: u32) -> Option<&Listed> {
+        self.next.as_ref().filter(|next| next.depth == depth)
+    }
+
+    pub(super) fn take(&mut self) -> Result<Option<Listed>> {
+        let taken = self.next.take();
+        self.advance()?;
+        Ok(taken)
+    }
+
+    /// Leaves out what is deeper than `depth`.
+    pub(super) fn skip_below(&mut self, depth: u32) -> Result<()> {
+        while self.next.as_ref().is_some_and(|next| next.depth > depth) {
+            self.advance()?;
+        }
+        Ok(())
+    }
+
+    fn advance(&mut self) -> Result<()> {
+        let failed = Error::io("reading", "the list of a copy");
+        let at_end = {
+            use std::io::BufRead as _;
+            match self.from.fill_buf() {
+                Ok(left) => left.is_empty(),
+                Err(error) => return Err(failed(error)),
+            }
+        };
+        self.next = if at_end { None } else { Some(Listed::read(&mut self.from).map_err(failed)?) };
+        Ok(())
+    }
+}
