@@ -115,6 +115,18 @@ impl Container {
         }
     }
 
+    /// Makes the upper directory hold what the container changed, and nothing else, where it ran in a copy of its layers.
+    /// To be called once it has ended.
+    ///
+    /// # Errors
+    /// [`Error::Cancelled`]; when what it left can't be read or written.
+    pub fn leave_changes(&mut self, cancel: &Cancel) -> Result<()> {
+        match self.mount_points.copied.take() {
+            Some(copied) => copied.reduce(cancel).map_err(Error::cache),
+            None => Ok(()),
+        }
+    }
+
     /// The number of its first process, which nobody else has until [`Container::wait`] returns.
     pub fn id(&self) -> i32 {
         self.id

@@ -21,6 +21,9 @@ pub enum Error {
     /// It ran longer than [`crate::Container::limit`] allows; nothing of the container is left.
     #[error("time limit of {limit:?} exceeded")]
     TimedOut { limit: std::time::Duration },
+    /// The files of a container could not be copied, or what it left not be read.
+    #[error("{0}")]
+    Cache(boxwright_cache::Error),
     /// The caller's [`boxwright_cache::Cancel`] was raised; nothing of the container is left.
     #[error("canceled")]
     Cancelled,
@@ -36,6 +39,13 @@ impl Error {
     ) -> impl FnOnce(E) -> Error {
         let path = path.into();
         move |source| Error::Io { doing, path, source: source.into() }
+    }
+
+    pub(crate) fn cache(error: boxwright_cache::Error) -> Error {
+        match error {
+            boxwright_cache::Error::Cancelled => Error::Cancelled,
+            error => Error::Cache(error),
+        }
     }
 
     pub(crate) fn start(code: i32, message: impl Into<String>) -> Error {

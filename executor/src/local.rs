@@ -11,8 +11,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use boxwright_cache::Cancel;
-use boxwright_cache::fs::whiteout::is_whiteout;
-use boxwright_cache::snapshot::ActiveLayer;
+use boxwright_cache::snapshot::{ActiveLayer, Marks};
 use boxwright_solver::event::LogStream;
 use boxwright_solver::executor::{ExecError, ExecSpec, Executor};
 use boxwright_solver::ir::{NetworkMode, SecretEnv, SecurityMode};
@@ -110,7 +109,8 @@ impl LocalExecutor {
         let upper = Upper { dir: own(layer.fs())?, work: own(layer.work())? };
         let lowers = exec.root.dirs(cancel)?;
         leave_mount_points(&lowers, &upper.dir)?;
-        let root = Root { lowers, upper: Some(upper), read_only: false, stubs: Arc::clone(&self.stubs) };
+        let (stubs, cancel_copy) = (Arc::clone(&self.stubs), cancel.clone());
+        let root = Root { lowers, upper: Some(upper), read_only: false, stubs, cancel: cancel_copy };
         let mut spec = Spec::new(root, exec.args.clone());
         spec.env.clone_from(&exec.env);
         spec.env.extend(secret_env(&exec.secret_env, &self.settings.lent)?);
@@ -201,7 +201,12 @@ impl Executor for LocalExecutor {
             log(stream, bytes);
             Ok(())
         };
-        let status = kept.serving(|| container.wait(cancel, None, &mut sink))?.map_err(translate_error)?;
+        let ended = kept.serving(|| container.wait(cancel, None, &mut sink))?;
+        if !matches!(ended, Err(Error::Cancelled)) {
+            // What failed is looked into, too.
+            container.leave_changes(cancel).map_err(translate_error)?;
+        }
+        let status = ended.map_err(translate_error)?;
         // What had the right to change its network may have done so.
         if let Some(connection) = connection.filter(|_| !insecure) {
             self.networks.give_back(connection);
@@ -243,9 +248,12 @@ fn leave_mount_points(lowers: &[OwnedFd], upper: &OwnedFd) -> Result<(), ExecErr
     };
     for name in LEFT {
         // The topmost layer that has an entry decides; it may be a whiteout.
-        let found = lowers.iter().rev().find_map(|dir| statat(dir, name, AtFlags::SYMLINK_NOFOLLOW).ok());
-        if found.is_some_and(|stat| !is_whiteout(&stat)) {
-            continue;
+        let stat = |dir| statat(dir, name, AtFlags::SYMLINK_NOFOLLOW).ok().map(|stat| (dir, stat));
+        if let Some((dir, stat)) = lowers.iter().rev().find_map(stat) {
+            let hidden = Marks::of(dir).and_then(|marks| marks.is_whiteout_at(dir, name, &stat));
+            if !hidden.map_err(|e| failed(name, e))? {
+                continue;
+            }
         }
         mkdirat(upper, name, Mode::from_raw_mode(0o755)).map_err(|e| failed(name, e))?;
         chmodat(upper, name, Mode::from_raw_mode(0o755), AtFlags::empty()).map_err(|e| failed(name, e))?;
@@ -266,6 +274,7 @@ pub(crate) fn translate_error(error: Error) -> ExecError {
         Error::Start { code, message } => ExecError::Start { code, message },
         Error::TimedOut { limit } => ExecError::TimedOut { limit },
         Error::Cancelled => ExecError::Cache(boxwright_cache::Error::Cancelled),
+        Error::Cache(error) => ExecError::Cache(error),
         Error::Setup { doing, reason } => ExecError::Setup { doing, reason },
         Error::Io { doing, path, source } => {
             ExecError::Setup { doing: format!("{doing} {}", path.display()), reason: source.to_string() }

@@ -3,11 +3,13 @@
 
 mod layout;
 mod sources;
+mod stack;
 
 use std::ffi::CString;
 use std::os::fd::{AsFd, OwnedFd};
 use std::sync::Arc;
 
+use boxwright_cache::snapshot::copy::Copied;
 use rustix::fs::{Gid, Uid};
 use rustix::pipe::{PipeFlags, pipe_with};
 
@@ -41,6 +43,8 @@ pub(crate) struct MountPoints {
     pub(crate) upper: Option<OwnedFd>,
     pub(crate) made: Vec<Made>,
     pub(crate) trusted: Installed,
+    /// Where the root is a copy of the layers, in the place of the upper directory.
+    pub(crate) copied: Option<Copied>,
 }
 
 /// Our ends of the container's streams.
@@ -55,14 +59,14 @@ pub(crate) fn prepare(spec: &mut Spec, entrances: Entrances) -> Result<Prepared>
         spec.mounts.push(trust::mount(&spec.certificates));
     }
     let mounts = sources::ready(spec)?;
-    let root = layout::mount_root(spec, &mounts)?;
-    let trusted = trust::install(root.as_fd(), spec)?;
+    let stack::RootMount { mount: root, copied } = layout::mount_root(spec, &mounts)?;
+    let trusted = trust::install(root.as_fd(), spec, copied.is_some())?;
     let user = user::resolve(root.as_fd(), &spec.user, &spec.extra_groups)?;
     let scratch = sources::Scratch::new()?;
     let dev = Dev::new(scratch.mount.as_fd(), spec.shm_size, spec.host_devices)?;
     let (stdio, ends, console) = streams(spec, &dev)?;
     let mut laid_out = layout::lay_out(spec, mounts, root, scratch, dev, console)?;
-    laid_out.mount_points.trusted = trusted;
+    (laid_out.mount_points.trusted, laid_out.mount_points.copied) = (trusted, copied);
     let (status, status_end) = pipe("making the status pipe")?;
     let identity = identity(spec, &user)?;
     give(&stdio, identity.uid);
@@ -253,7 +257,11 @@ impl MountPoints {
     pub(crate) fn take_back(&mut self) {
         if let Some(upper) = &self.upper {
             mountpoint::take_back(upper.as_fd(), std::mem::take(&mut self.made));
-            std::mem::take(&mut self.trusted).take_back(upper.as_fd());
+            let trusted = std::mem::take(&mut self.trusted);
+            if let Some(copied) = &mut self.copied {
+                trusted.files().for_each(|file| copied.put_back(file));
+            }
+            trusted.take_back(upper.as_fd());
         }
     }
 }

@@ -2,15 +2,16 @@
 //! descriptor or with the namespace they are attached in.
 
 use std::ffi::CStr;
-use std::os::fd::{AsRawFd, BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 
 use rustix::io::Errno;
 use rustix::mount::{
-    FsMountFlags, FsOpenFlags, MountAttrFlags, fsconfig_create, fsconfig_set_flag, fsconfig_set_string,
-    fsmount, fsopen,
+    FsMountFlags, FsOpenFlags, MountAttrFlags, MountPropagationFlags, fsconfig_create, fsconfig_set_flag,
+    fsconfig_set_string, fsmount, fsopen,
 };
 use rustix::thread::UnshareFlags;
 
+use crate::dev::bind;
 use crate::error::{Error, Result};
 use crate::sys;
 
@@ -28,17 +29,14 @@ pub(crate) struct Overlay<'a> {
 
 impl Overlay<'_> {
     /// The mount, as a descriptor of its root.
-    pub(crate) fn mount(&self) -> Result<OwnedFd> {
+    pub(crate) fn mount(&self) -> Result<OwnedFd, Refusal> {
         let mut said = String::new();
         match self.with_layers_one_by_one(&mut said) {
             // Before Linux 6.7 there is only the list of all of them.
             Err(Errno::INVAL) => self.with_layers_in_a_list(&mut said),
             result => result,
         }
-        .map_err(|errno| Error::Setup {
-            doing: "mounting the overlay".to_owned(),
-            reason: reason(errno, &said),
-        })
+        .map_err(|errno| Refusal { errno, said })
     }
 
     fn with_layers_one_by_one(&self, said: &mut String) -> rustix::io::Result<OwnedFd> {
@@ -70,7 +68,6 @@ impl Overlay<'_> {
         said: &mut String,
         set_lowers: impl FnOnce(BorrowedFd<'_>) -> rustix::io::Result<()>,
     ) -> rustix::io::Result<OwnedFd> {
-        use std::os::fd::AsFd;
         let context = fsopen(c"overlay", FsOpenFlags::FSOPEN_CLOEXEC)?;
         let set = |key: &CStr, value: &str| fsconfig_set_string(&context, key, value);
         let configured = (|| {
@@ -97,6 +94,40 @@ impl Overlay<'_> {
         }
         configured?;
         fsmount(&context, FsMountFlags::FSMOUNT_CLOEXEC, self.attributes)
+    }
+}
+
+/// Why there is no overlay.
+#[derive(Debug)]
+pub(crate) struct Refusal {
+    errno: Errno,
+    /// By the kernel.
+    said: String,
+}
+
+impl Refusal {
+    /// Whether the kernel mounts no overlay of this file system, or none at all.
+    pub(crate) fn is_of_file_system(&self) -> bool {
+        matches!(self.errno, Errno::INVAL | Errno::NODEV | Errno::PERM | Errno::OPNOTSUPP)
+    }
+
+    pub(crate) fn into_error(self) -> Error {
+        let reason = format!("{}{}", std::io::Error::from(self.errno), self.said);
+        Error::Setup { doing: "mounting the overlay".to_owned(), reason }
+    }
+}
+
+/// A detached mount of a directory of the host, which hears of nothing that is mounted there later.
+pub(crate) fn bind_alone(dir: BorrowedFd<'_>, attributes: MountAttrFlags) -> Result<OwnedFd> {
+    let bound = bind(dir, false).map_err(Error::io("binding", "a copy"))?;
+    let changed = sys::mount::set_propagation(bound.as_fd(), MountPropagationFlags::PRIVATE.bits().into())
+        .and_then(|()| sys::mount::add_attributes(bound.as_fd(), attributes, false));
+    match changed {
+        Ok(()) => Ok(bound),
+        Err(Errno::NOSYS) => {
+            Err(Error::Unsupported("where no overlay can be mounted, Linux 5.12 is needed".to_owned()))
+        }
+        Err(errno) => Err(Error::io("binding", "a copy")(errno)),
     }
 }
 
@@ -146,14 +177,9 @@ fn messages(context: &OwnedFd) -> String {
     said
 }
 
-fn reason(errno: Errno, said: &str) -> String {
-    format!("{}{said}", std::io::Error::from(errno))
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-    use std::os::fd::AsFd;
 
     /// Directories `0`, `1` … each with a file of its own name, and an upper and a work directory.
     fn layers(count: usize) -> (tempfile::TempDir, Vec<OwnedFd>, OwnedFd, OwnedFd) {
@@ -207,7 +233,7 @@ mod tests {
             user_xattrs: false,
             attributes: MountAttrFlags::MOUNT_ATTR_NODEV,
         };
-        let error = overlay.mount().unwrap_err().to_string();
+        let error = overlay.mount().unwrap_err().into_error().to_string();
         assert!(error.starts_with("mounting the overlay: "), "{error}");
     }
 }

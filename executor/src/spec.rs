@@ -4,6 +4,7 @@ use std::ffi::CStr;
 use std::os::fd::OwnedFd;
 use std::sync::{Arc, OnceLock};
 
+use boxwright_cache::Cancel;
 use rustix::mount::MountAttrFlags;
 use rustix::process::{Resource, Rlimit};
 use rustix::termios::Winsize;
@@ -99,7 +100,8 @@ impl Devices {
     }
 }
 
-/// The root file system: an overlay that is mounted in the container's own mount namespace only.
+/// The root file system: an overlay that is mounted in the container's own mount namespace only, or where there can be
+/// none a copy in the upper directory.
 #[derive(Debug)]
 pub struct Root {
     /// Layer directories, bottom first.
@@ -108,6 +110,8 @@ pub struct Root {
     pub upper: Option<Upper>,
     pub read_only: bool,
     pub stubs: Arc<Stubs>,
+    /// Ends the copying, which may take long.
+    pub cancel: Cancel,
 }
 
 /// Two empty directories of one file system. The work directory serves one container only (`volatile` mounts).

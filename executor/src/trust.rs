@@ -43,6 +43,10 @@ const REAL: ResolveFlags = ResolveFlags::BENEATH.union(ResolveFlags::NO_SYMLINKS
 #[derive(Debug, Default)]
 pub(crate) struct Installed {
     block: Vec<u8>,
+    /// Whether the upper directory is a copy of the layers: what was appended to is nowhere else.
+    in_copy: bool,
+    /// The bundle that was made, where there was none.
+    made: Option<String>,
     files: Vec<(String, Looks)>,
     /// Directories that were not in the upper directory before, outer ones first.
     dirs: Vec<(String, Looks)>,
@@ -65,11 +69,11 @@ pub(crate) fn mount(certificates: &[u8]) -> Mount {
 }
 
 /// Makes the mounted `root` trust the spec's certificates, with the variables for programs that have a bundle of their own.
-pub(crate) fn install(root: BorrowedFd<'_>, spec: &mut Spec) -> Result<Installed> {
+pub(crate) fn install(root: BorrowedFd<'_>, spec: &mut Spec, in_copy: bool) -> Result<Installed> {
     if spec.certificates.is_empty() {
         return Ok(Installed::default());
     }
-    let mut installed = Installed { block: block(&spec.certificates), ..Installed::default() };
+    let mut installed = Installed { block: block(&spec.certificates), in_copy, ..Installed::default() };
     let mut bundle = None;
     if let Some(upper) = &spec.root.upper {
         let failed = |path: &str| Error::io("adding certificates to", format!("/{path}"));
@@ -166,6 +170,7 @@ impl Installed {
                             let dir = if dir.is_empty() { "." } else { dir };
                             utimensat(root, dir, &times(before), AtFlags::SYMLINK_NOFOLLOW)?;
                         }
+                        self.made = Some(real.clone());
                         self.remember(upper, real, std::mem::take(&mut dirs))?;
                     }
                 }
@@ -212,6 +217,11 @@ impl Installed {
         Ok(())
     }
 
+    /// What was changed, by its real path.
+    pub(crate) fn files(&self) -> impl Iterator<Item = &str> {
+        self.files.iter().map(|(file, _)| file.as_str())
+    }
+
     /// Leaves in the upper directory what the container would have left without the certificates. What is not as it was
     /// left is the container's; only the certificates are cut out of that.
     pub(crate) fn take_back(self, upper: BorrowedFd<'_>) {
@@ -238,7 +248,8 @@ impl Installed {
         let io = |e: std::io::Error| Errno::from_io_error(&e).unwrap_or(Errno::IO);
         file.read_to_end(&mut content).map_err(io)?;
         let Some(at) = position(&content, &self.block) else { return Ok(()) };
-        if looks_of(&stat) == *looks && at + self.block.len() == content.len() {
+        let is_ours = !self.in_copy || self.made.as_deref() == Some(path);
+        if is_ours && looks_of(&stat) == *looks && at + self.block.len() == content.len() {
             return remove(upper, path, AtFlags::empty());
         }
         let content = without(&content, &self.block);

@@ -54,7 +54,7 @@ pub(crate) fn lines(store: &Path, path: &OsStr) -> Vec<Line> {
         confined::network(probe::network(store), probe::no_network(), probe::packet_filter()),
     ]);
     if writable {
-        lines.push(store::overlay(probe::overlay(store)));
+        lines.push(store::overlay(probe::overlay(store), || probe::copies(store)));
         let own = boxwright_cache::oci::Platform::host().architecture;
         let foreign = probe::PLATFORMS.iter().filter(|name| **name != own);
         lines.extend(foreign.map(|name| confined::emulation(name, probe::emulation(store, name, path))));

@@ -11,17 +11,27 @@ use crate::format;
 const LITTLE: u64 = 1 << 30;
 const FEW: u64 = 10_000;
 
-pub(super) fn overlay(answer: Answer) -> Line {
+/// `copies` is asked only where there is no overlay.
+pub(super) fn overlay(answer: Answer, copies: impl FnOnce() -> Answer) -> Line {
     let what = "overlay";
-    match answer {
-        Ok(()) => Line::yes(what, "mounted one in the store, and changed, removed and replaced files in it"),
-        Err(why) => {
+    let Err(why) = answer else {
+        return Line::yes(what, "mounted one in the store, and changed, removed and replaced files in it")
+            .needed();
+    };
+    let commands = overlay_command(&why);
+    match copies() {
+        Ok(()) => {
+            let says = "the files of the image are copied for each RUN and run, which takes time and room; \
+                        a store on another file system (--root DIR) may be better off";
+            Line::partly(what, says, why)
+        }
+        Err(no_copy) => {
             let says = "no container can be started, neither for RUN nor for run; \
                         a store on another file system (--root DIR) may be better off";
-            let commands = overlay_command(&why);
-            Line::no(what, says, why).with(commands)
+            Line::no(what, says, format!("{why}; {no_copy}"))
         }
     }
+    .with(commands)
     .needed()
 }
 

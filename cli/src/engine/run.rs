@@ -149,7 +149,8 @@ impl Engine {
 
     fn root(&self, snapshot: &Snapshot, scratch: &Scratch, read_only: bool) -> Result<Root> {
         let upper = Upper { dir: copy(scratch.0.fs())?, work: copy(scratch.0.work())? };
-        Ok(Root { lowers: snapshot.dirs(&self.cancel)?, upper: Some(upper), read_only, stubs: self.stubs()? })
+        let lowers = snapshot.dirs(&self.cancel)?;
+        Ok(Root { lowers, upper: Some(upper), read_only, stubs: self.stubs()?, cancel: self.cancel.clone() })
     }
 
     pub(super) fn stubs(&self) -> Result<Arc<Stubs>> {

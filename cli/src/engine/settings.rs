@@ -141,9 +141,11 @@ fn names(request: &RunRequest, joined: &Joined, hostname: &str) -> Result<NameFi
 
 /// What kept a container from starting, with docker's code for it.
 pub(super) fn not_started(error: executor::Error) -> Error {
-    if matches!(error, executor::Error::Cancelled) {
-        return Error::Cache(boxwright_cache::Error::Cancelled);
-    }
+    let error = match error {
+        executor::Error::Cancelled => return Error::Cache(boxwright_cache::Error::Cancelled),
+        executor::Error::Cache(error) => return Error::Cache(error),
+        error => error,
+    };
     let code = u8::try_from(error.exit_code()).unwrap_or(125);
     Error::Container { code, message: format!("failed to start the container: {error}") }
 }

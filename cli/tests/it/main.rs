@@ -10,6 +10,7 @@ mod calls;
 mod cdi;
 mod checks;
 mod contexts;
+mod copies;
 mod copying;
 mod debug;
 mod disk;

@@ -9,7 +9,7 @@ use std::process::Command;
 use boxwright_testdata::peer::Registry;
 use boxwright_testdata::{Ran, base};
 
-use crate::tool::{binary, cache};
+use crate::tool::{Overlaid, Who, binary, cache};
 
 pub(crate) const RANGES: &str = "daemon:300000:65536\n";
 const USER: u32 = 1;
@@ -19,8 +19,20 @@ pub(crate) fn as_user(ranges: &str, script: &str) -> Ran {
     as_user_with(ranges, &[], script)
 }
 
+/// What the home is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Place {
+    Directory,
+    /// None can be mounted of what is in it.
+    Overlay,
+}
+
 /// The same with these files beside the home.
 pub(crate) fn as_user_with(ranges: &str, files: &[(&Path, &str)], script: &str) -> Ran {
+    as_user_on(Place::Directory, ranges, files, script)
+}
+
+pub(crate) fn as_user_on(place: Place, ranges: &str, files: &[(&Path, &str)], script: &str) -> Ran {
     let dir = tempfile::tempdir().unwrap();
     let path = |name: &str| dir.path().join(name);
     fs::set_permissions(dir.path(), fs::Permissions::from_mode(0o755)).unwrap();
@@ -31,8 +43,14 @@ pub(crate) fn as_user_with(ranges: &str, files: &[(&Path, &str)], script: &str) 
         fs::set_permissions(path(name), fs::Permissions::from_mode(0o644)).unwrap();
     }
     fs::write(path("ranges"), ranges).unwrap();
-    fs::create_dir(path("home")).unwrap();
-    chown(path("home"), Some(USER), Some(USER)).unwrap();
+    let _overlay = match place {
+        Place::Directory => {
+            fs::create_dir(path("home")).unwrap();
+            chown(path("home"), Some(USER), Some(USER)).unwrap();
+            None
+        }
+        Place::Overlay => Some(Overlaid::at(path("home"), Who::User)),
+    };
     for file in ["/etc/subuid", "/etc/subgid"] {
         fs::OpenOptions::new().append(true).create(true).open(file).unwrap();
     }

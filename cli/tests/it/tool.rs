@@ -7,6 +7,7 @@ use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
 use boxwright_testdata::{Ran, base, run};
+use rustix::mount::{MountFlags, UnmountFlags, mount, unmount};
 use tempfile::TempDir;
 
 pub(crate) fn cache() -> &'static Path {
@@ -55,18 +56,47 @@ const AS_USER: &str = "mount --bind $0/ranges /etc/subuid; mount --bind $0/range
 
 /// `boxwright --root DIR`, where DIR is empty at first and goes with this value.
 pub(crate) struct Boxwright {
+    /// Before the directory that it is in.
+    overlay: Option<Overlaid>,
     dir: TempDir,
     who: Who,
 }
 
+/// An overlay that is mounted there, until this value goes: none can be mounted of what is in it.
+pub(crate) struct Overlaid(PathBuf);
+
+impl Overlaid {
+    /// `who` may write in it.
+    pub(crate) fn at(path: PathBuf, who: Who) -> Overlaid {
+        let part = |name: &str| {
+            let part = path.with_extension(name);
+            fs::create_dir(&part).unwrap();
+            who.own(&part);
+            part.display().to_string()
+        };
+        let options =
+            format!("lowerdir={},upperdir={},workdir={}", part("lower"), part("upper"), part("work"));
+        fs::create_dir(&path).unwrap();
+        let options = std::ffi::CString::new(options).unwrap();
+        mount("none", &path, "overlay", MountFlags::empty(), Some(options.as_c_str())).unwrap();
+        Overlaid(path)
+    }
+}
+
+impl Drop for Overlaid {
+    fn drop(&mut self) {
+        let _ = unmount(&self.0, UnmountFlags::DETACH);
+    }
+}
+
 impl Boxwright {
     pub(crate) fn new() -> Boxwright {
-        Boxwright { dir: tempfile::tempdir().unwrap(), who: Who::Root }
+        Boxwright::of(Who::Root)
     }
 
     /// Started by that user, with a store in a directory of theirs.
     pub(crate) fn of(who: Who) -> Boxwright {
-        let boxwright = Boxwright { dir: tempfile::tempdir().unwrap(), who };
+        let boxwright = Boxwright { overlay: None, dir: tempfile::tempdir().unwrap(), who };
         if who != Who::Root {
             fs::set_permissions(boxwright.dir.path(), fs::Permissions::from_mode(0o755)).unwrap();
             let ranges = if who == Who::User { "daemon:300000:65536\n" } else { "" };
@@ -85,6 +115,15 @@ impl Boxwright {
                 fs::OpenOptions::new().append(true).create(true).open(file).unwrap();
             }
         }
+        boxwright
+    }
+
+    /// With `busybox:latest` in a store that is on an overlay.
+    pub(crate) fn on_overlay(who: Who) -> Boxwright {
+        let boxwright = Boxwright::of(who);
+        let overlay = Some(Overlaid::at(boxwright.scratch("over"), who));
+        let boxwright = Boxwright { overlay, ..boxwright };
+        boxwright.load(&base::busybox(cache()));
         boxwright
     }
 
@@ -116,7 +155,10 @@ impl Boxwright {
     }
 
     pub(crate) fn store(&self) -> PathBuf {
-        self.dir.path().join("store")
+        match &self.overlay {
+            Some(Overlaid(path)) => path.join("store"),
+            None => self.dir.path().join("store"),
+        }
     }
 
     /// A path beside the store.

