@@ -5,6 +5,7 @@ mod credentials;
 mod differential;
 mod discovery;
 mod distribution;
+mod foreign;
 mod hostile;
 mod images;
 mod indexes;

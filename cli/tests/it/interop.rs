@@ -1,9 +1,10 @@
-//! Images between us and skopeo, podman and dockerd, both ways, run on both sides.
+//! Images between us and podman, buildah and dockerd, built on by them and run on both sides; archives of BuildKit, by hand. Each
+//! form that a peer reads and writes is tried in `peers.rs`.
 
 use std::path::Path;
 
 use boxwright_testdata::archive::sha256;
-use boxwright_testdata::peer::{Dockerd, Podman, skopeo};
+use boxwright_testdata::peer::{Dockerd, Podman};
 use boxwright_testdata::tar::Tar;
 use boxwright_testdata::{base, run};
 use serde_json::json;
@@ -27,53 +28,6 @@ fn image(boxwright: &Boxwright) -> std::path::PathBuf {
 }
 
 const SAYS: &str = "hello\nlong\nnew\n";
-
-#[test]
-fn skopeo_reads_both_layouts_of_what_we_save() {
-    let boxwright = Boxwright::with_busybox();
-    let file = image(&boxwright);
-    for transport in ["docker-archive", "oci-archive"] {
-        let copy = boxwright.scratch(transport);
-        skopeo(&[
-            "copy",
-            "-q",
-            &format!("{transport}:{}", file.display()),
-            &format!("dir:{}", copy.display()),
-        ])
-        .ok();
-        assert!(copy.join("manifest.json").exists());
-    }
-}
-
-#[test]
-fn what_skopeo_writes_we_load() {
-    let boxwright = Boxwright::new();
-    let source = format!("docker-archive:{}", base::busybox(cache()).display());
-    for (transport, name) in
-        [("docker-archive", "docker.io/library/from:docker"), ("oci-archive", "docker.io/library/from:oci")]
-    {
-        let file = boxwright.scratch(transport);
-        skopeo(&["copy", "-q", &source, &format!("{transport}:{}:{name}", file.display())]).ok();
-        boxwright.ok(&["load", "-i", file.to_str().unwrap()]);
-        assert_eq!(boxwright.output_of(name, &["echo", "hi"]), "hi\n");
-    }
-}
-
-#[test]
-fn podman_runs_ours_and_we_run_podmans() {
-    let (boxwright, podman) = (Boxwright::with_busybox(), Podman::new());
-    let file = image(&boxwright);
-    podman.podman(&["load", "-q", "-i", file.to_str().unwrap()]).ok();
-    let theirs = podman.podman(&["run", "--rm", "interop:1"]).ok();
-    assert_eq!(theirs, SAYS);
-    assert_eq!(boxwright.output_of("interop:1", &[]), theirs);
-
-    for format in ["docker-archive", "oci-archive"] {
-        let back = boxwright.scratch(format);
-        podman.podman(&["save", "-q", "--format", format, "-o", back.to_str().unwrap(), "interop:1"]).ok();
-        loads_and_runs(&back);
-    }
-}
 
 #[test]
 fn dockerd_runs_ours_and_we_run_dockers() {

@@ -36,6 +36,7 @@ mod network_helpers;
 mod oci;
 mod outputs;
 mod packet_filter;
+mod peers;
 mod platforms;
 mod programs;
 mod published;

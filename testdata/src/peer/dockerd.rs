@@ -51,4 +51,10 @@ impl Dockerd {
             .env("DOCKER_HOST", format!("unix://{}", self.dir.path().join("socket").display()))
             .env("DOCKER_BUILDKIT", "1"))
     }
+
+    /// `ctr ARGS`: the client of the containerd that the engine has started.
+    pub fn ctr(&self, args: &[&str]) -> Ran {
+        let socket = self.dir.path().join("exec/containerd/containerd.sock");
+        run(Command::new("ctr").arg("--address").arg(socket).args(["--namespace", "tests"]).args(args))
+    }
 }

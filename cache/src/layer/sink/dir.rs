@@ -26,8 +26,9 @@ const BUFFER: usize = 128 * 1024;
 /// What the kernel may copy in one go without anybody asking whether it should go on.
 const AT_ONCE: u64 = 16 << 20;
 const UNPACKING: &str = "unpacking";
-/// How many bytes of paths may be waiting for lower layers. Real layers have a few hundred such paths.
+/// How many bytes of paths, and of what keeping them takes, may be waiting for lower layers. Real layers have a few hundred.
 const MOST_IMPLIED: usize = 8 << 20;
+const KEEPING: usize = 64;
 
 /// What a layer leaves to the layers below it.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -55,7 +56,7 @@ struct Notes {
     times: Times,
     implied: BTreeSet<PathBuf>,
     links: Vec<(PathBuf, PathBuf)>,
-    /// Bytes of the paths in the last two.
+    /// Bytes that the last two take.
     remembered: usize,
 }
 
@@ -87,7 +88,8 @@ impl DirSink {
     /// When a time can't be set.
     pub fn finish(mut self) -> Result<Implied> {
         self.parents.forget();
-        for (path, mtime) in std::mem::take(&mut self.notes.times).iter() {
+        for entry in std::mem::take(&mut self.notes.times).into_iter()? {
+            let (path, mtime) = entry?;
             if let Some(open) = self.parents.find(&path, None)? {
                 rustix::fs::futimens(&open.fd, &times(mtime))
                     .map_err(Error::io("setting the time of", &path))?;
@@ -253,7 +255,7 @@ impl DirSink {
 impl LayerSink for DirSink {
     fn dir(&mut self, path: &Path, meta: &Metadata) -> Result<()> {
         if path.as_os_str().is_empty() {
-            self.notes.times.push(Path::new(""), meta.mtime)?;
+            self.notes.times.push(&self.parents.root().fd, Path::new(""), meta.mtime)?;
             return own(self.notes.view, &self.parents.root().fd, meta, path);
         }
         let (at, name) = self.parent(path)?;
@@ -261,7 +263,7 @@ impl LayerSink for DirSink {
         own(self.notes.view, &fd, meta, path)?;
         let open = Open { fd: fd.into(), real: at.real.join(name) };
         self.notes.implied.remove(&open.real);
-        self.notes.times.push(&open.real, meta.mtime)?;
+        self.notes.times.push(&self.parents.root().fd, &open.real, meta.mtime)?;
         // Making the directory may have forgotten the chain; only then is the parent looked up again.
         let parent = path.parent().unwrap_or(Path::new(""));
         if self.parents.find(parent, None)?.is_some() {
@@ -388,7 +390,7 @@ impl Notes {
 impl Notes {
     /// Counts what is to be remembered until the end.
     fn remember(&mut self, paths: &[&Path]) -> Result<()> {
-        self.remembered += paths.iter().map(|path| path.as_os_str().len()).sum::<usize>();
+        self.remembered += paths.iter().map(|path| KEEPING + path.as_os_str().len()).sum::<usize>();
         if self.remembered <= MOST_IMPLIED {
             return Ok(());
         }
@@ -404,7 +406,7 @@ impl Missing for Notes {
         if opaque {
             self.set_opaque(&dir.fd).map_err(Error::io("making opaque", &dir.real))?;
         }
-        self.times.push(&dir.real, meta.mtime)?;
+        self.times.push(&dir.fd, &dir.real, meta.mtime)?;
         self.remember(&[&dir.real])?;
         self.implied.insert(dir.real.clone());
         Ok(())

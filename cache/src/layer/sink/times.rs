@@ -1,38 +1,51 @@
-//! The times of directories, which are set when all entries are there. There may be a million of them, so each is kept
-//! as what differs from the path before it.
+//! The times of directories, which are set when all entries are there. There may be a million of them, in several layers at
+//! once, so each is kept as what differs from the path before it, and most of them in a file without a name.
 
 use std::ffi::OsStr;
+use std::fs::File;
+use std::io::{BufRead, BufReader, Cursor, Read, Seek as _, Write as _};
+use std::os::fd::AsFd;
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
+
+use rustix::fs::{Mode, OFlags};
 
 use super::Timestamp;
 use crate::error::{Error, Result};
 
 /// Two million directories with names of the usual length.
 const MOST: usize = 40 << 20;
+/// As much is in memory.
+const PIECE: usize = 1 << 20;
+const KEEPING: &str = "keeping the times of directories in";
 
 #[derive(Debug, Default)]
 pub(super) struct Times {
     /// For each: how many bytes of the path before it stay, how many come, those, and the time.
     packed: Vec<u8>,
     last: Vec<u8>,
+    /// What came before `packed`.
+    file: Option<File>,
+    written: usize,
+    /// Some file systems have no files without names.
+    in_memory: bool,
 }
 
 impl Times {
-    /// `path` has no more bytes than the kernel takes.
+    /// `path` has no more bytes than the kernel takes. `root` is a directory in whose file system there is room.
     ///
     /// # Errors
-    /// When there are more than any image has: who unpacks them would run out of memory.
-    pub(super) fn push(&mut self, path: &Path, time: Timestamp) -> Result<()> {
-        if self.packed.len() >= MOST {
+    /// When there are more than any image has, or the file can't be written.
+    pub(super) fn push(&mut self, root: impl AsFd, path: &Path, time: Timestamp) -> Result<()> {
+        if self.written + self.packed.len() >= MOST {
             return Err(Error::malformed(
                 path.display().to_string(),
                 "more directories than a layer may have",
             ));
         }
-        let path = path.as_os_str().as_bytes();
-        let same = path.iter().zip(&self.last).take_while(|(a, b)| a == b).count();
-        let new = &path[same..];
+        let bytes = path.as_os_str().as_bytes();
+        let same = bytes.iter().zip(&self.last).take_while(|(a, b)| a == b).count();
+        let new = &bytes[same..];
         for length in [same, new.len()] {
             self.packed.extend(u16::try_from(length).expect("paths are shorter").to_le_bytes());
         }
@@ -41,66 +54,121 @@ impl Times {
         self.packed.extend(time.nanos.to_le_bytes());
         self.last.truncate(same);
         self.last.extend(new);
+        if self.packed.len() >= PIECE && !self.in_memory { self.spill(root) } else { Ok(()) }
+    }
+
+    fn spill(&mut self, root: impl AsFd) -> Result<()> {
+        if self.file.is_none() {
+            let flags = OFlags::TMPFILE | OFlags::RDWR | OFlags::CLOEXEC;
+            self.file = rustix::fs::openat(root, ".", flags, Mode::RUSR | Mode::WUSR).ok().map(File::from);
+        }
+        let Some(file) = &mut self.file else {
+            self.in_memory = true;
+            return Ok(());
+        };
+        file.write_all(&self.packed).map_err(Error::io(KEEPING, "a file"))?;
+        self.written += self.packed.len();
+        self.packed.clear();
         Ok(())
     }
 
     /// In the order in which they came.
-    pub(super) fn iter(&self) -> impl Iterator<Item = (PathBuf, Timestamp)> + '_ {
-        let (mut rest, mut path) = (&self.packed[..], Vec::new());
-        std::iter::from_fn(move || {
-            let (same, new) =
-                (take(&mut rest).map(u16::from_le_bytes)?, take(&mut rest).map(u16::from_le_bytes)?);
-            path.truncate(same.into());
-            path.extend(rest.split_off(..usize::from(new))?);
-            let (secs, nanos) = (take(&mut rest)?, take(&mut rest)?);
-            let time = Timestamp { secs: i64::from_le_bytes(secs), nanos: u32::from_le_bytes(nanos) };
-            Some((OsStr::from_bytes(&path).into(), time))
-        })
+    ///
+    /// # Errors
+    /// When the file can't be read; and so each of them.
+    pub(super) fn into_iter(self) -> Result<impl Iterator<Item = Result<(PathBuf, Timestamp)>>> {
+        let file = match self.file {
+            Some(mut file) => {
+                file.rewind().map_err(Error::io(KEEPING, "a file"))?;
+                Box::new(BufReader::new(file)) as Box<dyn BufRead>
+            }
+            None => Box::new(Cursor::new([])),
+        };
+        let (mut rest, mut path) = (file.chain(Cursor::new(self.packed)), Vec::new());
+        Ok(std::iter::from_fn(move || {
+            next(&mut rest, &mut path).map_err(Error::io(KEEPING, "a file")).transpose()
+        }))
     }
 }
 
-fn take<const N: usize>(bytes: &mut &[u8]) -> Option<[u8; N]> {
-    let (first, rest) = bytes.split_first_chunk()?;
-    *bytes = rest;
-    Some(*first)
+fn next(rest: &mut impl BufRead, path: &mut Vec<u8>) -> std::io::Result<Option<(PathBuf, Timestamp)>> {
+    if rest.fill_buf()?.is_empty() {
+        return Ok(None);
+    }
+    let (same, new) = (u16::from_le_bytes(take(rest)?), u16::from_le_bytes(take(rest)?));
+    path.truncate(same.into());
+    rest.by_ref().take(new.into()).read_to_end(path)?;
+    let (secs, nanos) = (i64::from_le_bytes(take(rest)?), u32::from_le_bytes(take(rest)?));
+    Ok(Some((OsStr::from_bytes(path).into(), Timestamp { secs, nanos })))
+}
+
+fn take<const N: usize>(rest: &mut impl Read) -> std::io::Result<[u8; N]> {
+    let mut bytes = [0; N];
+    rest.read_exact(&mut bytes).map(|()| bytes)
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    #[test]
-    fn all_come_back_in_order() {
-        let mut times = Times::default();
-        let long = "d/".repeat(2000);
-        let given = ["", "a", "a/b", "a/bc/d", "a", "b", long.as_str(), ""].map(PathBuf::from);
-        let time = |n: usize| Timestamp { secs: n as i64 - 3, nanos: n as u32 };
-        given.iter().enumerate().for_each(|(n, path)| times.push(path, time(n)).unwrap());
-        let expected: Vec<_> = given.into_iter().enumerate().map(|(n, path)| (path, time(n))).collect();
-        assert_eq!(times.iter().collect::<Vec<_>>(), expected);
+    fn root() -> (tempfile::TempDir, File) {
+        let dir = tempfile::tempdir().unwrap();
+        let root = File::open(dir.path()).unwrap();
+        (dir, root)
+    }
+
+    fn all(times: Times) -> Vec<(PathBuf, Timestamp)> {
+        times.into_iter().unwrap().map(Result::unwrap).collect()
     }
 
     #[test]
-    fn a_million_directories_take_no_more_than_a_name_and_a_time_each() {
-        let mut times = Times::default();
+    fn all_come_back_in_order() {
+        let (mut times, (_dir, root)) = (Times::default(), root());
+        let long = "d/".repeat(2000);
+        let given = ["", "a", "a/b", "a/bc/d", "a", "b", long.as_str(), ""].map(PathBuf::from);
+        let time = |n: usize| Timestamp { secs: n as i64 - 3, nanos: n as u32 };
+        given.iter().enumerate().for_each(|(n, path)| times.push(&root, path, time(n)).unwrap());
+        let expected: Vec<_> = given.into_iter().enumerate().map(|(n, path)| (path, time(n))).collect();
+        assert_eq!(all(times), expected);
+    }
+
+    #[test]
+    fn a_million_directories_take_no_memory() {
+        let (mut times, (_dir, root)) = (Times::default(), root());
+        let path = |n: usize| PathBuf::from(format!("usr/share/some/where/d{}/e{}", n / 1000, n % 1000));
         for n in 0..1_000_000 {
-            let path = format!("usr/share/some/where/d{}/e{}", n / 1000, n % 1000);
-            times.push(Path::new(&path), Timestamp::default()).unwrap();
+            times.push(&root, &path(n), Timestamp { secs: n as i64, nanos: 0 }).unwrap();
         }
-        assert!(times.packed.len() < 20_000_000, "{}", times.packed.len());
-        assert_eq!(times.iter().count(), 1_000_000);
+        assert!(times.packed.capacity() < 4 << 20, "{}", times.packed.capacity());
+        assert!(times.written < 20_000_000, "{}", times.written);
+        let mut count = 0;
+        for (n, time) in times.into_iter().unwrap().enumerate() {
+            assert_eq!(time.unwrap(), (path(n), Timestamp { secs: n as i64, nanos: 0 }));
+            count += 1;
+        }
+        assert_eq!(count, 1_000_000);
+    }
+
+    #[test]
+    fn a_file_system_without_files_that_have_no_name_is_no_obstacle() {
+        let (mut times, proc) = (Times::default(), File::open("/proc").unwrap());
+        let long = "d/".repeat(2000);
+        let given: Vec<_> = (0..600).map(|n| PathBuf::from(format!("{n}/{long}"))).collect();
+        given.iter().for_each(|path| times.push(&proc, path, Timestamp::default()).unwrap());
+        assert!(times.in_memory);
+        assert!(all(times).into_iter().map(|(path, _)| path).eq(given));
     }
 
     #[test]
     fn what_would_take_all_memory_is_refused() {
-        let mut times = Times::default();
+        let (mut times, (_dir, root)) = (Times::default(), root());
         let names = ["a", "b"].map(|name| format!("{name}{}", "/n".repeat(2000)));
         let pushed = names
             .iter()
             .cycle()
             .take(20_000)
-            .try_for_each(|n| times.push(Path::new(n), Timestamp::default()));
+            .try_for_each(|n| times.push(&root, Path::new(n), Timestamp::default()));
         assert!(pushed.unwrap_err().to_string().contains("more directories than a layer may have"));
-        assert!(times.packed.len() < MOST + 5000);
+        assert!(times.written + times.packed.len() < MOST + 5000);
     }
 }
