@@ -12,6 +12,7 @@ use reqwest::{Body, Method, Response, StatusCode, Url};
 use super::auth::Actions;
 use super::body::{Moved, moving, rest};
 use super::transport::{Ask, Transport, location, reason_of};
+use crate::digest::Algorithm;
 use crate::error::{Error, Result};
 use crate::oci::{Descriptor, Reference};
 
@@ -64,6 +65,10 @@ impl Session {
         let mut ask = transport.ask(reference, Method::POST, Actions::Push, "blobs/uploads/", doing).await?;
         ask.thing = ("repository", reference.familiar_name());
         ask.headers.push((CONTENT_LENGTH, "0".to_owned()));
+        let algorithm = blob.digest.algorithm();
+        if algorithm != Algorithm::Sha256 {
+            ask.url.query_pairs_mut().append_pair("digest-algorithm", algorithm.name());
+        }
         let mut mounted = None;
         if let Some(from) = from {
             let mut mount = ask.clone();

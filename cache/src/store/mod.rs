@@ -7,9 +7,10 @@
 //! ROOT/layers/       unpacked layers       ROOT/tmp/      what is being made; renamed away when whole
 //! ROOT/stubs/        mount points          ROOT/containers/
 //! ROOT/caches/       cache mounts          ROOT/builds/   what each build printed
-//! ROOT/volumes/      volumes
+//! ROOT/volumes/      volumes               ROOT/reserve/  given up when the disk is full
 //! ```
 
+mod reserve;
 mod schema;
 
 use std::collections::BTreeSet;
@@ -212,7 +213,9 @@ impl Store {
         set(Some(&mark), &self.0.boot)?;
         rustix::fs::syncfs(&self.0.dir).map_err(Error::io("writing to disk", &self.0.path))?;
         set(None, &mark)?;
-        self.empty_log()
+        self.empty_log()?;
+        self.keep_reserve();
+        Ok(())
     }
 
     /// Moves the write-ahead log into the database: the first process of those that use a store at the same time reads

@@ -5,6 +5,7 @@ use std::io::{Cursor, Read};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
+use boxwright_cache::digest::Algorithm;
 use boxwright_cache::oci::descriptor::OCI_LAYER;
 use boxwright_cache::oci::{Descriptor, Reference};
 use boxwright_cache::registry::{Client, Options, Sent};
@@ -349,4 +350,26 @@ fn a_push_that_never_moves_on_ends() {
     let way = Dropping::start(&server.address(), 1000);
     let error = push(&client(), way.address(), &pattern(1 << 20), None).unwrap_err();
     assert!(matches!(error, Error::Registry { .. }), "{error}");
+}
+
+#[test]
+fn a_blob_that_is_known_by_sha512_is_announced_as_that() {
+    let bytes = pattern(1000);
+    let mut hasher = Algorithm::Sha512.hasher();
+    hasher.update(&bytes);
+    let blob = Descriptor::new(OCI_LAYER, hasher.finish(), 1000);
+    let push = |host: &str| {
+        let reference: Reference = format!("{host}/a/b").parse().unwrap();
+        let mut open = || Ok(Box::new(Cursor::new(bytes.as_ref().clone())) as Box<dyn Read + Send>);
+        client().push_blob(&reference, &blob, None, &mut open, &Cancel::new().unwrap()).unwrap()
+    };
+    let server = Server::start(|request, _| match request.method.as_str() {
+        "HEAD" => Reply::new(404, ""),
+        "POST" => Reply::new(202, "").header("Location", "/up"),
+        _ => Reply::new(201, ""),
+    });
+    assert_eq!(push(&server.address()), Sent::Uploaded);
+    assert_eq!(server.requests()[1].path, "/v2/a/b/blobs/uploads/?digest-algorithm=sha512");
+    let registry = Registry::start();
+    assert_eq!((push(&registry.host()), push(&registry.host())), (Sent::Uploaded, Sent::Present));
 }

@@ -157,6 +157,7 @@ impl Engine {
     /// # Errors
     /// [`Error::NoSuchImage`], or when several names stand for an id.
     pub fn remove(&self, text: &str, force: bool, platform: Option<&Platform>) -> Result<Vec<Removed>> {
+        self.store.give_reserve()?;
         let found = self.find(text)?;
         if let Some(platform) = platform {
             let image = found.clone().image(Some(platform))?;

@@ -39,6 +39,7 @@ impl Engine {
     /// # Errors
     /// When they can't be removed.
     pub fn prune_builds(&self, forget: Forget) -> Result<Pruned> {
+        self.store.give_reserve()?;
         Ok(Pruned { removed: Vec::new(), freed: self.store.collect(forget)?.bytes })
     }
 
@@ -69,6 +70,7 @@ impl Engine {
     /// # Errors
     /// When they can't be removed.
     pub fn prune_images(&self, all: bool, filters: &[ImageFilter]) -> Result<Pruned> {
+        self.store.give_reserve()?;
         // Their layers are held only until the ids are known.
         let mut ids: Vec<Digest> = self.images(filters)?.iter().map(|row| *row.stored.id()).collect();
         ids.dedup();

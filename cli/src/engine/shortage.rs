@@ -9,7 +9,7 @@ use boxwright_cache as cache;
 use crate::error::Error;
 use crate::format;
 
-const PRUNE: &str = "; 'boxwright system prune', which needs a little itself, removes what no image needs";
+const PRUNE: &str = "; 'boxwright system prune' removes what no image needs";
 
 /// The error with what may help against it, if there is something. `store` is the one that the command works with.
 pub(crate) fn helped(error: Error, store: &Path) -> Error {

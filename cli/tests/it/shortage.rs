@@ -43,7 +43,7 @@ impl Small {
     /// Takes all that is left, by files in a directory that the store does not know; how many.
     fn use_up(&self, size: usize) -> usize {
         let filler = self.mount_point().join("filler");
-        fs::create_dir(&filler).unwrap();
+        fs::create_dir_all(&filler).unwrap();
         let written = |n: &usize| fs::write(filler.join(n.to_string()), vec![1; size]).is_ok();
         (0..).take_while(written).count()
     }
@@ -120,6 +120,34 @@ fn without_an_inode_or_a_byte_left_every_command_says_so() {
         small.assert_nothing_works(says);
         small.give_back();
         small.assert_all_works();
+    }
+}
+
+#[test]
+fn removing_works_without_an_inode_or_a_byte_left() {
+    for (options, size) in [(c"size=64m,nr_inodes=1000", 0), (c"size=24m", 4096)] {
+        let small = Small::with(options);
+        small.build("FROM busybox\nRUN dd if=/dev/zero of=/big bs=1M count=3\n", "half").ok();
+        small.0.ok(&["rmi", "half"]);
+        let kept = small.mount_point().join("reserve/3");
+        eventually("something is kept back", || kept.exists());
+        // Once nobody works in the background.
+        eventually("all is used up", || {
+            small.use_up(size);
+            !small.0.run(&["tag", "busybox", "other"]).stderr.is_empty()
+        });
+        // Without what is kept back nothing can go.
+        let hidden = small.mount_point().join("filler/reserve");
+        fs::rename(kept.parent().unwrap(), &hidden).unwrap();
+        small.0.run(&["image", "prune", "-f"]).fails_with(1).says("is short of");
+        fs::rename(&hidden, kept.parent().unwrap()).unwrap();
+        small.0.ok(&["image", "prune", "-f"]);
+        let pruned = small.0.ok(&["builder", "prune", "-a", "-f"]);
+        assert!(pruned.contains("3.1") && pruned.contains("MB"), "{pruned}");
+        assert!(!kept.exists());
+        small.give_back();
+        small.assert_all_works();
+        eventually("something is kept back again", || kept.exists());
     }
 }
 

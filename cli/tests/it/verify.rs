@@ -1,10 +1,11 @@
 //! `verify`: what makes a build give another image each time is named, and nothing of the two builds stays.
 
 use std::fs;
+use std::path::Path;
 
 use boxwright_testdata::Ran;
 
-use crate::tool::{Boxwright, Context};
+use crate::tool::{Boxwright, Context, Who};
 
 const EPOCH: &str = "SOURCE_DATE_EPOCH=1700000000";
 
@@ -180,4 +181,38 @@ fn names_of_files_drive_no_terminal() {
     let lines = difference(&boxwright, "FROM busybox\nRUN hostname > \"$(printf '/a\\033[31m\\nb')\"\n");
     assert!(!lines.concat().contains('\u{1b}'), "{lines:?}");
     assert!(lines[1].starts_with("/a\u{fffd}[31m\\nb: content"), "{lines:?}");
+}
+
+#[test]
+fn an_ordinary_user_is_told_the_same() {
+    let (root, user) = (Boxwright::with_busybox(), Boxwright::with_busybox_of(Who::User));
+    let told = |dockerfile: &str| {
+        let context = Context::new(dockerfile).file("f", "1");
+        Who::User.own_all(Path::new(context.path()));
+        let [one, two] = [&root, &user].map(|who| verify(who, &context, &["-q", "--build-arg", EPOCH]));
+        assert_eq!((one.status, &one.stdout), (two.status, &two.stdout), "{one} {two}");
+        one.stdout
+    };
+    assert!(told("FROM busybox\nCOPY f /f\nRUN chown 12:34 /f && mkfifo /p\n").starts_with("sha256:"));
+    assert!(told("FROM busybox\nRUN hostname > /f\n").contains("/f: content"));
+}
+
+#[test]
+fn nothing_of_the_host_is_compared_whatever_a_step_puts_in_its_place() {
+    let outside = tempfile::tempdir().unwrap();
+    fs::write(outside.path().join("f"), "known to the host alone").unwrap();
+    let outside = outside.path().display();
+    for who in [Who::Root, Who::User] {
+        let boxwright = Boxwright::with_busybox_of(who);
+        // What is a directory in one build is a link out of the image in the other; and what never ends is opened by nobody.
+        let context = Context::new(&format!(
+            "FROM busybox\nRUN if test $(hostname) = verify; then ln -s {outside} /d; else mkdir /d && echo x > /d/f; fi; mkfifo /a\n"
+        ));
+        who.own_all(Path::new(context.path()));
+        let ran = verify(&boxwright, &context, &["--build-arg", EPOCH]);
+        assert_eq!(ran.status, 1, "{ran}");
+        let words =
+            format!("/d: type: directory in the first build, symbolic link to \"{outside}\" in the second");
+        ran.says(&words).says_nothing_of("known to the host");
+    }
 }

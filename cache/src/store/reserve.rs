@@ -1,0 +1,75 @@
+//! What is kept back for the day when the disk is full: to remove something needs a little, too, since it is written down first
+//! what goes. It is made while nobody waits, and given up by commands that remove.
+
+use std::os::fd::{AsFd as _, OwnedFd};
+
+use rustix::fs::{AtFlags, FallocateFlags, Mode, OFlags};
+use rustix::io::Errno;
+
+use super::Store;
+use crate::error::{Error, Result};
+
+const DIRECTORY: &str = "reserve";
+/// Several, as inodes may be what is lacking.
+const FILES: [&str; 4] = ["0", "1", "2", "3"];
+/// Bytes in all, as far as the database is small.
+const LEAST: u64 = 2 << 20;
+/// Of a file system never more than this part.
+const PART: u64 = 24;
+/// With fewer inodes than this a removal may fail.
+const INODES: u64 = 8;
+
+impl Store {
+    /// Gives up what was kept back if the file system has hardly anything else: before something is removed.
+    ///
+    /// # Errors
+    /// When the file system can't be asked, or does not let go.
+    pub fn give_reserve(&self) -> Result<()> {
+        let disk = rustix::fs::fstatvfs(self.dir()).map_err(Error::io("looking at", self.path()))?;
+        let without_inodes = disk.f_files > 0 && disk.f_favail < INODES;
+        if disk.f_bavail * disk.f_frsize >= self.wanted() && !without_inodes {
+            return Ok(());
+        }
+        for name in FILES {
+            match rustix::fs::unlinkat(self.dir(), format!("{DIRECTORY}/{name}"), AtFlags::empty()) {
+                Ok(()) | Err(Errno::NOENT) => {}
+                Err(e) => return Err(Error::io("removing", self.path().join(DIRECTORY))(e)),
+            }
+        }
+        Ok(())
+    }
+
+    /// Keeps something back where there is much more than that. It is no failure that it can't.
+    pub(super) fn keep_reserve(&self) {
+        let Ok(disk) = rustix::fs::fstatvfs(self.dir()) else { return };
+        let wanted = self.wanted().min(disk.f_blocks * disk.f_frsize / PART);
+        if disk.f_bavail * disk.f_frsize < 4 * wanted {
+            return;
+        }
+        let _ = rustix::fs::mkdirat(self.dir(), DIRECTORY, Mode::RWXU);
+        for name in FILES {
+            if self.fill(name, wanted / FILES.len() as u64).is_err() {
+                return;
+            }
+        }
+    }
+
+    fn fill(&self, name: &str, size: u64) -> Result<(), Errno> {
+        let flags = OFlags::CREATE | OFlags::WRONLY | OFlags::CLOEXEC | OFlags::NOFOLLOW;
+        let path = format!("{DIRECTORY}/{name}");
+        let file: OwnedFd = rustix::fs::openat(self.dir(), path, flags, Mode::RUSR | Mode::WUSR)?;
+        // One that took no space would be no help.
+        let has = rustix::fs::fstat(&file)?;
+        if has.st_size.unsigned_abs() < size {
+            rustix::fs::fallocate(file.as_fd(), FallocateFlags::empty(), 0, size)?;
+        }
+        Ok(())
+    }
+
+    /// A removal may write down each page of the database anew.
+    fn wanted(&self) -> u64 {
+        let size = rustix::fs::statat(self.dir(), "db", AtFlags::SYMLINK_NOFOLLOW);
+        let size = size.map_or(0, |database| database.st_size.unsigned_abs());
+        LEAST.max(size.saturating_mul(2))
+    }
+}
