@@ -17,6 +17,7 @@ pub mod lease;
 pub mod lock;
 pub mod mount;
 pub mod oci;
+mod parallel;
 pub mod record;
 pub mod registry;
 pub mod snapshot;

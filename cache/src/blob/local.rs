@@ -32,15 +32,24 @@ impl Store {
     /// # Errors
     /// When no file can be made.
     pub fn new_blob(&self, algorithm: Algorithm) -> Result<BlobWriter> {
+        self.blob_writer(Name::Made(algorithm.hasher()))
+    }
+
+    /// The same for bytes that are verified on their way here, so that they are not hashed twice. It must not be committed
+    /// before all of them have been.
+    pub(crate) fn new_verified_blob(&self, digest: Digest) -> Result<BlobWriter> {
+        self.blob_writer(Name::Known(digest))
+    }
+
+    fn blob_writer(&self, name: Name) -> Result<BlobWriter> {
         let lease = self.lease()?;
         let path = self.path().join("tmp").join(format!("{}-{}", lease.name(), unique_name()?));
         let file = File::create_new(&path).map_err(Error::io("making", &path))?;
-        let hasher = algorithm.hasher();
         Ok(BlobWriter {
             store: self.clone(),
             path: Some(path),
             out: BufWriter::with_capacity(128 << 10, file),
-            hasher,
+            name,
             size: 0,
             _lease: lease,
         })
@@ -51,13 +60,29 @@ impl Store {
     }
 }
 
+/// What a blob in the making will be called.
+#[derive(Debug)]
+enum Name {
+    Made(Hasher),
+    Known(Digest),
+}
+
+impl Name {
+    fn digest(&self) -> Digest {
+        match self {
+            Name::Made(hasher) => hasher.clone().finish(),
+            Name::Known(digest) => *digest,
+        }
+    }
+}
+
 /// A blob in the making: hashed as it is written, dropped without a trace unless it is committed.
 #[derive(Debug)]
 pub struct BlobWriter {
     store: Store,
     path: Option<PathBuf>,
     out: BufWriter<File>,
-    hasher: Hasher,
+    name: Name,
     size: u64,
     _lease: Lease,
 }
@@ -65,7 +90,9 @@ pub struct BlobWriter {
 impl Write for BlobWriter {
     fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
         let n = self.out.write(bytes)?;
-        self.hasher.update(&bytes[..n]);
+        if let Name::Made(hasher) = &mut self.name {
+            hasher.update(&bytes[..n]);
+        }
         self.size += n as u64;
         Ok(n)
     }
@@ -96,7 +123,7 @@ impl BlobWriter {
     pub fn seal(mut self) -> Result<SealedBlob> {
         let path = self.path.as_ref().expect("a writer is sealed once");
         self.out.flush().map_err(Error::io("writing", path))?;
-        let digest = self.hasher.clone().finish();
+        let digest = self.name.digest();
         let path = std::sync::Mutex::new(self.path.take());
         Ok(SealedBlob {
             store: self.store.clone(),
@@ -109,7 +136,7 @@ impl BlobWriter {
 
     fn place(&mut self, path: &std::path::Path, expected: Option<&Digest>) -> Result<(Digest, u64)> {
         self.out.flush().map_err(Error::io("writing", path))?;
-        let digest = self.hasher.clone().finish();
+        let digest = self.name.digest();
         if let Some(expected) = expected.filter(|e| **e != digest) {
             return Err(Error::Mismatch {
                 what: "blob digest".to_owned(),

@@ -3,9 +3,12 @@
 
 pub mod layout;
 pub mod local;
+mod verified;
 
 use std::io::Read;
 use std::path::Path;
+
+pub(crate) use verified::{Verified, wrong_size};
 
 use crate::cancel::Cancel;
 use crate::error::{Error, Result};
@@ -24,7 +27,7 @@ pub trait BlobFetch: Send + Sync + std::fmt::Debug {
     fn fetch(&self, repository: &str, blob: &Descriptor, cancel: &Cancel) -> Result<Box<dyn Read + Send>>;
 }
 
-/// The blob of a repository in a registry, or of a layout directory: the latter's bytes are for the reader to verify.
+/// The blob of a repository in a registry, or of a layout directory, as [`BlobFetch::fetch`] gives it.
 ///
 /// # Errors
 /// When the repository can't be reached or does not have it.
@@ -38,7 +41,7 @@ pub(crate) fn fetch(
     match repository.strip_prefix(LAYOUT) {
         Some(dir) => {
             let file = layout::Layout::open(Path::new(dir))?.open_blob(&blob.digest)?.ok_or_else(missing)?;
-            Ok(Box::new(file.take(blob.size)))
+            Ok(Box::new(Verified::new(file, blob)))
         }
         None => remote.ok_or_else(missing)?.fetch(repository, blob, cancel),
     }

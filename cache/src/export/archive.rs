@@ -10,7 +10,7 @@ use serde::Serialize;
 
 use crate::blob::layout::{LayoutWriter, REF_NAME};
 use crate::cancel::Cancel;
-use crate::digest::Digest;
+use crate::digest::{Digest, Hasher};
 use crate::error::{Error, Result};
 use crate::image::assemble::{
     Documents, as_oci, described, index_bytes, index_over, manifest_in, plain_form,
@@ -22,6 +22,7 @@ use crate::layer::sink::Metadata;
 use crate::layer::tar::{EntryKind, Writer};
 use crate::oci::descriptor::{OCI_CONFIG, OCI_INDEX, OCI_MANIFEST};
 use crate::oci::{Descriptor, Document, Index, Platform, Reference};
+use crate::parallel::each;
 use crate::record::Stored;
 use crate::snapshot::Layer;
 use crate::store::Store;
@@ -59,6 +60,8 @@ enum Content {
     Bytes(Vec<u8>),
     /// A blob file of the store.
     Blob,
+    /// One that was written just now, and hashed then.
+    NewBlob,
     /// The tar of a layer's directory.
     Layer(Layer),
 }
@@ -243,8 +246,10 @@ impl Plan {
     ) -> Result<Descriptor> {
         let Documents { id, config, digest, manifest: original } = documents;
         let mut layers = Vec::new();
-        for layer in image_layers {
-            let (descriptor, content) = archived(layer, self.format.wish, cancel)?;
+        // Several of them at once, as reading and hashing one can't keep many processors busy with compressing.
+        for (descriptor, content) in
+            each(image_layers, cancel, |layer, stop| archived(layer, self.format.wish, stop))?
+        {
             self.blobs.insert(descriptor.digest, (descriptor.size, content));
             layers.push(descriptor);
         }
@@ -297,7 +302,8 @@ impl Plan {
             entry(tar, &blob_path(digest), *size)?;
             match content {
                 Content::Bytes(bytes) => tar.content(bytes).map_err(writing)?,
-                Content::Blob => copy_blob(store, digest, tar, cancel)?,
+                Content::Blob => copy_blob(store, digest, Trust::No, tar, cancel)?,
+                Content::NewBlob => copy_blob(store, digest, Trust::Yes, tar, cancel)?,
                 Content::Layer(layer) => layer.write_tar(&mut Body(tar), cancel)?,
             }
         }
@@ -322,11 +328,14 @@ fn archived(layer: &Layer, wish: Wish, cancel: &Cancel) -> Result<(Descriptor, C
         // Fetching keeps the blob as it comes.
         layer.dir(cancel)?;
     }
+    let made = |layer: &Layer| Ok::<_, Error>(layer.packed(wish.packing)?.map(|blob| blob.descriptor.digest));
+    let before = made(layer)?;
     let mut blob = form(layer, wish, cancel)?;
     if !blob.present {
         blob = pack(layer, wish.packing, cancel)?;
     }
-    Ok((as_oci(&blob.descriptor), Content::Blob))
+    let is_new = before.is_none() && made(layer)? == Some(blob.descriptor.digest);
+    Ok((as_oci(&blob.descriptor), if is_new { Content::NewBlob } else { Content::Blob }))
 }
 
 /// Whether `manifest` is an OCI manifest with just these layers, and so can be saved as it is.
@@ -340,15 +349,23 @@ fn blob_path(digest: &Digest) -> String {
     format!("blobs/{}/{}", digest.algorithm().name(), digest.hex())
 }
 
+/// Whether a blob file is known to be what its name says.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Trust {
+    Yes,
+    No,
+}
+
 fn copy_blob(
     store: &Store,
     digest: &Digest,
+    trust: Trust,
     tar: &mut Writer<&mut dyn Write>,
     cancel: &Cancel,
 ) -> Result<()> {
     let missing = || Error::NotFound { what: "blob in the store", name: digest.to_string() };
     let mut file = store.open_blob(digest)?.ok_or_else(missing)?;
-    let mut hasher = digest.algorithm().hasher();
+    let mut hasher = (trust == Trust::No).then(|| digest.algorithm().hasher());
     let mut chunk = vec![0; 256 << 10];
     loop {
         cancel.check()?;
@@ -356,13 +373,12 @@ fn copy_blob(
         if n == 0 {
             break;
         }
-        hasher.update(&chunk[..n]);
+        if let Some(hasher) = &mut hasher {
+            hasher.update(&chunk[..n]);
+        }
         tar.content(&chunk[..n]).map_err(writing)?;
     }
-    let actual = hasher.finish();
-    if actual == *digest {
-        return Ok(());
-    }
+    let Some(actual) = hasher.map(Hasher::finish).filter(|actual| actual != digest) else { return Ok(()) };
     let what = "blob in the store".to_owned();
     Err(Error::Mismatch { what, expected: digest.to_string(), actual: actual.to_string() })
 }

@@ -6,7 +6,7 @@ use std::io::Read;
 use crate::cancel::Cancel;
 use crate::digest::Algorithm;
 use crate::error::{Error, Result};
-use crate::layer::compress::{Packer, Packing, detect_and_decompress};
+use crate::layer::compress::{Packer, Packing, layer_decompressor};
 use crate::oci::Descriptor;
 use crate::oci::descriptor::MediaType;
 use crate::snapshot::{Layer, LayerBlob};
@@ -80,7 +80,7 @@ fn copy_tar(layer: &Layer, out: &mut dyn std::io::Write, cancel: &Cancel) -> Res
         }
     };
     let name = layer.diff_id().to_string();
-    let (_, mut tar) = detect_and_decompress(source).map_err(Error::io("reading layer", &name))?;
+    let mut tar = layer_decompressor(source).map_err(Error::io("reading layer", &name))?;
     let (mut hasher, mut chunk) = (layer.diff_id().0.algorithm().hasher(), vec![0; 256 << 10]);
     loop {
         cancel.check()?;

@@ -3,8 +3,6 @@
 
 use std::collections::{BTreeSet, HashMap, HashSet};
 use std::io::Read;
-use std::sync::Mutex;
-use std::sync::atomic::{AtomicUsize, Ordering};
 
 use super::assemble::{described, index_bytes, manifest_in};
 use super::form::{Wish, form};
@@ -15,6 +13,7 @@ use crate::error::{Error, Result};
 use crate::layer::compress::Packing;
 use crate::oci::descriptor::{DOCKER_MANIFEST, MediaType, OCI_CONFIG, OCI_INDEX};
 use crate::oci::{Descriptor, Document, Index, Reference};
+use crate::parallel::each;
 use crate::record::{ImageRecord, IndexRecord, Member, Stored};
 use crate::registry::Sent;
 use crate::snapshot::{Layer, LayerBlob};
@@ -44,7 +43,6 @@ pub enum PushEvent {
     },
 }
 
-const PARALLEL: usize = 4;
 /// Of how many entries that are about images a registry is asked whether it has them.
 const MAX_ABOUT: usize = 1000;
 
@@ -223,34 +221,11 @@ fn push_layers(
     cancel: &Cancel,
 ) -> Result<Vec<LayerBlob>> {
     let named = layers_of(manifest)?;
-    let wanted: BTreeSet<Digest> = named.iter().map(|d| d.digest).collect();
-    let wanted = |i| Wanted { all: &wanted, kind: named.get(i).map(Descriptor::kind) };
-    let stop = cancel.child()?;
-    let next = AtomicUsize::new(0);
-    let results: Mutex<Vec<Option<LayerBlob>>> = Mutex::new(vec![None; image.layers.len()]);
-    let failure = Mutex::new(None);
-    std::thread::scope(|scope| {
-        for _ in 0..PARALLEL.min(image.layers.len()) {
-            scope.spawn(|| {
-                loop {
-                    let i = next.fetch_add(1, Ordering::Relaxed);
-                    let Some(layer) = image.layers.get(i) else { return };
-                    match push_layer(sources, layer, wanted(i), to, tell, &stop) {
-                        Ok(form) => results.lock().unwrap_or_else(|e| e.into_inner())[i] = Some(form),
-                        Err(e) => {
-                            failure.lock().unwrap_or_else(|e| e.into_inner()).get_or_insert(e);
-                            stop.raise();
-                            return;
-                        }
-                    }
-                }
-            });
-        }
-    });
-    if let Some(error) = failure.into_inner().unwrap_or_else(|e| e.into_inner()) {
-        return Err(error);
-    }
-    Ok(results.into_inner().unwrap_or_else(|e| e.into_inner()).into_iter().flatten().collect())
+    let all: BTreeSet<Digest> = named.iter().map(|d| d.digest).collect();
+    let kinds = named.iter().map(|d| Some(d.kind())).chain(std::iter::repeat(None));
+    let wanted: Vec<_> =
+        image.layers.iter().zip(kinds).map(|(layer, kind)| (layer, Wanted { all: &all, kind })).collect();
+    each(&wanted, cancel, |(layer, wanted), stop| push_layer(sources, layer, *wanted, to, tell, stop))
 }
 
 /// What a manifest says of a layer.

@@ -1,10 +1,10 @@
 //! What an archive brought becomes part of the store: layers are verified and unpacked, in parallel, and only when all
 //! are good the images and their names are recorded.
 
+use std::collections::hash_map::Entry;
 use std::collections::{HashMap, HashSet};
 use std::io::Read as _;
-use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex};
+use std::sync::Arc;
 
 use super::Loaded;
 use crate::blob::local::SealedBlob;
@@ -15,6 +15,7 @@ use crate::image::assemble::{manifest_bytes, stored_form};
 use crate::layer::Compression;
 use crate::oci::descriptor::{OCI_LAYER, OCI_LAYER_GZIP, OCI_LAYER_ZSTD};
 use crate::oci::{Descriptor, Document, ImageConfig, Reference};
+use crate::parallel::each;
 use crate::record::NewImage;
 use crate::snapshot::{Layer, LayerBlob};
 use crate::store::Store;
@@ -40,8 +41,6 @@ pub(super) struct Part {
     pub(super) layers: Vec<Option<Arc<SealedBlob>>>,
 }
 
-const PARALLEL: usize = 4;
-
 pub(super) fn adopt(store: &Store, images: Vec<Incoming>, cancel: &Cancel) -> Result<Vec<Loaded>> {
     let mut known = HashSet::new();
     let mut wanted: Vec<(DiffId, Option<Arc<SealedBlob>>)> = Vec::new();
@@ -58,8 +57,6 @@ pub(super) fn adopt(store: &Store, images: Vec<Incoming>, cancel: &Cancel) -> Re
             }
         }
     }
-    // Layers that the archive brings come first: another image of it may leave them out.
-    wanted.sort_by_key(|(_, blob)| blob.is_none());
     let layers = adopt_layers(store, &wanted, cancel)?;
     images.into_iter().map(|image| record(store, image, &layers)).collect()
 }
@@ -69,34 +66,22 @@ fn adopt_layers(
     wanted: &[(DiffId, Option<Arc<SealedBlob>>)],
     cancel: &Cancel,
 ) -> Result<HashMap<DiffId, Layer>> {
-    let (present, absent): (Vec<_>, Vec<_>) = wanted.iter().partition(|(_, blob)| blob.is_some());
-    let (next, failure) = (AtomicUsize::new(0), Mutex::new(None));
-    let (stop, layers) = (cancel.child()?, Mutex::new(HashMap::new()));
-    std::thread::scope(|scope| {
-        for _ in 0..PARALLEL.min(present.len()) {
-            scope.spawn(|| {
-                while let Some((diff_id, Some(blob))) = present.get(next.fetch_add(1, Ordering::Relaxed)) {
-                    match adopt_layer(store, *diff_id, blob, &stop) {
-                        Ok(layer) => {
-                            layers.lock().unwrap_or_else(|e| e.into_inner()).insert(*diff_id, layer);
-                        }
-                        Err(e) => {
-                            failure.lock().unwrap_or_else(|e| e.into_inner()).get_or_insert(e);
-                            stop.raise();
-                            return;
-                        }
-                    }
-                }
-            });
+    let (mut present, mut absent) = (Vec::new(), Vec::new());
+    for (diff_id, blob) in wanted {
+        match blob {
+            Some(blob) => present.push((*diff_id, blob)),
+            None => absent.push(*diff_id),
         }
-    });
-    if let Some(error) = failure.into_inner().unwrap_or_else(|e| e.into_inner()) {
-        return Err(error);
     }
-    let mut layers = layers.into_inner().unwrap_or_else(|e| e.into_inner());
-    for (diff_id, _) in absent {
-        if !layers.contains_key(diff_id) {
-            layers.insert(*diff_id, known_layer(store, *diff_id)?);
+    // A large one that is begun last would have only one processor.
+    present.sort_by_key(|(_, blob)| std::cmp::Reverse(blob.size()));
+    let adopted = each(&present, cancel, |(diff_id, blob), stop| {
+        Ok((*diff_id, adopt_layer(store, *diff_id, blob, stop)?))
+    })?;
+    let mut layers: HashMap<_, _> = adopted.into_iter().collect();
+    for diff_id in absent {
+        if let Entry::Vacant(slot) = layers.entry(diff_id) {
+            slot.insert(known_layer(store, diff_id)?);
         }
     }
     Ok(layers)

@@ -1,12 +1,15 @@
 //! Compression of layers and archives: what it is, how it is read, and (in `blocks`) how it is made.
 
 mod blocks;
+mod members;
+mod pool;
 
-use std::io::{BufReader, Read, Result};
+use std::io::{BufReader, Cursor, Read, Result};
 
 use flate2::bufread::MultiGzDecoder;
 
 pub use blocks::{Packer, Packing};
+use members::Members;
 
 /// How bytes are compressed. Bzip2 and xz occur in archives that ADD unpacks, never in layers.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -63,6 +66,21 @@ pub fn decompressor<'a>(
     })
 }
 
+/// As [`detect_and_decompress`], faster for layers that were compressed here. It takes some streams for whole that other
+/// decoders refuse, so it is for those whose diff id is compared.
+///
+/// # Errors
+/// When the source can't be read.
+pub(crate) fn layer_decompressor<'a>(mut source: impl Read + Send + 'a) -> Result<Box<dyn Read + Send + 'a>> {
+    let start = read_start(&mut source)?;
+    let compression = Compression::detect(&start);
+    let source = Cursor::new(start).chain(source);
+    match compression {
+        Compression::Gzip => Ok(Box::new(Members::new(source))),
+        other => decompressor(other, source),
+    }
+}
+
 /// [`Compression::detect`] and [`decompressor`] in one, for a source that can't be rewound.
 ///
 /// # Errors
@@ -70,10 +88,15 @@ pub fn decompressor<'a>(
 pub fn detect_and_decompress<'a>(
     mut source: impl Read + Send + 'a,
 ) -> Result<(Compression, Box<dyn Read + Send + 'a>)> {
-    let mut start = Vec::with_capacity(MAGIC);
-    (&mut source).take(MAGIC as u64).read_to_end(&mut start)?;
+    let start = read_start(&mut source)?;
     let compression = Compression::detect(&start);
-    Ok((compression, decompressor(compression, std::io::Cursor::new(start).chain(source))?))
+    Ok((compression, decompressor(compression, Cursor::new(start).chain(source))?))
+}
+
+fn read_start(source: &mut impl Read) -> Result<Vec<u8>> {
+    let mut start = Vec::with_capacity(MAGIC);
+    source.take(MAGIC as u64).read_to_end(&mut start)?;
+    Ok(start)
 }
 
 #[cfg(test)]

@@ -14,8 +14,8 @@ use super::body::{Incoming, PROGRESS};
 use super::runtime::cancellable;
 use super::transport::{Ask, Transport};
 use super::{Client, Inner};
+use crate::blob::{Verified, wrong_size};
 use crate::cancel::Cancel;
-use crate::digest::Hasher;
 use crate::error::{Error, Result};
 use crate::oci::{Descriptor, Reference};
 
@@ -26,21 +26,15 @@ const MAX_BREAKS: u32 = 5;
 
 /// Reads a blob; at its end, and only there, it is known to have had the right size and digest. Errors are
 /// [`crate::Error`] inside an [`io::Error`].
-pub struct BlobReader {
-    chunks: mpsc::Receiver<Result<Vec<u8>>>,
+#[derive(Debug)]
+pub struct BlobReader(Verified<Chunks>);
+
+/// What the network thread brings.
+struct Chunks {
+    queue: mpsc::Receiver<Result<Vec<u8>>>,
     chunk: io::Cursor<Vec<u8>>,
-    descriptor: Descriptor,
-    read: u64,
-    /// Gone once the digest has been compared.
-    hasher: Option<Hasher>,
     /// The network thread ends with the last client.
     _client: Client,
-}
-
-impl std::fmt::Debug for BlobReader {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "BlobReader({} at {})", self.descriptor.digest, self.read)
-    }
 }
 
 pub(super) fn open(
@@ -62,7 +56,7 @@ pub(super) fn open(
             None => Ok((ask, response)),
         }
     })?;
-    let (sender, chunks) = mpsc::channel(QUEUE);
+    let (sender, queue) = mpsc::channel(QUEUE);
     let fetch = Fetch { transport: Arc::clone(transport), ask, blob: descriptor.clone(), sender, offset: 0 };
     let cancel = cancel.clone();
     runtime.spawn(async move {
@@ -72,9 +66,8 @@ pub(super) fn open(
             let _ = sender.send(Err(e)).await;
         }
     })?;
-    let hasher = Some(descriptor.digest.algorithm().hasher());
-    let (chunk, descriptor) = (io::Cursor::default(), descriptor.clone());
-    Ok(BlobReader { chunks, chunk, descriptor, read: 0, hasher, _client: client.clone() })
+    let chunks = Chunks { queue, chunk: io::Cursor::default(), _client: client.clone() };
+    Ok(BlobReader(Verified::new(chunks, descriptor)))
 }
 
 struct Fetch {
@@ -153,48 +146,23 @@ impl Fetch {
     }
 }
 
-fn wrong_size(blob: &Descriptor, actual: u64) -> Error {
-    Error::Mismatch {
-        what: format!("size of blob {}", blob.digest),
-        expected: format!("{} bytes", blob.size),
-        actual: format!("{actual} bytes"),
-    }
-}
-
-impl BlobReader {
-    /// Called when the bytes are over: compares the digest, once.
-    fn finish(&mut self) -> Result<()> {
-        let Some(hasher) = self.hasher.take() else { return Ok(()) };
-        if self.read != self.descriptor.size {
-            return Err(wrong_size(&self.descriptor, self.read));
-        }
-        let actual = hasher.finish();
-        if actual == self.descriptor.digest {
-            return Ok(());
-        }
-        let (expected, actual) = (self.descriptor.digest.to_string(), actual.to_string());
-        Err(Error::Mismatch { what: "digest of a fetched blob".to_owned(), expected, actual })
-    }
-}
-
 impl Read for BlobReader {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
-        if buffer.is_empty() {
-            return Ok(0);
-        }
+        self.0.read(buffer)
+    }
+}
+
+impl Read for Chunks {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
         loop {
             let n = self.chunk.read(buffer)?;
             if n > 0 {
-                if let Some(hasher) = &mut self.hasher {
-                    hasher.update(&buffer[..n]);
-                }
-                self.read += n as u64;
                 return Ok(n);
             }
-            match self.chunks.blocking_recv() {
+            match self.queue.blocking_recv() {
                 Some(Ok(chunk)) => self.chunk = io::Cursor::new(chunk),
                 Some(Err(e)) => return Err(io::Error::other(e)),
-                None => return self.finish().map(|()| 0).map_err(io::Error::other),
+                None => return Ok(0),
             }
         }
     }

@@ -2,6 +2,7 @@
 
 use std::io::{Read, Write as _};
 use std::os::fd::OwnedFd;
+use std::sync::{Arc, Mutex};
 
 use super::owner::OwnerView;
 use super::{ActiveLayer, Layer, LayerBlob, open_layer};
@@ -66,7 +67,7 @@ pub(super) fn unpack_from(layer: &Layer, compressed: Box<dyn Read + Send>, cance
 
 fn verify(layer: &Layer, compressed: Box<dyn Read + Send>, cancel: &Cancel) -> Result<()> {
     let doing = || Error::io("reading layer", layer.diff_id().to_string());
-    let (_, mut tar) = compress::detect_and_decompress(compressed).map_err(doing())?;
+    let mut tar = compress::layer_decompressor(compressed).map_err(doing())?;
     let mut hasher = layer.diff_id().0.algorithm().hasher();
     let mut chunk = vec![0; 256 << 10];
     loop {
@@ -113,12 +114,14 @@ fn from_repository(
     let repository = blob.repository.as_ref().ok_or_else(missing)?;
     let remote = store.remote().map(|remote| &**remote);
     let reader = crate::blob::fetch(remote, repository, &blob.descriptor, cancel)?;
-    let writer = store.new_blob(blob.descriptor.digest.algorithm())?;
-    let shared = std::sync::Arc::new(std::sync::Mutex::new(Some(writer)));
-    let tee = Tee { reader, copy: shared.clone() };
-    let applied = extract(layer, Box::new(tee), active, cancel)?;
-    let writer = shared.lock().unwrap_or_else(|e| e.into_inner()).take().expect("taken once");
-    writer.commit(Some(&blob.descriptor.digest))?;
+    let copy = store.new_verified_blob(blob.descriptor.digest)?;
+    let tee = Arc::new(Mutex::new(Tee { reader, copy }));
+    let applied = extract(layer, Box::new(Shared(Arc::clone(&tee))), active, cancel)?;
+    // Only at their end the bytes are known to be the right ones, and a decoder need not go that far.
+    std::io::copy(&mut Shared(Arc::clone(&tee)), &mut std::io::sink())
+        .map_err(Error::io("reading layer", layer.diff_id().to_string()))?;
+    let tee = Arc::into_inner(tee).expect("the decoder is gone").into_inner();
+    tee.unwrap_or_else(|e| e.into_inner()).copy.commit(None)?;
     layer.add_blob(&LayerBlob { present: true, ..blob.clone() })?;
     Ok(applied)
 }
@@ -138,16 +141,23 @@ fn broken(digest: &Digest, error: Error) -> Error {
 /// Passes bytes on and keeps a copy.
 struct Tee {
     reader: Box<dyn Read + Send>,
-    copy: std::sync::Arc<std::sync::Mutex<Option<BlobWriter>>>,
+    copy: BlobWriter,
 }
 
 impl Read for Tee {
     fn read(&mut self, buffer: &mut [u8]) -> std::io::Result<usize> {
         let n = self.reader.read(buffer)?;
-        if let Some(copy) = self.copy.lock().unwrap_or_else(|e| e.into_inner()).as_mut() {
-            copy.write_all(&buffer[..n])?;
-        }
+        self.copy.write_all(&buffer[..n])?;
         Ok(n)
+    }
+}
+
+/// The same reader for a decoder, and for who looks what the decoder left.
+struct Shared(Arc<Mutex<Tee>>);
+
+impl Read for Shared {
+    fn read(&mut self, buffer: &mut [u8]) -> std::io::Result<usize> {
+        self.0.lock().unwrap_or_else(|e| e.into_inner()).read(buffer)
     }
 }
 
@@ -159,7 +169,7 @@ fn extract(
     cancel: &Cancel,
 ) -> Result<Applied> {
     let fs = active.fs().try_clone_to_owned().map_err(Error::io("duplicating", "a layer's directory"))?;
-    let (_, mut tar) = compress::detect_and_decompress(compressed)
+    let mut tar = compress::layer_decompressor(compressed)
         .map_err(Error::io("reading layer", layer.diff_id().to_string()))?;
     let mut sink = DirSink::new(fs, OwnerView::current());
     let algorithm = layer.diff_id().0.algorithm();

@@ -2,10 +2,11 @@
 //! becomes a gzip member (RFC 1952, section 2.2) or zstd frame (RFC 8878, section 3.1) of its own.
 
 use std::collections::VecDeque;
-use std::io::{Result, Write};
-use std::sync::mpsc::{Receiver, Sender, channel};
-use std::sync::{Arc, Mutex};
+use std::io::{Error, Result, Write};
+use std::sync::Arc;
+use std::sync::mpsc::{Receiver, channel};
 
+use super::pool::{Block, Job, Permit, Pool};
 use crate::oci::descriptor::{OCI_LAYER, OCI_LAYER_GZIP, OCI_LAYER_ZSTD};
 
 /// How bytes are compressed when they leave.
@@ -64,22 +65,23 @@ impl Packing {
 pub struct Packer<W: Write> {
     out: W,
     packing: Packing,
-    block: Vec<u8>,
+    block: Block,
     any: bool,
     /// Blocks in the making, in order.
-    pending: VecDeque<Receiver<Result<Vec<u8>>>>,
-    workers: Workers,
+    pending: VecDeque<(Receiver<Result<Block>>, Option<Permit>)>,
+    /// Blocks to be filled again: new ones would cost more page faults than reading the input does.
+    spare: Vec<Block>,
+    pool: Arc<Pool>,
 }
 
 impl<W: Write> Packer<W> {
     pub fn new(out: W, packing: Packing) -> Packer<W> {
-        let threads = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
-        Packer::with_threads(out, packing, threads)
+        Packer::with_pool(out, packing, Pool::common())
     }
 
-    fn with_threads(out: W, packing: Packing, threads: usize) -> Packer<W> {
-        let workers = Workers::new(threads);
-        Packer { out, packing, block: Vec::new(), any: false, pending: VecDeque::new(), workers }
+    fn with_pool(out: W, packing: Packing, pool: Arc<Pool>) -> Packer<W> {
+        let (block, pending, spare) = (Block::default(), VecDeque::new(), Vec::new());
+        Packer { out, packing, block, any: false, pending, spare, pool }
     }
 
     /// Writes what is left and gives the output back.
@@ -88,7 +90,7 @@ impl<W: Write> Packer<W> {
     /// When the output can't be written.
     pub fn finish(mut self) -> Result<W> {
         // No input at all is one empty block: no block would not be that format.
-        if !self.block.is_empty() || !self.any {
+        if !self.block.data.is_empty() || !self.any {
             self.submit()?;
         }
         while !self.pending.is_empty() {
@@ -101,36 +103,46 @@ impl<W: Write> Packer<W> {
     fn submit(&mut self) -> Result<()> {
         self.any = true;
         if self.packing == Packing::Plain {
-            self.out.write_all(&self.block)?;
-            self.block.clear();
+            self.out.write_all(&self.block.data)?;
+            self.block.data.clear();
             return Ok(());
         }
-        if self.pending.len() >= 2 * self.workers.max {
+        // One block is always in order: to wait for those of others could be to wait for oneself.
+        let mut permit = None;
+        while !self.pending.is_empty() {
+            permit = Permit::of(&self.pool, self.packing.block());
+            if permit.is_some() {
+                break;
+            }
             self.take()?;
         }
         let (done, packed) = channel();
-        let block = std::mem::take(&mut self.block);
-        self.workers.run(Job { block, packing: self.packing, done }, self.pending.len());
-        self.pending.push_back(packed);
+        let block = std::mem::replace(&mut self.block, self.spare.pop().unwrap_or_default());
+        self.pool.run(Job { block, packing: self.packing, done });
+        self.pending.push_back((packed, permit));
         Ok(())
     }
 
     fn take(&mut self) -> Result<()> {
-        let Some(packed) = self.pending.pop_front() else { return Ok(()) };
-        let packed = packed.recv().map_err(|_| std::io::Error::other("a compressing thread ended"))??;
-        self.out.write_all(&packed)
+        let Some((packed, _permit)) = self.pending.pop_front() else { return Ok(()) };
+        let mut block = packed.recv().map_err(|_| Error::other("a compressing thread ended"))??;
+        self.out.write_all(&block.packed[..block.size])?;
+        block.data.clear();
+        self.spare.push(block);
+        Ok(())
     }
 }
 
 impl<W: Write> Write for Packer<W> {
     fn write(&mut self, bytes: &[u8]) -> Result<usize> {
         let size = self.packing.block();
-        let n = bytes.len().min(size - self.block.len());
-        if self.block.capacity() == 0 {
-            self.block.reserve_exact(size);
+        let data = &mut self.block.data;
+        let n = bytes.len().min(size - data.len());
+        if data.capacity() < size {
+            data.reserve_exact(size - data.len());
         }
-        self.block.extend_from_slice(&bytes[..n]);
-        if self.block.len() == size {
+        data.extend_from_slice(&bytes[..n]);
+        if data.len() == size {
             self.submit()?;
         }
         Ok(n)
@@ -140,70 +152,6 @@ impl<W: Write> Write for Packer<W> {
     fn flush(&mut self) -> Result<()> {
         Ok(())
     }
-}
-
-#[derive(Debug)]
-struct Job {
-    block: Vec<u8>,
-    packing: Packing,
-    done: Sender<Result<Vec<u8>>>,
-}
-
-/// Threads that compress, started as there is work for them; they end when the writer does.
-#[derive(Debug)]
-struct Workers {
-    jobs: Sender<Job>,
-    queue: Arc<Mutex<Receiver<Job>>>,
-    started: usize,
-    max: usize,
-}
-
-impl Workers {
-    fn new(max: usize) -> Workers {
-        let (jobs, queue) = channel();
-        Workers { jobs, queue: Arc::new(Mutex::new(queue)), started: 0, max: max.max(1) }
-    }
-
-    fn run(&mut self, job: Job, waiting: usize) {
-        if self.started < self.max && self.started <= waiting {
-            let queue = Arc::clone(&self.queue);
-            std::thread::spawn(move || work(&queue));
-            self.started += 1;
-        }
-        self.jobs.send(job).expect("the queue lives as long as the writer");
-    }
-}
-
-fn work(queue: &Mutex<Receiver<Job>>) {
-    loop {
-        let job = queue.lock().unwrap_or_else(|e| e.into_inner()).recv();
-        let Ok(job) = job else { return };
-        // Nobody takes the block when the writer was dropped.
-        let _ = job.done.send(packed(job.block, job.packing));
-    }
-}
-
-fn packed(block: Vec<u8>, packing: Packing) -> Result<Vec<u8>> {
-    match packing {
-        Packing::Plain => Ok(block),
-        Packing::Gzip(level) => Ok(gzip_member(&block, level)),
-        Packing::Zstd(level) => zstd_frame(&block, level),
-    }
-}
-
-fn gzip_member(block: &[u8], level: u8) -> Vec<u8> {
-    let level = libdeflater::CompressionLvl::new(level.into()).expect("libdeflate has levels 0 to 12");
-    let mut compressor = libdeflater::Compressor::new(level);
-    let mut out = vec![0; compressor.gzip_compress_bound(block.len())];
-    let n = compressor.gzip_compress(block, &mut out).expect("the buffer is as large as the bound");
-    out.truncate(n);
-    out
-}
-
-fn zstd_frame(block: &[u8], level: u8) -> Result<Vec<u8>> {
-    let mut compressor = zstd::bulk::Compressor::new(level.into())?;
-    compressor.include_checksum(true)?;
-    compressor.compress(block)
 }
 
 #[cfg(test)]
@@ -218,7 +166,7 @@ mod tests {
     const PACKINGS: [Packing; 4] = [Packing::Gzip(0), Packing::Gzip(1), Packing::Gzip(9), Packing::Zstd(3)];
 
     fn pack(data: &[u8], packing: Packing, threads: usize, piece: usize) -> Vec<u8> {
-        let mut writer = Packer::with_threads(Vec::new(), packing, threads);
+        let mut writer = Packer::with_pool(Vec::new(), packing, Arc::new(Pool::new(threads)));
         for part in data.chunks(piece) {
             writer.write_all(part).unwrap();
             writer.flush().unwrap();
@@ -258,10 +206,10 @@ mod tests {
 
     #[test]
     fn other_tools_read_it() {
-        let data = sample(5 << 20);
+        let data = sample((2 << 20) + 5);
         let dir = tempfile::tempdir().unwrap();
         for (tool, packing) in
-            [("gzip", Packing::Gzip(0)), ("gzip", Packing::Gzip(9)), ("zstd", Packing::Zstd(19))]
+            [("gzip", Packing::Gzip(0)), ("gzip", Packing::Gzip(9)), ("zstd", Packing::Zstd(9))]
         {
             let path = dir.path().join("packed");
             std::fs::write(&path, pack(&data, packing, 2, 1 << 20)).unwrap();
