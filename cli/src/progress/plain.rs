@@ -156,9 +156,10 @@ impl<W: Write> Display<W> {
         writeln!(self.out, "#{} {}", step + 1, self.steps[step].name)
     }
 
+    /// What a registry or a server said may be in it.
     fn line(&mut self, step: usize, text: &str) -> std::io::Result<()> {
         self.turn_to(step)?;
-        writeln!(self.out, "#{} {text}", step + 1)
+        writeln!(self.out, "#{} {}", step + 1, visible(text))
     }
 
     fn output(&mut self, step: usize, bytes: &[u8]) -> std::io::Result<()> {
@@ -178,8 +179,9 @@ impl<W: Write> Display<W> {
     fn output_line(&mut self, step: usize, line: &[u8]) -> std::io::Result<()> {
         let line = line.strip_suffix(b"\r").unwrap_or(line);
         let since = self.steps[step].started.elapsed().unwrap_or_default();
-        let text = format!("{:.3} {}", since.as_secs_f64(), String::from_utf8_lossy(line));
-        self.line(step, &text)
+        self.turn_to(step)?;
+        // As it is: programs colour what they say.
+        writeln!(self.out, "#{} {:.3} {}", step + 1, since.as_secs_f64(), String::from_utf8_lossy(line))
     }
 
     fn end(&mut self, step: usize, verdict: &str) -> std::io::Result<()> {
@@ -189,7 +191,7 @@ impl<W: Write> Display<W> {
         }
         self.turn_to(step)?;
         self.current = None;
-        writeln!(self.out, "#{} {verdict}\n", step + 1)
+        writeln!(self.out, "#{} {}\n", step + 1, visible(verdict))
     }
 }
 
@@ -279,6 +281,15 @@ mod tests {
         plain.note(Note::Ended { took: Duration::ZERO });
         let text = String::from_utf8(plain.into_inner()).unwrap();
         assert_eq!(text, "#1 exporting to image\n#1 writing image sha256:1 done\n#1 DONE 0.0s\n\n");
+    }
+
+    #[test]
+    fn words_of_others_drive_no_terminal_but_a_step_may() {
+        let (definition, ids) = definition(&["RUN \u{1b}[1m"]);
+        let message = "\u{1b}[2Jnot found".to_owned();
+        let failed = Event::Failed { vertex: ids[0], took: Duration::ZERO, message };
+        let text = shown(&definition, &[log(ids[0], b"\x1b[32mgreen\n"), failed]);
+        assert_eq!(text, "#1 RUN \u{fffd}[1m\n#1 T \u{1b}[32mgreen\n#1 ERROR: \u{fffd}[2Jnot found\n\n");
     }
 
     #[test]

@@ -79,7 +79,7 @@ fn moody(boxwright: &Boxwright) -> &'static str {
     let script = format!(
         "#!/bin/sh\nread mood < {dir}/mood\ncase $mood in\nfails) echo broken today >&2; exit 1;;\n\
          loops) while :; do :; done;;\nsleeps) sleep 3.1;;\nhangs) touch {dir}/home/hangs; exec sleep 1000;;\nesac\n\
-         exec {dir}/real \"$@\"\n"
+         echo $$ > {dir}/home/pid\nexec {dir}/real \"$@\"\n"
     );
     executable(boxwright, "slirp", script);
     "mount --bind no $(command -v pasta); mount --bind slirp $(command -v slirp4netns); mood() { echo $1 > mood; }; \
@@ -116,4 +116,24 @@ fn a_helper_that_never_starts_is_not_tried_again_until_it_is_another_one() {
     let says = "Containers use the host's network, as there is no other: pasta: not today; slirp4netns";
     ran.says(&format!("{says}: it was not ready after 3 seconds of work\n"))
         .says(&format!("{says} did not work here before\n"));
+}
+
+#[test]
+fn a_step_has_a_network_when_the_helper_of_the_step_before_has_gone() {
+    let boxwright = Boxwright::with_busybox_of(Who::User);
+    let moods = moody(&boxwright);
+    fs::write(boxwright.scratch("names.py"), NAMES).unwrap();
+    // Whoever asks at port 7 loses the network by which they asked.
+    executable(
+        &boxwright,
+        "end",
+        format!("#!/bin/sh\nkill -9 $(cat {}/home/pid)\n", boxwright.scratch("").display()),
+    );
+    let script = format!(
+        "{moods} {MACHINE} mood works; busybox nc -ll -p 7 -e ./end & trap 'kill $pages $names $!' EXIT; \
+         until_it grep -q ':0007 ' /proc/net/tcp /proc/net/tcp6; \
+         printf 'FROM busybox\\nRUN timeout 1 nc up 7; true\\nRUN wget -qO /page http://up/page\\n' | \
+         bw build --progress plain --add-host up=host-gateway -"
+    );
+    apart(&boxwright, &script).says_nothing_of("Connection refused").ok();
 }

@@ -102,6 +102,14 @@ impl Connection {
         self.warning.take()
     }
 
+    /// A helper may have ended meanwhile, or been ended.
+    fn is_alive(&mut self) -> bool {
+        match &mut self.held {
+            Held::Address(_) => true,
+            Held::Helper(running) => running.is_alive(),
+        }
+    }
+
     pub fn network(&self) -> Network {
         Network::Joined(Arc::clone(&self.namespace))
     }
@@ -157,8 +165,10 @@ impl Networks {
         if let Some(reason) = self.refused.get() {
             return Err(Error::Unsupported(reason.clone()));
         }
-        if let Some(connection) = self.lock().pop() {
-            return Ok(connection);
+        while let Some(mut connection) = self.take_free() {
+            if connection.is_alive() {
+                return Ok(connection);
+            }
         }
         let begun = self.begun.lock().unwrap_or_else(PoisonError::into_inner).take();
         let made = match begun {
@@ -171,6 +181,10 @@ impl Networks {
                 let _ = self.refused.set(reason.clone());
             }
         })
+    }
+
+    fn take_free(&self) -> Option<Connection> {
+        self.lock().pop()
     }
 
     /// For the next one. Only what was used by a container without rights over its network may come back.

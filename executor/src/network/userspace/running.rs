@@ -101,6 +101,10 @@ impl Running {
         self.name
     }
 
+    pub(in super::super) fn is_alive(&mut self) -> bool {
+        matches!(self.child.try_wait(), Ok(None))
+    }
+
     pub(super) fn start(helper: &Helper, path: &Path, place: Place, namespace: &OwnedFd) -> Result<Running> {
         let starting = "starting";
         let complaints = memfd_create(c"helper", MemfdFlags::CLOEXEC).map_err(Error::io(starting, path))?;
