@@ -9,6 +9,7 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError, Weak};
 
 use rustix::fs::{AtFlags, FlockOperation, Mode, OFlags};
+use rustix::io::Errno;
 
 use crate::error::{Error, Result};
 use crate::snapshot::LayerId;
@@ -23,8 +24,9 @@ pub struct Lease(Arc<Held>);
 
 #[derive(Debug)]
 pub(crate) struct Held {
-    /// Locked; closing it ends the lease. It has the numbers of the layers that are held, eight bytes each.
-    file: File,
+    /// Locked; closing it ends the lease. It has the numbers of the layers that are held, eight bytes each. None where
+    /// nobody can collect anything, since the file system is read-only.
+    file: Option<File>,
     name: String,
     leases: OwnedFd,
     layers: Mutex<Layers>,
@@ -60,11 +62,15 @@ impl Lease {
         let unnamed = format!("{name}{UNNAMED}");
         let io = |doing| Error::io(doing, store.path().join("leases").join(&name));
         let flags = OFlags::CREATE | OFlags::EXCL | OFlags::RDWR | OFlags::CLOEXEC;
-        let lock = rustix::fs::openat(&leases, &unnamed, flags, Mode::RUSR | Mode::WUSR)
-            .map_err(io("making lease"))?;
+        let lock = match rustix::fs::openat(&leases, &unnamed, flags, Mode::RUSR | Mode::WUSR) {
+            Err(Errno::ROFS) => {
+                return Ok(Lease(Arc::new(Held { file: None, name, leases, layers: Mutex::default() })));
+            }
+            other => other.map_err(io("making lease"))?,
+        };
         rustix::fs::flock(&lock, FlockOperation::NonBlockingLockExclusive).map_err(io("locking lease"))?;
         rustix::fs::renameat(&leases, &unnamed, &leases, &name).map_err(io("naming lease"))?;
-        let lease = Lease(Arc::new(Held { file: lock.into(), name, leases, layers: Mutex::default() }));
+        let lease = Lease(Arc::new(Held { file: Some(lock.into()), name, leases, layers: Mutex::default() }));
         bury(store)?;
         Ok(lease)
     }
@@ -95,12 +101,10 @@ impl Held {
     /// Writes down what is to be held. For the end of a transaction in which nobody could collect it.
     pub(crate) fn write(&self) -> Result<()> {
         let mut layers = self.layers();
-        if layers.new.is_empty() {
-            return Ok(());
-        }
+        let Some(file) = self.file.as_ref().filter(|_| !layers.new.is_empty()) else { return Ok(()) };
         let bytes: Vec<u8> = layers.new.iter().flat_map(|layer| layer.to_le_bytes()).collect();
         let end = layers.written.len() as u64 * 8;
-        self.file.write_all_at(&bytes, end).map_err(Error::io("writing lease", &self.name))?;
+        file.write_all_at(&bytes, end).map_err(Error::io("writing lease", &self.name))?;
         let new = std::mem::take(&mut layers.new);
         layers.written.extend(new);
         Ok(())

@@ -11,6 +11,7 @@ use boxwright_cache::record::{CacheKey, NewBuild, NewRecord};
 use boxwright_cache::snapshot::{Layer, Snapshot};
 use boxwright_cache::{Cancel, Digest, Error, Store};
 use rustix::fs::{Mode, OFlags};
+use rustix::mount::{MountFlags, UnmountFlags, mount, mount_remount, unmount};
 
 fn layer(store: &Store, content: &str) -> Layer {
     let active = store.new_layer().unwrap();
@@ -401,4 +402,55 @@ fn a_new_store_is_opened_by_many_at_once() {
             }
         });
     }
+}
+
+/// A file system of its own, which can be made read-only.
+struct Disk(tempfile::TempDir);
+
+impl Disk {
+    fn new() -> Disk {
+        let disk = Disk(tempfile::tempdir().unwrap());
+        mount("none", disk.0.path(), "tmpfs", MountFlags::empty(), None).unwrap();
+        disk
+    }
+
+    fn make(&self, flags: MountFlags) {
+        mount_remount(self.0.path(), flags, c"").unwrap();
+    }
+}
+
+impl Drop for Disk {
+    fn drop(&mut self) {
+        let _ = unmount(self.0.path(), UnmountFlags::DETACH);
+    }
+}
+
+#[test]
+fn a_store_that_cannot_be_written_is_read_unless_the_machine_stopped_too_early() {
+    let disk = Disk::new();
+    let path = disk.0.path().join("store");
+    let store = Store::open_in_boot(&path, "one").unwrap();
+    let (id, name) = (image(&store, &[layer(&store, "x")]), "a:1".parse().unwrap());
+    store.set_name(&name, &id).unwrap();
+    store.sync().unwrap();
+    drop(store);
+    disk.make(MountFlags::RDONLY);
+    let store = Store::open_in_boot(&path, "two").unwrap();
+    let found = store.image_named(&name).unwrap().unwrap();
+    assert_eq!((found.id, found.layers.len()), (id, 1));
+    assert!(found.layers[0].unpacked().unwrap().is_some());
+    let error = store.set_name(&"b:1".parse().unwrap(), &id).unwrap_err();
+    assert_eq!(error.kind(), Some(std::io::ErrorKind::ReadOnlyFilesystem));
+    drop((store, found));
+    disk.make(MountFlags::empty());
+    let store = Store::open_in_boot(&path, "two").unwrap();
+    store.set_name(&"b:1".parse().unwrap(), &id).unwrap();
+    drop(store);
+    disk.make(MountFlags::RDONLY);
+    // The same boot knows that it is whole, a later one does not.
+    assert_eq!(Store::open_in_boot(&path, "two").unwrap().names(None).unwrap().len(), 2);
+    let error = Store::open_in_boot(&path, "three").unwrap_err().to_string();
+    assert!(error.contains("the machine stopped before all of it was on the disk"), "{error}");
+    disk.make(MountFlags::empty());
+    assert_eq!(Store::open_in_boot(&path, "three").unwrap().names(None).unwrap().len(), 1);
 }

@@ -12,8 +12,9 @@ use crate::error::{Error, Result};
 const DIRECTORY: &str = "reserve";
 /// Several, as inodes may be what is lacking.
 const FILES: [&str; 4] = ["0", "1", "2", "3"];
-/// Bytes in all, as far as the database is small.
+/// Bytes in all, for small databases and for large ones.
 const LEAST: u64 = 2 << 20;
+const MOST: u64 = 64 << 20;
 /// Of a file system never more than this part.
 const PART: u64 = 24;
 /// With fewer inodes than this a removal may fail.
@@ -70,6 +71,6 @@ impl Store {
     fn wanted(&self) -> u64 {
         let size = rustix::fs::statat(self.dir(), "db", AtFlags::SYMLINK_NOFOLLOW);
         let size = size.map_or(0, |database| database.st_size.unsigned_abs());
-        LEAST.max(size.saturating_mul(2))
+        size.saturating_mul(2).clamp(LEAST, MOST)
     }
 }

@@ -225,6 +225,9 @@ fn drop_undurable(db: &mut Connection, boot: &str) -> Result<()> {
     if last.as_deref() == Some(boot) {
         return Ok(());
     }
+    if db.is_readonly("main").map_err(Error::db(doing))? {
+        return expect_durable(db, boot);
+    }
     let tx =
         db.transaction_with_behavior(rusqlite::TransactionBehavior::Immediate).map_err(Error::db(doing))?;
     // A mark may carry the name of a sync after the boot's.
@@ -250,6 +253,20 @@ fn drop_undurable(db: &mut Connection, boot: &str) -> Result<()> {
     };
     drop_rows().map_err(Error::db(doing))?;
     tx.commit().map_err(Error::db(doing))
+}
+
+/// What can't be forgotten, since nothing can be written, must not be taken for whole.
+fn expect_durable(db: &Connection, boot: &str) -> Result<()> {
+    for (table, column) in MARKS {
+        let sql = format!(
+            "SELECT EXISTS (SELECT 1 FROM {table} WHERE {column} IS NOT NULL AND substr({column}, 1, length(?1)) <> ?1)"
+        );
+        if db.query_row(&sql, [boot], |row| row.get(0)).map_err(Error::db("looking for unsynced rows"))? {
+            let reason = "the machine stopped before all of it was on the disk; it has to be writable once";
+            return Err(Error::malformed("store", reason));
+        }
+    }
+    Ok(())
 }
 
 /// Forgets layers that can't be had again, but for those that are `held`, and with them the records, images and names

@@ -155,7 +155,20 @@ fn removing_works_without_an_inode_or_a_byte_left() {
 fn a_read_only_store_is_said_and_works_when_it_can_be_written() {
     let small = Small::with(c"size=64m");
     small.build("FROM busybox\nRUN echo old > /old\n", "old").ok();
+    let reads: [&[&str]; 5] = [
+        &["images", "--no-trunc"],
+        &["image", "inspect", "old"],
+        &["history", "-q", "old"],
+        &["images", "--tree"],
+        &["dockerfile", "old"],
+    ];
+    let before = reads.map(|args| small.0.ok(args));
     small.make_read_only();
+    assert_eq!(reads.map(|args| small.0.ok(args)), before);
+    let (saved, other) = (small.0.scratch("old.tar"), Boxwright::new());
+    small.0.ok(&["save", "-o", saved.to_str().unwrap(), "old"]);
+    other.ok(&["load", "-q", "-i", saved.to_str().unwrap()]);
+    assert_eq!(other.output_of("old", &["cat", "/old"]), "old\n");
     small.assert_nothing_works(
         " is mounted read-only; mount it read-write, or name another store with --root",
     );
