@@ -14,10 +14,12 @@ pub(crate) fn sync_later(engine: &Engine) {
     if !engine.store().needs_sync().unwrap_or(false) {
         return;
     }
+    // It keeps no directory of the user's busy, so it is told by a path that begins nowhere else.
+    let Ok(root) = std::path::absolute(engine.store().path()) else { return };
     let started = Command::new("/proc/self/exe")
         .arg0("boxwright")
         .arg("--root")
-        .arg(engine.store().path())
+        .arg(root)
         .arg(COMMAND)
         .stdin(Stdio::null())
         .stdout(Stdio::null())

@@ -57,7 +57,7 @@ impl Streams {
         let input = |to, from| Input { from, to, pending: Vec::new(), ready: false, ended: false };
         let output = |from, stream| Output { from, stream, ready: false };
         let mut streams =
-            Streams { outputs: Vec::new(), input: None, terminal: None, buffer: vec![0; CHUNK] };
+            Streams { outputs: Vec::new(), input: None, terminal: None, buffer: Vec::with_capacity(CHUNK) };
         match ends {
             Ends::Pipes { stdin, stdout, stderr } => {
                 streams.outputs = vec![output(stdout, LogStream::Stdout), output(stderr, LogStream::Stderr)];
@@ -114,9 +114,9 @@ impl Streams {
         let buffer = &mut self.buffer;
         self.outputs.retain_mut(|output| {
             !std::mem::take(&mut output.ready) || {
-                match rustix::io::read(&output.from, buffer.as_mut_slice()) {
+                match read(&output.from, buffer) {
                     Ok(0) => false,
-                    Ok(length) => sink(output.stream, &buffer[..length]).is_ok(),
+                    Ok(_) => sink(output.stream, buffer).is_ok(),
                     Err(errno) => matches!(errno, Errno::INTR | Errno::AGAIN),
                 }
             }
@@ -151,6 +151,12 @@ impl Streams {
     }
 }
 
+/// Puts what comes into `buffer`, in place of what was there: memory that is never written to costs nothing.
+fn read(from: &OwnedFd, buffer: &mut Vec<u8>) -> rustix::io::Result<usize> {
+    buffer.clear();
+    rustix::io::read(from, rustix::buffer::spare_capacity(buffer))
+}
+
 impl Input {
     fn poll_fd(&self) -> PollFd<'_> {
         if self.pending.is_empty() {
@@ -161,14 +167,14 @@ impl Input {
     }
 
     /// False when there is nothing more to be copied.
-    fn step(&mut self, buffer: &mut [u8]) -> bool {
+    fn step(&mut self, buffer: &mut Vec<u8>) -> bool {
         if !std::mem::take(&mut self.ready) {
             return true;
         }
         if self.pending.is_empty() {
-            match rustix::io::read(&self.from, &mut *buffer) {
+            match read(&self.from, buffer) {
                 Ok(0) => self.ended = true,
-                Ok(length) => self.pending.extend_from_slice(&buffer[..length]),
+                Ok(_) => self.pending.extend_from_slice(buffer),
                 Err(errno) => return matches!(errno, Errno::INTR | Errno::AGAIN),
             }
         }

@@ -2,10 +2,12 @@
 //! check`).
 
 use std::path::{Path, PathBuf};
-use std::process::Stdio;
+use std::process::{Command, Stdio};
 use std::time::{Duration, SystemTime};
 
-use crate::tool::{Boxwright, Context, Running, eventually};
+use boxwright_testdata::run;
+
+use crate::tool::{Boxwright, Context, Running, binary, eventually};
 
 const MIB: u64 = 1 << 20;
 
@@ -144,4 +146,17 @@ fn a_repair_takes_a_layer_from_its_archive_again() {
 fn walk(dir: &Path) -> Vec<PathBuf> {
     let entries = std::fs::read_dir(dir).into_iter().flatten().map(|entry| entry.unwrap().path());
     entries.flat_map(|path| if path.is_dir() { walk(&path) } else { vec![path] }).collect()
+}
+
+#[test]
+fn a_store_by_a_relative_path_is_written_to_the_disk_as_well() {
+    let dir = tempfile::tempdir().unwrap();
+    let context = Context::new("FROM scratch\nCOPY file /\n").file("file", "content");
+    let mut build = Command::new(binary());
+    build.current_dir(&dir).args(["--root", "a-relative-store", "build", "-q", context.path()]);
+    run(&mut build).ok();
+    // The sync, which nobody waits for, empties the log.
+    let log = dir.path().join("a-relative-store/db-wal");
+    eventually("the log is empty", || std::fs::metadata(&log).is_ok_and(|log| log.len() == 0));
+    assert!(!Path::new("/a-relative-store").exists());
 }

@@ -4,6 +4,7 @@
 use std::os::fd::OwnedFd;
 use std::time::Duration;
 
+use rustix::buffer::spare_capacity;
 use rustix::io::Errno;
 use rustix::net::Protocol;
 use rustix::net::netlink::SocketAddrNetlink;
@@ -124,7 +125,7 @@ impl Netlink {
         let socket = socket_with(AddressFamily::NETLINK, SocketType::RAW, SocketFlags::CLOEXEC, protocol)?;
         bind(&socket, &SocketAddrNetlink::new(0, 0))?;
         set_socket_timeout(&socket, Timeout::Recv, Some(PATIENCE))?;
-        Ok(Netlink { socket, sequence: 0, buffer: vec![0; BUFFER] })
+        Ok(Netlink { socket, sequence: 0, buffer: Vec::with_capacity(BUFFER) })
     }
 
     /// Sends the messages as one, and waits until the kernel has done all of them, or the first that it refuses.
@@ -192,8 +193,10 @@ impl Netlink {
 
     /// Gives each message of one datagram to `take`.
     fn receive(&mut self, mut take: impl FnMut(u16, &[u8]) -> Result<(), Errno>) -> Result<(), Errno> {
-        let (length, _) = recv(&self.socket, &mut self.buffer[..], RecvFlags::empty())?;
-        let mut rest = &self.buffer[..length];
+        // Memory that is never written to costs nothing.
+        self.buffer.clear();
+        recv(&self.socket, spare_capacity(&mut self.buffer), RecvFlags::empty())?;
+        let mut rest = &self.buffer[..];
         while rest.len() >= HEADER {
             let word = |at: usize| [rest[at], rest[at + 1], rest[at + 2], rest[at + 3]];
             let length = (u32::from_ne_bytes(word(0)) as usize).clamp(HEADER, rest.len());
