@@ -172,14 +172,14 @@ fn subcommand<'a>(root: &'a clap::Command, words: &[OsString]) -> (String, &'a c
     (path, command)
 }
 
-/// The words behind the program's name, but for the directory of the store.
+/// The words behind the program's name, but for the directory of the store and the builder.
 fn words_of_commands(words: &[OsString]) -> impl Iterator<Item = &str> {
     let mut words = words.iter().skip(1).filter_map(|word| word.to_str());
     std::iter::from_fn(move || {
         loop {
             match words.next()? {
-                "--root" => drop(words.next()),
-                word if word.starts_with("--root=") => {}
+                "--root" | "--builder" => drop(words.next()),
+                word if word.starts_with("--root=") || word.starts_with("--builder=") => {}
                 word => return Some(word),
             }
         }

@@ -129,8 +129,8 @@ impl Create {
 }
 
 impl Inspect {
-    pub(crate) fn execute(self, session: &mut Session<'_>) -> Result<()> {
-        let name = self.name.or(self.builder).unwrap_or_else(|| NAME.to_owned());
+    pub(crate) fn execute(self, chosen: Option<String>, session: &mut Session<'_>) -> Result<()> {
+        let name = self.name.or(self.builder).or(chosen).unwrap_or_else(|| NAME.to_owned());
         let row = |name: &str, value: &str| vec![name.to_owned(), value.to_owned()];
         let version = env!("CARGO_PKG_VERSION");
         session.write(Table::tight(1, vec![row("Name:", &name), row("Driver:", NAME)]))?;
@@ -158,10 +158,9 @@ impl Ls {
 }
 
 impl Rm {
-    pub(crate) fn execute(self, session: &mut Session<'_>) -> Result<()> {
-        self.names
-            .iter()
-            .chain(&self.builder)
-            .try_for_each(|name| session.print(format_args!("{name} removed")))
+    pub(crate) fn execute(self, chosen: Option<String>, session: &mut Session<'_>) -> Result<()> {
+        let named = self.names.iter().chain(&self.builder);
+        let chosen = chosen.iter().filter(|_| self.names.is_empty());
+        named.chain(chosen).try_for_each(|name| session.print(format_args!("{name} removed")))
     }
 }

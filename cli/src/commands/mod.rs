@@ -75,8 +75,7 @@ pub(crate) enum Command {
     Container(ContainerCommand),
     #[command(subcommand)]
     Builder(BuilderCommand),
-    #[command(subcommand)]
-    Buildx(BuildxCommand),
+    Buildx(Buildx),
     #[command(subcommand)]
     System(SystemCommand),
     #[command(subcommand)]
@@ -121,6 +120,15 @@ pub(crate) enum BuilderCommand {
 }
 
 /// Manage builds
+#[derive(Debug, clap::Args)]
+pub(crate) struct Buildx {
+    /// Accepted for docker's sake: there is one builder, whatever it is called
+    #[arg(long, value_name = "NAME", hide = true)]
+    builder: Option<String>,
+    #[command(subcommand)]
+    command: BuildxCommand,
+}
+
 #[derive(Debug, clap::Subcommand)]
 pub(crate) enum BuildxCommand {
     #[command(visible_alias = "b")]
@@ -221,6 +229,24 @@ pub(crate) fn run(args: Args) -> Result<u8> {
     result.map_err(helped).and_then(|code| flushed.map(|()| code))
 }
 
+impl BuildxCommand {
+    fn work(self, builder: Option<String>, session: &mut Session<'_>) -> Result<()> {
+        match self {
+            BuildxCommand::History(c) => c.execute(session),
+            BuildxCommand::Create(c) => c.execute(session),
+            BuildxCommand::Inspect(c) => c.execute(builder, session),
+            BuildxCommand::Ls(c) => c.execute(session),
+            BuildxCommand::Rm(c) => c.execute(builder, session),
+            BuildxCommand::Stop(_) | BuildxCommand::Use(_) => Ok(()),
+            BuildxCommand::Build(_)
+            | BuildxCommand::Du(_)
+            | BuildxCommand::Imagetools(_)
+            | BuildxCommand::Prune(_)
+            | BuildxCommand::Version(_) => unreachable!("flattened"),
+        }
+    }
+}
+
 impl Command {
     /// The command that a group's member is another name of.
     fn flattened(self) -> Command {
@@ -237,13 +263,15 @@ impl Command {
             Command::Image(ImageCommand::Inspect(c)) => Command::Inspect(c.into()),
             Command::Container(ContainerCommand::Run(c)) => Command::Run(c),
             Command::Container(ContainerCommand::Port(c)) => Command::Port(c),
-            Command::Builder(BuilderCommand::Build(c)) | Command::Buildx(BuildxCommand::Build(c)) => {
-                Command::Build(c)
-            }
-            Command::Buildx(BuildxCommand::Prune(c)) => Command::Builder(BuilderCommand::Prune(c)),
-            Command::Buildx(BuildxCommand::Imagetools(c)) => Command::Imagetools(c),
-            Command::Buildx(BuildxCommand::Du(c)) => Command::System(SystemCommand::Df(c)),
-            Command::Buildx(BuildxCommand::Version(c)) => Command::Version(c),
+            Command::Builder(BuilderCommand::Build(c)) => Command::Build(c),
+            Command::Buildx(Buildx { command, builder }) => match command {
+                BuildxCommand::Build(c) => Command::Build(c),
+                BuildxCommand::Prune(c) => Command::Builder(BuilderCommand::Prune(c)),
+                BuildxCommand::Imagetools(c) => Command::Imagetools(c),
+                BuildxCommand::Du(c) => Command::System(SystemCommand::Df(c)),
+                BuildxCommand::Version(c) => Command::Version(c),
+                command => Command::Buildx(Buildx { command, builder }),
+            },
             Command::System(SystemCommand::Info(c)) => Command::Info(c),
             other => other,
         }
@@ -321,12 +349,7 @@ impl Command {
             Command::Imagetools(c) => c.execute(session),
             Command::Dockerfile(c) => c.execute(session),
             Command::Image(ImageCommand::History(c)) => c.execute(session),
-            Command::Buildx(BuildxCommand::History(c)) => c.execute(session),
-            Command::Buildx(BuildxCommand::Create(c)) => c.execute(session),
-            Command::Buildx(BuildxCommand::Inspect(c)) => c.execute(session),
-            Command::Buildx(BuildxCommand::Ls(c)) => c.execute(session),
-            Command::Buildx(BuildxCommand::Rm(c)) => c.execute(session),
-            Command::Buildx(BuildxCommand::Stop(_) | BuildxCommand::Use(_)) => Ok(()),
+            Command::Buildx(Buildx { command, builder }) => command.work(builder, session),
             Command::Why(c) => c.execute(session),
             Command::Version(c) => c.execute(session),
             Command::Info(c) => c.execute(session),
@@ -343,7 +366,6 @@ impl Command {
             | Command::Image(_)
             | Command::Container(_)
             | Command::Builder(_)
-            | Command::Buildx(_)
             | Command::System(_) => unreachable!("flattened, or done already"),
         }
     }

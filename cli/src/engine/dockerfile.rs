@@ -66,7 +66,9 @@ fn write(image: &ImageConfig, base: Option<&Base>) -> String {
     let mut reader = Reader::new(&image.config, base.and_then(|base| base.config.config.shell.as_deref()));
     let mut lines = vec![format!("FROM {}", base.map_or("scratch", |base| &base.name))];
     for (number, step) in steps.iter().enumerate().skip(triggered) {
-        lines.push(reader.read(&step.created_by, last_check == Some(number)));
+        // A step that tools made is only told by its comment.
+        let text = if step.created_by.is_empty() { &step.comment } else { &step.created_by };
+        lines.push(reader.read(text, last_check == Some(number)));
     }
     // Not a part of the history that BuildKit writes.
     if !lines.iter().any(|line| line.starts_with("ONBUILD ")) {
@@ -96,6 +98,13 @@ mod tests {
         assert_eq!(write(&top, None), "FROM scratch\nENV A=1\nENV B=2\nENV C=3\n");
         let steps = image(&["ENV A=1", "ENV B=2", "RUN /bin/bash -c true # buildkit"]);
         assert_eq!(write(&steps, Some(&base)), "FROM base:1\nRUN true\n");
+    }
+
+    #[test]
+    fn what_no_instruction_made_is_told_by_its_comment() {
+        let mut config = image(&["ENV A=1", ""]);
+        config.history[1].comment = "merge of 3 layers".to_owned();
+        assert_eq!(write(&config, None), "FROM scratch\nENV A=1\n# merge of 3 layers\n");
     }
 
     #[test]

@@ -32,6 +32,9 @@ impl Settings {
         joined: &Joined,
         id: &str,
     ) -> Result<Settings> {
+        if image.config.os == "windows" {
+            return Err(Error::invalid("image operating system \"windows\" cannot be used on this platform"));
+        }
         let config = &image.config.config;
         let cwd =
             request.workdir.clone().filter(|w| !w.is_empty()).unwrap_or_else(|| config.working_dir.clone());

@@ -20,6 +20,8 @@ fn scripts_that_set_up_a_builder_find_it() {
         ["--builder", "mine", "--provenance=false", "--sbom=false", "--load", "-t", "x", context.path()];
     boxwright.ok(&[&["buildx", "build"][..], &flags].concat());
     boxwright.ok(&["inspect", "x"]);
+    boxwright.ok(&["buildx", "--builder", "mine", "build", "-q", context.path()]);
+    assert!(boxwright.ok(&["buildx", "--builder=mine", "inspect"]).starts_with("Name:   mine\n"));
     assert_eq!(boxwright.ok(&["buildx", "rm", "-f", "mine"]), "mine removed\n");
     boxwright.ok(&["buildx", "stop"]);
     boxwright.ok(&["inspect", "x"]);
@@ -29,7 +31,10 @@ fn scripts_that_set_up_a_builder_find_it() {
     assert!(ran.stderr.contains("--driver-opt") && ran.stderr.contains("config.toml"), "{ran}");
     boxwright.run(&["buildx", "create", "--driver", "kubernetes"]).fails_with(1).says("there is no driver");
     boxwright.run(&["buildx", "create", "tcp://host:1234"]).fails_with(1).says("without a daemon");
-    boxwright.run(&["buildx", "bake"]).fails_with(1).says("'bake' is not a boxwright buildx command yet");
+    boxwright
+        .run(&["buildx", "--builder", "mine", "bake"])
+        .fails_with(1)
+        .says("'bake' is not a boxwright buildx command yet");
 }
 
 #[test]

@@ -49,6 +49,10 @@ fn what_has_only_files_is_built_beside_others_with_paths_and_shell_of_its_own() 
     let found =
         boxwright.ok(&["image", "inspect", "--format", "{{.Os}} {{json .Config.Labels}}", "labelled"]);
     assert_eq!(found, "windows {\"a\":\"b\"}\n");
+    boxwright
+        .run(&["run", "--rm", "labelled"])
+        .fails_with(125)
+        .says("image operating system \"windows\" cannot be used on this platform");
 }
 
 #[test]
