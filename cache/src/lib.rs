@@ -28,7 +28,7 @@ pub mod volume;
 
 /// What the bytes of images are like that come of builds: with the same one, the same input gives the same digests.
 /// Raised when the tar of a layer, its compressed form, a config, manifest or archive would have other bytes than before.
-pub const COMPATIBILITY: i64 = 1;
+pub const COMPATIBILITY: i64 = 2;
 
 pub use cancel::Cancel;
 pub use digest::{ChainId, ContentDigest, DiffId, Digest};
