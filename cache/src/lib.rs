@@ -18,6 +18,7 @@ pub mod lock;
 pub mod mount;
 pub mod oci;
 mod parallel;
+pub mod programs;
 pub mod record;
 pub mod registry;
 pub mod snapshot;

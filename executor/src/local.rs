@@ -10,8 +10,8 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use boxwright_cache::Cancel;
 use boxwright_cache::snapshot::{ActiveLayer, Marks};
+use boxwright_cache::{Cancel, programs};
 use boxwright_solver::event::LogStream;
 use boxwright_solver::executor::{ExecError, ExecSpec, Executor};
 use boxwright_solver::ir::{NetworkMode, SecretEnv, SecurityMode};
@@ -21,12 +21,12 @@ use rustix::process::{Resource, Rlimit};
 use crate::cdi;
 use crate::cgroup::{Resources, device_groups};
 use crate::container::Container;
-use crate::emulate;
 use crate::error::Error;
 use crate::network::{Connection, Names, Networks, Resolver};
 use crate::secret::Lent;
 use crate::spec::{Devices, MissingCwd, MountSource, Network, Root, Spec, Upper};
 use crate::stub::Stubs;
+use crate::{emulate, idmap};
 use mounts::Kept;
 pub use shell::Seat;
 
@@ -180,6 +180,30 @@ impl LocalExecutor {
     }
 }
 
+/// While it is there, no program of the host is started: a container that may mount in our own user namespace could have
+/// another one run in its place. It is gone before this is dropped, and so is what it wrote.
+struct Apart(Option<programs::Turn>);
+
+impl Apart {
+    fn take(may_mount: bool, cancel: &Cancel) -> Result<Apart, ExecError> {
+        if !may_mount || !idmap::in_user_namespace() {
+            return Ok(Apart(None));
+        }
+        match programs::container(&|| cancel.is_raised()) {
+            Some(turn) => Ok(Apart(Some(turn))),
+            None => Err(ExecError::Cache(boxwright_cache::Error::Cancelled)),
+        }
+    }
+}
+
+impl Drop for Apart {
+    fn drop(&mut self) {
+        if self.0.is_some() {
+            emulate::forget_what_others_wrote();
+        }
+    }
+}
+
 type Log<'a> = &'a mut (dyn FnMut(LogStream, &[u8]) + Send);
 
 impl Executor for LocalExecutor {
@@ -195,6 +219,7 @@ impl Executor for LocalExecutor {
         let connection = self.connect(spec, log, cancel)?;
         let insecure = spec.security == SecurityMode::Insecure;
         let (spec, kept) = self.spec(spec, layer, connection.as_ref(), cancel)?;
+        let _apart = Apart::take(insecure, cancel)?;
         let mut container = Container::spawn(spec).map_err(translate_error)?;
         container.limit(self.settings.time_limit);
         let mut sink = |stream, bytes: &[u8]| {

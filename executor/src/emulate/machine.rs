@@ -72,6 +72,11 @@ impl Machine {
         format!("qemu-{}-static", self.qemu)
     }
 
+    /// What an entry for it is called.
+    pub(super) fn entry_name(&self) -> String {
+        format!("qemu-{}", self.qemu)
+    }
+
     /// How a program of this machine begins.
     pub(super) fn header(&self, kind: u16) -> [u8; HEADER] {
         let mut header = [0; HEADER];
@@ -91,7 +96,7 @@ impl Machine {
         mask[if self.order == 1 { 16 } else { 17 }] = 0xfe;
         let [magic, mask] = [self.header(TYPES[0]), mask]
             .map(|bytes| bytes.iter().map(|byte| format!("\\x{byte:02x}")).collect::<String>());
-        format!(":qemu-{}:M::{magic}:{mask}:{interpreter}:POCF", self.qemu)
+        format!(":{}:M::{magic}:{mask}:{interpreter}:POCF", self.entry_name())
     }
 }
 

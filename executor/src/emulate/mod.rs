@@ -9,10 +9,11 @@ mod own;
 
 use std::ffi::OsStr;
 use std::fs::File;
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsRawFd as _, OwnedFd};
 use std::path::{Path, PathBuf};
 
 use boxwright_cache::oci::Platform;
+use rustix::fs::{FileType, Mode, OFlags, fstat};
 use serde::{Deserialize, Serialize};
 
 use crate::spec::{Bind, Mount, MountSource};
@@ -59,6 +60,11 @@ pub fn forget() {
     own::forget();
 }
 
+/// The same, after each container that may mount, if it did: the next one that needs the list gets a new one.
+pub(crate) fn forget_what_others_wrote() {
+    own::forget_if_changed();
+}
+
 pub(crate) fn interpreters(platform: &Platform, path: &OsStr) -> Result<Vec<Interpreter>, Lack> {
     let Some(machine) = Machine::of(platform) else { return Ok(Vec::new()) };
     // What every container would have to wait for is not asked for this machine itself.
@@ -86,7 +92,7 @@ pub(crate) fn interpreters(platform: &Platform, path: &OsStr) -> Result<Vec<Inte
 fn interpreter(entry: &Entry) -> Result<Interpreter, Lack> {
     let program = Path::new(&entry.interpreter);
     let unusable = |why: String| Lack::Unusable { program: program.to_owned(), why };
-    let file = File::open(program).map_err(|e| unusable(e.to_string()))?;
+    let file = open(program).map_err(|e| unusable(e.to_string()))?;
     match machine::is_static(&file) {
         Ok(true) => Ok(Interpreter { target: entry.interpreter.clone(), file }),
         Ok(false) => Err(unusable("it is not linked statically".to_owned())),
@@ -99,13 +105,45 @@ fn find(machine: &Machine, path: &OsStr) -> Option<(PathBuf, File)> {
     let dirs = std::env::split_paths(path).filter(|dir| dir.is_absolute());
     let names = [machine.emulator(), machine.emulator().trim_end_matches("-static").to_owned()];
     let programs = dirs.flat_map(|dir| names.clone().map(|name| dir.join(name)));
-    programs.filter_map(|program| Some((File::open(&program).ok()?, program))).find_map(|(file, program)| {
+    programs.filter_map(|program| Some((open(&program).ok()?, program))).find_map(|(file, program)| {
         let usable = is_executable(&file) && machine::is_static(&file).is_ok_and(|is| is);
         usable.then_some((program, file))
     })
 }
 
+/// Nobody writes to a FIFO for our sake, and a device could do anything when it is opened: the type is looked at before.
+fn open(program: &Path) -> std::io::Result<File> {
+    let place = rustix::fs::open(program, OFlags::PATH | OFlags::CLOEXEC, Mode::empty())?;
+    if FileType::from_raw_mode(fstat(&place)?.st_mode) != FileType::RegularFile {
+        return Err(std::io::Error::other("it is no file"));
+    }
+    let again = format!("/proc/self/fd/{}", place.as_raw_fd());
+    Ok(rustix::fs::open(again, OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty())?.into())
+}
+
 fn is_executable(file: &File) -> bool {
     use std::os::unix::fs::PermissionsExt;
     file.metadata().is_ok_and(|data| data.is_file() && data.permissions().mode() & 0o111 != 0)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_no_file_on_the_search_path_is_passed_over() {
+        let dir = tempfile::tempdir().unwrap();
+        let place = dir.path().join("qemu-s390x-static");
+        let machine = Machine::of(&"linux/s390x".parse().unwrap()).unwrap();
+        let found = || find(machine, dir.path().as_os_str()).map(|(path, _)| path);
+        let mode = Mode::from_raw_mode(0o777);
+        rustix::fs::mknodat(rustix::fs::CWD, &place, FileType::Fifo, mode, 0).unwrap();
+        assert_eq!(found(), None);
+        std::fs::remove_file(&place).unwrap();
+        std::os::unix::fs::symlink("/dev/zero", &place).unwrap();
+        assert_eq!(found(), None);
+        std::fs::remove_file(&place).unwrap();
+        std::fs::copy("/proc/self/exe", &place).unwrap();
+        assert_eq!(found(), Some(place));
+    }
 }

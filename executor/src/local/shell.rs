@@ -7,9 +7,10 @@ use boxwright_cache::Cancel;
 use boxwright_cache::snapshot::tree::Kind;
 use boxwright_cache::snapshot::{ActiveLayer, Tree};
 use boxwright_solver::executor::{ExecError, ExecSpec};
+use boxwright_solver::ir::SecurityMode;
 use rustix::termios::Winsize;
 
-use super::{LocalExecutor, translate_error};
+use super::{Apart, LocalExecutor, translate_error};
 use crate::container::{Container, ExitStatus, Sink};
 use crate::signals::Signals;
 
@@ -52,6 +53,7 @@ impl LocalExecutor {
             spec.env.push("TERM=xterm".to_owned());
         }
         (spec.tty, spec.stdin) = (seat.tty, Some(seat.stdin));
+        let _apart = Apart::take(exec.security == SecurityMode::Insecure, cancel)?;
         let mut container = Container::spawn(spec).map_err(translate_error)?;
         container.limit(self.settings.time_limit);
         kept.serving(|| container.wait(cancel, Some(signals), sink))?.map_err(translate_error)

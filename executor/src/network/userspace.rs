@@ -103,6 +103,10 @@ fn start(helper: &Helper, path: &Path, interrupted: &dyn Fn() -> bool) -> Result
         bridge::furnish()?;
         Links::open().map_err(failed("looking into the network namespace"))
     })?;
+    // What it would start is started by then.
+    let Some(_turn) = boxwright_cache::programs::program(interrupted) else {
+        return Err(Failed { reason: String::new(), how: How::Interrupted });
+    };
     let mut running = Running::start(helper, path, place, &namespace)?;
     running.wait(&mut links, interrupted)?;
     Ok(Connection {

@@ -6,6 +6,7 @@ mod archive;
 mod build;
 mod context;
 mod device;
+mod emulator;
 mod image;
 mod login;
 mod mount;
