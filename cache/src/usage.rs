@@ -1,14 +1,17 @@
 //! What takes how much of the disk, in bytes that are really allocated there.
 
 use std::collections::HashMap;
-use std::os::unix::fs::MetadataExt as _;
-use std::path::Path;
+use std::ffi::OsStr;
+use std::os::unix::ffi::OsStrExt as _;
+use std::path::{Path, PathBuf};
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use rusqlite::params;
+use rustix::fs::{AtFlags, Dir, FileType, Mode, OFlags, ResolveFlags, Stat, fstat, open, statat};
 
 use crate::digest::Digest;
 use crate::error::{Error, Result};
+use crate::fs::open_resolved;
 use crate::lease::living;
 use crate::mount::CacheMountUsage;
 use crate::record::CacheKey;
@@ -219,17 +222,34 @@ fn add_records(db: &rusqlite::Connection, usage: &mut Usage) -> rusqlite::Result
 
 /// What a file, or a directory with all in it, takes on the disk; of a file with several names each is an equal part,
 /// as layers share files. What can't be read counts nothing.
+/// A container may change it meanwhile: nothing outside of it is looked at.
+#[allow(clippy::useless_conversion, reason = "the field types differ between architectures")]
 pub(crate) fn allocated(path: &Path) -> u64 {
-    let mut pending = vec![path.to_owned()];
-    let mut bytes = 0;
-    while let Some(path) = pending.pop() {
-        let Ok(meta) = std::fs::symlink_metadata(&path) else { continue };
-        if meta.is_dir() {
-            pending
-                .extend(std::fs::read_dir(&path).into_iter().flatten().flatten().map(|entry| entry.path()));
+    let share = |stat: &Stat| {
+        let is_dir = FileType::from_raw_mode(stat.st_mode) == FileType::Directory;
+        let names = if is_dir { 1 } else { u64::from(stat.st_nlink).max(1) };
+        stat.st_blocks.unsigned_abs() * BLOCK / names
+    };
+    let flags = OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+    let found = open(path, flags, Mode::empty()).and_then(|top| fstat(&top).map(|stat| (top, stat)));
+    let Ok((top, stat)) = found else { return 0 };
+    let mut bytes = share(&stat);
+    let mut pending = vec![PathBuf::from(".")];
+    let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+    while let Some(place) = pending.pop() {
+        let resolve = ResolveFlags::BENEATH | ResolveFlags::NO_SYMLINKS;
+        let Ok(dir) = open_resolved(&top, &place, flags, Mode::empty(), resolve) else { continue };
+        let Ok(entries) = Dir::read_from(&dir) else { continue };
+        for name in entries.filter_map(|entry| Some(entry.ok()?.file_name().to_owned())) {
+            if matches!(name.to_bytes(), b"." | b"..") {
+                continue;
+            }
+            let Ok(stat) = statat(&dir, &name, AtFlags::SYMLINK_NOFOLLOW) else { continue };
+            bytes += share(&stat);
+            if FileType::from_raw_mode(stat.st_mode) == FileType::Directory {
+                pending.push(place.join(OsStr::from_bytes(name.to_bytes())));
+            }
         }
-        let names = if meta.is_dir() { 1 } else { meta.nlink().max(1) };
-        bytes += meta.blocks() * BLOCK / names;
     }
     bytes
 }
@@ -242,6 +262,33 @@ pub(crate) fn seconds(at: SystemTime) -> i64 {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn nothing_outside_is_counted_however_often_a_directory_becomes_a_link() {
+        use rustix::fs::{CWD, RenameFlags, renameat_with};
+        use std::sync::atomic::{AtomicBool, Ordering};
+        let (dir, outside) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+        let [one, other] = ["one", "other"].map(|name| dir.path().join(name));
+        for n in 0..40 {
+            std::fs::create_dir_all(one.join(n.to_string())).unwrap();
+            std::fs::write(outside.path().join(n.to_string()), vec![1; 1 << 19]).unwrap();
+        }
+        std::os::unix::fs::symlink(outside.path(), &other).unwrap();
+        let (done, mut most) = (AtomicBool::new(false), 0);
+        std::thread::scope(|scope| {
+            scope.spawn(|| {
+                while !done.load(Ordering::Relaxed) {
+                    let _ = renameat_with(CWD, &one, CWD, &other, RenameFlags::EXCHANGE);
+                }
+            });
+            for _ in 0..500 {
+                most = allocated(dir.path()).max(most);
+            }
+            done.store(true, Ordering::Relaxed);
+        });
+        // A directory that has both names while it is listed counts twice.
+        assert!(most < 1 << 19, "{most}");
+    }
 
     #[test]
     fn what_is_allocated_counts_not_what_sizes_say() {
