@@ -23,6 +23,7 @@ mod names;
 mod network;
 mod output;
 mod past;
+mod processor;
 mod prune;
 mod received;
 mod recorder;

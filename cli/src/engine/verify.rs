@@ -15,6 +15,7 @@ use serde_json::Value;
 
 use super::build::{BuildRequest, distinct, snapshot_of, step};
 use super::failure::Source;
+use super::processor::OneProcessor;
 use super::solving::{Places, Solving};
 use super::{Engine, context, created, output};
 use crate::error::{Error, Result};
@@ -56,8 +57,8 @@ struct Made {
 }
 
 impl Engine {
-    /// Builds twice, the second time with other caches, another name of the machine and one step after the other, and
-    /// compares. Outputs and names are not heeded.
+    /// Builds twice, the second time with other caches, another name of the machine, on one processor and one step after the
+    /// other, and compares. Outputs and names are not heeded.
     ///
     /// # Errors
     /// As [`Engine::build`]. That the builds differ is no error.
@@ -94,10 +95,13 @@ impl Engine {
         }
         step(
             watch,
-            "[verify] second build: one step at a time, other caches, another name of the machine",
+            "[verify] second build: one step at a time on one processor, other caches, another name of the machine",
             || self.pass_a_second(),
         )?;
-        let second = self.make(&request, now, watch).map_err(after_first)?;
+        let second = {
+            let _alone = OneProcessor::new();
+            self.make(&request, now, watch).map_err(after_first)?
+        };
         let images = step(watch, "[verify] compare", || {
             let pairs = first.products.iter().zip(&second.products);
             pairs.map(|(one, two)| self.compare(one, two)).collect::<Result<Vec<_>>>()

@@ -114,6 +114,25 @@ fn what_hangs_on_a_cache_mount_is_found() {
 }
 
 #[test]
+fn what_hangs_on_the_number_of_processors_is_found() {
+    let boxwright = Boxwright::with_busybox();
+    let count = boxwright.output_of("busybox", &["nproc"]);
+    let (count, dockerfile) = (count.trim(), "FROM busybox\nRUN nproc > /f\n");
+    if count == "1" {
+        // There is no other number to be found.
+        assert_eq!(verify(&boxwright, &Context::new(dockerfile), &["--build-arg", EPOCH]).status, 0);
+        return;
+    }
+    let lines = difference(&boxwright, dockerfile);
+    assert_eq!(
+        lines[1],
+        format!(
+            "/f: content, from byte 0 on (line 1): \"{count}\\n\" in the first build, \"1\\n\" in the second"
+        )
+    );
+}
+
+#[test]
 fn what_hangs_on_steps_that_run_at_once_is_found() {
     let boxwright = Boxwright::with_busybox();
     let meet = |own: &str, other: &str| {
