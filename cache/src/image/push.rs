@@ -180,10 +180,12 @@ fn push_parts(
     let config = store.document(&image.id)?.ok_or_else(|| missing(&image.id))?;
     let original = store.document(&image.manifest)?.ok_or_else(|| missing(&image.manifest))?;
     store.set_remote(std::sync::Arc::new(client.clone()));
-    let forms = push_layers(sources, image, &original, to, tell, cancel)?;
     let config_blob = Descriptor::new(OCI_CONFIG, image.id, config.len() as u64);
-    let mut open = || Ok(Box::new(std::io::Cursor::new(config.clone())) as Box<dyn Read + Send>);
-    client.push_blob(to.reference, &config_blob, None, &mut open, cancel)?;
+    let push_config = |stop: &Cancel| {
+        let mut open = || Ok(Box::new(std::io::Cursor::new(config.clone())) as Box<dyn Read + Send>);
+        client.push_blob(to.reference, &config_blob, None, &mut open, stop).map(drop)
+    };
+    let forms = push_layers(sources, image, &original, &push_config, to, tell, cancel)?;
     let media_type = described(&original)?.media_type;
     let (media_type, digest, manifest) = if same_layers(&original, &forms)? {
         (media_type, image.manifest, original)
@@ -211,11 +213,12 @@ fn same_layers(manifest: &[u8], forms: &[LayerBlob]) -> Result<bool> {
     Ok(layers_of(manifest)?.iter().map(|d| d.digest).eq(forms.iter().map(|f| f.descriptor.digest)))
 }
 
-/// Brings all layers there; gives the form in which each one is there now.
+/// Brings config and layers there; gives the form in which each one is there now.
 fn push_layers(
     sources: Sources<'_>,
     image: &ImageRecord,
     manifest: &[u8],
+    push_config: &(dyn Fn(&Cancel) -> Result<()> + Sync),
     to: Destination<'_>,
     tell: &(dyn Fn(PushEvent) + Sync),
     cancel: &Cancel,
@@ -223,9 +226,16 @@ fn push_layers(
     let named = layers_of(manifest)?;
     let all: BTreeSet<Digest> = named.iter().map(|d| d.digest).collect();
     let kinds = named.iter().map(|d| Some(d.kind())).chain(std::iter::repeat(None));
-    let wanted: Vec<_> =
-        image.layers.iter().zip(kinds).map(|(layer, kind)| (layer, Wanted { all: &all, kind })).collect();
-    each(&wanted, cancel, |(layer, wanted), stop| push_layer(sources, layer, *wanted, to, tell, stop))
+    let layers = image.layers.iter().zip(kinds).map(|(layer, kind)| (layer, Wanted { all: &all, kind }));
+    // Nothing stands for the config, which costs as many answers as a layer. The newest come first: the registry is likely to
+    // have the others, which is soon found out.
+    let mut parts: Vec<_> = layers.map(Some).chain([None]).collect();
+    parts.reverse();
+    let forms = each(&parts, cancel, |part, stop| match part {
+        Some((layer, wanted)) => push_layer(sources, layer, *wanted, to, tell, stop).map(Some),
+        None => push_config(stop).map(|()| None),
+    })?;
+    Ok(forms.into_iter().rev().flatten().collect())
 }
 
 /// What a manifest says of a layer.
