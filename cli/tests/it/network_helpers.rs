@@ -127,7 +127,7 @@ fn a_step_has_a_network_when_the_helper_of_the_step_before_has_gone() {
     executable(
         &boxwright,
         "end",
-        format!("#!/bin/sh\nkill -9 $(cat {}/home/pid)\n", boxwright.scratch("").display()),
+        format!("#!/bin/sh\nkill $(cat {}/home/pid)\n", boxwright.scratch("").display()),
     );
     let script = format!(
         "{moods} {MACHINE} mood works; busybox nc -ll -p 7 -e ./end & trap 'kill $pages $names $!' EXIT; \

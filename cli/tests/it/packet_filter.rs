@@ -36,6 +36,17 @@ fn containers_reach_out_past_dockers_rules_and_nobody_reaches_in() {
 }
 
 #[test]
+fn a_packet_filter_that_somebody_else_keeps_is_no_reason_for_the_hosts_network() {
+    let boxwright = Boxwright::with_busybox();
+    let script = "iptables-legacy -P FORWARD DROP; mount -t tmpfs none /run; flock --no-fork /run/xtables.lock sleep 1000 & \
+         trap 'kill $!' EXIT; while flock --nonblock /run/xtables.lock true; do :; done; \
+         bw run --rm busybox echo started || echo $?";
+    let ran = apart(&boxwright, script);
+    assert_eq!(ran.stdout, "125\n", "{ran}");
+    ran.says("telling iptables-legacy of the bridge: ").says("holding the xtables lock");
+}
+
+#[test]
 fn containers_reach_out_where_firewalld_forwards_nothing() {
     let boxwright = Boxwright::with_busybox();
     // It has a bus, a configuration and a log of its own here.

@@ -1,6 +1,8 @@
 //! Signal masks and dispositions, by the kernel's own calls so that a cloned process may make them.
 
 use std::os::fd::{FromRawFd, OwnedFd};
+use std::os::unix::process::CommandExt as _;
+use std::process::Command;
 
 use rustix::io::Errno;
 
@@ -36,6 +38,13 @@ fn change_mask(how: libc::c_int, set: Set) -> Result<Set, Errno> {
         libc::syscall(libc::SYS_rt_sigprocmask, how, &raw const set.0, &raw mut before, size_of::<u64>())
     };
     check(result).map(|_| Set(before))
+}
+
+/// What `command` starts gets the signals that we hold back: it would never be told of an alarm of its own, or to end.
+pub(crate) fn pass_on(command: &mut Command) -> &mut Command {
+    let unblock = || set_mask(Set::NONE).map(drop).map_err(std::io::Error::from);
+    // SAFETY: in the copy of the process this makes one system call, and neither allocates nor locks.
+    unsafe { command.pre_exec(unblock) }
 }
 
 /// Gives every signal its default disposition. Only for a cloned process: it would take the handlers from under the

@@ -14,11 +14,12 @@ use super::super::netlink::{Answer, Netlink};
 use super::super::{BRIDGE, PROGRAMS, program};
 use super::{FIXED, nfta, of_family, rules, table};
 use crate::error::{Error, Result};
+use crate::sys::signal;
 
 const NFT: [&str; 2] = ["iptables-nft", "iptables"];
 const LEGACY: [&str; 2] = ["iptables-legacy", "iptables"];
 /// For which iptables waits for others that use it, in seconds.
-const PATIENCE: &str = "10";
+const PATIENCE: &str = "5";
 /// For which a program is waited for: others wait behind us.
 const LIMIT: Duration = Duration::from_secs(20);
 
@@ -208,7 +209,7 @@ fn run(programs: &[&str], args: &[&str]) -> Result<Output> {
     let mut command = Command::new(&path);
     command.args(args).env_clear().env("PATH", PROGRAMS.join(":")).current_dir("/");
     command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::piped());
-    let mut child = command.spawn().map_err(Error::io("starting", &path))?;
+    let mut child = signal::pass_on(&mut command).spawn().map_err(Error::io("starting", &path))?;
     if !ends_in_time(&child) {
         let _ = child.kill();
         let _ = child.wait();

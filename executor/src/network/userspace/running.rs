@@ -16,6 +16,7 @@ use super::super::{PROGRAMS, program};
 use super::Place;
 use crate::error::{Error, Result};
 use crate::spawner;
+use crate::sys::signal;
 
 const INTERFACE: &str = "eth0";
 /// How long one may work until it is ready; they take some hundredths of a second. Some are caught in a loop on kernels
@@ -115,7 +116,7 @@ impl Running {
         command.args((helper.args)(place).split_whitespace());
         command.env_clear().env("PATH", PROGRAMS.join(":")).current_dir("/");
         command.stdin(copy(namespace)?).stdout(Stdio::from(theirs)).stderr(copy(&complaints)?);
-        let child = command.spawn().map_err(Error::io(starting, path))?;
+        let child = signal::pass_on(&mut command).spawn().map_err(Error::io(starting, path))?;
         let running = Running { name: helper.name, child, _held_open: ours, complaints: complaints.into() };
         let pid = rustix::process::Pid::from_child(&running.child);
         if let Ok(process) = rustix::process::pidfd_open(pid, rustix::process::PidfdFlags::empty()) {
