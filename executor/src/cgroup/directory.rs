@@ -129,10 +129,18 @@ fn is_there(parent: &OwnedFd, name: &str, dir: &OwnedFd) -> bool {
     (found.st_dev, found.st_ino) == (own.st_dev, own.st_ino)
 }
 
+/// Whether we would give a group this name: somebody else's may well begin like it.
+fn is_of_ours(name: &str) -> bool {
+    let is_number =
+        |part: &str| !part.is_empty() && part.bytes().all(|b| matches!(b, b'0'..=b'9' | b'a'..=b'f'));
+    name.strip_prefix(PREFIX)
+        .is_some_and(|rest| rest.split('-').count() == 4 && rest.split('-').all(is_number))
+}
+
 /// Removes what was left behind. What can't be removed now can be another time.
 fn sweep(parent: &OwnedFd) {
     for name in groups(parent) {
-        if !name.starts_with(PREFIX) {
+        if !is_of_ours(&name) {
             continue;
         }
         if let Ok(dir) = open(parent, &name)
@@ -193,15 +201,18 @@ mod tests {
     fn what_a_killed_process_left_goes_and_what_a_living_one_has_stays() {
         let place = tempfile::tempdir().unwrap();
         let living = Directory::new(place.path()).unwrap();
-        std::fs::create_dir_all(place.path().join("boxwright-forgotten/container/deeper")).unwrap();
-        std::fs::create_dir(place.path().join("others")).unwrap();
+        let forgotten = format!("{PREFIX}{}", unique(0));
+        std::fs::create_dir_all(place.path().join(&forgotten).join("container/deeper")).unwrap();
+        let others =
+            ["others", "boxwright-build", "boxwright-1-2-3", "boxwright-ci-2-3-4", "boxwright-1-2-3-4.scope"];
+        others.iter().for_each(|name| std::fs::create_dir(place.path().join(name)).unwrap());
         let next = Directory::new(place.path()).unwrap();
         let is = |name: &str| place.path().join(name).is_dir();
-        assert!(is(&living.name) && is(&next.name) && is("others"));
-        assert!(!is("boxwright-forgotten"));
+        assert!(is(&living.name) && is(&next.name) && others.iter().all(|name| is(name)));
+        assert!(!is(&forgotten));
         let inner = living.inner().unwrap();
         drop((living, inner));
         drop(next);
-        assert_eq!(std::fs::read_dir(place.path()).unwrap().count(), 1, "only the others'");
+        assert_eq!(std::fs::read_dir(place.path()).unwrap().count(), others.len());
     }
 }

@@ -1,5 +1,7 @@
 //! Where control groups are mounted, and which of them we are in.
 
+use std::ffi::OsString;
+use std::os::unix::ffi::OsStringExt;
 use std::path::{Component, Path, PathBuf};
 
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -64,7 +66,8 @@ pub(crate) fn hierarchies(mounts: &str) -> Vec<Hierarchy> {
 fn hierarchy(line: &str) -> Option<Hierarchy> {
     let (mount, kind) = line.split_once(" - ")?;
     let mut fields = mount.split(' ').skip(3);
-    let (root, at) = (fields.next()?.to_owned(), PathBuf::from(fields.next()?));
+    let root = unescaped(fields.next()?).into_string().ok()?;
+    let at = PathBuf::from(unescaped(fields.next()?));
     let mut words = kind.split(' ');
     match words.next()? {
         "cgroup2" => Some(Hierarchy { at, controllers: None, root }),
@@ -75,6 +78,19 @@ fn hierarchy(line: &str) -> Option<Hierarchy> {
         }
         _ => None,
     }
+}
+
+/// The kernel writes what would end a field or a line as a backslash and three octal digits.
+fn unescaped(field: &str) -> OsString {
+    let (mut text, mut rest) = (Vec::with_capacity(field.len()), field.as_bytes());
+    while let Some((&byte, after)) = rest.split_first() {
+        let digits = after.get(..3).and_then(|digits| str::from_utf8(digits).ok());
+        match digits.filter(|_| byte == b'\\').and_then(|digits| u8::from_str_radix(digits, 8).ok()) {
+            Some(escaped) => (text.push(escaped), rest = &after[3..]),
+            None => (text.push(byte), rest = after),
+        };
+    }
+    OsString::from_vec(text)
 }
 
 #[cfg(test)]
@@ -93,6 +109,13 @@ mod tests {
         assert_eq!((found[0].at.to_str(), &found[0].controllers), (Some("/sys/fs/cgroup/unified"), &None));
         assert!(found[1].has("cpu") && found[1].has("cpuacct") && !found[1].has("memory"));
         assert_eq!(found[1].own_group("3:cpu,cpuacct:/none/such\n"), found[1].at);
+    }
+
+    #[test]
+    fn blanks_in_names_are_read_as_the_kernel_writes_them() {
+        let mounts = "30 25 0:26 /a\\040b /my\\040groups\\134\\011x\\ rw - cgroup2 cgroup2 rw\n";
+        let found = hierarchies(mounts);
+        assert_eq!((found[0].at.to_str(), found[0].root.as_str()), (Some("/my groups\\\tx\\"), "/a b"));
     }
 
     #[test]
