@@ -58,3 +58,11 @@ impl Dockerd {
         run(Command::new("ctr").arg("--address").arg(socket).args(["--namespace", "tests"]).args(args))
     }
 }
+
+impl Drop for Dockerd {
+    /// The host's network namespace is mounted in there, and would keep the directory from being removed.
+    fn drop(&mut self) {
+        let network = self.dir.path().join("exec/netns/default");
+        let _ = rustix::mount::unmount(network, rustix::mount::UnmountFlags::DETACH);
+    }
+}
