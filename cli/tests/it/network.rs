@@ -221,7 +221,10 @@ fn the_bridge_is_made_when_it_is_needed_and_removed_when_it_is_not() {
 #[test]
 fn many_containers_at_once_have_addresses_of_their_own() {
     let boxwright = Boxwright::with_busybox();
-    let script = "for n in $(seq 20); do bw run --rm busybox ip -o -4 addr show eth0 & done; wait; ip -o link show type bridge | wc -l";
+    // None ends before all have begun: an address may be had again by the time.
+    let script = "mkdir $store/all; for n in $(seq 20); do bw run --rm -v $store/all:/all busybox sh -c \
+         'ip -o -4 addr show eth0; mkdir /all/'$n'; while [ $(ls /all | wc -l) != 20 ]; do sleep 0.05; done' & done; \
+         wait; ip -o link show type bridge | wc -l";
     let out = apart(&boxwright, script).ok();
     let addresses: BTreeSet<&str> =
         out.split_whitespace().filter(|word| word.starts_with("10.") && word.contains('/')).collect();
