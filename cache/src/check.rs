@@ -267,7 +267,7 @@ fn wrong_with(layer: &Layer, cancel: &Cancel) -> Result<Option<String>> {
         }
         Err(error) => return Err(error),
     };
-    if layer.is_foreign() {
+    if layer.is_foreign() || layer.is_unread()? {
         return Ok(None);
     }
     match diff::scan(std::os::fd::AsFd::as_fd(&dir), layer.epoch(), cancel) {

@@ -8,7 +8,8 @@ use rusqlite::OptionalExtension as _;
 
 use crate::digest::Digest;
 use crate::error::{Error, Result};
-use crate::lease::{bury, living, remove_tree};
+use crate::fs::remove_tree;
+use crate::lease::{bury, living};
 use crate::mount::CacheMountUsage;
 use crate::store::{Store, list, now};
 use crate::usage::{RecordUsage, Usage};

@@ -12,8 +12,8 @@ use rustix::io::Errno;
 
 use crate::cancel::Cancel;
 use crate::error::{Error, Result};
+use crate::fs::remove_tree;
 use crate::layer::{DirSink, Metadata};
-use crate::lease::remove_tree;
 use crate::snapshot::ActiveLayer;
 use crate::snapshot::Tree;
 use crate::snapshot::copy::copy_without_devices;

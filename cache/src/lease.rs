@@ -5,13 +5,14 @@ use std::fs::File;
 use std::io::Read as _;
 use std::os::fd::{AsFd as _, BorrowedFd, OwnedFd};
 use std::os::unix::fs::FileExt as _;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError, Weak};
 
 use rustix::fs::{AtFlags, FlockOperation, Mode, OFlags};
 use rustix::io::Errno;
 
 use crate::error::{Error, Result};
+use crate::fs::remove_tree;
 use crate::snapshot::LayerId;
 use crate::store::{Store, unique_name};
 
@@ -71,7 +72,8 @@ impl Lease {
         rustix::fs::flock(&lock, FlockOperation::NonBlockingLockExclusive).map_err(io("locking lease"))?;
         rustix::fs::renameat(&leases, &unnamed, &leases, &name).map_err(io("naming lease"))?;
         let lease = Lease(Arc::new(Held { file: Some(lock.into()), name, leases, layers: Mutex::default() }));
-        bury(store)?;
+        // What can't be removed is told by those who collect; it keeps nobody from working.
+        let _ = bury(store);
         Ok(lease)
     }
 
@@ -183,20 +185,6 @@ fn unfinished(store: &Store) -> Result<Vec<(Option<String>, PathBuf)>> {
             Ok((maker, path))
         })
         .collect()
-}
-
-/// Removes a tree of ours, whatever permissions were given to what is in it. Another process may be removing it, too.
-pub(crate) fn remove_tree(path: &Path) -> Result<()> {
-    let is_dir = match std::fs::symlink_metadata(path) {
-        Ok(metadata) => metadata.is_dir(),
-        Err(e) if e.kind() == std::io::ErrorKind::NotFound => return Ok(()),
-        Err(e) => return Err(Error::io("removing", path)(e)),
-    };
-    let removed = if is_dir { std::fs::remove_dir_all(path) } else { std::fs::remove_file(path) };
-    match removed {
-        Err(e) if e.kind() != std::io::ErrorKind::NotFound => Err(Error::io("removing", path)(e)),
-        _ => Ok(()),
-    }
 }
 
 fn open_leases(store: &Store) -> Result<OwnedFd> {

@@ -5,12 +5,12 @@ use std::os::fd::{AsFd as _, BorrowedFd, OwnedFd};
 use rustix::fs::{Mode, OFlags};
 use rustix::io::Errno;
 
-use super::{Layer, Unpacked};
+use super::{Layer, Unpacked, unread};
 use crate::cancel::Cancel;
-use crate::digest::{DiffId, Digest};
 use crate::error::{Error, Result};
+use crate::fs::remove_tree;
 use crate::layer::LayerSummary;
-use crate::lease::{Lease, remove_tree};
+use crate::lease::Lease;
 use crate::store::{Store, unique_name};
 
 /// Two empty directories on one file system: `fs` is to be filled (by a sink, or as an overlay's upper directory),
@@ -80,8 +80,7 @@ impl ActiveLayer {
     pub fn keep(self) -> Result<Layer> {
         let dir = self.place()?;
         let tar_size = crate::usage::allocated(&self.store.path().join("layers").join(&dir));
-        let nobody = Digest::of(dir.as_bytes());
-        Unpacked { dir: &dir, tar_size, content: None, epoch: None }.insert(&self.store, DiffId(nobody))
+        Unpacked { dir: &dir, tar_size, content: None, epoch: None }.insert(&self.store, unread(&dir))
     }
 
     /// Makes it a layer that was summed up while it was written.

@@ -153,6 +153,11 @@ impl Layer {
         Ok(self.on_disk()?.is_some())
     }
 
+    /// Whether it is what a failed step left, whose bytes nobody has looked at.
+    pub(crate) fn is_unread(&self) -> Result<bool> {
+        Ok(self.on_disk()?.is_some_and(|on_disk| unread(&on_disk.dir) == self.0.diff_id))
+    }
+
     fn on_disk(&self) -> Result<Option<&OnDisk>> {
         if self.0.unpacked.get().is_none() {
             let db = self.0.store.db();
@@ -247,6 +252,11 @@ impl Store {
             unpacked: OnceLock::new(),
         })))
     }
+}
+
+/// In place of the diff id of a layer that was not read: that of its directory's name, which no content has.
+fn unread(dir: &str) -> DiffId {
+    DiffId(Digest::of(dir.as_bytes()))
 }
 
 fn open_layer(store: &Store, name: &str) -> Result<OwnedFd> {

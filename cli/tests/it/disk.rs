@@ -160,3 +160,24 @@ fn a_store_by_a_relative_path_is_written_to_the_disk_as_well() {
     eventually("the store is written to the disk", || reserve.exists());
     assert!(!Path::new("/a-relative-store").exists());
 }
+
+#[test]
+fn what_is_deep_goes_with_few_descriptors() {
+    let boxwright = Boxwright::with_busybox();
+    // Twice as deep as a path can name.
+    let deep = "mkdir /d && cd /d && for n in $(seq 3); do mkdir -p $(printf 'd/%.0s' $(seq 1300)) && \
+         for m in $(seq 13); do cd -P $(printf 'd/%.0s' $(seq 100)) || exit 1; done; done; echo deep > file";
+    boxwright.build(&Context::new(&format!("FROM busybox\nRUN {deep}\n")), &["-t", "deep"]).ok();
+    boxwright.ok(&["rmi", "deep"]);
+    let with_few = |args: &[&str]| {
+        let mut shell = Command::new("sh");
+        shell.args(["-c", "ulimit -n 200; exec \"$@\"", "sh"]).arg(binary());
+        run(shell.arg("--root").arg(boxwright.store()).args(args)).ok()
+    };
+    with_few(&["builder", "prune", "-a", "-f"]);
+    with_few(&["system", "prune", "-a", "-f"]);
+    assert_eq!(with_few(&["images", "-q"]), "");
+    for place in ["layers", "tmp"] {
+        assert_eq!(std::fs::read_dir(boxwright.store().join(place)).unwrap().count(), 0, "{place}");
+    }
+}

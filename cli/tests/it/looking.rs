@@ -274,4 +274,7 @@ fn what_a_failed_step_left_is_kept_without_being_read() {
     let mut typed = Command::new(crate::tool::binary());
     typed.args(told(&failed)).args(["sh", "-c", "cat /small; stat -c %s /big"]).stdin(Stdio::null());
     assert_eq!(run(&mut typed).ok(), "left\n1099511627776\n");
+    // Nor is it damage.
+    boxwright.ok(&["system", "check", "--repair"]);
+    assert_eq!(run(&mut typed).ok(), "left\n1099511627776\n");
 }

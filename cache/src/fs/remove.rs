@@ -1,0 +1,91 @@
+//! Removing trees of ours, whatever containers left in them: with few descriptors at any depth, and while another process does
+//! the same.
+
+use std::ffi::CStr;
+use std::os::fd::{AsFd as _, BorrowedFd, OwnedFd};
+use std::path::Path;
+
+use rustix::fs::{AtFlags, CWD, Dir, FileType, Mode, OFlags, openat, renameat, unlinkat};
+use rustix::io::Errno;
+
+use crate::error::{Error, Result};
+use crate::store::unique_name;
+
+/// Directories that are open at a time. What is deeper is moved up before it is looked into.
+const DEPTH: usize = 32;
+
+/// Removes what has this name, if there is something.
+///
+/// # Errors
+/// When it, or a part of it, can't be removed.
+pub(crate) fn remove_tree(path: &Path) -> Result<()> {
+    let io = |errno: Errno| Error::io("removing", path)(errno);
+    match unlinkat(CWD, path, AtFlags::empty()) {
+        Ok(()) | Err(Errno::NOENT) => return Ok(()),
+        // What unlink says of directories, as Linux and as POSIX have it.
+        Err(Errno::ISDIR | Errno::PERM) => {}
+        Err(errno) => return Err(io(errno)),
+    }
+    let Some(top) = open(CWD, path).map_err(io)? else { return Ok(()) };
+    loop {
+        let mut gone = 0;
+        empty(top.as_fd(), top.as_fd(), 0, &mut gone)?;
+        match unlinkat(CWD, path, AtFlags::REMOVEDIR) {
+            Ok(()) | Err(Errno::NOENT) => return Ok(()),
+            // Something was moved up meanwhile, by us or by another.
+            Err(Errno::NOTEMPTY) if gone > 0 => {}
+            Err(errno) => return Err(io(errno)),
+        }
+    }
+}
+
+/// Removes what is in `dir`, and counts it. What is too deep is in `top` then.
+fn empty(top: BorrowedFd<'_>, dir: BorrowedFd<'_>, depth: usize, gone: &mut u64) -> Result<()> {
+    for entry in Dir::read_from(dir).map_err(failed(c"."))? {
+        let entry = entry.map_err(failed(c"."))?;
+        let name = entry.file_name();
+        if name == c"." || name == c".." {
+            continue;
+        }
+        let is_dir = match entry.file_type() {
+            FileType::Directory => true,
+            _ => match unlinkat(dir, name, AtFlags::empty()) {
+                Ok(()) | Err(Errno::NOENT) => false,
+                Err(Errno::ISDIR) => true,
+                Err(errno) => return Err(failed(name)(errno)),
+            },
+        };
+        *gone += 1;
+        if !is_dir {
+            continue;
+        }
+        if depth == DEPTH {
+            match renameat(dir, name, top, unique_name()?) {
+                Ok(()) | Err(Errno::NOENT) => continue,
+                Err(errno) => return Err(failed(name)(errno)),
+            }
+        }
+        let Some(child) = open(dir, name).map_err(failed(name))? else { continue };
+        empty(top, child.as_fd(), depth + 1, gone)?;
+        match unlinkat(dir, name, AtFlags::REMOVEDIR) {
+            Ok(()) | Err(Errno::NOENT | Errno::NOTEMPTY) => {}
+            Err(errno) => return Err(failed(name)(errno)),
+        }
+    }
+    Ok(())
+}
+
+/// None where it is gone.
+fn open(dir: BorrowedFd<'_>, name: impl rustix::path::Arg) -> rustix::io::Result<Option<OwnedFd>> {
+    let flags = OFlags::DIRECTORY | OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+    match openat(dir, name, flags, Mode::empty()) {
+        Ok(fd) => Ok(Some(fd)),
+        Err(Errno::NOENT) => Ok(None),
+        Err(errno) => Err(errno),
+    }
+}
+
+fn failed(name: &CStr) -> impl FnOnce(Errno) -> Error {
+    let name = name.to_string_lossy().into_owned();
+    move |errno| Error::io("removing", name)(errno)
+}
