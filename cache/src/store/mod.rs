@@ -77,7 +77,14 @@ impl Store {
         };
         lock(FlockOperation::LockExclusive)?;
         let mut db = connect(&path.join("db"))?;
-        schema::prepare(&mut db, boot)?;
+        match schema::prepare(&mut db, boot) {
+            // The first command of a boot has something to forget, which may be one that is to remove something.
+            Err(full) if full.kind() == Some(std::io::ErrorKind::StorageFull) => {
+                reserve::give(&dir, path)?;
+                schema::prepare(&mut db, boot)?;
+            }
+            other => other?,
+        }
         lock(FlockOperation::Unlock)?;
         Ok(Store(Arc::new(Inner {
             path: path.to_owned(),

@@ -1,7 +1,8 @@
 //! What is kept back for the day when the disk is full: to remove something needs a little, too, since it is written down first
 //! what goes. It is made while nobody waits, and given up by commands that remove.
 
-use std::os::fd::{AsFd as _, OwnedFd};
+use std::os::fd::{AsFd, OwnedFd};
+use std::path::Path;
 
 use rustix::fs::{AtFlags, FallocateFlags, Mode, OFlags};
 use rustix::io::Errno;
@@ -31,13 +32,7 @@ impl Store {
         if disk.f_bavail * disk.f_frsize >= self.wanted() && !without_inodes {
             return Ok(());
         }
-        for name in FILES {
-            match rustix::fs::unlinkat(self.dir(), format!("{DIRECTORY}/{name}"), AtFlags::empty()) {
-                Ok(()) | Err(Errno::NOENT) => {}
-                Err(e) => return Err(Error::io("removing", self.path().join(DIRECTORY))(e)),
-            }
-        }
-        Ok(())
+        give(self.dir(), self.path())
     }
 
     /// Keeps something back where there is much more than that. It is no failure that it can't.
@@ -73,4 +68,15 @@ impl Store {
         let size = size.map_or(0, |database| database.st_size.unsigned_abs());
         size.saturating_mul(2).clamp(LEAST, MOST)
     }
+}
+
+/// Gives up what was kept back.
+pub(super) fn give(store: impl AsFd, path: &Path) -> Result<()> {
+    for name in FILES {
+        match rustix::fs::unlinkat(&store, format!("{DIRECTORY}/{name}"), AtFlags::empty()) {
+            Ok(()) | Err(Errno::NOENT) => {}
+            Err(e) => return Err(Error::io("removing", path.join(DIRECTORY))(e)),
+        }
+    }
+    Ok(())
 }

@@ -4,11 +4,12 @@
 use std::ffi::CStr;
 use std::fs;
 use std::path::PathBuf;
+use std::process::Command;
 
-use boxwright_testdata::{Ran, base};
+use boxwright_testdata::{Ran, base, run};
 use rustix::mount::{MountFlags, UnmountFlags, mount, mount_remount, unmount};
 
-use crate::tool::{Boxwright, Context, cache, eventually};
+use crate::tool::{Boxwright, Context, binary, cache, eventually};
 
 /// A store that has busybox, alone on a tmpfs that goes with this value.
 struct Small(Boxwright);
@@ -149,6 +150,34 @@ fn removing_works_without_an_inode_or_a_byte_left() {
         small.assert_all_works();
         eventually("something is kept back again", || kept.exists());
     }
+}
+
+#[test]
+fn the_first_command_of_a_boot_works_without_a_byte_left() {
+    let small = Small::with(c"size=24m");
+    let kept = small.mount_point().join("reserve/3");
+    small.build("FROM busybox\nRUN echo x > /x\n", "x").ok();
+    eventually("something is kept back", || kept.exists());
+    eventually("all is used up", || {
+        small.use_up(4096);
+        !small.0.run(&["tag", "busybox", "other"]).stderr.is_empty()
+    });
+    // The kernel says which boot it is in a file.
+    let dir = tempfile::tempdir().unwrap();
+    let boot = dir.path().join("boot");
+    fs::write(&boot, "00000000-0000-4000-8000-000000000001\n").unwrap();
+    let images = || {
+        let script =
+            format!("mount --bind {} /proc/sys/kernel/random/boot_id && exec \"$@\"", boot.display());
+        let mut command = Command::new("unshare");
+        command.args(["--mount", "sh", "-c", &script, "sh"]).arg(binary());
+        run(command.arg("--root").arg(small.mount_point()).args(["images", "-q"]))
+    };
+    let hidden = small.mount_point().join("filler/reserve");
+    fs::rename(kept.parent().unwrap(), &hidden).unwrap();
+    images().says(" is short of space: ");
+    fs::rename(&hidden, kept.parent().unwrap()).unwrap();
+    images().ok();
 }
 
 #[test]
