@@ -212,6 +212,8 @@ impl Begun {
     fn wait(self, interrupted: &dyn Fn() -> bool) -> Result<Connection> {
         loop {
             match self.made.recv_timeout(LOOK) {
+                // Who has asked to end gets none, though it was made.
+                Ok(_) if self.unwanted.load(Ordering::Relaxed) => return Err(Error::Cancelled),
                 Ok(made) => return made,
                 Err(RecvTimeoutError::Timeout) if interrupted() => {
                     self.unwanted.store(true, Ordering::Relaxed)

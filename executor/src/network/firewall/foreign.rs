@@ -2,6 +2,7 @@
 //! firewalld are told of the bridge, by the programs that know their form of it, as Docker tells them of its own. What a
 //! person wrote for nf_tables is theirs to change.
 
+use std::os::unix::process::CommandExt as _;
 use std::path::PathBuf;
 use std::process::{Child, Command, Output, Stdio};
 use std::time::Duration;
@@ -177,15 +178,20 @@ fn iptables(programs: &[&str], action: &str, direction: &str) -> Result<bool> {
         Some(0) => Ok(true),
         Some(NO_SUCH_RULE) if action != "-I" => Ok(false),
         // Not said of what this machine can't do.
-        Some(BUSY) => Err(Error::Setup { doing: doing(programs), reason: said(&output) }),
-        _ => Err(refused(programs, &said(&output))),
+        Some(BUSY) | None => Err(Error::Setup { doing: doing(programs), reason: said(&output) }),
+        Some(_) => Err(refused(programs, &said(&output))),
     }
 }
 
 fn firewalld(action: &str) -> Result<()> {
     let programs = ["firewall-cmd"];
     let output = run(&programs, &["-q", "--zone=trusted", &format!("{action}={BRIDGE}")])?;
-    if output.status.success() { Ok(()) } else { Err(refused(&programs, &said(&output))) }
+    match output.status.code() {
+        Some(0) => Ok(()),
+        // Killed, which says nothing of what this machine can do.
+        None => Err(Error::Setup { doing: doing(&programs), reason: said(&output) }),
+        Some(_) => Err(refused(&programs, &said(&output))),
+    }
 }
 
 fn doing(programs: &[&str]) -> String {
@@ -209,6 +215,8 @@ fn run(programs: &[&str], args: &[&str]) -> Result<Output> {
     let mut command = Command::new(&path);
     command.args(args).env_clear().env("PATH", PROGRAMS.join(":")).current_dir("/");
     command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::piped());
+    // Ctrl-C is for us alone: what it means for a rule that is being made, we say.
+    command.process_group(0);
     let mut child = signal::pass_on(&mut command).spawn().map_err(Error::io("starting", &path))?;
     if !ends_in_time(&child) {
         let _ = child.kill();

@@ -3,6 +3,7 @@
 use std::fs::File;
 use std::io::{Read, Seek};
 use std::os::fd::{AsFd, OwnedFd};
+use std::os::unix::process::CommandExt as _;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
@@ -83,7 +84,9 @@ pub(super) enum How {
 
 impl From<Error> for Failed {
     fn from(error: Error) -> Failed {
-        Failed { reason: error.to_string(), how: How::Ended }
+        // What may pass is not held against it.
+        let how = if matches!(error, Error::Unsupported(_)) { How::Ended } else { How::Late };
+        Failed { reason: error.to_string(), how }
     }
 }
 
@@ -116,6 +119,8 @@ impl Running {
         command.args((helper.args)(place).split_whitespace());
         command.env_clear().env("PATH", PROGRAMS.join(":")).current_dir("/");
         command.stdin(copy(namespace)?).stdout(Stdio::from(theirs)).stderr(copy(&complaints)?);
+        // Ctrl-C is for the container, which may need its network to end well.
+        command.process_group(0);
         let child = signal::pass_on(&mut command).spawn().map_err(Error::io(starting, path))?;
         let running = Running { name: helper.name, child, _held_open: ours, complaints: complaints.into() };
         let pid = rustix::process::Pid::from_child(&running.child);
@@ -146,11 +151,14 @@ impl Running {
     /// Whether there is no point in waiting any longer.
     fn outcome(&mut self, waited: Duration, interrupted: &dyn Fn() -> bool) -> Result<Option<How>> {
         let ended = self.child.try_wait().map_err(Error::io("waiting for", "the helper"))?;
-        Ok(match () {
-            () if ended.is_some() => Some(How::Ended),
-            () if waited >= WORK && self.worked() >= WORK => Some(How::Busy),
-            () if waited >= PATIENCE => Some(How::Late),
-            () => interrupted().then_some(How::Interrupted),
+        Ok(match ended {
+            _ if interrupted() => Some(How::Interrupted),
+            // Killed: that says nothing of what it can do.
+            Some(status) if status.code().is_none() => Some(How::Late),
+            Some(_) => Some(How::Ended),
+            None if waited >= WORK && self.worked() >= WORK => Some(How::Busy),
+            None if waited >= PATIENCE => Some(How::Late),
+            None => None,
         })
     }
 
