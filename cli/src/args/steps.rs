@@ -76,16 +76,17 @@ impl StepFlags {
         Ok(allowed)
     }
 
-    /// `device`, or `device=NAME[,alias=OTHER]`: what asks for NAME gets the other one.
+    /// `device`, or `device=NAME[,alias=OTHER]`: what asks for the other one gets NAME.
     fn devices(&self) -> Result<Grants> {
         let mut grants = Grants::default();
         for text in &self.allow {
             match text.split_once('=') {
                 None if text == "device" => grants.all = true,
-                Some(("device", rest)) => {
-                    let (name, alias) = device_grant(rest)?;
-                    grants.names.insert(name, alias);
-                }
+                Some(("device", "")) => grants.all = true,
+                Some(("device", rest)) => match device_grant(rest)? {
+                    (name, Some(alias)) => drop(grants.names.insert(alias, Some(name))),
+                    (name, None) => drop(grants.names.insert(name, None)),
+                },
                 _ => {}
             }
         }

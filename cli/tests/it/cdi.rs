@@ -111,9 +111,13 @@ fn a_step_gets_what_was_allowed_and_goes_on_without_what_is_not_there(who: Who) 
     build(plain, &["--allow", "device=json.example/dev=gone"]).fails_with(1).says("is not allowed");
     build(plain, &["--allow", "device"]).says("it is plain").ok();
     build(plain, &["--allow", "device=json.example/dev=plain"]).says("it is plain").ok();
-    build("a.example/b=c", &["--allow", "device=a.example/b=c,alias=json.example/dev=plain"])
+    build("a.example/b=c", &["--allow", "device=json.example/dev=plain,alias=a.example/b=c"])
         .says("it is plain")
         .ok();
+    build(plain, &["--allow", "device=a.example/b=c,alias=json.example/dev=plain"])
+        .says_nothing_of("it is plain")
+        .ok();
+    build(plain, &["--allow", "device="]).says("it is plain").ok();
     build("json.example/dev=none", &[]).says_nothing_of("it is plain").ok();
     // Where it was looked for, and what of that is of no use.
     let missing = build("json.example/dev=none,required", &["--allow", "device"]).fails_with(1);

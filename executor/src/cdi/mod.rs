@@ -29,7 +29,7 @@ const CLASS: &str = "org.mobyproject.buildkit.device.class";
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Grants {
     pub all: bool,
-    /// By name or by kind; with another device that is given instead.
+    /// By what is asked for, a name or a kind; with another device that is given instead.
     pub names: BTreeMap<String, Option<String>>,
 }
 
