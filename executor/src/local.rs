@@ -110,7 +110,9 @@ impl LocalExecutor {
         let lowers = exec.root.dirs(cancel)?;
         leave_mount_points(&lowers, &upper.dir)?;
         let (stubs, cancel_copy) = (Arc::clone(&self.stubs), cancel.clone());
-        let root = Root { lowers, upper: Some(upper), read_only: false, stubs, cancel: cancel_copy };
+        let may_mount = exec.security == SecurityMode::Insecure;
+        let root =
+            Root { lowers, upper: Some(upper), read_only: false, stubs, may_mount, cancel: cancel_copy };
         let mut spec = Spec::new(root, exec.args.clone());
         spec.env.clone_from(&exec.env);
         spec.env.extend(secret_env(&exec.secret_env, &self.settings.lent)?);
@@ -220,6 +222,8 @@ impl Executor for LocalExecutor {
         let insecure = spec.security == SecurityMode::Insecure;
         let (spec, kept) = self.spec(spec, layer, connection.as_ref(), cancel)?;
         let _apart = Apart::take(insecure, cancel)?;
+        // Gone before the others may go on: a socket of it can hold what the step sent there.
+        let kept = kept;
         let mut container = Container::spawn(spec).map_err(translate_error)?;
         container.limit(self.settings.time_limit);
         let mut sink = |stream, bytes: &[u8]| {

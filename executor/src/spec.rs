@@ -110,6 +110,8 @@ pub struct Root {
     pub upper: Option<Upper>,
     pub read_only: bool,
     pub stubs: Arc<Stubs>,
+    /// Whether who runs in there may change mounts, and so must be shown nothing that is not to be written.
+    pub may_mount: bool,
     /// Ends the copying, which may take long.
     pub cancel: Cancel,
 }

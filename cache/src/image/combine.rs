@@ -182,8 +182,11 @@ impl Copies<'_> {
         let Copies { client, to, cancel, .. } = *self;
         match Document::parse(&bytes, Some(&descriptor.media_type))? {
             Document::Index(index) => {
+                let below = depth.checked_sub(1).ok_or_else(|| {
+                    Error::malformed(descriptor.digest.to_string(), "indexes within indexes, and so on")
+                })?;
                 for entry in &index.manifests {
-                    self.copy(from, entry, depth - 1)?;
+                    self.copy(from, entry, below)?;
                 }
             }
             Document::Manifest(manifest) => {

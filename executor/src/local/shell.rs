@@ -54,6 +54,7 @@ impl LocalExecutor {
         }
         (spec.tty, spec.stdin) = (seat.tty, Some(seat.stdin));
         let _apart = Apart::take(exec.security == SecurityMode::Insecure, cancel)?;
+        let kept = kept;
         let mut container = Container::spawn(spec).map_err(translate_error)?;
         container.limit(self.settings.time_limit);
         kept.serving(|| container.wait(cancel, Some(signals), sink))?.map_err(translate_error)

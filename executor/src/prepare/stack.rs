@@ -46,7 +46,7 @@ pub(super) fn part(
     if let Some(mount) = overlay(&below, upper, &root.stubs, attributes)? {
         return Ok(Some((mount, path.to_owned())));
     }
-    if let (None, [layer]) = (upper, lowers)
+    if let (None, [layer], false) = (upper, lowers, root.may_mount)
         && shows_itself(layer.as_fd(), &root.cancel).map_err(Error::cache)?
     {
         return Ok(Some((bind_alone(layer.as_fd(), attributes)?, path.to_owned())));

@@ -284,7 +284,8 @@ impl<'a> Build<'a> {
             let about = About { name: text, span: Some(node.span), no_cache: false };
             self.definition.add(Op::Source(SourceOp::Image(source.clone())), about)
         });
-        let over_windows = root.is_some() && platform.os == "windows";
+        // An image that has no other comes whatever was asked for.
+        let over_windows = root.is_some() && (platform.os == "windows" || config.os == "windows");
         Ok(State { over_windows, ..State::over(root, config.clone(), platform) })
     }
 

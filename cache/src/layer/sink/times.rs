@@ -44,10 +44,18 @@ impl Times {
             ));
         }
         let bytes = path.as_os_str().as_bytes();
+        if bytes.len() > usize::from(u16::MAX) {
+            // Links lead on where no path leads.
+            let (path, reason) = (
+                path.to_string_lossy().chars().take(60).collect::<String>(),
+                "a directory deeper than any path",
+            );
+            return Err(Error::malformed(format!("{path}…"), reason));
+        }
         let same = bytes.iter().zip(&self.last).take_while(|(a, b)| a == b).count();
         let new = &bytes[same..];
         for length in [same, new.len()] {
-            self.packed.extend(u16::try_from(length).expect("paths are shorter").to_le_bytes());
+            self.packed.extend(u16::try_from(length).expect("looked at above").to_le_bytes());
         }
         self.packed.extend(new);
         self.packed.extend(time.secs.to_le_bytes());
