@@ -145,6 +145,11 @@ impl Transport {
         if first.status() != StatusCode::UNAUTHORIZED {
             return accepted(&ask, &first).map(|()| credentials);
         }
+        // It is for the registry itself, and no token server could tell whether it is good.
+        if let Credentials::Bearer { token } = &credentials {
+            accepted(&ask, &self.try_once(&ask, Some(&Token::bearer(token))).await?)?;
+            return Ok(credentials);
+        }
         let challenges = challenges(&first);
         if let Some(challenge) = challenges.iter().find(|c| c.is_bearer()) {
             let answer = self.ask_for_token(&ask, challenge, Some(&credentials), true).await?;

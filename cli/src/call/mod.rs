@@ -108,9 +108,19 @@ fn rows(gap: usize, cells: Vec<Vec<String>>) -> String {
 
 /// Text with everything that drives a terminal made visible: it may come from a Dockerfile that nobody trusts.
 pub(crate) fn visible(text: &str) -> String {
-    let drives = |c: char| c.is_control() && !matches!(c, '\n' | '\t' | '\r');
     let turns = |c: char| matches!(c, '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}');
-    text.chars().map(|c| if drives(c) || turns(c) { char::REPLACEMENT_CHARACTER } else { c }).collect()
+    let mut rest = text.chars().peekable();
+    let mut shown = String::with_capacity(text.len());
+    while let Some(c) = rest.next() {
+        let harmless = match c {
+            '\n' | '\t' => true,
+            // Alone it would let a line be written over.
+            '\r' => rest.peek() == Some(&'\n'),
+            c => !c.is_control() && !turns(c),
+        };
+        shown.push(if harmless { c } else { char::REPLACEMENT_CHARACTER });
+    }
+    shown
 }
 
 fn pretty(value: &Value) -> String {
@@ -145,6 +155,7 @@ mod tests {
     #[test]
     fn an_answer_does_not_drive_the_terminal() {
         assert_eq!(visible("a\tb\u{1b}[2J\u{202e}\nc"), "a\tb\u{fffd}[2J\u{fffd}\nc");
+        assert_eq!(visible("true\r\nfalse\rtrue"), "true\r\nfalse\u{fffd}true");
     }
 
     #[test]

@@ -9,7 +9,7 @@ use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 
 use crate::fs::open_resolved;
-use rustix::fs::{AtFlags, Dir, FileType, Mode, OFlags, ResolveFlags, makedev};
+use rustix::fs::{AtFlags, Dir, FileType, Mode, OFlags, ResolveFlags, SeekFrom, makedev};
 use rustix::io::Errno;
 
 use super::like::{Like, Twin};
@@ -110,16 +110,37 @@ impl DirSink {
         Ok(implied)
     }
 
-    /// A file with the bytes of another one, copied by the kernel: where it can, they share them.
+    /// A file with the bytes of another one, copied by the kernel: where it can, they share them. Holes stay holes.
     ///
     /// # Errors
     /// When it can't be made or read, or `cancel` is raised.
     pub fn file_from(&mut self, path: &Path, meta: &Metadata, from: &File, cancel: &Cancel) -> Result<()> {
         let mut file = self.new_file(path)?;
-        while std::io::copy(&mut from.take(AT_ONCE), &mut file).map_err(Error::io("copying", path))?
-            == AT_ONCE
-        {
-            cancel.check()?;
+        let has = rustix::fs::fstat(from).map_err(Error::io("copying", path))?;
+        let (size, on_disk) = (has.st_size.unsigned_abs(), has.st_blocks.unsigned_abs() * 512);
+        if on_disk < size {
+            file.set_len(size).map_err(Error::io("copying", path))?;
+        }
+        let mut end = 0;
+        while end < size {
+            let start;
+            (start, end) = if on_disk < size {
+                match data(from, &file, end) {
+                    Ok(piece) => piece,
+                    // Nothing but a hole is left.
+                    Err(Errno::NXIO) => break,
+                    Err(errno) => return Err(Error::io("copying", path)(errno)),
+                }
+            } else {
+                (0, size)
+            };
+            let mut piece = from.take(end - start);
+            while std::io::copy(&mut piece.by_ref().take(AT_ONCE), &mut file)
+                .map_err(Error::io("copying", path))?
+                == AT_ONCE
+            {
+                cancel.check()?;
+            }
         }
         self.notes.dress(&file, meta, path)
     }
@@ -474,4 +495,13 @@ fn remove(parent: &impl AsFd, name: &OsStr) -> Result<(), Errno> {
         }
     }
     Ok(())
+}
+
+/// Where the next bytes are that are no hole, and their end. Both files are at their beginning then.
+fn data(from: &File, to: &File, at: u64) -> rustix::io::Result<(u64, u64)> {
+    let start = rustix::fs::seek(from, SeekFrom::Data(at))?;
+    let end = rustix::fs::seek(from, SeekFrom::Hole(start))?;
+    rustix::fs::seek(from, SeekFrom::Start(start))?;
+    rustix::fs::seek(to, SeekFrom::Start(start))?;
+    Ok((start, end))
 }

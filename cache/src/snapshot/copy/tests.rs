@@ -236,3 +236,15 @@ fn a_part_is_found_inside_the_stack_and_copied_alone() {
     assert!(shows_itself(open(&path("low")).as_fd(), &cancel).unwrap());
     assert!(!shows_itself(open(&path("high")).as_fd(), &cancel).unwrap());
 }
+
+#[test]
+fn holes_stay_holes() {
+    let layer =
+        "truncate -s 1G big; printf found | dd of=big bs=1 seek=500000000 conv=notrunc; truncate -s 1M empty";
+    let bench = Bench::of(Marks::Own, layer);
+    let (big, empty) = (bench.copy().join("big"), bench.copy().join("empty"));
+    let (has, hollow) = (fs::metadata(&big).unwrap(), fs::metadata(empty).unwrap());
+    assert_eq!((has.len(), hollow.len(), hollow.blocks()), (1 << 30, 1 << 20, 0));
+    assert!(has.blocks() * 512 < 1 << 20, "{} blocks", has.blocks());
+    shell("test $(dd if=big bs=1 skip=500000000 count=5) = found", &bench.copy());
+}
