@@ -131,12 +131,11 @@ impl Store {
 
     /// Moves the directory out of sight first, so that a kill leaves litter but never half a layer.
     pub(crate) fn discard(&self, parent: &str, name: &str) -> Result<()> {
-        let path = self.path().join(parent).join(name);
-        let away = self.path().join("tmp").join(format!("dead-{name}"));
-        match std::fs::rename(&path, &away) {
-            Ok(()) => remove_tree(&away),
-            Err(e) if e.kind() == std::io::ErrorKind::NotFound => Ok(()),
-            Err(e) => Err(Error::io("removing", path)(e)),
+        let (path, away) = (format!("{parent}/{name}"), format!("tmp/dead-{name}"));
+        match rustix::fs::renameat(self.dir(), &path, self.dir(), &away) {
+            Ok(()) => remove_tree(self, &away),
+            Err(rustix::io::Errno::NOENT) => Ok(()),
+            Err(e) => Err(Error::io("removing", self.path().join(path))(e)),
         }
     }
 
@@ -145,10 +144,7 @@ impl Store {
     /// listed before that is asked, so that one made afterwards is never among them.
     fn remove_litter(&self) -> Result<()> {
         let own = self.lease()?;
-        let layers = self.path().join("layers");
-        let names: Vec<std::ffi::OsString> = std::fs::read_dir(&layers)
-            .and_then(|entries| entries.map(|e| e.map(|e| e.file_name())).collect())
-            .map_err(Error::io("listing", &layers))?;
+        let names = self.names_in("layers")?;
         if living(self)?.keys().any(|name| name != own.name()) {
             return Ok(());
         }
@@ -160,7 +156,7 @@ impl Store {
             let rows = select.query_map([], |r| r.get(0)).map_err(Error::db(doing))?;
             rows.collect::<Result<_, _>>().map_err(Error::db(doing))?
         };
-        for name in names.iter().filter_map(|n| n.to_str()).filter(|n| !known.contains(*n)) {
+        for name in names.iter().filter(|name| !known.contains(*name)) {
             self.discard("layers", name)?;
         }
         Ok(())

@@ -81,7 +81,7 @@ pub(crate) fn discard(store: &Store, kind: &str, name: &str) -> Result<()> {
     let path = store.path().join(kind).join(name);
     rustix::fs::renameat(store.dir(), format!("{kind}/{name}"), store.dir(), &away)
         .map_err(Error::io("removing", &path))?;
-    remove_tree(&store.path().join(away))
+    remove_tree(store, &away)
 }
 
 /// An empty `data`, root's and 0755.

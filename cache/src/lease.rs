@@ -5,7 +5,6 @@ use std::fs::File;
 use std::io::Read as _;
 use std::os::fd::{AsFd as _, BorrowedFd, OwnedFd};
 use std::os::unix::fs::FileExt as _;
-use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError, Weak};
 
 use rustix::fs::{AtFlags, FlockOperation, Mode, OFlags};
@@ -167,24 +166,18 @@ pub(crate) fn bury(store: &Store) -> Result<()> {
     let living = living(store)?;
     for (maker, path) in unfinished {
         if maker.is_none_or(|maker| !living.contains_key(&maker)) {
-            remove_tree(&path)?;
+            remove_tree(store, &path)?;
         }
     }
     Ok(())
 }
 
 /// Everything in `tmp/`, and the lease of its maker, after which it is named.
-fn unfinished(store: &Store) -> Result<Vec<(Option<String>, PathBuf)>> {
-    let tmp = store.path().join("tmp");
-    std::fs::read_dir(&tmp)
-        .map_err(Error::io("listing", &tmp))?
-        .map(|entry| {
-            let path = entry.map_err(Error::io("listing", &tmp))?.path();
-            let name = path.file_name().and_then(|n| n.to_str());
-            let maker = name.and_then(|n| n.split_once('-')).map(|(maker, _)| maker.to_owned());
-            Ok((maker, path))
-        })
-        .collect()
+fn unfinished(store: &Store) -> Result<Vec<(Option<String>, String)>> {
+    let names = store.names_in("tmp")?.into_iter();
+    let path =
+        |name: String| (name.split_once('-').map(|(maker, _)| maker.to_owned()), format!("tmp/{name}"));
+    Ok(names.map(path).collect())
 }
 
 fn open_leases(store: &Store) -> Result<OwnedFd> {

@@ -98,9 +98,7 @@ impl Store {
         let caches = held::open(self, CACHES)?;
         let path = self.path().join(CACHES);
         let mut found = Vec::new();
-        for entry in std::fs::read_dir(&path).map_err(Error::io("listing", &path))? {
-            let name = entry.map_err(Error::io("listing", &path))?.file_name();
-            let Some(name) = name.to_str() else { continue };
+        for name in &self.names_in(CACHES)? {
             let read =
                 |file: &str| std::fs::metadata(path.join(name).join(file)).and_then(|meta| meta.modified());
             // It may be going at this moment.

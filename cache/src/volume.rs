@@ -209,11 +209,8 @@ impl Store {
     /// When they can't be listed.
     pub fn volumes(&self) -> Result<Vec<VolumeRecord>> {
         let dir = held::open(self, VOLUMES)?;
-        let path = self.path().join(VOLUMES);
         let mut found = Vec::new();
-        for entry in std::fs::read_dir(&path).map_err(Error::io("listing", &path))? {
-            let name = entry.map_err(Error::io("listing", &path))?.file_name();
-            let Some(name) = name.to_str().and_then(|name| name.parse().ok()) else { continue };
+        for name in self.names_in(VOLUMES)?.iter().filter_map(|name| name.parse().ok()) {
             found.extend(self.read_volume(&dir, name)?);
         }
         found.sort_by(|a, b| a.name.cmp(&b.name));

@@ -454,3 +454,21 @@ fn a_store_that_cannot_be_written_is_read_unless_the_machine_stopped_too_early()
     disk.make(MountFlags::empty());
     assert_eq!(Store::open_in_boot(&path, "three").unwrap().names(None).unwrap().len(), 1);
 }
+
+#[test]
+fn a_collection_keeps_to_the_store_that_it_opened() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("store");
+    let old = Store::open(&path).unwrap();
+    old.collect(Forget::NONE).unwrap();
+    std::fs::rename(&path, dir.path().join("aside")).unwrap();
+    // Another one is at the old one's path, and makes a layer there.
+    let new = Store::open(&path).unwrap();
+    let layer = new.new_layer().unwrap();
+    old.collect(Forget::ALL).unwrap();
+    let made = std::fs::read_dir(path.join("tmp")).unwrap().count();
+    assert_eq!(made, 1, "what is being made is taken for litter");
+    layer.commit(&Cancel::new().unwrap()).unwrap();
+    old.collect(Forget::ALL).unwrap();
+    assert_eq!(std::fs::read_dir(path.join("layers")).unwrap().count(), 1);
+}

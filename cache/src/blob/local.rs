@@ -56,7 +56,7 @@ impl Store {
     }
 
     pub(crate) fn remove_blob(&self, digest: &Digest) -> Result<()> {
-        crate::fs::remove_tree(&self.blob_path(digest))
+        crate::fs::remove_tree(self, &format!("blobs/{}/{}", digest.algorithm().name(), digest.hex()))
     }
 }
 

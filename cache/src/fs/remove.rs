@@ -3,34 +3,34 @@
 
 use std::ffi::CStr;
 use std::os::fd::{AsFd as _, BorrowedFd, OwnedFd};
-use std::path::Path;
 
-use rustix::fs::{AtFlags, CWD, Dir, FileType, Mode, OFlags, openat, renameat, unlinkat};
+use rustix::fs::{AtFlags, Dir, FileType, Mode, OFlags, openat, renameat, unlinkat};
 use rustix::io::Errno;
 
 use crate::error::{Error, Result};
-use crate::store::unique_name;
+use crate::store::{Store, unique_name};
 
 /// Directories that are open at a time. What is deeper is moved up before it is looked into.
 const DEPTH: usize = 32;
 
-/// Removes what has this name, if there is something.
+/// Removes what has this name in the store, if there is something. The store is the one that was opened, wherever its directory
+/// may be called something else by now: another one may have its path.
 ///
 /// # Errors
 /// When it, or a part of it, can't be removed.
-pub(crate) fn remove_tree(path: &Path) -> Result<()> {
-    let io = |errno: Errno| Error::io("removing", path)(errno);
-    match unlinkat(CWD, path, AtFlags::empty()) {
+pub(crate) fn remove_tree(store: &Store, name: &str) -> Result<()> {
+    let io = |errno: Errno| Error::io("removing", store.path().join(name))(errno);
+    match unlinkat(store.dir(), name, AtFlags::empty()) {
         Ok(()) | Err(Errno::NOENT) => return Ok(()),
         // What unlink says of directories, as Linux and as POSIX have it.
         Err(Errno::ISDIR | Errno::PERM) => {}
         Err(errno) => return Err(io(errno)),
     }
-    let Some(top) = open(CWD, path).map_err(io)? else { return Ok(()) };
+    let Some(top) = open(store.dir().as_fd(), name).map_err(io)? else { return Ok(()) };
     loop {
         let mut gone = 0;
         empty(top.as_fd(), top.as_fd(), 0, &mut gone)?;
-        match unlinkat(CWD, path, AtFlags::REMOVEDIR) {
+        match unlinkat(store.dir(), name, AtFlags::REMOVEDIR) {
             Ok(()) | Err(Errno::NOENT) => return Ok(()),
             // Something was moved up meanwhile, by us or by another.
             Err(Errno::NOTEMPTY) if gone > 0 => {}

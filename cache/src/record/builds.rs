@@ -303,12 +303,7 @@ impl Store {
 
     /// Removes logs that belong to no build: their makers died before they said what they were building.
     pub(crate) fn remove_stray_logs(&self) -> Result<()> {
-        let logs = self.path().join(LOGS);
-        let listing = || Error::io("listing", &logs);
-        let names: Vec<_> = std::fs::read_dir(&logs)
-            .and_then(|entries| entries.map(|e| e.map(|e| e.file_name())).collect())
-            .map_err(listing())?;
-        for name in names.iter().filter_map(|name| name.to_str()) {
+        for name in &self.names_in(LOGS)? {
             let known: bool = self
                 .db()
                 .prepare_cached("SELECT EXISTS (SELECT 1 FROM builds WHERE name = ?1)")

@@ -123,6 +123,6 @@ impl ActiveLayer {
 
 impl Drop for ActiveLayer {
     fn drop(&mut self) {
-        let _ = remove_tree(&self.store.path().join(&self.path));
+        let _ = remove_tree(&self.store, &self.path);
     }
 }

@@ -190,6 +190,21 @@ impl Store {
         Ok(result)
     }
 
+    /// What is in a directory of the store; none of ours has a name that is no text.
+    pub(crate) fn names_in(&self, directory: &str) -> Result<Vec<String>> {
+        let io = |errno| Error::io("listing", self.path().join(directory))(errno);
+        let flags = OFlags::DIRECTORY | OFlags::RDONLY | OFlags::CLOEXEC;
+        let open = rustix::fs::openat(self.dir(), directory, flags, Mode::empty()).map_err(io)?;
+        let mut names = Vec::new();
+        for entry in rustix::fs::Dir::new(open).map_err(io)? {
+            let entry = entry.map_err(io)?;
+            names.extend(
+                entry.file_name().to_str().ok().filter(|n| !matches!(*n, "." | "..")).map(str::to_owned),
+            );
+        }
+        Ok(names)
+    }
+
     /// This process' lease, made when it is first needed and given back when nothing holds it any more.
     pub(crate) fn lease(&self) -> Result<Lease> {
         let mut slot = self.0.lease.lock().unwrap_or_else(|e| e.into_inner());
