@@ -1,6 +1,7 @@
 //! [`LayerSink`]: where the entries of a layer go, whoever makes them (an archive, COPY, WORKDIR). [`DirSink`]
 //! writes them into a directory that overlayfs can use as it is.
 
+mod content;
 mod dir;
 mod like;
 mod parents;

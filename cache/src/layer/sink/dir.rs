@@ -9,7 +9,7 @@ use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 
 use crate::fs::open_resolved;
-use rustix::fs::{AtFlags, Dir, FileType, Mode, OFlags, ResolveFlags, SeekFrom, makedev};
+use rustix::fs::{AtFlags, Dir, FileType, Mode, OFlags, ResolveFlags, makedev};
 use rustix::io::Errno;
 
 use super::like::{Like, Twin};
@@ -23,8 +23,6 @@ use crate::snapshot::owner::{OwnerView, times};
 
 /// As large as a copy is fast: larger buffers leave the processor's cache.
 const BUFFER: usize = 128 * 1024;
-/// What the kernel may copy in one go without anybody asking whether it should go on.
-const AT_ONCE: u64 = 16 << 20;
 const UNPACKING: &str = "unpacking";
 /// How many bytes of paths, and of what keeping them takes, may be waiting for lower layers. Real layers have a few hundred.
 const MOST_IMPLIED: usize = 8 << 20;
@@ -116,32 +114,7 @@ impl DirSink {
     /// When it can't be made or read, or `cancel` is raised.
     pub fn file_from(&mut self, path: &Path, meta: &Metadata, from: &File, cancel: &Cancel) -> Result<()> {
         let mut file = self.new_file(path)?;
-        let has = rustix::fs::fstat(from).map_err(Error::io("copying", path))?;
-        let (size, on_disk) = (has.st_size.unsigned_abs(), has.st_blocks.unsigned_abs() * 512);
-        if on_disk < size {
-            file.set_len(size).map_err(Error::io("copying", path))?;
-        }
-        let mut end = 0;
-        while end < size {
-            let start;
-            (start, end) = if on_disk < size {
-                match data(from, &file, end) {
-                    Ok(piece) => piece,
-                    // Nothing but a hole is left.
-                    Err(Errno::NXIO) => break,
-                    Err(errno) => return Err(Error::io("copying", path)(errno)),
-                }
-            } else {
-                (0, size)
-            };
-            let mut piece = from.take(end - start);
-            while std::io::copy(&mut piece.by_ref().take(AT_ONCE), &mut file)
-                .map_err(Error::io("copying", path))?
-                == AT_ONCE
-            {
-                cancel.check()?;
-            }
-        }
+        super::content::copy(from, &mut file, path, cancel)?;
         self.notes.dress(&file, meta, path)
     }
 
@@ -495,13 +468,4 @@ fn remove(parent: &impl AsFd, name: &OsStr) -> Result<(), Errno> {
         }
     }
     Ok(())
-}
-
-/// Where the next bytes are that are no hole, and their end. Both files are at their beginning then.
-fn data(from: &File, to: &File, at: u64) -> rustix::io::Result<(u64, u64)> {
-    let start = rustix::fs::seek(from, SeekFrom::Data(at))?;
-    let end = rustix::fs::seek(from, SeekFrom::Hole(start))?;
-    rustix::fs::seek(from, SeekFrom::Start(start))?;
-    rustix::fs::seek(to, SeekFrom::Start(start))?;
-    Ok((start, end))
 }

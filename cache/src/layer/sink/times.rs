@@ -32,10 +32,10 @@ pub(super) struct Times {
 }
 
 impl Times {
-    /// `path` has no more bytes than the kernel takes. `root` is a directory in whose file system there is room.
+    /// `root` is a directory in whose file system there is room.
     ///
     /// # Errors
-    /// When there are more than any image has, or the file can't be written.
+    /// When there are more than any image has, when the path is longer than any, or the file can't be written.
     pub(super) fn push(&mut self, root: impl AsFd, path: &Path, time: Timestamp) -> Result<()> {
         if self.written + self.packed.len() >= MOST {
             return Err(Error::malformed(
@@ -138,6 +138,17 @@ mod tests {
         given.iter().enumerate().for_each(|(n, path)| times.push(&root, path, time(n)).unwrap());
         let expected: Vec<_> = given.into_iter().enumerate().map(|(n, path)| (path, time(n))).collect();
         assert_eq!(all(times), expected);
+    }
+
+    #[test]
+    fn a_directory_deeper_than_any_path_is_refused() {
+        let (mut times, (_dir, root)) = (Times::default(), root());
+        let mut push = |depth: usize| {
+            let path = PathBuf::from("d/".repeat(depth));
+            times.push(&root, &path, Timestamp { secs: 0, nanos: 0 }).map_err(|error| error.to_string())
+        };
+        assert_eq!(push(32_767), Ok(()));
+        assert!(push(32_768).unwrap_err().ends_with("a directory deeper than any path"));
     }
 
     #[test]
