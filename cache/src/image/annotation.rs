@@ -72,7 +72,7 @@ impl Annotations {
                 return refused("index annotations not supported for single platform export".to_owned());
             }
             if let Some(platform) = platform
-                && !platforms.iter().any(|built| built.satisfies(platform))
+                && !platforms.iter().any(|built| built.is_same(platform))
             {
                 return refused(format!("nothing is built for {platform}"));
             }
@@ -83,7 +83,7 @@ impl Annotations {
     /// Those of one holder, which is for `platform` if it is for any.
     pub(crate) fn of(&self, holder: Holder, platform: Option<&Platform>) -> BTreeMap<String, String> {
         let meant = |annotation: &&Annotation| {
-            let for_it = |wanted: &Platform| platform.is_some_and(|own| own.satisfies(wanted));
+            let for_it = |wanted: &Platform| platform.is_some_and(|own| own.is_same(wanted));
             annotation.holder == holder && annotation.platform.as_ref().is_none_or(for_it)
         };
         let (general, special): (Vec<_>, Vec<_>) =

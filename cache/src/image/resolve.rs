@@ -353,28 +353,24 @@ pub fn resolve_layout(
 pub(crate) fn choose<'a>(index: &'a Index, platform: &Platform) -> Option<&'a Descriptor> {
     let documents =
         index.manifests.iter().filter(|d| matches!(d.kind(), MediaType::Manifest | MediaType::Index));
-    // An entry that names no platform may be anything, so it comes last.
-    let ranked = documents
-        .filter_map(|d| Some((d.platform.as_ref().map_or(Some(u32::MAX), |p| rank(p, platform))?, d)));
+    let ranked = documents.filter_map(|d| Some((rank(d.platform.as_ref(), platform)?, d)));
     ranked.min_by_key(|(rank, _)| *rank).map(|(_, d)| d)
 }
 
-/// How far what is `offered` lies from what is `wanted`: 0 is the same, none is unusable. A machine runs what was made
-/// for older variants of itself.
-pub(crate) fn rank(offered: &Platform, wanted: &Platform) -> Option<u32> {
+/// How far what is `offered` lies from what is `wanted`, first by the machine, then by the release of Windows; none is
+/// unusable. A machine runs what was made for older variants of itself. What names no platform may be anything, so it
+/// comes last.
+pub(crate) fn rank(offered: Option<&Platform>, wanted: &Platform) -> Option<(u32, u32)> {
+    let Some(offered) = offered else { return Some((u32::MAX, u32::MAX)) };
+    let behind = offered.windows_behind(wanted);
     if offered.satisfies(wanted) {
-        return Some(0);
+        return Some((0, behind));
     }
-    let plain = |p: &Platform| Platform { variant: None, ..p.clone() };
-    let (a, b) = (
-        Platform::new(&offered.os, &offered.architecture, None),
-        Platform::new(&wanted.os, &wanted.architecture, None),
-    );
-    if plain(&a) != plain(&b) {
+    if !offered.fits_but_for_variant(wanted) {
         return None;
     }
     let level = |p: &Platform| {
-        let normal = Platform::new(&p.os, &p.architecture, p.variant.as_deref());
+        let normal = p.normalised();
         match (normal.architecture.as_str(), normal.variant.as_deref()) {
             ("amd64", None) => Some(1),
             ("arm64", None) => Some(8),
@@ -383,7 +379,7 @@ pub(crate) fn rank(offered: &Platform, wanted: &Platform) -> Option<u32> {
         }
     };
     let (offered, wanted) = (level(offered)?, level(wanted)?);
-    wanted.checked_sub(offered).filter(|distance| *distance > 0)
+    wanted.checked_sub(offered).filter(|distance| *distance > 0).map(|distance| (distance, behind))
 }
 
 #[cfg(test)]
@@ -425,6 +421,24 @@ mod tests {
         ] {
             assert_eq!(chosen(&all, wanted).as_deref(), expected, "{wanted}");
         }
+        let windows = ["linux/amd64", "windows/amd64"].into_iter().chain([
+            "windows(10.0.17763.1)/amd64",
+            "windows(10.0.20348.1)/amd64",
+            "windows(10.0.20348.2)/amd64",
+            "windows(10.0.26100.1)/amd64",
+        ]);
+        let windows: Vec<&str> = windows.collect();
+        for (wanted, expected) in [
+            ("windows(10.0.20348.2)/amd64", "windows(10.0.20348.2)/amd64"),
+            ("windows(10.0.20348.3)/amd64", "windows(10.0.20348.1)/amd64"),
+            ("windows(10.0.25398.1)/amd64", "windows(10.0.20348.1)/amd64"),
+            ("windows(10.0.17763.9)/amd64", "windows(10.0.17763.1)/amd64"),
+            ("windows(10.0.14393.9)/amd64", "windows/amd64"),
+            ("windows/amd64", "windows/amd64"),
+        ] {
+            assert_eq!(chosen(&windows, wanted).as_deref(), Some(expected), "{wanted}");
+        }
+        assert_eq!(chosen(&windows[2..], "windows(10.0.14393.9)/amd64"), None);
         assert_eq!(chosen(&["linux/arm64", ""], "linux/amd64").as_deref(), Some(""));
         assert_eq!(chosen(&["linux/amd64/v2"], "linux/amd64"), None, "a newer variant need not run");
     }

@@ -70,7 +70,7 @@ pub fn load(
 
 fn check_platform(part: &adopt::Part, platform: &Platform) -> Result<()> {
     match ImageConfig::parse(&part.config)?.platform() {
-        Some(own) if rank(&own, platform).is_none() => Err(not_for("image archive", platform, &[own])),
+        Some(own) if rank(Some(&own), platform).is_none() => Err(not_for("image archive", platform, &[own])),
         _ => Ok(()),
     }
 }

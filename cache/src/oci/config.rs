@@ -9,6 +9,7 @@ use serde_json::Value;
 use crate::digest::DiffId;
 use crate::error::{Error, Result};
 use crate::oci::Platform;
+use crate::oci::platform::{Json, OS_FEATURES, OS_VERSION};
 
 /// The largest config that is read, in bytes.
 pub const MAX_CONFIG: u64 = 8 << 20;
@@ -134,7 +135,12 @@ impl ImageConfig {
     /// None for an image that does not say what it is for.
     pub fn platform(&self) -> Option<Platform> {
         let said = !self.os.is_empty() && !self.architecture.is_empty();
-        said.then(|| Platform::new(&self.os, &self.architecture, self.variant.as_deref()))
+        let mut platform = Platform::new(&self.os, &self.architecture, self.variant.as_deref());
+        for name in [OS_VERSION, OS_FEATURES] {
+            let own = self.extra.get(name).filter(|value| !value.is_null());
+            platform.extra.extend(own.map(|value| (name.to_owned(), Json(value.clone()))));
+        }
+        said.then_some(platform)
     }
 
     /// The bytes whose digest is the image id.

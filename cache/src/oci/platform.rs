@@ -1,12 +1,17 @@
-//! Platforms as `os/architecture[/variant]`, normalised as containerd does.
+//! Platforms as `os[(version+feature…)]/architecture[/variant]`, written, normalised and matched as containerd does.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::str::FromStr;
 
 use serde::{Deserialize, Serialize};
 
 use crate::error::{Error, Result};
+
+/// Which release of the system an image is made for.
+pub const OS_VERSION: &str = "os.version";
+/// What the system must have for it, as a list.
+pub const OS_FEATURES: &str = "os.features";
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 pub struct Platform {
@@ -56,12 +61,90 @@ impl Platform {
     /// Whether an image for `self` runs where `wanted` is asked for.
     pub fn satisfies(&self, wanted: &Platform) -> bool {
         let (mine, theirs) = (self.normalised(), wanted.normalised());
-        mine.os == theirs.os && mine.architecture == theirs.architecture && mine.variant == theirs.variant
+        mine.variant == theirs.variant && self.fits_but_for_variant(wanted)
     }
 
-    fn normalised(&self) -> Platform {
-        Platform::new(&self.os, &self.architecture, self.variant.as_deref())
+    /// As [`Platform::satisfies`], for another variant of the same machine too.
+    pub(crate) fn fits_but_for_variant(&self, wanted: &Platform) -> bool {
+        let (mine, theirs) = (self.normalised(), wanted.normalised());
+        let features = wanted.os_features();
+        mine.os == theirs.os
+            && mine.architecture == theirs.architecture
+            && (mine.os != "windows" || is_for_windows(self.os_version(), wanted.os_version()))
+            && self.os_features().iter().all(|feature| features.contains(feature))
     }
+
+    /// Where both name a build of Windows, how far the one of `self` lies behind that which is `wanted`; the very
+    /// version comes first, and last what names none.
+    pub(crate) fn windows_behind(&self, wanted: &Platform) -> u32 {
+        let Some((_, host)) = wanted.os_version().and_then(windows_build) else { return 0 };
+        match self.os_version() {
+            _ if wanted.os != "windows" => 0,
+            same if same == wanted.os_version() => 0,
+            None => u32::MAX,
+            Some(own) => windows_build(own).map_or(u32::MAX, |(_, own)| 1 + u32::from(host.abs_diff(own))),
+        }
+    }
+
+    /// Whether both are written the same way once they are normalised.
+    pub fn is_same(&self, other: &Platform) -> bool {
+        self.normalised().to_string() == other.normalised().to_string()
+    }
+
+    /// By the one name that each system and machine has.
+    pub fn normalised(&self) -> Platform {
+        let extra = self.extra.clone();
+        Platform { extra, ..Platform::new(&self.os, &self.architecture, self.variant.as_deref()) }
+    }
+
+    /// The release of the system; that of Windows says on which machines an image runs.
+    pub fn os_version(&self) -> Option<&str> {
+        self.extra.get(OS_VERSION)?.0.as_str().filter(|version| !version.is_empty())
+    }
+
+    /// Sorted, each once.
+    fn os_features(&self) -> BTreeSet<&str> {
+        let list = self.extra.get(OS_FEATURES).and_then(|json| json.0.as_array());
+        list.into_iter().flatten().filter_map(|feature| feature.as_str()).filter(|f| !f.is_empty()).collect()
+    }
+
+    /// Takes `VERSION+FEATURE+FEATURE`, of which any part may be absent; none if that is not what it is.
+    fn set_options(&mut self, options: &str) -> Option<()> {
+        let (version, features) = options.split_once('+').map_or((options, None), |(v, f)| (v, Some(f)));
+        let version = decoded(version)?;
+        if !version.is_empty() {
+            self.extra.insert(OS_VERSION.to_owned(), Json(version.into()));
+        }
+        if let Some(features) = features {
+            let feature = |text| decoded(text).filter(|feature| !feature.is_empty());
+            let features: BTreeSet<String> = features.split('+').map(feature).collect::<Option<_>>()?;
+            self.extra.insert(OS_FEATURES.to_owned(), Json(features.into_iter().collect()));
+        }
+        Some(())
+    }
+}
+
+/// The Windows that containers for each later one run on as well: Server 2022.
+const FIRST_STABLE_WINDOWS: u16 = 20348;
+
+/// Whether what is made for one release of Windows runs on another: only on that build of it, until Server 2022; from
+/// there on also on later ones. Where one says no version, on any.
+fn is_for_windows(offered: Option<&str>, wanted: Option<&str>) -> bool {
+    let (Some(offered), Some(host)) = (offered, wanted.and_then(windows_build)) else { return true };
+    let Some((offered, build)) = windows_build(offered) else { return false };
+    offered == host.0
+        && if host.1 < FIRST_STABLE_WINDOWS {
+            build == host.1
+        } else {
+            (FIRST_STABLE_WINDOWS..=host.1).contains(&build)
+        }
+}
+
+/// `10.0` and `20348` of `10.0.20348.1`.
+fn windows_build(version: &str) -> Option<((u8, u8), u16)> {
+    let mut parts = version.split('.');
+    let release = (parts.next()?.parse().ok()?, parts.next()?.parse().ok()?);
+    Some((release, parts.next()?.parse().ok()?))
 }
 
 fn normalise(architecture: &str, variant: Option<&str>) -> (String, Option<String>) {
@@ -88,39 +171,80 @@ impl FromStr for Platform {
     type Err = Error;
 
     fn from_str(text: &str) -> Result<Platform> {
-        let ok = |part: &str| {
-            !part.is_empty()
-                && part.bytes().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'_' | b'-' | b'.'))
+        let invalid = |reason: String| Error::invalid("platform", text, reason);
+        let (first, rest) = text.split_once('/').map_or((text, None), |(first, rest)| (first, Some(rest)));
+        // As containerd has it: `windows(10.0.20348.1+win32k)/amd64`.
+        let (os, options) = match first.split_once('(') {
+            Some((os, options)) => match options.strip_suffix(')') {
+                Some(options) => (os, Some(options)),
+                None => return Err(invalid("expected OS(VERSION)/ARCHITECTURE".to_owned())),
+            },
+            None => (first, None),
         };
-        // As containerd has it: `windows(10.0.20348.1)/amd64`.
-        if let Some((os, rest)) = text.split_once('(') {
-            let invalid = |reason: &str| Error::invalid("platform", text, reason);
-            let (version, rest) = rest.split_once(')').ok_or_else(|| invalid("expected `)`"))?;
-            if !ok(version) || !(rest.is_empty() || rest.starts_with('/')) {
-                return Err(invalid("expected OS(VERSION)/ARCHITECTURE"));
+        let parts: Vec<&str> =
+            std::iter::once(os).chain(rest.into_iter().flat_map(|r| r.split('/'))).collect();
+        if let Some(bad) = parts.iter().find(|part| part.is_empty() || !part.bytes().all(is_plain)) {
+            return Err(invalid(format!("invalid component {bad:?}")));
+        }
+        let system = match os.to_ascii_lowercase().as_str() {
+            "macos" => "darwin".to_owned(),
+            other => other.to_owned(),
+        };
+        let mut platform = match parts[..] {
+            [_] if matches!(system.as_str(), "linux" | "windows" | "darwin" | "freebsd") => {
+                Platform::new(&system, std::env::consts::ARCH, None)
             }
-            let mut platform: Platform = format!("{os}{rest}").parse()?;
-            platform.extra.insert("os.version".to_owned(), Json(version.into()));
-            return Ok(platform);
-        }
-        let parts: Vec<&str> = text.split('/').collect();
-        if let Some(bad) = parts.iter().find(|p| !ok(p)) {
-            return Err(Error::invalid("platform", text, format!("invalid component {bad:?}")));
-        }
-        match parts[..] {
-            ["linux"] => Ok(Platform::host()),
-            [os @ ("windows" | "darwin" | "freebsd")] => Ok(Platform::new(os, std::env::consts::ARCH, None)),
-            [architecture] => Ok(Platform::new("linux", architecture, None)),
-            [os, architecture] => Ok(Platform::new(os, architecture, None)),
-            [os, architecture, variant] => Ok(Platform::new(os, architecture, Some(variant))),
-            _ => Err(Error::invalid("platform", text, "more than three components")),
-        }
+            [_] if options.is_some() => {
+                return Err(invalid(format!("{os:?} is not an operating system that is known")));
+            }
+            [architecture] => Platform::new("linux", architecture, None),
+            [_, architecture] => Platform::new(&system, architecture, None),
+            [_, architecture, variant] => Platform::new(&system, architecture, Some(variant)),
+            _ => return Err(invalid("more than three components".to_owned())),
+        };
+        let options = options.unwrap_or_default();
+        let understood = platform.set_options(options);
+        understood.ok_or_else(|| invalid(format!("invalid version or features {options:?}")))?;
+        Ok(platform)
     }
+}
+
+/// What stands for itself in every part.
+fn is_plain(byte: u8) -> bool {
+    byte.is_ascii_alphanumeric() || matches!(byte, b'_' | b'-' | b'.')
+}
+
+/// A version or feature, in which `%2B` stands for `+`; none if it is broken.
+fn decoded(text: &str) -> Option<String> {
+    let mut out = Vec::with_capacity(text.len());
+    let mut bytes = text.bytes();
+    while let Some(byte) = bytes.next() {
+        out.push(match byte {
+            b'%' => {
+                let mut digit = || char::from(bytes.next()?).to_digit(16);
+                u8::try_from(digit()? * 16 + digit()?).ok()?
+            }
+            byte if is_plain(byte) => byte,
+            _ => return None,
+        });
+    }
+    String::from_utf8(out).ok().filter(|text| !text.contains(char::is_control))
+}
+
+fn encoded(text: &str) -> String {
+    let one = |byte| if is_plain(byte) { char::from(byte).to_string() } else { format!("%{byte:02X}") };
+    text.bytes().map(one).collect()
 }
 
 impl fmt::Display for Platform {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}/{}", self.os, self.architecture)?;
+        f.write_str(&self.os)?;
+        let (version, features) = (self.os_version(), self.os_features());
+        if version.is_some() || !features.is_empty() {
+            let features: String = features.iter().map(|feature| format!("+{}", encoded(feature))).collect();
+            write!(f, "({}{features})", encoded(version.unwrap_or_default()))?;
+        }
+        write!(f, "/{}", self.architecture)?;
         self.variant.as_ref().map_or(Ok(()), |v| write!(f, "/{v}"))
     }
 }
@@ -141,12 +265,57 @@ mod tests {
         ] {
             assert_eq!(text.parse::<Platform>().unwrap().to_string(), normal);
         }
-        let versioned: Platform = "windows(10.0.20348.1)/amd64".parse().unwrap();
-        assert_eq!((versioned.to_string().as_str(), versioned.extra.len()), ("windows/amd64", 1));
-        for bad in
-            ["linux/a/b/c", "windows(10/amd64", "windows()/amd64", "windows(1)x/amd64", "windows(1)(2)/amd64"]
-        {
+        for (text, normal) in [
+            ("windows(10.0.20348.1)/amd64", "windows(10.0.20348.1)/amd64"),
+            ("Windows()/x86_64", "windows/amd64"),
+            ("macOS/arm64", "darwin/arm64"),
+            ("linux(+simd+gpu+gpu)/amd64", "linux(+gpu+simd)/amd64"),
+            ("windows(1%2b%28%41%29%2F..+win32k)/arm/7", "windows(1%2B%28A%29%2F..+win32k)/arm/v7"),
+        ] {
+            let platform: Platform = text.parse().unwrap();
+            assert_eq!(platform.to_string(), normal);
+            assert_eq!(normal.parse::<Platform>().unwrap(), platform);
+        }
+        let alone: Platform = "windows(10.0.17763)".parse().unwrap();
+        assert_eq!(alone.os_version(), Some("10.0.17763"));
+        for bad in [
+            "linux/a/b/c",
+            "windows(10/amd64",
+            "windows(1)x/amd64",
+            "windows(1)(2)/amd64",
+            "windows(1/2)/amd64",
+            "windows(%)/amd64",
+            "windows(%+1)/amd64",
+            "windows(%1B)/amd64",
+            "windows(%FF)/amd64",
+            "windows(1+)/amd64",
+            "B(rc)",
+            "(1)/amd64",
+        ] {
             assert!(bad.parse::<Platform>().is_err(), "{bad}");
+        }
+    }
+
+    #[test]
+    fn windows_runs_what_is_made_for_its_build_and_from_server_2022_on_for_earlier_ones() {
+        for (offered, wanted, fits) in [
+            ("windows(10.0.17763.5)", "windows(10.0.17763.1)", true),
+            ("windows(10.0.17763.5)", "windows(10.0.20348.1)", false),
+            ("windows(10.0.14393)", "windows(10.0.17763)", false),
+            ("windows(10.0.20348.9)", "windows(10.0.26100.1)", true),
+            ("windows(10.0.26100.1)", "windows(10.0.20348.9)", false),
+            ("windows(11.0.20348)", "windows(10.0.20348)", false),
+            ("windows(new)", "windows(10.0.20348)", false),
+            ("windows(10.0.17763)", "windows(new)", true),
+            ("windows(10.0.17763)", "windows", true),
+            ("windows", "windows(10.0.17763)", true),
+            ("linux(1)", "linux(2)", true),
+            ("linux(+a)", "linux", false),
+            ("linux(+a)", "linux(+a+b)", true),
+            ("linux", "linux(+a)", true),
+        ] {
+            let [offered, wanted] = [offered, wanted].map(|text| text.parse::<Platform>().unwrap());
+            assert_eq!(offered.satisfies(&wanted), fits, "{offered} for {wanted}");
         }
     }
 }

@@ -83,10 +83,10 @@ impl Stored {
     /// The image that fits `platform` best, by what the index says of it or else by its config. One that does not say
     /// what it is for fits all.
     pub fn for_platform(&self, platform: &Platform) -> Option<&ImageRecord> {
-        let ranked = self.with_platforms().into_iter().filter_map(|(own, image)| {
-            let rank = own.map_or(Some(u32::MAX), |own| rank(&own, platform))?;
-            Some((rank, image))
-        });
+        let ranked = self
+            .with_platforms()
+            .into_iter()
+            .filter_map(|(own, image)| Some((rank(own.as_ref(), platform)?, image)));
         ranked.min_by_key(|(rank, _)| *rank).map(|(_, image)| image)
     }
 

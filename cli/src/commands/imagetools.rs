@@ -234,7 +234,7 @@ fn entries(heading: &str, name: &str, entries: &[Descriptor]) -> String {
         }
         if let Some(platform) = &entry.platform {
             rows.push(row("  Platform:", &platform.to_string()));
-            if let Some(version) = platform.extra.get("os.version").and_then(|json| json.0.as_str()) {
+            if let Some(version) = platform.os_version() {
                 rows.push(row("  OSVersion:", version));
             }
         }

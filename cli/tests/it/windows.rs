@@ -29,8 +29,8 @@ fn what_has_only_files_is_built_beside_others_with_paths_and_shell_of_its_own() 
     let local = dest.display().to_string();
     boxwright.build(&context, &[&platforms[..], &["-t", &name, "--push", "-o", &local]].concat()).ok();
     let names: Vec<String> =
-        Listing::of_dir(&dest).entries.into_keys().filter(|name| name.contains('.')).collect();
-    assert_eq!(names, ["windows_amd64/app/sub/app.exe"]);
+        Listing::of_dir(&dest).entries.into_keys().filter(|name| name.ends_with(".exe")).collect();
+    assert_eq!(names, ["windows(10.0.20348.1)_amd64/app/sub/app.exe"]);
     let index = raw(&name);
     let platform = json!({"architecture": "amd64", "os": "windows", "os.version": "10.0.20348.1"});
     assert_eq!(index["manifests"][0]["platform"], platform);
@@ -53,6 +53,61 @@ fn what_has_only_files_is_built_beside_others_with_paths_and_shell_of_its_own() 
         .run(&["run", "--rm", "labelled"])
         .fails_with(125)
         .says("image operating system \"windows\" cannot be used on this platform");
+}
+
+#[test]
+fn releases_of_windows_are_platforms_of_their_own() {
+    let (registry, boxwright) = (Registry::start(), Boxwright::new());
+    let (name, repository) = (registry.name("app:1"), registry.name("app"));
+    let context = Context::new(
+        "FROM scratch\nARG TARGETPLATFORM\nARG TARGETOSVERSION\nENV VERSION=$TARGETOSVERSION\n\
+         LABEL platform=$TARGETPLATFORM\nCOPY file /\n",
+    )
+    .file("file", "x");
+    let dest = boxwright.scratch("out");
+    let local = dest.display().to_string();
+    let annotation = "manifest[windows(10.0.20348.1)/amd64]:for=one";
+    let both = "windows(10.0.17763.1)/amd64,windows(10.0.20348.1)/amd64,windows(10.0.20348.2)/amd64";
+    let flags = ["--platform", both, "-t", &name, "--push", "-o", &local, "--annotation", annotation];
+    boxwright.build(&context, &flags).ok();
+    let names: Vec<String> =
+        Listing::of_dir(&dest).entries.into_keys().filter(|name| name.ends_with("file")).collect();
+    let dirs = ["windows(10.0.17763.1)_amd64", "windows(10.0.20348.1)_amd64", "windows(10.0.20348.2)_amd64"];
+    assert_eq!(names, dirs.map(|dir| format!("{dir}/file")));
+    let annotated: Vec<Value> = raw(&name)["manifests"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|entry| {
+            raw(&format!("{repository}@{}", entry["digest"].as_str().unwrap()))["annotations"].clone()
+        })
+        .collect();
+    assert_eq!(annotated, [Value::Null, json!({"for": "one"}), Value::Null]);
+    let configs = boxwright.ok(&["imagetools", "inspect", &name, "--format", "{{json .Image}}"]);
+    let configs: Value = serde_json::from_str(&configs).unwrap();
+    let found: Vec<&String> = configs.as_object().unwrap().keys().collect();
+    assert_eq!(found, both.split(',').collect::<Vec<_>>());
+
+    // What is asked for, what runs there, or nothing.
+    let shown = "{{json .Config}}";
+    for (asked, release) in [
+        ("windows(10.0.20348.2)/amd64", "10.0.20348.2"),
+        ("windows(10.0.17763.99)/amd64", "10.0.17763.1"),
+        ("windows(10.0.26100.1)/amd64", "10.0.20348.1"),
+        ("windows/amd64", "10.0.17763.1"),
+    ] {
+        let other = Boxwright::new();
+        other.ok(&["pull", "-q", "--platform", asked, &name]);
+        let found = other.ok(&["image", "inspect", "--format", shown, &name]);
+        assert!(found.contains(release), "{asked} is {found}");
+        let same = boxwright.ok(&["image", "inspect", "--platform", asked, "--format", shown, &name]);
+        assert_eq!(same, found, "{asked}");
+    }
+    let absent = "windows(10.0.14393.1)/amd64";
+    for command in ["pull", "save", "run"] {
+        let status = if command == "run" { 125 } else { 1 };
+        boxwright.run(&[command, "--platform", absent, &name]).fails_with(status).says(absent);
+    }
 }
 
 #[test]

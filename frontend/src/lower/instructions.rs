@@ -3,7 +3,7 @@
 use std::borrow::Cow;
 
 use boxwright_cache::oci::Platform;
-use boxwright_cache::oci::platform::Json;
+use boxwright_cache::oci::platform::{Json, OS_FEATURES, OS_VERSION};
 use boxwright_solver::ir::{About, Definition, ImageSource, NetworkMode, Op, SourceOp};
 
 use super::origin::{Files, Origin};
@@ -95,9 +95,6 @@ pub(super) fn outline(
     Ok(build.notes.unwrap_or_default())
 }
 
-/// Which Windows an image is for.
-const OS_VERSION: &str = "os.version";
-
 fn finish(mut state: State, options: &Options) -> LoweredImage {
     state.image.config.labels.extend(options.labels.clone());
     if let Some(platform) = options.platforms.first() {
@@ -109,10 +106,12 @@ fn finish(mut state: State, options: &Options) -> LoweredImage {
         }
     }
     let mut made_for = options.target_platform().clone();
-    if let Some(version) = state.image.extra.get(OS_VERSION) {
-        made_for.extra.entry(OS_VERSION.to_owned()).or_insert_with(|| Json(version.clone()));
-    } else if let Some(Json(version)) = made_for.extra.get(OS_VERSION) {
-        state.image.extra.insert(OS_VERSION.to_owned(), version.clone());
+    for name in [OS_VERSION, OS_FEATURES] {
+        if let Some(own) = state.image.extra.get(name) {
+            made_for.extra.entry(name.to_owned()).or_insert_with(|| Json(own.clone()));
+        } else if let Some(Json(asked)) = made_for.extra.get(name) {
+            state.image.extra.insert(name.to_owned(), asked.clone());
+        }
     }
     let normal = Platform::new(&state.image.os, &state.image.architecture, state.image.variant.as_deref());
     (state.image.architecture, state.image.variant) = (normal.architecture, normal.variant);

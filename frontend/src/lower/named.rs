@@ -63,7 +63,7 @@ fn normalised(name: &str) -> Result<String, String> {
 }
 
 fn key(platform: &Platform) -> String {
-    Platform::new(&platform.os, &platform.architecture, platform.variant.as_deref()).to_string()
+    platform.normalised().to_string()
 }
 
 #[cfg(test)]

@@ -141,10 +141,9 @@ fn platform_args(dockerfile: &Dockerfile, options: &Options) -> Env {
     let stage = options.target.clone().or(last).unwrap_or_else(|| "default".to_owned());
     let mut env = Env::default();
     let mut define = |prefix: &str, platform: &Platform| {
-        let version = platform.extra.get("os.version").and_then(|json| json.0.as_str()).unwrap_or_default();
         env.set(&format!("{prefix}PLATFORM"), &platform.to_string());
         env.set(&format!("{prefix}OS"), &platform.os);
-        env.set(&format!("{prefix}OSVERSION"), version);
+        env.set(&format!("{prefix}OSVERSION"), platform.os_version().unwrap_or_default());
         env.set(&format!("{prefix}ARCH"), &platform.architecture);
         env.set(&format!("{prefix}VARIANT"), platform.variant.as_deref().unwrap_or_default());
     };
