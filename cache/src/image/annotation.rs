@@ -7,6 +7,7 @@ use serde_json::{Map, Value};
 
 use super::Product;
 use crate::error::{Error, Result};
+use crate::oci::descriptor::OCI_INDEX;
 use crate::oci::{Descriptor, Index, Platform};
 
 /// What an annotation is in.
@@ -98,8 +99,9 @@ impl Annotations {
         Descriptor { platform: Some(platform.clone()), annotations, ..manifest }
     }
 
-    /// Adds those of the index and of its entries.
+    /// Adds those of the index and of its entries. One of docker's becomes one of OCI's, which alone has a place for them.
     pub fn add_to(&self, index: &mut Index) {
+        index.media_type = Some(OCI_INDEX.to_owned());
         annotate(&mut index.extra, self.of(Holder::Index, None));
         for entry in &mut index.manifests {
             entry.annotations.extend(self.of(Holder::ManifestDescriptor, entry.platform.as_ref()));

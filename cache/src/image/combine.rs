@@ -99,8 +99,9 @@ impl Combined {
             return Err(Error::malformed("index", "there is nothing to put into it"));
         }
         let mut index = Index::oci(parts.iter().map(|(_, descriptor)| descriptor.clone()).collect());
-        // Readers of docker's old form get it where everything has it.
-        if parts.iter().all(|(_, descriptor)| descriptor.media_type == DOCKER_MANIFEST) {
+        // Readers of docker's old form get it where everything has it, and nothing says what it has no place for.
+        let is_old = |d: &Descriptor| d.media_type == DOCKER_MANIFEST && d.annotations.is_empty();
+        if parts.iter().all(|(_, descriptor)| is_old(descriptor)) {
             index.media_type = Some(DOCKER_INDEX.to_owned());
         }
         Ok(Combined {
@@ -111,7 +112,7 @@ impl Combined {
         })
     }
 
-    /// Lets `change` have its way with the index; true if it is one.
+    /// Lets `change` have its way with the index, also with its media type; true if it is one.
     ///
     /// # Errors
     /// When it can't be read.
@@ -121,6 +122,7 @@ impl Combined {
         };
         change(&mut index);
         self.source = None;
+        self.media_type = index.media_type.clone().unwrap_or_else(|| self.media_type.clone());
         self.bytes = index_bytes(&index);
         Ok(true)
     }

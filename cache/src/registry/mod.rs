@@ -247,7 +247,8 @@ impl Client {
         let put = upload::put_manifest(transport, name, media_type.to_owned(), bytes, digest);
         let noted = self.0.runtime.call(cancel, put)?;
         if let Some(subject) = subject.filter(|_| !noted) {
-            referrers::list(self, reference, &subject.digest, media_type, &sent, cancel)?;
+            let pushed = Descriptor::new(media_type, digest, sent.len() as u64);
+            referrers::list(self, reference, &subject.digest, pushed, &sent, cancel)?;
         }
         Ok(digest)
     }

@@ -19,12 +19,12 @@ pub(crate) fn subject_of(manifest: &[u8]) -> Option<Descriptor> {
     serde_json::from_value(manifest.get_mut("subject")?.take()).ok()
 }
 
-/// Puts the manifest, which is there already, into the list of those that refer to `subject`.
+/// Puts the manifest, which is there already as `pushed`, into the list of those that refer to `subject`.
 pub(super) fn list(
     client: &Client,
     reference: &Reference,
     subject: &Digest,
-    media_type: &str,
+    pushed: Descriptor,
     manifest: &[u8],
     cancel: &Cancel,
 ) -> Result<()> {
@@ -39,7 +39,7 @@ pub(super) fn list(
         Err(Error::NotFound { .. }) => Index::oci(Vec::new()),
         Err(e) => return Err(e),
     };
-    let entry = entry(media_type, manifest);
+    let entry = entry(pushed, manifest);
     if index.manifests.iter().any(|known| known.digest == entry.digest) {
         return Ok(());
     }
@@ -79,8 +79,7 @@ fn list_of(reference: &Reference, subject: &Digest) -> Result<Reference> {
 }
 
 /// The manifest's descriptor, with what it says it is and the annotations that it has.
-fn entry(media_type: &str, manifest: &[u8]) -> Descriptor {
-    let mut entry = Descriptor::new(media_type, Digest::of(manifest), manifest.len() as u64);
+fn entry(mut entry: Descriptor, manifest: &[u8]) -> Descriptor {
     let fields: Value = serde_json::from_slice(manifest).unwrap_or_default();
     let text = |value: &Value| value.as_str().filter(|text| !text.is_empty()).map(str::to_owned);
     let kind = text(&fields["artifactType"]).or_else(|| text(&fields["config"]["mediaType"]));

@@ -3,9 +3,10 @@
 use std::io::{Cursor, Read};
 use std::time::Duration;
 
+use boxwright_cache::digest::Algorithm;
 use boxwright_cache::image::combine::{Combined, look_up};
 use boxwright_cache::oci::descriptor::{OCI_CONFIG, OCI_INDEX, OCI_MANIFEST};
-use boxwright_cache::oci::{Descriptor, Manifest, Reference};
+use boxwright_cache::oci::{Descriptor, Index, Manifest, Reference};
 use boxwright_cache::registry::{Client, Options};
 use boxwright_cache::{Cancel, Digest, Error};
 use boxwright_testdata::peer::Registry;
@@ -143,6 +144,28 @@ fn a_server_that_answers_anything_to_anything_keeps_no_list() {
     assert_eq!(digests(&found), [Digest::of(&[1])]);
     let tag = format!("/v2/a/manifests/{}", subject.to_string().replace(':', "-"));
     assert_eq!(server.requests().last().unwrap().path, tag);
+}
+
+#[test]
+fn what_refers_is_listed_by_the_digest_that_it_was_pushed_by() {
+    let server = Server::start(|request, _| match request.method.as_str() {
+        "GET" => Reply::new(404, ""),
+        _ => Reply::new(201, ""),
+    });
+    let subject = Descriptor::new(OCI_MANIFEST, Digest::of(b"x"), 1);
+    let mut manifest = Manifest::oci(Descriptor::new(KIND, Digest::of(b"{}"), 2), Vec::new());
+    manifest.extra.insert("subject".to_owned(), serde_json::to_value(&subject).unwrap());
+    let manifest = serde_json::to_vec(&manifest).unwrap();
+    let mut hasher = Algorithm::Sha512.hasher();
+    hasher.update(&manifest);
+    let digest = hasher.finish();
+    let name: Reference = format!("{}/a", server.address()).parse().unwrap();
+    let asking = Asking::new();
+    asking.client.push_manifest(&name.by_digest(digest), OCI_MANIFEST, manifest, &asking.cancel).unwrap();
+    let list = server.requests().pop().unwrap();
+    assert_eq!(list.path, format!("/v2/a/manifests/{}", subject.digest.to_string().replace(':', "-")));
+    let list: Index = serde_json::from_slice(&list.body).unwrap();
+    assert_eq!(digests(&list.manifests), [digest]);
 }
 
 #[test]

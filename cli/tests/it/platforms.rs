@@ -291,6 +291,17 @@ fn what_two_machines_pushed_becomes_one_index() {
         (&index["manifests"][0]["platform"]["variant"], &index["manifests"][0]["annotations"]["c"]),
         (&"v9".into(), &"d".into())
     );
+    // Docker's lists have no place for annotations, OCI's indexes have.
+    let old = registry.name("app:old");
+    let output = format!("type=image,name={old},push=true,oci-mediatypes=false");
+    let plain = Context::new("FROM scratch\nARG TARGETARCH\nENV A=$TARGETARCH\nCOPY a /\n").file("a", "x");
+    boxwright.build(&plain, &["--platform", BOTH, "-o", &output]).ok();
+    assert_eq!(raw(&old)["mediaType"], "application/vnd.docker.distribution.manifest.list.v2+json");
+    let annotation = ["--annotation", "index:a=b"];
+    boxwright.ok(&[&["imagetools", "create", "-t", &old], &annotation[..], &[&old]].concat());
+    let annotated = raw(&old);
+    assert_eq!(annotated["mediaType"], "application/vnd.oci.image.index.v1+json");
+    assert_eq!((platforms(&annotated).len(), &annotated["annotations"]["a"]), (2, &"b".into()));
     let copy = registry.name("copy:1");
     boxwright.ok(&["imagetools", "create", "--prefer-index=false", "-t", &copy, &two]);
     assert_eq!(raw(&copy), arm);
