@@ -5,6 +5,7 @@ use boxwright_frontend::gitref::parse_bool;
 
 use super::fields::Fields;
 use crate::error::{Error, Result};
+use crate::report;
 
 #[derive(Debug, clap::Args)]
 pub(crate) struct DockerFlags {
@@ -26,6 +27,9 @@ pub(crate) struct DockerFlags {
     /// How containers are kept apart: `default`
     #[arg(long, value_name = "KIND", hide = true)]
     isolation: Option<String>,
+    /// Accepted for docker's sake, with a warning: `--allow security.insecure` is what lets steps do more
+    #[arg(long, value_name = "OPTION", hide = true)]
+    security_opt: Vec<String>,
     /// Attestations of the image, as `type=sbom,disabled=true`: none can be made yet
     #[arg(long, value_name = "ATTESTATION", hide = true)]
     attest: Vec<String>,
@@ -45,6 +49,12 @@ impl DockerFlags {
         }
         if let Some(kind) = self.isolation.as_deref().filter(|kind| !matches!(*kind, "" | "default")) {
             return Err(Error::invalid(format!("--isolation {kind}: on Linux there is only \"default\"")));
+        }
+        if !self.security_opt.is_empty() {
+            report::remark_once(
+                "WARNING: not heeded: --security-opt; `RUN --security=insecure` and `--allow security.insecure` are what \
+                 lets a step do more",
+            );
         }
         let shorthands = [("provenance", &self.provenance), ("sbom", &self.sbom)];
         for (kind, text) in shorthands {
@@ -89,7 +99,7 @@ mod tests {
         for flags in [
             "--provenance=false --sbom=false --attest type=sbom,disabled=true",
             "--provenance false --sbom= --attest=type=provenance,mode=max,disabled=1",
-            "--compress --rm=false --force-rm --builder some --isolation default --disable-content-trust",
+            "--compress --rm=false --force-rm --security-opt label=disable --builder some --isolation default --disable-content-trust",
         ] {
             assert_eq!(check(&format!("boxwright build {flags} .")), Ok(()), "{flags}");
         }

@@ -46,7 +46,7 @@ const BUILDX: &[&str] = &["bake", "debug", "dial-stdio", "policy"];
 
 #[rustfmt::skip]
 const BUILD: &[&str] = &[
-    "--debug", "--security-opt",
+    "--debug",
 ];
 
 #[rustfmt::skip]

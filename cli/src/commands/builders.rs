@@ -62,9 +62,6 @@ pub(crate) struct Inspect {
     /// Start it, which needs nothing
     #[arg(long)]
     bootstrap: bool,
-    /// The builder; there is only one
-    #[arg(long = "builder", value_name = "NAME")]
-    builder: Option<String>,
     #[arg(value_name = "NAME")]
     name: Option<String>,
 }
@@ -86,9 +83,6 @@ pub(crate) struct Rm {
     keep_daemon: bool,
     #[arg(long)]
     all_inactive: bool,
-    /// The builder
-    #[arg(long = "builder", value_name = "NAME")]
-    builder: Option<String>,
     #[arg(value_name = "NAME")]
     names: Vec<String>,
 }
@@ -130,7 +124,7 @@ impl Create {
 
 impl Inspect {
     pub(crate) fn execute(self, chosen: Option<String>, session: &mut Session<'_>) -> Result<()> {
-        let name = self.name.or(self.builder).or(chosen).unwrap_or_else(|| NAME.to_owned());
+        let name = self.name.or(chosen).unwrap_or_else(|| NAME.to_owned());
         let row = |name: &str, value: &str| vec![name.to_owned(), value.to_owned()];
         let version = env!("CARGO_PKG_VERSION");
         session.write(Table::tight(1, vec![row("Name:", &name), row("Driver:", NAME)]))?;
@@ -159,8 +153,7 @@ impl Ls {
 
 impl Rm {
     pub(crate) fn execute(self, chosen: Option<String>, session: &mut Session<'_>) -> Result<()> {
-        let named = self.names.iter().chain(&self.builder);
         let chosen = chosen.iter().filter(|_| self.names.is_empty());
-        named.chain(chosen).try_for_each(|name| session.print(format_args!("{name} removed")))
+        self.names.iter().chain(chosen).try_for_each(|name| session.print(format_args!("{name} removed")))
     }
 }

@@ -123,7 +123,7 @@ pub(crate) enum BuilderCommand {
 #[derive(Debug, clap::Args)]
 pub(crate) struct Buildx {
     /// Accepted for docker's sake: there is one builder, whatever it is called
-    #[arg(long, value_name = "NAME", hide = true)]
+    #[arg(long, global = true, value_name = "NAME", hide = true)]
     builder: Option<String>,
     #[command(subcommand)]
     command: BuildxCommand,

@@ -20,10 +20,23 @@ fn scripts_that_set_up_a_builder_find_it() {
         ["--builder", "mine", "--provenance=false", "--sbom=false", "--load", "-t", "x", context.path()];
     boxwright.ok(&[&["buildx", "build"][..], &flags].concat());
     boxwright.ok(&["inspect", "x"]);
+    // As buildx does.
+    let warned = boxwright.build(&context, &["--security-opt", "seccomp=unconfined"]);
+    assert!(warned.status == 0 && warned.stderr.contains("not heeded: --security-opt"), "{warned}");
     boxwright.ok(&["buildx", "--builder", "mine", "build", "-q", context.path()]);
     assert!(boxwright.ok(&["buildx", "--builder=mine", "inspect"]).starts_with("Name:   mine\n"));
     assert_eq!(boxwright.ok(&["buildx", "rm", "-f", "mine"]), "mine removed\n");
     boxwright.ok(&["buildx", "stop"]);
+    // As buildx has it, every command takes the name.
+    for command in ["use mine", "stop", "ls", "create", "du", "prune -f", "version", "history ls"] {
+        let words: Vec<&str> = command.split(' ').collect();
+        boxwright.ok(&[&["buildx", "--builder", "mine"], &words[..]].concat());
+        boxwright.ok(&[&["buildx"], &words[..], &["--builder=mine"]].concat());
+    }
+    assert_eq!(boxwright.ok(&["buildx", "rm", "--builder", "mine"]), "mine removed\n");
+    let missing = ["buildx", "imagetools", "create", "--builder", "mine"];
+    boxwright.run(&missing).fails_with(1).says("no sources specified");
+    boxwright.run(&["images", "--builder", "mine"]).fails_with(125).says("unknown flag: --builder");
     boxwright.ok(&["inspect", "x"]);
     // What nobody here can do is said.
     let settings = ["buildx", "create", "--driver-opt", "network=host", "--config", "/etc/buildkitd.toml"];
