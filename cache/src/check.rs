@@ -82,7 +82,9 @@ impl Store {
     /// # Errors
     /// When the store can't be read at all, or `cancel` is raised.
     pub fn check(&self, repair: bool, cancel: &Cancel) -> Result<Checked> {
-        bury(self)?;
+        if repair {
+            bury(self)?;
+        }
         let mut checked = Checked { problems: self.check_database()?, ..Checked::default() };
         if !checked.problems.is_empty() {
             return Ok(checked);

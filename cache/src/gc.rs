@@ -9,7 +9,7 @@ use rusqlite::OptionalExtension as _;
 use crate::digest::Digest;
 use crate::error::{Error, Result};
 use crate::fs::remove_tree;
-use crate::lease::{bury, living};
+use crate::lease::{bury, living, without_readers};
 use crate::mount::CacheMountUsage;
 use crate::store::{Store, list, now};
 use crate::usage::{RecordUsage, Usage};
@@ -144,6 +144,7 @@ impl Store {
     /// listed before that is asked, so that one made afterwards is never among them.
     fn remove_litter(&self) -> Result<()> {
         let own = self.lease()?;
+        let Some(_without_readers) = without_readers(self)? else { return Ok(()) };
         let names = self.names_in("layers")?;
         if living(self)?.keys().any(|name| name != own.name()) {
             return Ok(());

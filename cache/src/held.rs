@@ -14,6 +14,7 @@ use crate::cancel::Cancel;
 use crate::error::{Error, Result};
 use crate::fs::remove_tree;
 use crate::layer::{DirSink, Metadata};
+use crate::lease::open_to_lock;
 use crate::snapshot::ActiveLayer;
 use crate::snapshot::Tree;
 use crate::snapshot::copy::copy_without_devices;
@@ -33,16 +34,22 @@ pub(crate) enum Held {
 /// The store's directory of this `kind` (`caches`), made where it is missing.
 pub(crate) fn open(store: &Store, kind: &str) -> Result<OwnedFd> {
     let io = |doing| Error::io(doing, store.path().join(kind));
-    let flags = OFlags::RDONLY | OFlags::DIRECTORY;
-    match open_at(store.dir(), kind, flags) {
-        Err(Errno::NOENT) => {}
-        result => return result.map_err(io("opening")),
+    if let Some(known) = find(store, kind)? {
+        return Ok(known);
     }
     match mkdirat(store.dir(), kind, Mode::RWXU) {
         Ok(()) | Err(Errno::EXIST) => {}
         Err(errno) => return Err(io("making")(errno)),
     }
-    open_at(store.dir(), kind, flags).map_err(io("opening"))
+    find(store, kind)?.ok_or_else(|| io("opening")(Errno::NOENT))
+}
+
+/// The same for those that only look: a store that can't be written may have none.
+pub(crate) fn find(store: &Store, kind: &str) -> Result<Option<OwnedFd>> {
+    match open_at(store.dir(), kind, OFlags::RDONLY | OFlags::DIRECTORY) {
+        Err(Errno::NOENT) => Ok(None),
+        result => result.map(Some).map_err(Error::io("opening", store.path().join(kind))),
+    }
 }
 
 pub(crate) fn open_at(dir: impl AsFd, path: &str, flags: OFlags) -> Result<OwnedFd, Errno> {
@@ -54,7 +61,7 @@ pub(crate) fn hold(dir: &OwnedFd, name: &str, how: FlockOperation) -> Result<Hel
     let path = format!("{name}/{LOCK}");
     let io = |doing| Error::io(doing, name);
     loop {
-        let lock = match open_at(dir, &path, OFlags::RDWR) {
+        let lock = match open_to_lock(dir, &path) {
             Err(Errno::NOENT) => return Ok(Held::Missing),
             result => result.map_err(io("opening"))?,
         };

@@ -8,11 +8,12 @@ use rustix::fs::{AtFlags, FlockOperation, OFlags, Timespec, Timestamps, statat};
 use crate::cancel::Cancel;
 use crate::digest::Digest;
 use crate::error::{Error, Result};
+use crate::fs::allocated;
 use crate::held::{self, DATA, Held, LOCK};
 use crate::layer::Metadata;
 use crate::snapshot::{ActiveLayer, Snapshot};
 use crate::store::Store;
-use crate::usage::{allocated, seconds};
+use crate::usage::seconds;
 
 /// Who may use a cache at the same time.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -95,7 +96,7 @@ impl Store {
     /// # Errors
     /// When they can't be listed.
     pub fn cache_mounts(&self) -> Result<Vec<CacheMountUsage>> {
-        let caches = held::open(self, CACHES)?;
+        let Some(caches) = held::find(self, CACHES)? else { return Ok(Vec::new()) };
         let path = self.path().join(CACHES);
         let mut found = Vec::new();
         for name in &self.names_in(CACHES)? {
@@ -106,7 +107,7 @@ impl Store {
             found.push(CacheMountUsage {
                 id: String::from_utf8_lossy(&std::fs::read(path.join(name).join(ABOUT)).unwrap_or_default())
                     .into_owned(),
-                bytes: allocated(&path.join(name)),
+                bytes: allocated(self, &format!("{CACHES}/{name}"))?,
                 created: seconds(created),
                 used: seconds(used),
                 in_use: matches!(

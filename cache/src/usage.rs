@@ -1,24 +1,18 @@
 //! What takes how much of the disk, in bytes that are really allocated there.
 
 use std::collections::HashMap;
-use std::ffi::OsStr;
-use std::os::unix::ffi::OsStrExt as _;
-use std::path::{Path, PathBuf};
+use std::io::ErrorKind;
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use rusqlite::params;
-use rustix::fs::{AtFlags, Dir, FileType, Mode, OFlags, ResolveFlags, Stat, fstat, open, statat};
 
 use crate::digest::Digest;
 use crate::error::{Error, Result};
-use crate::fs::open_resolved;
+use crate::fs::allocated;
 use crate::lease::living;
 use crate::mount::CacheMountUsage;
 use crate::record::CacheKey;
 use crate::store::Store;
-
-/// What a block of `st_blocks` is.
-const BLOCK: u64 = 512;
 
 /// Everything that is kept, with its size.
 #[derive(Clone, Debug, Default)]
@@ -95,19 +89,20 @@ impl Store {
     /// # Errors
     /// When the store can't be read.
     pub fn usage(&self) -> Result<Usage> {
-        self.measure_layers()?;
+        let measured = self.measure_layers()?;
         let mut usage = Usage { mounts: self.cache_mounts()?, ..Usage::default() };
         let living = living(self)?;
         let db = self.db();
         let mut read = || -> rusqlite::Result<()> {
             let mut same = HashMap::new();
             let mut select = db.prepare(
-                "SELECT id, coalesce(bytes, 0), (SELECT min(id) FROM layers AS other WHERE other.dir = layers.dir)
+                "SELECT id, bytes, (SELECT min(id) FROM layers AS other WHERE other.dir = layers.dir)
                  FROM layers",
             )?;
             let mut rows = select.query([])?;
             while let Some(row) = rows.next()? {
-                let (id, mut bytes): (i64, u64) = (row.get(0)?, row.get(1)?);
+                let (id, known): (i64, Option<u64>) = (row.get(0)?, row.get(1)?);
+                let mut bytes = known.or_else(|| measured.get(&id).copied()).unwrap_or(0);
                 if let Some(first) = row.get::<_, Option<i64>>(2)?.filter(|first| *first != id) {
                     same.insert(id, first);
                     bytes = 0;
@@ -129,11 +124,11 @@ impl Store {
         Ok(usage)
     }
 
-    /// Measures the layers that nobody has measured yet: they do not change.
+    /// Measures the layers that nobody has measured yet: they do not change. Gives what was found.
     ///
     /// # Errors
-    /// When the store can't be read or written.
-    pub fn measure_layers(&self) -> Result<()> {
+    /// When the store can't be read, or the measuring is cancelled.
+    pub(crate) fn measure_layers(&self) -> Result<HashMap<i64, u64>> {
         let doing = "measuring layers";
         let pending: Vec<(i64, String)> = {
             let db = self.db();
@@ -145,19 +140,23 @@ impl Store {
             rows.collect::<Result<_, _>>().map_err(Error::db(doing))?
         };
         if pending.is_empty() {
-            return Ok(());
+            return Ok(HashMap::new());
         }
-        let measured: Vec<(i64, String, u64)> = pending
-            .into_iter()
-            .map(|(id, dir)| {
-                let bytes = allocated(&self.path().join("layers").join(&dir));
-                (id, dir, bytes)
-            })
-            .collect();
-        self.write(doing, |tx| {
+        let allocated = |(id, dir): (i64, String)| {
+            let bytes = allocated(self, &format!("layers/{dir}"))?;
+            Ok((id, dir, bytes))
+        };
+        let measured = pending.into_iter().map(allocated).collect::<Result<Vec<(i64, String, u64)>>>()?;
+        let written = self.write(doing, |tx| {
             let mut update = tx.prepare_cached("UPDATE layers SET bytes = ?3 WHERE id = ?1 AND dir = ?2")?;
             measured.iter().try_for_each(|(id, dir, bytes)| update.execute(params![id, dir, bytes]).map(drop))
-        })
+        });
+        match written {
+            // Who looks at a store that can't be written measures each time.
+            Err(error) if error.kind() == Some(ErrorKind::ReadOnlyFilesystem) => {}
+            other => other?,
+        }
+        Ok(measured.into_iter().map(|(id, _, bytes)| (id, bytes)).collect())
     }
 }
 
@@ -220,92 +219,7 @@ fn add_records(db: &rusqlite::Connection, usage: &mut Usage) -> rusqlite::Result
     Ok(())
 }
 
-/// What a file, or a directory with all in it, takes on the disk; of a file with several names each is an equal part,
-/// as layers share files. What can't be read counts nothing.
-/// A container may change it meanwhile: nothing outside of it is looked at.
-#[allow(clippy::useless_conversion, reason = "the field types differ between architectures")]
-pub(crate) fn allocated(path: &Path) -> u64 {
-    let share = |stat: &Stat| {
-        let is_dir = FileType::from_raw_mode(stat.st_mode) == FileType::Directory;
-        let names = if is_dir { 1 } else { u64::from(stat.st_nlink).max(1) };
-        stat.st_blocks.unsigned_abs() * BLOCK / names
-    };
-    let flags = OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-    let found = open(path, flags, Mode::empty()).and_then(|top| fstat(&top).map(|stat| (top, stat)));
-    let Ok((top, stat)) = found else { return 0 };
-    let mut bytes = share(&stat);
-    let mut pending = vec![PathBuf::from(".")];
-    let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-    while let Some(place) = pending.pop() {
-        let resolve = ResolveFlags::BENEATH | ResolveFlags::NO_SYMLINKS;
-        let Ok(dir) = open_resolved(&top, &place, flags, Mode::empty(), resolve) else { continue };
-        let Ok(entries) = Dir::read_from(&dir) else { continue };
-        for name in entries.filter_map(|entry| Some(entry.ok()?.file_name().to_owned())) {
-            if matches!(name.to_bytes(), b"." | b"..") {
-                continue;
-            }
-            let Ok(stat) = statat(&dir, &name, AtFlags::SYMLINK_NOFOLLOW) else { continue };
-            bytes += share(&stat);
-            if FileType::from_raw_mode(stat.st_mode) == FileType::Directory {
-                pending.push(place.join(OsStr::from_bytes(name.to_bytes())));
-            }
-        }
-    }
-    bytes
-}
-
 /// Since 1970.
 pub(crate) fn seconds(at: SystemTime) -> i64 {
     at.duration_since(UNIX_EPOCH).map_or(0, |since| i64::try_from(since.as_secs()).unwrap_or(i64::MAX))
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn nothing_outside_is_counted_however_often_a_directory_becomes_a_link() {
-        use rustix::fs::{CWD, RenameFlags, renameat_with};
-        use std::sync::atomic::{AtomicBool, Ordering};
-        let (dir, outside) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
-        let [one, other] = ["one", "other"].map(|name| dir.path().join(name));
-        for n in 0..40 {
-            std::fs::create_dir_all(one.join(n.to_string())).unwrap();
-            std::fs::write(outside.path().join(n.to_string()), vec![1; 1 << 19]).unwrap();
-        }
-        std::os::unix::fs::symlink(outside.path(), &other).unwrap();
-        let (done, mut most) = (AtomicBool::new(false), 0);
-        std::thread::scope(|scope| {
-            scope.spawn(|| {
-                while !done.load(Ordering::Relaxed) {
-                    let _ = renameat_with(CWD, &one, CWD, &other, RenameFlags::EXCHANGE);
-                }
-            });
-            for _ in 0..500 {
-                most = allocated(dir.path()).max(most);
-            }
-            done.store(true, Ordering::Relaxed);
-        });
-        // A directory that has both names while it is listed counts twice.
-        assert!(most < 1 << 19, "{most}");
-    }
-
-    #[test]
-    fn what_is_allocated_counts_not_what_sizes_say() {
-        let dir = tempfile::tempdir().unwrap();
-        let path = |name: &str| dir.path().join(name);
-        std::fs::create_dir(path("d")).unwrap();
-        let empty = allocated(dir.path());
-        let sparse = std::fs::File::create(path("d/sparse")).unwrap();
-        sparse.set_len(1 << 30).unwrap();
-        std::fs::write(path("d/file"), vec![1; 100_000]).unwrap();
-        let one = allocated(dir.path()) - empty;
-        assert!((100_000..200_000).contains(&one), "{one}");
-        std::fs::hard_link(path("d/file"), path("again")).unwrap();
-        assert_eq!(allocated(dir.path()) - empty, one, "two names of one file");
-        std::fs::rename(path("again"), dir.path().with_extension("elsewhere")).unwrap();
-        let half = allocated(dir.path()) - empty;
-        std::fs::remove_file(dir.path().with_extension("elsewhere")).unwrap();
-        assert_eq!(half, one / 2, "the other name is of another layer");
-    }
 }

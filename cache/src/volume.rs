@@ -2,11 +2,12 @@
 //! that it can't be removed meanwhile.
 
 use std::collections::BTreeMap;
+use std::io::ErrorKind;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::PathBuf;
 use std::str::FromStr;
 
-use crate::fs::open_resolved;
+use crate::fs::{allocated, open_resolved};
 use rustix::fs::{AtFlags, FlockOperation, Mode, OFlags, ResolveFlags, unlinkat};
 use serde::{Deserialize, Serialize};
 
@@ -16,7 +17,6 @@ use crate::held::{self, DATA, Held};
 use crate::lock::KeyLock;
 use crate::snapshot::Snapshot;
 use crate::store::{Store, now, unique_name};
-use crate::usage::allocated;
 
 const VOLUMES: &str = "volumes";
 const ABOUT: &str = "about";
@@ -80,13 +80,6 @@ pub struct VolumeRecord {
     /// Right now.
     pub in_use: bool,
     pub path: PathBuf,
-}
-
-impl VolumeRecord {
-    /// What it takes on the disk.
-    pub fn bytes(&self) -> u64 {
-        allocated(&self.path)
-    }
 }
 
 /// A volume in use, until this is dropped.
@@ -208,7 +201,7 @@ impl Store {
     /// # Errors
     /// When they can't be listed.
     pub fn volumes(&self) -> Result<Vec<VolumeRecord>> {
-        let dir = held::open(self, VOLUMES)?;
+        let Some(dir) = held::find(self, VOLUMES)? else { return Ok(Vec::new()) };
         let mut found = Vec::new();
         for name in self.names_in(VOLUMES)?.iter().filter_map(|name| name.parse().ok()) {
             found.extend(self.read_volume(&dir, name)?);
@@ -222,12 +215,24 @@ impl Store {
     /// # Errors
     /// When it can't be read.
     pub fn volume(&self, name: &VolumeName) -> Result<Option<VolumeRecord>> {
-        self.read_volume(&held::open(self, VOLUMES)?, name.clone())
+        held::find(self, VOLUMES)?.map_or(Ok(None), |dir| self.read_volume(&dir, name.clone()))
+    }
+
+    /// What a volume takes on the disk.
+    ///
+    /// # Errors
+    /// [`Error::Cancelled`].
+    pub fn volume_bytes(&self, volume: &VolumeRecord) -> Result<u64> {
+        allocated(self, &format!("{VOLUMES}/{}/{DATA}", volume.name.as_str()))
     }
 
     fn read_volume(&self, dir: &OwnedFd, name: VolumeName) -> Result<Option<VolumeRecord>> {
         // Let go after the volume itself: who removes it must not find us in its way.
-        let _looking = self.looking(&name)?;
+        let _looking = match self.looking(&name) {
+            // Where nothing can be removed, nobody is in the way.
+            Err(error) if error.kind() == Some(ErrorKind::ReadOnlyFilesystem) => None,
+            other => Some(other?),
+        };
         let in_use = match held::hold(dir, name.as_str(), FlockOperation::NonBlockingLockExclusive)? {
             Held::Missing => return Ok(None),
             held => matches!(held, Held::InUse),
@@ -241,7 +246,7 @@ impl Store {
 
     /// Of those that look whether a volume is in use, by trying to have it alone, one does so at a time.
     fn looking(&self, name: &VolumeName) -> Result<KeyLock> {
-        self.lock("volume-look", name.as_str(), &Cancel::new()?)
+        self.lock("volume-look", name.as_str(), self.cancel())
     }
 
     /// Removes a volume, unless somebody uses it.

@@ -456,6 +456,55 @@ fn a_store_that_cannot_be_written_is_read_unless_the_machine_stopped_too_early()
 }
 
 #[test]
+fn who_reads_where_nothing_can_be_written_is_heeded_by_those_who_write_elsewhere() {
+    let (disk, sealed) = (Disk::new(), tempfile::tempdir().unwrap());
+    let store = Store::open(&disk.0.path().join("store")).unwrap();
+    let (name, content) = ("a:1".parse::<Reference>().unwrap(), "x".repeat(100_000));
+    let id = image(&store, &[layer(&store, &content)]);
+    store.set_name(&name, &id).unwrap();
+    rustix::mount::mount_bind(disk.0.path(), sealed.path()).unwrap();
+    let _sealed = Sealed(sealed.path());
+    mount_remount(sealed.path(), MountFlags::BIND | MountFlags::RDONLY, c"").unwrap();
+
+    let reader = Store::open(&sealed.path().join("store")).unwrap();
+    let found = reader.image_named(&name).unwrap().unwrap();
+    // What nobody has measured yet is measured, though the result can be kept nowhere.
+    assert!(reader.usage().unwrap().image_bytes() >= 100_000);
+    assert!(reader.volumes().unwrap().is_empty() && reader.cache_mounts().unwrap().is_empty());
+    assert!(reader.check(false, &Cancel::new().unwrap()).unwrap().problems.is_empty());
+
+    store.remove_names(&id, &[&name]).unwrap();
+    assert_eq!(store.collect(Forget::ALL).unwrap().layers, 0);
+    std::fs::create_dir(disk.0.path().join("store/layers/litter")).unwrap();
+    store.collect(Forget::ALL).unwrap();
+    assert!(found.layers[0].dir(&Cancel::new().unwrap()).is_ok(), "it is still read");
+    assert_eq!(entries(&disk.0.path().join("store/layers")), 2);
+    drop((found, reader));
+    assert_eq!(store.collect(Forget::ALL).unwrap().layers, 1);
+    assert_eq!(entries(&disk.0.path().join("store/layers")), 0);
+}
+
+struct Sealed<'a>(&'a Path);
+
+impl Drop for Sealed<'_> {
+    fn drop(&mut self) {
+        let _ = unmount(self.0, UnmountFlags::DETACH);
+    }
+}
+
+#[test]
+fn a_lease_that_its_process_did_not_live_to_name_goes() {
+    let dir = tempfile::tempdir().unwrap();
+    let store = Store::open(dir.path()).unwrap();
+    let [dead, alive] = ["dead.new", "alive.new"].map(|name| dir.path().join("leases").join(name));
+    std::fs::write(&dead, "").unwrap();
+    let held = std::fs::File::create(&alive).unwrap();
+    rustix::fs::flock(&held, rustix::fs::FlockOperation::LockExclusive).unwrap();
+    store.collect(Forget::NONE).unwrap();
+    assert!(!dead.exists() && alive.exists());
+}
+
+#[test]
 fn a_collection_keeps_to_the_store_that_it_opened() {
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("store");

@@ -97,7 +97,8 @@ impl Engine {
         // A layer that was only named so far is fetched by whoever needs it first.
         let fetcher = Arc::new(Fetcher::new(client.clone()));
         store.set_remote(fetcher.clone());
-        Ok(Engine { store, client, logins, fetcher, git, cancel: Cancel::new()? })
+        let cancel = store.cancel().clone();
+        Ok(Engine { store, client, logins, fetcher, git, cancel })
     }
 
     pub fn store(&self) -> &Store {

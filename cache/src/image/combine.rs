@@ -11,11 +11,10 @@ use crate::digest::Digest;
 use crate::error::{Error, Result};
 use crate::oci::config::MAX_CONFIG;
 use crate::oci::descriptor::{DOCKER_INDEX, DOCKER_MANIFEST, MediaType};
+use crate::oci::manifest::MAX_INDEX_DEPTH;
 use crate::oci::{Descriptor, Document, ImageConfig, Index, Reference};
 use crate::registry::{Client, Fetched, subject_of};
 
-/// How deep indexes may name indexes.
-const MAX_DEPTH: u32 = 4;
 /// How many manifests and indexes are copied for one index.
 const MAX_COPIES: usize = 1000;
 
@@ -140,11 +139,11 @@ impl Combined {
     ) -> Result<Descriptor> {
         let mut copies = Copies { client, to: name, referrers, cancel, seen: HashSet::new() };
         for (place, descriptor) in &self.parts {
-            copies.copy(place, descriptor, MAX_DEPTH)?;
+            copies.copy(place, descriptor, MAX_INDEX_DEPTH)?;
         }
         let digest = client.push_manifest(name, &self.media_type, self.bytes.clone(), cancel)?;
         if let Some(Found { place, descriptor, .. }) = &self.source {
-            copies.copy_referrers(place, &descriptor.digest, MAX_DEPTH)?;
+            copies.copy_referrers(place, &descriptor.digest, MAX_INDEX_DEPTH)?;
         }
         Ok(Descriptor::new(&self.media_type, digest, self.bytes.len() as u64))
     }

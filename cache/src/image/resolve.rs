@@ -11,6 +11,7 @@ use crate::error::{Error, Result};
 use crate::import;
 use crate::oci::config::MAX_CONFIG;
 use crate::oci::descriptor::MediaType;
+use crate::oci::manifest::MAX_INDEX_DEPTH;
 use crate::oci::{Descriptor, Document, ImageConfig, Index, Manifest, Platform, Reference};
 use crate::record::{ImageRecord, NewImage, Stored};
 use crate::registry::{Client, Fetched};
@@ -52,9 +53,6 @@ pub struct Resolved {
     /// Whether a registry was asked.
     pub remote: bool,
 }
-
-/// How deep indexes may name indexes.
-const MAX_DEPTH: u32 = 4;
 
 /// Finds the image that `reference` names for `platform`.
 ///
@@ -218,7 +216,7 @@ pub(crate) fn manifest_for(
     platform: &Platform,
     cancel: &Cancel,
 ) -> Result<(Fetched, Manifest)> {
-    for _ in 0..MAX_DEPTH {
+    for _ in 0..MAX_INDEX_DEPTH {
         let announced = Some(fetched.media_type.as_str()).filter(|m| !m.is_empty());
         let index = match Document::parse(&fetched.bytes, announced)? {
             Document::Manifest(manifest) => return Ok((fetched, manifest)),

@@ -14,13 +14,12 @@ use crate::digest::Digest;
 use crate::error::{Error, Result};
 use crate::image::resolve::{check_config, choose, no_platform};
 use crate::oci::descriptor::MediaType;
-use crate::oci::manifest::MAX_DOCUMENT;
+use crate::oci::manifest::{MAX_DOCUMENT, MAX_INDEX_DEPTH};
 use crate::oci::{Descriptor, Document, Index, Manifest, Platform, Reference};
 use crate::store::Store;
 
 /// The whole name, as containerd and docker write it.
 const IMAGE_NAME: &str = "io.containerd.image.name";
-const MAX_DEPTH: u32 = 4;
 /// An archive of images has one for each name and platform.
 const MAX_IMAGES: usize = 1000;
 
@@ -189,7 +188,7 @@ pub(super) fn part_of_layout(
 pub(super) fn manifests_by_config(archive: &Archive, index: &[u8]) -> HashMap<Digest, (Digest, Vec<u8>)> {
     let (mut found, mut seen) = (HashMap::new(), HashSet::new());
     let mut open = parse_index(index).map(|i| i.manifests).unwrap_or_default();
-    for _ in 0..MAX_DEPTH {
+    for _ in 0..MAX_INDEX_DEPTH {
         for descriptor in std::mem::take(&mut open) {
             // Indexes may name one document a thousand times, and those that do each other.
             if !seen.insert(descriptor.digest) {
@@ -249,7 +248,7 @@ fn manifest_for(
     platform: &Platform,
 ) -> Result<(Digest, Vec<u8>, Manifest)> {
     let mut descriptor = top.clone();
-    for _ in 0..MAX_DEPTH {
+    for _ in 0..MAX_INDEX_DEPTH {
         match read(source, &descriptor)? {
             (bytes, Document::Manifest(manifest)) => return Ok((descriptor.digest, bytes, manifest)),
             (_, Document::Index(index)) => {

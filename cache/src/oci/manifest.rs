@@ -9,6 +9,8 @@ use crate::oci::descriptor::{Descriptor, MediaType, OCI_INDEX, OCI_MANIFEST};
 
 /// The largest manifest or index that is read, in bytes (distribution-spec asks for 4 MiB).
 pub const MAX_DOCUMENT: u64 = 4 << 20;
+/// How deep indexes may name indexes.
+pub const MAX_INDEX_DEPTH: u32 = 4;
 
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]

@@ -8,7 +8,7 @@ use rustix::io::Errno;
 use super::{Layer, Unpacked, unread};
 use crate::cancel::Cancel;
 use crate::error::{Error, Result};
-use crate::fs::remove_tree;
+use crate::fs::{allocated, remove_tree};
 use crate::layer::LayerSummary;
 use crate::lease::Lease;
 use crate::store::{Store, unique_name};
@@ -79,7 +79,7 @@ impl ActiveLayer {
     /// When it can't be named or recorded.
     pub fn keep(self) -> Result<Layer> {
         let dir = self.place()?;
-        let tar_size = crate::usage::allocated(&self.store.path().join("layers").join(&dir));
+        let tar_size = allocated(&self.store, &format!("layers/{dir}"))?;
         Unpacked { dir: &dir, tar_size, content: None, epoch: None }.insert(&self.store, unread(&dir))
     }
 

@@ -23,15 +23,17 @@ use rusqlite::{Connection, OpenFlags, Transaction, TransactionBehavior};
 use rustix::fs::{FlockOperation, Mode, OFlags};
 
 use crate::blob::BlobFetch;
+use crate::cancel::Cancel;
 use crate::error::{Error, Result};
-use crate::lease::{Lease, living};
+use crate::lease::{Lease, living, without_readers};
+use crate::lock::Locked;
 use crate::snapshot::Marks;
 
 pub use crate::snapshot::ActiveLayer;
 pub(crate) use schema::{forget_lost, list};
 
-/// How long a statement waits for another process' transaction.
-const BUSY: Duration = Duration::from_secs(30);
+/// How long a statement waits for another process' transaction, and anybody for a lock that others have for a moment.
+pub(crate) const BUSY: Duration = Duration::from_secs(30);
 /// From so many bytes on, reading the write-ahead log takes a process longer than starting one that empties it.
 const LONG_LOG: i64 = 512 << 10;
 
@@ -48,6 +50,7 @@ struct Inner {
     lease: Mutex<std::sync::Weak<crate::lease::Held>>,
     remote: OnceLock<Arc<dyn BlobFetch>>,
     marks: OnceLock<Marks>,
+    cancel: Cancel,
 }
 
 const SUBDIRECTORIES: [&str; 8] =
@@ -71,11 +74,8 @@ impl Store {
     pub fn open_in_boot(path: &Path, boot: &str) -> Result<Store> {
         let dir = open_directory(path)?;
         // The change to write-ahead logging does not wait for another process that does the same at that moment.
-        let lock = |operation| {
-            rustix::io::retry_on_intr(|| rustix::fs::flock(&dir, operation))
-                .map_err(Error::io("locking the store", path))
-        };
-        lock(FlockOperation::LockExclusive)?;
+        let cancel = Cancel::new()?;
+        let lock = Locked::soon(&dir, FlockOperation::NonBlockingLockExclusive, path, &cancel)?;
         let mut db = connect(&path.join("db"))?;
         match schema::prepare(&mut db, boot) {
             // The first command of a boot has something to forget, which may be one that is to remove something.
@@ -85,7 +85,7 @@ impl Store {
             }
             other => other?,
         }
-        lock(FlockOperation::Unlock)?;
+        drop(lock);
         Ok(Store(Arc::new(Inner {
             path: path.to_owned(),
             dir,
@@ -94,12 +94,18 @@ impl Store {
             lease: Mutex::default(),
             remote: OnceLock::new(),
             marks: OnceLock::new(),
+            cancel,
         })))
     }
 
     /// The store's own directory, for messages.
     pub fn path(&self) -> &Path {
         &self.0.path
+    }
+
+    /// Ends what this store waits for, or does for long without being told of another token.
+    pub fn cancel(&self) -> &Cancel {
+        &self.0.cancel
     }
 
     /// Where layers that are not here are fetched from. Only the first call counts.
@@ -151,7 +157,7 @@ impl Store {
         work: impl FnOnce(&Transaction<'_>) -> rusqlite::Result<T>,
     ) -> Result<T> {
         let mut db = self.db();
-        let _shared = lease.lock(FlockOperation::LockShared)?;
+        let _shared = lease.lock(FlockOperation::NonBlockingLockShared, self)?;
         self.transact(&mut db, TransactionBehavior::Deferred, doing, work)
     }
 
@@ -166,10 +172,14 @@ impl Store {
         let lease = self.lease()?;
         let mut db = self.db();
         // Before the transaction begins: who takes layers may wait for its end.
-        let _alone = lease.lock(FlockOperation::LockExclusive)?;
+        let _alone = lease.lock(FlockOperation::NonBlockingLockExclusive, self)?;
+        let without_readers = without_readers(self)?;
         let tx = db.transaction_with_behavior(TransactionBehavior::Immediate).map_err(Error::db(doing))?;
         let holders = living(self)?.into_iter().filter(|(holder, _)| all || holder != lease.name());
-        let held = holders.flat_map(|(_, layers)| layers).collect();
+        let mut held: BTreeSet<i64> = holders.flat_map(|(_, layers)| layers).collect();
+        if without_readers.is_none() {
+            held.extend(schema::all_layers(&tx).map_err(Error::db(doing))?);
+        }
         let result = work(&tx, &held).map_err(Error::db(doing))?;
         tx.commit().map_err(Error::db(doing))?;
         Ok(result)

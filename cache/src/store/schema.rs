@@ -293,6 +293,11 @@ pub(crate) fn forget_lost(tx: &rusqlite::Transaction<'_>, held: &BTreeSet<i64>) 
     tx.execute("DELETE FROM names WHERE image NOT IN (SELECT id FROM images)", []).map(drop)
 }
 
+/// The numbers of all layers.
+pub(super) fn all_layers(tx: &rusqlite::Transaction<'_>) -> rusqlite::Result<Vec<i64>> {
+    tx.prepare("SELECT id FROM layers")?.query_map([], |row| row.get(0))?.collect()
+}
+
 /// Numbers as SQL has them between the brackets of IN.
 pub(crate) fn list(numbers: &BTreeSet<i64>) -> String {
     numbers.iter().map(i64::to_string).collect::<Vec<_>>().join(", ")

@@ -38,7 +38,10 @@ struct Kind {
 impl Df {
     pub(crate) fn execute(self, session: &mut Session<'_>) -> Result<()> {
         let usage = session.engine.store().usage()?;
-        let kinds = kinds(&usage, &session.engine.store().volumes()?);
+        let store = session.engine.store();
+        let sized = |volume: VolumeRecord| Ok((volume.in_use, store.volume_bytes(&volume)?));
+        let volumes = store.volumes()?.into_iter().map(sized).collect::<Result<Vec<_>>>()?;
+        let kinds = kinds(&usage, &volumes);
         if let Some(format) = &self.format {
             let template = Template::parse(format)?;
             return kinds.iter().try_for_each(|kind| session.print(template.render(&kind.object())?));
@@ -56,7 +59,7 @@ impl Df {
 }
 
 /// In docker's order. Containers go with the command that made them, so there are none to list.
-fn kinds(usage: &Usage, volumes: &[VolumeRecord]) -> [Kind; 4] {
+fn kinds(usage: &Usage, volumes: &[(bool, u64)]) -> [Kind; 4] {
     let leased =
         |layers: &[i64]| layers.last().is_some_and(|id| usage.layers.get(id).is_some_and(|l| l.leased));
     let free = |counts: fn(&LayerUsage) -> bool| usage.sum(|layer| counts(layer) && !layer.leased);
@@ -82,8 +85,8 @@ fn kinds(usage: &Usage, volumes: &[VolumeRecord]) -> [Kind; 4] {
     ]
 }
 
-fn of_volumes(volumes: &[VolumeRecord]) -> Kind {
-    let sizes: Vec<(bool, u64)> = volumes.iter().map(|volume| (volume.in_use, volume.bytes())).collect();
+/// Each with whether it is in use, and bytes.
+fn of_volumes(sizes: &[(bool, u64)]) -> Kind {
     Kind {
         name: "Local Volumes",
         total: sizes.len(),

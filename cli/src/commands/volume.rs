@@ -284,7 +284,7 @@ impl Prune {
             if !(self.all || volume.about.anonymous) || !matches_all(&filters, &volume) {
                 continue;
             }
-            let bytes = volume.bytes();
+            let bytes = session.engine.store().volume_bytes(&volume)?;
             if session.engine.store().remove_volume(&volume.name)? == VolumeRemoval::Done {
                 removed.push(volume.name);
                 freed += bytes;

@@ -1,5 +1,6 @@
 //! The command `why`: its options, and what it prints of a build.
 
+use boxwright_cache::record::BuildRecord;
 use serde_json::json;
 
 use super::Session;
@@ -27,33 +28,41 @@ pub(crate) struct Why {
 
 impl Why {
     pub(crate) fn execute(self, session: &mut Session<'_>) -> Result<()> {
-        let (build, step) = match &self.of[..] {
-            [] => (session.engine.past_build(None)?, None),
+        let engine = &session.engine;
+        let whole = |build: BuildRecord| {
+            let steps = engine.explain(&build)?.into_iter().enumerate().collect();
+            Ok::<_, Error>((build, steps, false))
+        };
+        let part = |build: BuildRecord, word: &str| {
+            let steps = select(engine.explain(&build)?, word);
+            Ok::<_, Error>((build, steps, true))
+        };
+        let (build, steps, in_detail): (_, Vec<(usize, Explained)>, _) = match &self.of[..] {
+            [] => whole(engine.past_build(None)?)?,
             // One word is a build, or else a step of the newest.
-            [one] => match session.engine.past_build(Some(one)) {
-                Ok(build) => (build, None),
+            [one] => match engine.past_build(Some(one)) {
+                Ok(build) => whole(build)?,
                 Err(error) => {
-                    let newest = session.engine.past_build(None)?;
-                    if select(session.engine.explain(&newest)?, one).is_empty() {
+                    let found = part(engine.past_build(None)?, one)?;
+                    if found.1.is_empty() {
                         return Err(error);
                     }
-                    (newest, Some(one))
+                    found
                 }
             },
-            [build, step, ..] => (session.engine.past_build(Some(build))?, Some(step)),
+            [build, step, ..] => {
+                let found = part(engine.past_build(Some(build))?, step)?;
+                if found.1.is_empty() {
+                    return Err(Error::invalid(format!("build {} has no step {step:?}", found.0.name)));
+                }
+                found
+            }
         };
-        let steps: Vec<(usize, Explained)> = match step {
-            None => session.engine.explain(&build)?.into_iter().enumerate().collect(),
-            Some(step) => select(session.engine.explain(&build)?, step),
-        };
-        if let (true, Some(step)) = (steps.is_empty(), step) {
-            return Err(Error::invalid(format!("build {} has no step {step:?}", build.name)));
-        }
         if let Some(format) = &self.format {
             let template = Template::parse(format)?;
             return steps.iter().try_for_each(|(i, step)| session.print(template.render(&object(*i, step))?));
         }
-        if step.is_some() {
+        if in_detail {
             return steps.iter().try_for_each(|(i, step)| details(session, *i, step));
         }
         session.print(format_args!("build {}, {}", build.name, created(&build)))?;

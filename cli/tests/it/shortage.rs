@@ -7,7 +7,7 @@ use std::path::PathBuf;
 use std::process::Command;
 
 use boxwright_testdata::{Ran, base, run};
-use rustix::mount::{MountFlags, UnmountFlags, mount, mount_remount, unmount};
+use rustix::mount::{MountFlags, UnmountFlags, mount, mount_bind, mount_remount, unmount};
 
 use crate::tool::{Boxwright, Context, binary, cache, eventually};
 
@@ -180,20 +180,65 @@ fn the_first_command_of_a_boot_works_without_a_byte_left() {
     images().ok();
 }
 
+/// What needs nothing written.
+const READS: [&[&str]; 11] = [
+    &["images", "--no-trunc", "-q"],
+    &["image", "inspect", "old"],
+    &["history", "-q", "old"],
+    &["images", "--tree"],
+    &["dockerfile", "old"],
+    &["system", "df"],
+    &["buildx", "du"],
+    &["volume", "ls"],
+    &["volume", "inspect", "data"],
+    &["why", "^", "1"],
+    &["system", "check"],
+];
+
+#[test]
+fn a_store_that_is_only_here_mounted_read_only_is_read_while_others_write_it() {
+    let boxwright = Boxwright::with_busybox();
+    boxwright
+        .build(&Context::new("FROM busybox\nRUN --mount=type=cache,target=/c date > /old\n"), &["-t", "old"])
+        .ok();
+    boxwright.ok(&["volume", "create", "data"]);
+    let sealed = Sealed(boxwright.scratch("sealed"));
+    fs::create_dir(&sealed.0).unwrap();
+    mount_bind(boxwright.store(), &sealed.0).unwrap();
+    mount_remount(&sealed.0, MountFlags::BIND | MountFlags::RDONLY, c"").unwrap();
+    let there = |args: &[&str]| run(Command::new(binary()).arg("--root").arg(&sealed.0).args(args));
+    for args in READS {
+        let here = boxwright.ok(args).replace(boxwright.store().to_str().unwrap(), "STORE");
+        let read = there(args).ok().replace(sealed.0.to_str().unwrap(), "STORE");
+        assert_eq!(read, here, "{args:?}");
+    }
+    there(&["system", "df", "-v"]).ok();
+    let saved = boxwright.scratch("old.tar");
+    there(&["save", "-o", saved.to_str().unwrap(), "old"]).ok();
+    let says = " is mounted read-only; mount it read-write, or name another store with --root";
+    there(&["run", "--rm", "busybox", "true"]).fails_with(125).says(says);
+    there(&["tag", "busybox", "other"]).fails_with(1).says(says);
+    boxwright.ok(&["rmi", "old"]);
+    boxwright.ok(&["load", "-q", "-i", saved.to_str().unwrap()]);
+    assert_eq!(there(&["images", "-q"]).ok(), boxwright.ok(&["images", "-q"]));
+}
+
+struct Sealed(PathBuf);
+
+impl Drop for Sealed {
+    fn drop(&mut self) {
+        let _ = unmount(&self.0, UnmountFlags::DETACH);
+    }
+}
+
 #[test]
 fn a_read_only_store_is_said_and_works_when_it_can_be_written() {
     let small = Small::with(c"size=64m");
     small.build("FROM busybox\nRUN echo old > /old\n", "old").ok();
-    let reads: [&[&str]; 5] = [
-        &["images", "--no-trunc"],
-        &["image", "inspect", "old"],
-        &["history", "-q", "old"],
-        &["images", "--tree"],
-        &["dockerfile", "old"],
-    ];
-    let before = reads.map(|args| small.0.ok(args));
+    small.0.ok(&["volume", "create", "data"]);
+    let before = READS.map(|args| small.0.ok(args));
     small.make_read_only();
-    assert_eq!(reads.map(|args| small.0.ok(args)), before);
+    assert_eq!(READS.map(|args| small.0.ok(args)), before);
     let (saved, other) = (small.0.scratch("old.tar"), Boxwright::new());
     small.0.ok(&["save", "-o", saved.to_str().unwrap(), "old"]);
     other.ok(&["load", "-q", "-i", saved.to_str().unwrap()]);

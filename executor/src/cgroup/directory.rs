@@ -2,9 +2,10 @@
 //! processes that its owner lives; what nobody locks was left by somebody who was killed, and goes when the next group is
 //! made beside it.
 
-use std::ffi::OsStr;
+use std::ffi::{CStr, CString, OsStr};
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
+use std::os::unix::ffi::OsStrExt as _;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -76,9 +77,10 @@ impl Directory {
 
 impl Drop for Directory {
     fn drop(&mut self) {
+        let Ok(name) = CString::new(self.name.as_str()) else { return };
         // A process that was waited for may still count for a moment.
         for _ in 0..ATTEMPTS {
-            match remove(&self.parent, &self.name) {
+            match remove(&self.parent, &name) {
                 Err(Errno::BUSY) => std::thread::sleep(PAUSE),
                 _ => return,
             }
@@ -88,11 +90,8 @@ impl Drop for Directory {
 
 const ATTEMPTS: u32 = 100;
 const PAUSE: Duration = Duration::from_millis(2);
-/// As deep as we look for groups in a group: those that a container with the right to do so made.
-const DEEPEST: u32 = 32;
 
 pub(super) fn open(at: impl AsFd, path: impl AsRef<OsStr>) -> Result<OwnedFd, Errno> {
-    use std::os::unix::ffi::OsStrExt;
     let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
     openat(at, path.as_ref().as_bytes(), flags, Mode::empty())
 }
@@ -140,10 +139,8 @@ fn is_of_ours(name: &str) -> bool {
 /// Removes what was left behind. What can't be removed now can be another time.
 fn sweep(parent: &OwnedFd) {
     for name in groups(parent) {
-        if !is_of_ours(&name) {
-            continue;
-        }
-        if let Ok(dir) = open(parent, &name)
+        if let Some(text) = name.to_str().ok().filter(|text| is_of_ours(text))
+            && let Ok(dir) = open(parent, text)
             && flock(&dir, FlockOperation::NonBlockingLockExclusive).is_ok()
         {
             let _ = remove(parent, &name);
@@ -151,29 +148,45 @@ fn sweep(parent: &OwnedFd) {
     }
 }
 
-fn groups(parent: &OwnedFd) -> Vec<String> {
+fn groups(parent: &OwnedFd) -> Vec<CString> {
     let Ok(entries) = Dir::read_from(parent) else { return Vec::new() };
     let directories = entries.filter_map(Result::ok).filter(|entry| entry.file_type() == FileType::Directory);
-    let names = directories.filter_map(|entry| entry.file_name().to_str().ok().map(str::to_owned));
-    names.filter(|name| name != "." && name != "..").collect()
+    let names = directories.map(|entry| entry.file_name().to_owned());
+    names.filter(|name| !matches!(name.as_bytes(), b"." | b"..")).collect()
 }
 
-/// Removes a group and those in it.
-fn remove(parent: &OwnedFd, name: &str) -> Result<(), Errno> {
-    remove_below(parent, name, DEEPEST)
-}
-
-fn remove_below(parent: &OwnedFd, name: &str, depth: u32) -> Result<(), Errno> {
-    match unlinkat(parent, name, AtFlags::REMOVEDIR) {
-        Err(Errno::BUSY | Errno::NOTEMPTY) if depth > 0 => {
-            let dir = open(parent, name)?;
-            for inner in groups(&dir) {
-                remove_below(&dir, &inner, depth - 1)?;
+/// Removes a group and those in it, however deep a container with the right to do so made them: by the way back from each to
+/// the one around it, which nobody can change, as no group can be moved to another place.
+fn remove(parent: &OwnedFd, name: &CStr) -> Result<(), Errno> {
+    let Some(mut dir) = remove_empty(parent, name)? else { return Ok(()) };
+    let mut levels = vec![(name.to_owned(), groups(&dir))];
+    while let Some((_, inner)) = levels.last_mut() {
+        if let Some(name) = inner.pop() {
+            if let Some(deeper) = remove_empty(&dir, &name)? {
+                levels.push((name, groups(&deeper)));
+                dir = deeper;
             }
-            unlinkat(parent, name, AtFlags::REMOVEDIR)
+        } else if let Some((name, _)) = levels.pop() {
+            let around = if levels.is_empty() { parent.try_clone() } else { Ok(open(&dir, "..")?) };
+            dir = around.map_err(|error| Errno::from_io_error(&error).unwrap_or(Errno::IO))?;
+            match unlinkat(&dir, &name, AtFlags::REMOVEDIR) {
+                Ok(()) | Err(Errno::NOENT) => {}
+                Err(errno) => return Err(errno),
+            }
         }
-        Err(Errno::NOENT) => Ok(()),
-        result => result,
+    }
+    Ok(())
+}
+
+/// None where it is gone; else it is opened, for it has others or processes in it.
+fn remove_empty(parent: &OwnedFd, name: &CStr) -> Result<Option<OwnedFd>, Errno> {
+    match unlinkat(parent, name, AtFlags::REMOVEDIR) {
+        Ok(()) | Err(Errno::NOENT) => Ok(None),
+        Err(Errno::BUSY | Errno::NOTEMPTY) => match open(parent, OsStr::from_bytes(name.to_bytes())) {
+            Err(Errno::NOENT) => Ok(None),
+            opened => opened.map(Some),
+        },
+        Err(errno) => Err(errno),
     }
 }
 
@@ -214,5 +227,20 @@ mod tests {
         drop((living, inner));
         drop(next);
         assert_eq!(std::fs::read_dir(place.path()).unwrap().count(), others.len());
+    }
+
+    #[test]
+    fn groups_go_however_deep_they_are_and_whatever_they_are_called() {
+        let place = tempfile::tempdir().unwrap();
+        let group = Directory::new(place.path()).unwrap();
+        let mode = Mode::from_raw_mode(0o755);
+        let mut deepest = group.same().unwrap();
+        for name in std::iter::repeat_n("d".repeat(100), 100) {
+            mkdirat(&deepest, c"beside\xff", mode).unwrap();
+            mkdirat(&deepest, &*name, mode).unwrap();
+            deepest = open(&deepest, &name).unwrap();
+        }
+        drop(group);
+        assert_eq!(std::fs::read_dir(place.path()).unwrap().count(), 0);
     }
 }
