@@ -122,7 +122,11 @@ pub(crate) fn annotate(document: &mut BTreeMap<String, Value>, annotations: BTre
     if annotations.is_empty() {
         return;
     }
-    let all = document.entry("annotations".to_owned()).or_insert_with(|| Map::new().into());
+    let all = document.entry("annotations".to_owned()).or_default();
+    // Some writers say `null` where there are none.
+    if !all.is_object() {
+        *all = Map::new().into();
+    }
     if let Some(all) = all.as_object_mut() {
         all.extend(annotations.into_iter().map(|(name, value)| (name, Value::from(value))));
     }
@@ -135,6 +139,13 @@ mod tests {
     fn annotation(holder: Holder, platform: &str, value: &str) -> Annotation {
         let platform = Some(platform).filter(|text| !text.is_empty()).map(|text| text.parse().unwrap());
         Annotation { holder, platform, name: "a".to_owned(), value: value.to_owned() }
+    }
+
+    #[test]
+    fn a_document_that_says_it_has_none_gets_them() {
+        let mut document = BTreeMap::from([("annotations".to_owned(), Value::Null)]);
+        annotate(&mut document, BTreeMap::from([("a".to_owned(), "b".to_owned())]));
+        assert_eq!(document["annotations"]["a"], "b");
     }
 
     #[test]

@@ -73,7 +73,7 @@ impl Client {
         let found = match self.pages(&name, &path, &what, ("list", what.clone()), cancel) {
             // Servers without that list may have any page there.
             Ok(pages) if pages.iter().all(|page| page.media_type == OCI_INDEX) => {
-                let entries = pages.into_iter().map(|page| entries(&page.bytes, &what));
+                let entries = pages.into_iter().map(|page| manifests(&page.bytes, &what));
                 entries.collect::<Result<Vec<_>>>()?.concat()
             }
             Ok(_) | Err(Error::NotFound { .. }) => referrers::by_tag(self, reference, subject, cancel)?,
@@ -82,7 +82,8 @@ impl Client {
         let mut seen = HashSet::new();
         let wanted = |entry: &Descriptor| {
             let kind = entry.extra.get("artifactType").and_then(|kind| kind.as_str());
-            artifact_type.is_none_or(|wanted| kind == Some(wanted))
+            matches!(entry.kind(), MediaType::Manifest | MediaType::Index)
+                && artifact_type.is_none_or(|wanted| kind == Some(wanted))
         };
         Ok(found.into_iter().filter(|entry| wanted(entry) && seen.insert(entry.digest)).collect())
     }
@@ -131,10 +132,9 @@ struct Page {
     media_type: String,
 }
 
-fn entries(bytes: &[u8], what: &str) -> Result<Vec<Descriptor>> {
-    let documents = |entry: &Descriptor| matches!(entry.kind(), MediaType::Manifest | MediaType::Index);
+fn manifests(bytes: &[u8], what: &str) -> Result<Vec<Descriptor>> {
     match Document::parse(bytes, Some(OCI_INDEX))? {
-        Document::Index(index) => Ok(index.manifests.into_iter().filter(documents).collect()),
+        Document::Index(index) => Ok(index.manifests),
         Document::Manifest(_) => Err(Error::malformed(what, "it is a manifest and no list")),
     }
 }

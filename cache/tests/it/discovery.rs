@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use boxwright_cache::digest::Algorithm;
 use boxwright_cache::image::combine::{Combined, look_up};
-use boxwright_cache::oci::descriptor::{OCI_CONFIG, OCI_INDEX, OCI_MANIFEST};
+use boxwright_cache::oci::descriptor::{OCI_CONFIG, OCI_INDEX, OCI_LAYER_GZIP, OCI_MANIFEST};
 use boxwright_cache::oci::{Descriptor, Index, Manifest, Reference};
 use boxwright_cache::registry::{Client, Options};
 use boxwright_cache::{Cancel, Digest, Error};
@@ -39,12 +39,17 @@ impl Asking {
         self.client.referrers(&repository.parse().unwrap(), subject, kind, &self.cancel)
     }
 
+    fn push_blob(&self, name: &str, kind: &str) -> Descriptor {
+        let blob = Descriptor::new(kind, Digest::of(b"{}"), 2);
+        let mut open = || Ok(Box::new(Cursor::new(b"{}")) as Box<dyn Read + Send>);
+        self.client.push_blob(&name.parse().unwrap(), &blob, None, &mut open, &self.cancel).unwrap();
+        blob
+    }
+
     /// Pushes a manifest with a config of this kind; gives its descriptor.
     fn push(&self, name: &str, kind: &str, subject: Option<&Descriptor>) -> Descriptor {
-        let (name, bytes): (Reference, _) = (name.parse().unwrap(), b"{}".to_vec());
-        let config = Descriptor::new(kind, Digest::of(&bytes), bytes.len() as u64);
-        let mut open = || Ok(Box::new(Cursor::new(bytes.clone())) as Box<dyn Read + Send>);
-        self.client.push_blob(&name, &config, None, &mut open, &self.cancel).unwrap();
+        let config = self.push_blob(name, kind);
+        let name: Reference = name.parse().unwrap();
         let mut manifest = Manifest::oci(config, Vec::new());
         if let Some(subject) = subject {
             manifest.extra.insert("subject".to_owned(), serde_json::to_value(subject).unwrap());
@@ -198,7 +203,8 @@ fn what_is_listed_and_does_not_refer_is_not_copied() {
     let registry = Registry::start();
     let subject = asking.push(&registry.name("from:1"), OCI_CONFIG, None);
     let stranger = asking.push(&registry.name("from:2"), KIND, None);
-    let entries = [serde_json::to_value(&stranger).unwrap()];
+    let blob = asking.push_blob(&registry.name("from"), OCI_LAYER_GZIP);
+    let entries = [&stranger, &blob].map(|entry| serde_json::to_value(entry).unwrap());
     let tag = registry.name(&format!("from:{}", subject.digest.to_string().replace(':', "-")));
     asking
         .client
@@ -207,7 +213,26 @@ fn what_is_listed_and_does_not_refer_is_not_copied() {
     let found = look_up(&asking.client, &registry.name("from:1").parse().unwrap(), &asking.cancel).unwrap();
     let to = registry.name("to:1").parse().unwrap();
     let copied = Combined::of(&[found], true).unwrap().push(&asking.client, &to, true, &asking.cancel);
-    assert!(words(copied).contains("does not refer to that"));
+    assert_eq!(copied.unwrap().digest, subject.digest);
+    assert!(asking.referrers(&registry.name("to"), &subject.digest, None).unwrap().is_empty());
+    let stranger = registry.name(&format!("to@{}", stranger.digest)).parse().unwrap();
+    assert!(matches!(look_up(&asking.client, &stranger, &asking.cancel), Err(Error::NotFound { .. })));
+}
+
+/// As caches are kept by BuildKit where they are no manifests: an index of layers and a config.
+#[test]
+fn an_index_of_blobs_is_copied_with_them() {
+    let (registry, asking) = (Registry::start(), Asking::new());
+    let blob = asking.push_blob(&registry.name("from"), OCI_LAYER_GZIP);
+    let cache = list(&[serde_json::to_value(&blob).unwrap()]);
+    let name = registry.name("from:cache").parse().unwrap();
+    asking.client.push_manifest(&name, OCI_INDEX, cache.into_bytes(), &asking.cancel).unwrap();
+    let found = look_up(&asking.client, &name, &asking.cancel).unwrap();
+    let to: Reference = registry.name("to:cache").parse().unwrap();
+    Combined::of(&[found], true).unwrap().push(&asking.client, &to, false, &asking.cancel).unwrap();
+    let mut copied = String::new();
+    asking.client.open_blob(&to, &blob, &asking.cancel).unwrap().read_to_string(&mut copied).unwrap();
+    assert_eq!(copied, "{}");
 }
 
 #[test]

@@ -19,10 +19,12 @@ const HEADER: usize = 10;
 const FOOTER: usize = 8;
 /// Where a full member ends and another one begins: its size, and a header without name, flags and time.
 const SEAM: [u8; 12] = [0, 0, 0x10, 0, 0x1f, 0x8b, 8, 0, 0, 0, 0, 0];
+/// How each member begins, of whoever made it.
+const MAGIC: [u8; 3] = [0x1f, 0x8b, 8];
 /// So much of the seam belongs to the member that ends.
 const SIZE: usize = 4;
 
-/// The content of a gzip stream. Bytes between the data of a member and its footer are not noticed.
+/// The content of a gzip stream. Bytes between the data of a member and its footer are not noticed, unless they may be members.
 pub(super) enum Members<R> {
     Apart(Apart<R>),
     /// From the first member on that was none of ours.
@@ -37,6 +39,7 @@ pub(super) struct Apart<R> {
     /// How much of it was searched for a seam.
     searched: usize,
     seam: Finder<'static>,
+    magic: Finder<'static>,
     inflate: Decompressor,
     /// What was inflated last.
     plain: Vec<u8>,
@@ -50,6 +53,7 @@ impl<R: Read> Members<R> {
             packed: Vec::new(),
             searched: 0,
             seam: Finder::new(&SEAM),
+            magic: Finder::new(&MAGIC),
             inflate: Decompressor::new(),
             plain: Vec::new(),
             left: 0..0,
@@ -126,6 +130,12 @@ impl<R: Read> Apart<R> {
         {
             return false;
         }
+        // What is not needed would be members of their own, which no seam is before.
+        if self.magic.find(data).is_some()
+            && self.inflate.deflate_decompress(&data[..data.len() - 1], plain) == Ok(size)
+        {
+            return false;
+        }
         self.left = 0..size;
         self.packed.drain(..end);
         self.searched = 0;
@@ -198,6 +208,27 @@ mod tests {
         assert!(bytes.windows(SEAM.len()).filter(|w| *w == SEAM).count() == 2);
         let (found, by_members) = read(&bytes);
         assert!(found.unwrap() == data && !by_members);
+    }
+
+    #[test]
+    fn members_that_no_seam_separates_are_all_read() {
+        // With a time in its header, so that it is behind no seam.
+        let dated = |data: &[u8]| {
+            let mut bytes = packed(data);
+            bytes[4] = 1;
+            bytes
+        };
+        let (small, zeros) = (sample(1000), vec![0; PLAIN]);
+        let cases = [
+            vec![packed(&small), packed(&small)],
+            vec![packed(&[]), packed(&small), packed(&[])],
+            vec![packed(&zeros), dated(&zeros), packed(&zeros)],
+            vec![packed(&small), dated(&small), packed(&zeros), packed(&[])],
+        ];
+        for case in cases {
+            let bytes = case.concat();
+            assert!(read(&bytes).0.unwrap() == stream(&bytes).unwrap());
+        }
     }
 
     #[test]

@@ -61,7 +61,11 @@ impl Program {
     pub(super) fn store(&self, server: &str, credentials: &Credentials, cancel: &Cancel) -> Result<()> {
         let (user, secret) = match credentials {
             Credentials::Password { user, password } => (user.as_str(), password),
-            Credentials::Identity { token, .. } | Credentials::Bearer { token } => (TOKEN_USER, token),
+            Credentials::Identity { token, .. } => (TOKEN_USER, token),
+            // It would come back as an identity token, and be shown to the token server.
+            Credentials::Bearer { .. } => {
+                return Err(Error::malformed(self.name(), "such programs can't keep a registrytoken"));
+            }
         };
         let input = json!({ "ServerURL": server, "Username": user, "Secret": secret }).to_string();
         let ran = self.run("store", input.as_bytes(), cancel)?;
@@ -178,6 +182,14 @@ mod tests {
         let credentials = Credentials::Password { user: "u".into(), password: "hunter2".into() };
         let error = h.store("r.example", &credentials, &cancel).unwrap_err().to_string();
         assert!(error.contains("the keychain is locked"), "{error}");
+    }
+
+    #[test]
+    fn a_token_for_the_registry_does_not_become_one_for_its_token_server() {
+        let (_dir, h) = helper("cat >stored");
+        let credentials = Credentials::Bearer { token: "t0ken".into() };
+        let error = h.store("r.example", &credentials, &Cancel::new().unwrap()).unwrap_err().to_string();
+        assert!(error.contains("can't keep a registrytoken") && !error.contains("t0ken"), "{error}");
     }
 
     #[test]
