@@ -12,6 +12,7 @@
 
 mod reserve;
 mod schema;
+mod sync;
 
 use std::collections::BTreeSet;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
@@ -34,8 +35,6 @@ pub(crate) use schema::{forget_lost, list};
 
 /// How long a statement waits for another process' transaction, and anybody for a lock that others have for a moment.
 pub(crate) const BUSY: Duration = Duration::from_secs(30);
-/// From so many bytes on, reading the write-ahead log takes a process longer than starting one that empties it.
-const LONG_LOG: i64 = 512 << 10;
 
 /// A handle to an open store; clones share it.
 #[derive(Clone, Debug)]
@@ -224,59 +223,6 @@ impl Store {
         let lease = Lease::acquire(self)?;
         *slot = lease.downgrade();
         Ok(lease)
-    }
-
-    /// Makes all rows written so far durable: one `syncfs`, then the marks of those rows are taken off.
-    ///
-    /// # Errors
-    /// When the file system reports that it could not write something.
-    pub fn sync(&self) -> Result<()> {
-        let doing = "marking rows durable";
-        // Rows written while the sync runs keep the plain mark, and wait for the next one.
-        let mark = format!("{} {}", self.0.boot, unique_name()?);
-        let set = |value: Option<&str>, old: &str| {
-            self.write(doing, |tx| {
-                schema::MARKS.iter().try_for_each(|(table, column)| {
-                    let sql = format!("UPDATE {table} SET {column} = ?1 WHERE {column} = ?2");
-                    tx.execute(&sql, rusqlite::params![value, old]).map(drop)
-                })
-            })
-        };
-        set(Some(&mark), &self.0.boot)?;
-        rustix::fs::syncfs(&self.0.dir).map_err(Error::io("writing to disk", &self.0.path))?;
-        set(None, &mark)?;
-        self.empty_log()?;
-        self.keep_reserve();
-        Ok(())
-    }
-
-    /// Moves the write-ahead log into the database: the first process of those that use a store at the same time reads
-    /// the whole log. Where somebody else uses it at this moment, that waits for the next sync.
-    fn empty_log(&self) -> Result<()> {
-        let db = self.db();
-        let doing = "emptying the log of the store";
-        db.busy_timeout(std::time::Duration::ZERO).map_err(Error::db(doing))?;
-        let done = db.query_row("PRAGMA wal_checkpoint(TRUNCATE)", [], |_| Ok(()));
-        db.busy_timeout(BUSY).map_err(Error::db(doing))?;
-        match done {
-            Err(e) if e.sqlite_error_code() == Some(rusqlite::ErrorCode::DatabaseBusy) => Ok(()),
-            other => other.map_err(Error::db(doing)),
-        }
-    }
-
-    /// Whether rows of this boot wait for a [`Store::sync`], or the write-ahead log has become long.
-    ///
-    /// # Errors
-    /// When the database can't be read.
-    pub fn needs_sync(&self) -> Result<bool> {
-        let db = self.db();
-        let sql = "SELECT EXISTS (SELECT 1 FROM layers WHERE boot = ?1) OR EXISTS (SELECT 1 FROM names WHERE boot = ?1)
-                   OR EXISTS (SELECT 1 FROM records WHERE boot = ?1)";
-        let waiting: bool = db
-            .query_row(sql, [&self.0.boot], |row| row.get(0))
-            .map_err(Error::db("looking for unsynced rows"))?;
-        let log = rustix::fs::statat(&self.0.dir, "db-wal", rustix::fs::AtFlags::SYMLINK_NOFOLLOW);
-        Ok(waiting || log.is_ok_and(|log| log.st_size > LONG_LOG))
     }
 }
 

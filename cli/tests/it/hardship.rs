@@ -5,10 +5,12 @@ use std::fs;
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
+use boxwright_cache::Store;
 use boxwright_testdata::{Ran, base, run};
+use rustix::fs::FlockOperation;
 use rustix::process::Signal;
 
-use crate::tool::{Boxwright, Context, Running, cache, eventually};
+use crate::tool::{Boxwright, Context, Running, cache, eventually, wrapped};
 
 /// Two stages at the same time, a copy, many files: a bit of everything that can be cut short.
 const DOCKERFILE: &str = "FROM busybox AS one
@@ -183,6 +185,52 @@ fn make_durable(boxwright: &Boxwright) {
                             for table in ['names', 'images', 'records', 'settlements', 'layer_blobs', 'layers']))";
     let count = || run(Command::new("python3").args(["-c", script]).arg(boxwright.store())).ok();
     eventually("everything is on the disk", || count() == "0\n");
+}
+
+/// A store with busybox, whose syncs so far met with this in the place of `syncfs`.
+fn synced_with(what: &str) -> Boxwright {
+    let (boxwright, busybox) = (Boxwright::new(), base::busybox(cache()));
+    let load = boxwright.command(&["load", "-q", "-i", busybox.to_str().unwrap()]);
+    let inject = format!("-einject=syncfs:{what}");
+    // What a command leaves behind to sync is traced as well, and waited for.
+    let strace = ["strace", "-f", "-qq", "-etrace=syncfs", &inject, "-o/dev/null"];
+    run(&mut wrapped(&strace, &load)).ok();
+    boxwright
+}
+
+#[test]
+fn what_a_killed_sync_had_begun_with_is_the_next_ones() {
+    let boxwright = synced_with("signal=KILL");
+    boxwright.built(&Context::new("FROM busybox\nRUN echo later > /later\n"), &[]);
+    make_durable(&boxwright);
+    cut_power(&boxwright, "recent");
+    assert_sound(&boxwright);
+    assert_eq!(boxwright.output_of("busybox", &["echo", "here"]), "here\n");
+    assert_eq!(boxwright.output_of("x", &["cat", "/later"]), "later\n");
+}
+
+#[test]
+fn a_sync_keeps_others_from_starting_one_until_it_has_died() {
+    let boxwright = synced_with("signal=KILL");
+    let store = Store::open(&boxwright.store()).unwrap();
+    assert!(store.needs_sync().unwrap());
+    let locks = fs::File::open(boxwright.store().join("locks")).unwrap();
+    rustix::fs::flock(&locks, FlockOperation::LockShared).unwrap();
+    assert!(!store.needs_sync().unwrap(), "somebody syncs");
+    drop(locks);
+    boxwright.ok(&["sync-store"]);
+    assert!(!store.needs_sync().unwrap());
+}
+
+/// The kernel tells of it once: a flush that follows ends well, whatever is on the disk.
+#[test]
+fn what_could_not_be_written_is_not_believed_after_a_later_sync() {
+    let boxwright = synced_with("error=EIO");
+    boxwright.built(&Context::new("FROM busybox\nRUN echo later > /later\n"), &[]);
+    boxwright.ok(&["sync-store"]);
+    cut_power(&boxwright, "recent");
+    assert_sound(&boxwright);
+    assert_eq!(boxwright.ok(&["images", "-q"]), "");
 }
 
 #[test]
