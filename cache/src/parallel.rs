@@ -1,7 +1,8 @@
-//! The same work for several things, on a few threads of its own.
+//! The same work for several things, on a few threads.
 
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::thread::Builder;
 
 use crate::cancel::Cancel;
 use crate::error::Result;
@@ -23,24 +24,26 @@ pub(crate) fn each<I: Sync, T: Send>(
     }
     let (stop, next) = (cancel.child()?, AtomicUsize::new(0));
     let (results, failure) = (Mutex::new(Vec::new()), Mutex::new(None));
-    std::thread::scope(|scope| {
-        for _ in 0..THREADS.min(items.len()) {
-            scope.spawn(|| {
-                loop {
-                    let at = next.fetch_add(1, Ordering::Relaxed);
-                    let Some(item) = items.get(at) else { return };
-                    match work(item, &stop) {
-                        Ok(result) => results.lock().unwrap_or_else(|e| e.into_inner()).push((at, result)),
-                        Err(e) => {
-                            // What the others say after this is only that they were stopped.
-                            failure.lock().unwrap_or_else(|e| e.into_inner()).get_or_insert(e);
-                            stop.raise();
-                            return;
-                        }
-                    }
+    let worker = || {
+        loop {
+            let at = next.fetch_add(1, Ordering::Relaxed);
+            let Some(item) = items.get(at) else { return };
+            match work(item, &stop) {
+                Ok(result) => results.lock().unwrap_or_else(|e| e.into_inner()).push((at, result)),
+                Err(e) => {
+                    // What the others say after this is only that they were stopped.
+                    failure.lock().unwrap_or_else(|e| e.into_inner()).get_or_insert(e);
+                    stop.raise();
+                    return;
                 }
-            });
+            }
         }
+    };
+    std::thread::scope(|scope| {
+        // Who may have no more threads goes on with fewer: the caller's own is one.
+        let others = (1..THREADS.min(items.len())).map(|_| Builder::new().spawn_scoped(scope, worker));
+        others.take_while(std::result::Result::is_ok).for_each(drop);
+        worker();
     });
     if let Some(error) = failure.into_inner().unwrap_or_else(|e| e.into_inner()) {
         return Err(error);

@@ -4,6 +4,7 @@
 use std::io::{ErrorKind, Read};
 use std::path::Path;
 use std::sync::mpsc::{Receiver, Sender, SyncSender, channel, sync_channel};
+use std::thread::Builder;
 
 use super::sink::LayerSink;
 use super::tar::{Entry, EntryKind, Limits, Reader};
@@ -48,7 +49,9 @@ pub fn apply_with(
     let (full, chunks) = sync_channel(AHEAD);
     let (used, free) = channel();
     std::thread::scope(|scope| {
-        let pump = scope.spawn(move || pump(tar, &full, &free, cancel, limits.bytes, algorithm.hasher()));
+        let pump = move || pump(tar, &full, &free, cancel, limits.bytes, algorithm.hasher());
+        let started = Builder::new().spawn_scoped(scope, pump);
+        let pump = started.map_err(Error::io("starting", "the thread that reads the layer archive"))?;
         let mut ahead = ReadAhead { chunks, used, current: Vec::new(), at: 0 };
         let made = make_entries(&mut Reader::new(&mut ahead, limits), sink, cancel);
         if made.is_ok() {

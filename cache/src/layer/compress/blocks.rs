@@ -69,9 +69,18 @@ pub struct Packer<W: Write> {
     any: bool,
     /// Blocks in the making, in order.
     pending: VecDeque<(Receiver<Result<Block>>, Option<Permit>)>,
-    /// Blocks to be filled again: new ones would cost more page faults than reading the input does.
-    spare: Vec<Block>,
     pool: Arc<Pool>,
+    _place: Place,
+}
+
+/// A writer's place among those that share spare memory.
+#[derive(Debug)]
+struct Place(Arc<Pool>);
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        self.0.spare().leave();
+    }
 }
 
 impl<W: Write> Packer<W> {
@@ -80,8 +89,17 @@ impl<W: Write> Packer<W> {
     }
 
     fn with_pool(out: W, packing: Packing, pool: Arc<Pool>) -> Packer<W> {
-        let (block, pending, spare) = (Block::default(), VecDeque::new(), Vec::new());
-        Packer { out, packing, block, any: false, pending, spare, pool }
+        pool.spare().enter();
+        let place = Place(Arc::clone(&pool));
+        Packer {
+            out,
+            packing,
+            block: Block::default(),
+            any: false,
+            pending: VecDeque::new(),
+            pool,
+            _place: place,
+        }
     }
 
     /// Writes what is left and gives the output back.
@@ -90,7 +108,7 @@ impl<W: Write> Packer<W> {
     /// When the output can't be written.
     pub fn finish(mut self) -> Result<W> {
         // No input at all is one empty block: no block would not be that format.
-        if !self.block.data.is_empty() || !self.any {
+        if !self.block.bytes.is_empty() || !self.any {
             self.submit()?;
         }
         while !self.pending.is_empty() {
@@ -103,8 +121,8 @@ impl<W: Write> Packer<W> {
     fn submit(&mut self) -> Result<()> {
         self.any = true;
         if self.packing == Packing::Plain {
-            self.out.write_all(&self.block.data)?;
-            self.block.data.clear();
+            self.out.write_all(&self.block.bytes)?;
+            self.block.bytes.clear();
             return Ok(());
         }
         // One block is always in order: to wait for those of others could be to wait for oneself.
@@ -117,7 +135,7 @@ impl<W: Write> Packer<W> {
             self.take()?;
         }
         let (done, packed) = channel();
-        let block = std::mem::replace(&mut self.block, self.spare.pop().unwrap_or_default());
+        let block = std::mem::take(&mut self.block);
         self.pool.run(Job { block, packing: self.packing, done });
         self.pending.push_back((packed, permit));
         Ok(())
@@ -125,10 +143,9 @@ impl<W: Write> Packer<W> {
 
     fn take(&mut self) -> Result<()> {
         let Some((packed, _permit)) = self.pending.pop_front() else { return Ok(()) };
-        let mut block = packed.recv().map_err(|_| Error::other("a compressing thread ended"))??;
-        self.out.write_all(&block.packed[..block.size])?;
-        block.data.clear();
-        self.spare.push(block);
+        let block = packed.recv().map_err(|_| Error::other("a compressing thread ended"))??;
+        self.out.write_all(&block.bytes[..block.size])?;
+        self.pool.spare().give(block.bytes);
         Ok(())
     }
 }
@@ -136,10 +153,15 @@ impl<W: Write> Packer<W> {
 impl<W: Write> Write for Packer<W> {
     fn write(&mut self, bytes: &[u8]) -> Result<usize> {
         let size = self.packing.block();
-        let data = &mut self.block.data;
+        let data = &mut self.block.bytes;
+        if data.capacity() == 0 && self.packing != Packing::Plain {
+            *data = self.pool.spare().take();
+            data.clear();
+        }
         let n = bytes.len().min(size - data.len());
         if data.capacity() < size {
-            data.reserve_exact(size - data.len());
+            // What is packed may be larger, and has this memory next.
+            data.reserve_exact(size + size / 128 + 1024);
         }
         data.extend_from_slice(&bytes[..n]);
         if data.len() == size {
@@ -164,6 +186,9 @@ mod tests {
     use crate::layer::compress::tests::sample;
 
     const PACKINGS: [Packing; 4] = [Packing::Gzip(0), Packing::Gzip(1), Packing::Gzip(9), Packing::Zstd(3)];
+
+    /// As large as all addresses that a process has: the kernel gives no such thread.
+    const NO_SUCH_STACK: usize = 1 << 47;
 
     fn pack(data: &[u8], packing: Packing, threads: usize, piece: usize) -> Vec<u8> {
         let mut writer = Packer::with_pool(Vec::new(), packing, Arc::new(Pool::new(threads)));
@@ -191,6 +216,54 @@ mod tests {
             }
             assert!(unpack(&one) == data, "{packing:?}");
         }
+    }
+
+    /// All memory that was in use at a time is spare at the end.
+    #[test]
+    fn memory_does_not_multiply_with_what_is_compressed_at_once() {
+        for (threads, writers, packing) in
+            [(2, 8, Packing::GZIP), (16, 8, Packing::GZIP), (16, 8, Packing::ZSTD)]
+        {
+            let (pool, data) = (Arc::new(Pool::new(threads)), vec![0; 1 << 20]);
+            pool.spare().enter();
+            std::thread::scope(|scope| {
+                for _ in 0..writers {
+                    scope.spawn(|| {
+                        let mut writer = Packer::with_pool(std::io::sink(), packing, Arc::clone(&pool));
+                        (0..24).for_each(|_| writer.write_all(&data).unwrap());
+                        writer.finish().unwrap();
+                    });
+                }
+            });
+            let (most, bytes) = (threads + 2 + threads + 2 * writers, pool.spare().bytes());
+            let room = packing.block() + packing.block() / 64;
+            assert!(bytes > 2 << 20 && bytes <= most * room, "{threads} threads: {bytes} bytes");
+            pool.spare().leave();
+            assert_eq!(pool.spare().bytes(), 0, "nothing is kept when nobody compresses");
+        }
+    }
+
+    #[test]
+    fn who_may_start_no_thread_compresses_alone() {
+        let (data, none) = (sample((2 << 20) + 7), Arc::new(Pool::with_stack(2, NO_SUCH_STACK)));
+        for packing in [Packing::GZIP, Packing::ZSTD] {
+            let mut writer = Packer::with_pool(Vec::new(), packing, Arc::clone(&none));
+            writer.write_all(&data).unwrap();
+            assert!(writer.finish().unwrap() == pack(&data, packing, 2, data.len()), "{packing:?}");
+        }
+    }
+
+    #[test]
+    fn a_writer_that_is_dropped_leaves_room_to_the_others() {
+        let pool = Arc::new(Pool::new(2));
+        for _ in 0..20 {
+            let mut writer = Packer::with_pool(Vec::new(), Packing::GZIP, Arc::clone(&pool));
+            writer.write_all(&vec![0; 3 << 20]).unwrap();
+        }
+        let data = vec![1; 8 << 20];
+        let mut writer = Packer::with_pool(Vec::new(), Packing::GZIP, Arc::clone(&pool));
+        writer.write_all(&data).unwrap();
+        assert!(unpack(&writer.finish().unwrap()) == data);
     }
 
     #[test]
