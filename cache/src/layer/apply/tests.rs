@@ -216,6 +216,51 @@ fn bombs_are_stopped() {
     refused(&Raw::new().file("f", "abc").unfinished()[..600], "too early");
 }
 
+/// Counts the files that this process has open whenever it is read.
+struct Counting<R>(R, usize);
+
+impl<R: Read> Read for Counting<R> {
+    fn read(&mut self, buffer: &mut [u8]) -> std::io::Result<usize> {
+        self.1 = self.1.max(fs::read_dir("/proc/self/fd")?.count());
+        self.0.read(buffer)
+    }
+}
+
+#[test]
+fn the_depth_of_an_archive_costs_no_descriptors() {
+    let path = |depth: usize, name: &str| format!("{}{name}", "d/".repeat(depth));
+    let mut raw = Raw::new();
+    // Down, and up again.
+    for depth in (0..400).chain((0..400).rev()) {
+        raw = raw.pax(&[("path", path(depth, &format!("f{depth}")).as_bytes())]).file("f", "x");
+    }
+    // Large enough for reading to go on while entries are made.
+    let archive = raw.file("last", &"x".repeat(8 << 20)).end();
+    let dir = playground();
+    let root: OwnedFd = fs::File::open(dir.path().join("layer")).unwrap().into();
+    let (mut counting, mut sink) = (Counting(&archive[..], 0), DirSink::new(root, OwnerView::Real));
+    apply(&mut counting, &mut sink, &Cancel::new().unwrap()).unwrap();
+    assert_eq!(sink.finish().unwrap().dirs.len(), 399);
+    let layer = dir.path().join("layer");
+    (0..400)
+        .for_each(|depth| assert_eq!(fs::read(layer.join(path(depth, &format!("f{depth}")))).unwrap(), b"x"));
+    assert!(counting.1 < 200, "{} files are open", counting.1);
+}
+
+#[test]
+fn what_links_lead_to_is_no_deeper_than_a_path_can_name() {
+    let (half, more) = (format!("{}/", "d".repeat(200)).repeat(19), "e/".repeat(200));
+    let raw = || Raw::new().pax(&[("linkpath", half.as_bytes())]).symlink("link", "x");
+    let raw = || raw().pax(&[("path", format!("{half}f").as_bytes())]).file("f", "x");
+    for entry in [format!("link/{more}f"), format!("link/{more}")] {
+        let archive = raw().pax(&[("path", entry.as_bytes())]).file("f", "").end();
+        refused(&archive, "a directory deeper than any path");
+    }
+    let archive =
+        raw().pax(&[("path", format!("link/{}f", "e/".repeat(135)).as_bytes())]).file("f", "x").end();
+    assert_eq!(unpack(&archive).unwrap().implied.dirs.len(), 19 + 135);
+}
+
 #[test]
 fn the_diff_id_covers_the_whole_stream() {
     let mut archive = Raw::new().file("f", "x").end();

@@ -253,9 +253,10 @@ impl LayerSink for DirSink {
             return own(self.notes.view, &self.parents.root().fd, meta, path);
         }
         let (at, name) = self.parent(path)?;
+        let real = at.below(name)?;
         let fd = self.make_dir(&at, name).map_err(Error::io("creating directory", path))?;
         own(self.notes.view, &fd, meta, path)?;
-        let open = Open { fd: fd.into(), real: at.real.join(name) };
+        let open = Open { fd: fd.into(), real };
         self.notes.implied.remove(&open.real);
         self.notes.times.push(&self.parents.root().fd, &open.real, meta.mtime)?;
         // Making the directory may have forgotten the chain; only then is the parent looked up again.

@@ -1,11 +1,11 @@
 //! The directories an entry lives in, found without ever leaving the layer: each component is opened by itself,
-//! and links are followed by hand inside the root, as in a chroot. Keeps the descriptors of the path last used.
+//! and links are followed by hand inside the root, as in a chroot. Keeps descriptors of the end of the path last used.
 
 use std::collections::VecDeque;
 use std::ffi::{OsStr, OsString};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
-use std::path::{Component, Path, PathBuf};
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use crate::fs::open_resolved;
@@ -17,6 +17,11 @@ use crate::snapshot::Marks;
 
 /// As many links as the kernel follows.
 const MAX_LINKS: usize = 40;
+/// Directories of the path last used that are open. An archive may go 2,000 deep, in each of several layers at once, where a
+/// process may open 1,024 files.
+const MOST_OPEN: usize = 32;
+/// The kernel's limit. What lies deeper, as links lead on where no path leads, could not be named again.
+const MAX_PATH: usize = 4095;
 
 /// A directory of the layer that is open.
 #[derive(Clone, Debug)]
@@ -37,7 +42,15 @@ pub(super) struct Parents {
     root: Open,
     marks: Result<Marks, Errno>,
     /// The path asked for last, component by component, as it was named.
-    chain: Vec<(OsString, Open)>,
+    chain: Vec<Component>,
+}
+
+#[derive(Debug)]
+struct Component {
+    name: OsString,
+    real: PathBuf,
+    /// None once [`MOST_OPEN`] others followed.
+    fd: Option<Arc<OwnedFd>>,
 }
 
 enum Child {
@@ -76,27 +89,36 @@ impl Parents {
     ) -> Result<Option<Open>> {
         let mut known = 0;
         for component in path.components() {
-            let Component::Normal(name) = component else { return Err(not_plain(path)) };
-            if self.chain.get(known).is_none_or(|(n, _)| n != name) {
+            let std::path::Component::Normal(name) = component else { return Err(not_plain(path)) };
+            if self.chain.get(known).is_none_or(|c| c.name != name) {
                 self.chain.truncate(known);
-                let below = self.last().clone();
+                let below = self.last()?;
                 let missing = missing.as_mut().map(|missing| &mut **missing as &mut dyn Missing);
                 let Some(open) = self.step(&below, name, path, missing)? else { return Ok(None) };
-                self.chain.push((name.to_owned(), open));
+                self.entered(name, open);
             }
             known += 1;
         }
         self.chain.truncate(known);
-        Ok(Some(self.last().clone()))
+        self.last().map(Some)
     }
 
     /// Remembers `open` as the child `name` of the directory found last.
-    pub(super) fn entered(&mut self, name: &OsStr, open: Open) {
-        self.chain.push((name.to_owned(), open));
+    pub(super) fn entered(&mut self, name: &OsStr, Open { fd, real }: Open) {
+        self.chain.push(Component { name: name.to_owned(), real, fd: Some(fd) });
+        if let Some(far) = self.chain.len().checked_sub(MOST_OPEN + 1) {
+            self.chain[far].fd = None;
+        }
     }
 
-    fn last(&self) -> &Open {
-        self.chain.last().map_or(&self.root, |(_, open)| open)
+    fn last(&mut self) -> Result<Open> {
+        let Some(Component { real, fd, .. }) = self.chain.last() else { return Ok(self.root.clone()) };
+        if let Some(fd) = fd {
+            return Ok(Open { fd: Arc::clone(fd), real: real.clone() });
+        }
+        let open = self.reopen(real)?;
+        self.chain.last_mut().expect("it was just looked at").fd = Some(Arc::clone(&open.fd));
+        Ok(open)
     }
 
     /// One component further, following it if it is a link.
@@ -115,7 +137,7 @@ impl Parents {
                 continue;
             }
             at = match (self.child(at.fd.as_fd(), &name).map_err(Error::io("opening", path))?, &mut missing) {
-                (Child::Dir(fd), _) => Open { fd: Arc::new(fd), real: at.real.join(&name) },
+                (Child::Dir(fd), _) => Open { fd: Arc::new(fd), real: at.below(&name)? },
                 (Child::Link(target), _) => {
                     links += 1;
                     if links > MAX_LINKS {
@@ -182,7 +204,23 @@ fn parts(target: &OsStr) -> impl DoubleEndedIterator<Item = &OsStr> {
     target.as_bytes().split(|b| *b == b'/').filter(|p| !matches!(*p, b"" | b".")).map(OsStr::from_bytes)
 }
 
+impl Open {
+    /// The path of its child `name`.
+    ///
+    /// # Errors
+    /// When it is longer than any path.
+    pub(super) fn below(&self, name: &OsStr) -> Result<PathBuf> {
+        let real = self.real.join(name);
+        if real.as_os_str().len() <= MAX_PATH {
+            return Ok(real);
+        }
+        let start = real.to_string_lossy().chars().take(60).collect::<String>();
+        Err(Error::malformed(format!("{start}…"), "a directory deeper than any path"))
+    }
+}
+
 fn make(at: &Open, name: &OsStr, opaque: bool, missing: &mut dyn Missing) -> Result<Open> {
+    let real = at.below(name)?;
     let made = || -> Result<OwnedFd, Errno> {
         if opaque {
             rustix::fs::unlinkat(&at.fd, name, AtFlags::empty())?;
@@ -190,8 +228,8 @@ fn make(at: &Open, name: &OsStr, opaque: bool, missing: &mut dyn Missing) -> Res
         rustix::fs::mkdirat(&at.fd, name, Mode::RWXU)?;
         rustix::fs::openat(&at.fd, name, dir_flags(), Mode::empty())
     };
-    let fd = made().map_err(Error::io("creating directory", at.real.join(name)))?;
-    let open = Open { fd: Arc::new(fd), real: at.real.join(name) };
+    let fd = made().map_err(Error::io("creating directory", &real))?;
+    let open = Open { fd: Arc::new(fd), real };
     missing.made(&open, opaque)?;
     Ok(open)
 }

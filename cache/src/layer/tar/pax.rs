@@ -20,7 +20,12 @@ const XATTR: &[u8] = b"SCHILY.xattr.";
 impl Extended {
     /// Takes the records of one extended header. A later record of a key wins; an empty value takes it back.
     pub(super) fn read(&mut self, records: &[u8]) -> Result<(), Reason> {
-        each_record(records, |key, value| self.record(key, value))
+        each_record(records, |key, value| self.record(key, value))?;
+        // By sorting: a header may have tens of thousands, and there may be as many headers.
+        self.xattrs.reverse();
+        self.xattrs.sort_by(|a, b| a.0.cmp(&b.0));
+        self.xattrs.dedup_by(|a, b| a.0 == b.0);
+        Ok(())
     }
 
     fn record(&mut self, key: &[u8], value: &[u8]) -> Result<(), Reason> {
@@ -36,7 +41,6 @@ impl Extended {
             _ => {
                 if let Some(attribute) = key.strip_prefix(XATTR).filter(|a| !a.is_empty() && !a.contains(&0))
                 {
-                    self.xattrs.retain(|(n, _)| n != attribute);
                     self.xattrs.push((attribute.to_vec(), value.to_vec()));
                 }
             }
@@ -152,6 +156,25 @@ mod tests {
         }
         for bad in ["", "-", ".5", "1.x", "99999999999999999999", "+1", "--1"] {
             assert_eq!(time(bad.as_bytes()), None, "{bad}");
+        }
+    }
+
+    /// One at a time would take minutes.
+    #[test]
+    fn of_many_attributes_the_last_of_each_name_counts() {
+        let (mut records, mut extended) = (Vec::new(), Extended::default());
+        for n in 0..100_000u32 {
+            push_record(
+                &mut records,
+                format!("SCHILY.xattr.user.{}", n % 50_000).as_bytes(),
+                &n.to_le_bytes(),
+            );
+        }
+        extended.read(&records).unwrap();
+        assert_eq!(extended.xattrs.len(), 50_000);
+        for (name, value) in extended.xattrs {
+            let n: u32 = std::str::from_utf8(&name[5..]).unwrap().parse().unwrap();
+            assert_eq!(value, (n + 50_000).to_le_bytes());
         }
     }
 
