@@ -94,10 +94,11 @@ impl Store {
             .is_err_and(|errno| errno == rustix::io::Errno::WOULDBLOCK)
     }
 
-    /// Syncs share this lock, until it is closed. Where there are no locks of directories, a sync too many is started.
+    /// Syncs share this lock, which nobody else takes, until it is closed. Where there are no locks of directories, a sync too
+    /// many is started.
     fn lock_syncs(&self, how: FlockOperation) -> rustix::io::Result<OwnedFd> {
         let flags = OFlags::DIRECTORY | OFlags::RDONLY | OFlags::CLOEXEC;
-        let locks = rustix::fs::openat(self.dir(), "locks", flags, Mode::empty())?;
-        rustix::fs::flock(&locks, how).map(|()| locks)
+        let blobs = rustix::fs::openat(self.dir(), "blobs", flags, Mode::empty())?;
+        rustix::fs::flock(&blobs, how).map(|()| blobs)
     }
 }

@@ -214,10 +214,10 @@ fn a_sync_keeps_others_from_starting_one_until_it_has_died() {
     let boxwright = synced_with("signal=KILL");
     let store = Store::open(&boxwright.store()).unwrap();
     assert!(store.needs_sync().unwrap());
-    let locks = fs::File::open(boxwright.store().join("locks")).unwrap();
-    rustix::fs::flock(&locks, FlockOperation::LockShared).unwrap();
+    let syncs = fs::File::open(boxwright.store().join("blobs")).unwrap();
+    rustix::fs::flock(&syncs, FlockOperation::LockShared).unwrap();
     assert!(!store.needs_sync().unwrap(), "somebody syncs");
-    drop(locks);
+    drop(syncs);
     boxwright.ok(&["sync-store"]);
     assert!(!store.needs_sync().unwrap());
 }
