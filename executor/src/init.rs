@@ -25,6 +25,8 @@ use crate::sys;
 /// Everything a container needs, ready to be used by a process that may not allocate.
 #[derive(Debug)]
 pub(crate) struct Plan {
+    /// Which it is cloned in, where it is not ours.
+    pub(crate) user_namespace: Option<OwnedFd>,
     pub(crate) entrances: Entrances,
     /// Written to `oom_score_adj`.
     pub(crate) oom_score: Option<CString>,

@@ -10,8 +10,8 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
+use boxwright_cache::Cancel;
 use boxwright_cache::snapshot::{ActiveLayer, Marks};
-use boxwright_cache::{Cancel, programs};
 use boxwright_solver::event::LogStream;
 use boxwright_solver::executor::{ExecError, ExecSpec, Executor};
 use boxwright_solver::ir::{NetworkMode, SecretEnv, SecurityMode};
@@ -21,12 +21,13 @@ use rustix::process::{Resource, Rlimit};
 use crate::cdi;
 use crate::cgroup::{Resources, device_groups};
 use crate::container::Container;
+use crate::emulate;
 use crate::error::Error;
+use crate::nested::Nested;
 use crate::network::{Connection, Names, Networks, Resolver};
 use crate::secret::Lent;
 use crate::spec::{Devices, MissingCwd, MountSource, Network, Root, Spec, Upper};
 use crate::stub::Stubs;
-use crate::{emulate, idmap};
 use mounts::Kept;
 pub use shell::Seat;
 
@@ -76,13 +77,14 @@ impl LocalExecutor {
     fn connect(
         &self,
         exec: &ExecSpec,
+        nested: Option<&Nested>,
         log: Log<'_>,
         cancel: &Cancel,
     ) -> Result<Option<Connection>, ExecError> {
         if exec.network != NetworkMode::Default {
             return Ok(None);
         }
-        let refused = match self.networks.connect(&|| cancel.is_raised()) {
+        let refused = match self.networks.connect(nested, &|| cancel.is_raised()) {
             Ok(mut connection) => {
                 if let Some(warning) = connection.warning().filter(|text| self.networks.is_news(text)) {
                     log(LogStream::Stderr, format!("{warning}\n").as_bytes());
@@ -182,28 +184,12 @@ impl LocalExecutor {
     }
 }
 
-/// While it is there, no program of the host is started: a container that may mount in our own user namespace could have
-/// another one run in its place. It is gone before this is dropped, and so is what it wrote.
-struct Apart(Option<programs::Turn>);
-
-impl Apart {
-    fn take(may_mount: bool, cancel: &Cancel) -> Result<Apart, ExecError> {
-        if !may_mount || !idmap::in_user_namespace() {
-            return Ok(Apart(None));
-        }
-        match programs::container(&|| cancel.is_raised()) {
-            Some(turn) => Ok(Apart(Some(turn))),
-            None => Err(ExecError::Cache(boxwright_cache::Error::Cancelled)),
-        }
+/// What a step may do there that may do anything, reaches nobody else.
+fn nested(exec: &ExecSpec) -> Result<Option<Nested>, ExecError> {
+    if exec.security != SecurityMode::Insecure {
+        return Ok(None);
     }
-}
-
-impl Drop for Apart {
-    fn drop(&mut self) {
-        if self.0.is_some() {
-            emulate::forget_what_others_wrote();
-        }
-    }
+    Nested::needed().map_err(translate_error)
 }
 
 type Log<'a> = &'a mut (dyn FnMut(LogStream, &[u8]) + Send);
@@ -217,13 +203,12 @@ impl Executor for LocalExecutor {
         cancel: &Cancel,
     ) -> Result<(), ExecError> {
         cancel.check()?;
+        let nested = nested(spec)?;
         // What is written to bind mounts lives until the container has ended.
-        let connection = self.connect(spec, log, cancel)?;
+        let connection = self.connect(spec, nested.as_ref(), log, cancel)?;
         let insecure = spec.security == SecurityMode::Insecure;
-        let (spec, kept) = self.spec(spec, layer, connection.as_ref(), cancel)?;
-        let _apart = Apart::take(insecure, cancel)?;
-        // Gone before the others may go on: a socket of it can hold what the step sent there.
-        let kept = kept;
+        let (mut spec, kept) = self.spec(spec, layer, connection.as_ref(), cancel)?;
+        spec.user_namespace = nested.map(|nested| nested.user);
         let mut container = Container::spawn(spec).map_err(translate_error)?;
         container.limit(self.settings.time_limit);
         let mut sink = |stream, bytes: &[u8]| {

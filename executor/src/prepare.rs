@@ -72,6 +72,7 @@ pub(crate) fn prepare(spec: &mut Spec, entrances: Entrances) -> Result<Prepared>
     give(&stdio, identity.uid);
     let grouped = !entrances.groups.is_empty() || entrances.unified.is_some();
     let plan = Plan {
+        user_namespace: spec.user_namespace.take(),
         entrances,
         oom_score: oom_score(spec)?,
         mounts: laid_out.mounts,

@@ -48,7 +48,11 @@ fn clone_elsewhere(plan: Plan, namespaces: u64) -> Result<(rustix::io::Result<Cl
 
 fn clone_and_watch(plan: &Plan, namespaces: u64) -> rustix::io::Result<Cloned> {
     let group = plan.entrances.unified.as_ref().map(|unified| unified.group.as_fd());
-    let cloned = sys::process::clone_into(namespaces, group, |entered| init::main(plan, entered))?;
+    let child = |entered| init::main(plan, entered);
+    let cloned = match &plan.user_namespace {
+        None => sys::process::clone_into(namespaces, group, child)?,
+        Some(user) => sys::process::clone_within(user.as_fd(), namespaces, group, child)?,
+    };
     watch(cloned.pidfd.as_fd());
     Ok(cloned)
 }

@@ -68,6 +68,8 @@ pub struct Spec {
     pub oom_score: Option<i32>,
     /// Its host name is the host's.
     pub host_uts: bool,
+    /// Which it is in, and which owns its network if that is one that is joined; None is ours. See [`crate::Nested`].
+    pub user_namespace: Option<OwnedFd>,
 }
 
 /// What keeps it from the devices of the host.
@@ -278,6 +280,7 @@ impl Spec {
             devices: Devices::default(),
             oom_score: None,
             host_uts: false,
+            user_namespace: None,
         }
     }
 

@@ -86,6 +86,11 @@ impl ConfineFlags {
         Ok(confinement)
     }
 
+    pub(crate) fn may_mount(&self) -> bool {
+        let capabilities = capabilities(&self.cap_add, &self.cap_drop);
+        self.privileged || capabilities.is_ok_and(|held| held.contains(CapabilitySet::SYS_ADMIN))
+    }
+
     fn host_uts(&self) -> Result<bool> {
         match self.uts.as_str() {
             "" | "private" => Ok(false),

@@ -130,11 +130,22 @@ fn device_grant(rest: &str) -> Result<(String, Option<String>)> {
     let invalid = |reason: String| Error::invalid(format!("invalid entitlement device={rest}: {reason}"));
     let fields = csv::fields(rest).map_err(invalid)?;
     let (name, options) = fields.split_first().ok_or_else(|| invalid("a device is missing".to_owned()))?;
+    let check = |name: &str| {
+        let wanted = "VENDOR/CLASS, VENDOR/CLASS=NAME or VENDOR/CLASS=* is needed";
+        if cdi::is_selector(name) {
+            Ok(())
+        } else {
+            Err(invalid(format!("{name:?} names no device: {wanted}")))
+        }
+    };
+    check(name)?;
     let mut alias = None;
     for field in options {
         match field.split_once('=') {
-            Some(("alias", other)) if cdi::is_qualified(other) => alias = Some(other.to_owned()),
-            Some(("alias", other)) => return Err(invalid(format!("{other:?} is no name of a device"))),
+            Some(("alias", other)) => {
+                check(other)?;
+                alias = Some(other.to_owned());
+            }
             Some((key, _)) => return Err(invalid(format!("unknown device config key {key:?}"))),
             None => return Err(invalid(format!("invalid device config {field:?}"))),
         }

@@ -224,7 +224,6 @@ pub(crate) fn run(args: Args) -> Result<u8> {
     let mut session = Session { engine, signals, networks, out: &mut out, terminal };
     let result = command.execute(&mut session);
     let flushed = session.out.flush().map_err(Error::Output);
-    boxwright_executor::emulate::forget();
     durability::sync_later(&session.engine);
     result.map_err(helped).and_then(|code| flushed.map(|()| code))
 }

@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use boxwright_cache::oci::Platform;
 use boxwright_cache::record::ImageRecord;
 use boxwright_executor::emulate::Machine;
+use boxwright_executor::idmap;
 use boxwright_frontend::is_signal;
 
 use super::{Session, pull};
@@ -108,9 +109,10 @@ impl Run {
         self.run(session).map_err(failed)
     }
 
-    /// Whether it is to have one if it can.
+    /// Whether it is to have one if it can, and of those that can be made before the container is known.
     pub(super) fn has_own_network(&self) -> bool {
-        matches!(self.network.choice(), Ok(NetworkChoice::Default | NetworkChoice::Bridge))
+        let own = matches!(self.network.choice(), Ok(NetworkChoice::Default | NetworkChoice::Bridge));
+        own && !(idmap::in_user_namespace() && self.confine.may_mount())
     }
 
     fn run(self, session: &Session<'_>) -> Result<u8> {

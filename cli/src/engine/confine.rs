@@ -5,8 +5,8 @@ use std::path::{Path, PathBuf};
 
 use boxwright_executor::cgroup::{DeviceAccess, DeviceRule, Resources, device_groups};
 use boxwright_executor::{
-    CapabilitySet, Devices, Mount, MountSource, Propagation, Resource, Rlimit, Seccomp, Spec, capability,
-    cdi, idmap,
+    CapabilitySet, Devices, Mount, MountSource, Nested, Propagation, Resource, Rlimit, Seccomp, Spec,
+    capability, cdi, idmap,
 };
 use rustix::fs::{FileType, Mode, OFlags};
 
@@ -119,6 +119,14 @@ impl Confinement {
         !self.privileged
             && self.capabilities.contains(CapabilitySet::SYS_ADMIN)
             && !idmap::in_user_namespace()
+    }
+
+    /// What who may mount is apart from us in.
+    pub(super) fn nested(&self) -> Result<Option<Nested>> {
+        match self.capabilities.contains(CapabilitySet::SYS_ADMIN) {
+            true => Nested::needed().map_err(not_started),
+            false => Ok(None),
+        }
     }
 
     /// A control group guards the devices where `nodev` does not: for who may mount, for mounts that arrive later, and for

@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use boxwright_executor as executor;
 use executor::network::{Connection, NameFiles, Networks, Port, Published};
-use executor::{Container, Network};
+use executor::{Container, Nested, Network};
 
 use super::name::{FirstProcess, RunningContainer};
 use super::run::RunRequest;
@@ -75,6 +75,7 @@ impl Engine {
         &self,
         request: &RunRequest,
         networks: &Networks,
+        nested: Option<&Nested>,
         interrupted: &dyn Fn() -> bool,
         tell: &dyn Fn(&str),
     ) -> Result<Joined> {
@@ -82,7 +83,8 @@ impl Engine {
             NetworkChoice::Host => return Ok(Joined::Host),
             NetworkChoice::None => return Ok(Joined::None),
             NetworkChoice::Container(name) => return self.join_another(name, request),
-            NetworkChoice::Default if request.ports.is_empty() => match networks.connect(interrupted) {
+            NetworkChoice::Default if request.ports.is_empty() => match networks.connect(nested, interrupted)
+            {
                 Ok(connection) => connection,
                 Err(executor::Error::Unsupported(reason)) => {
                     if networks.is_news(&reason) {
@@ -95,7 +97,7 @@ impl Engine {
             },
             // Of the host's network nothing could be published.
             NetworkChoice::Default | NetworkChoice::Bridge => {
-                networks.connect(interrupted).map_err(refused)?
+                networks.connect(nested, interrupted).map_err(refused)?
             }
         };
         if let Some(warning) = connection.warning().filter(|text| networks.is_news(text)) {

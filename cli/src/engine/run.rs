@@ -100,7 +100,9 @@ impl Engine {
         let snapshot = Snapshot::of_image(image.layers.clone());
         let root = self.root(&snapshot, &scratch, request.read_only)?;
         // As late as it can be: a connection is made meanwhile.
-        let joined = self.join(request, networks, &|| interrupt::is_asked_to_end(signals), tell)?;
+        let nested = request.confinement.nested()?;
+        let joined =
+            self.join(request, networks, nested.as_ref(), &|| interrupt::is_asked_to_end(signals), tell)?;
         let published = joined.publish(&request.ports, tell)?;
         let settings = Settings::of(image, request, &joined, &id)?;
         let mut id_file = request.id_file.as_deref().map(|file| IdFile::write(file, &id)).transpose()?;
@@ -114,6 +116,7 @@ impl Engine {
         spec.mounts.append(&mut volumes.mounts);
         spec.limits.extend(published.iter().map(|published| published.files_before));
         request.confinement.apply(&mut spec)?;
+        spec.user_namespace = nested.map(|nested| nested.user);
         let raw = if request.tty && request.interactive { Some(own_terminal()?) } else { None };
         let spawned = Container::spawn(spec).map_err(settings::not_started);
         let mut container = spawned.map_err(|error| self.with_help(error, &platform))?;

@@ -118,6 +118,15 @@ fn a_step_gets_what_was_allowed_and_goes_on_without_what_is_not_there(who: Who) 
         .says_nothing_of("it is plain")
         .ok();
     build(plain, &["--allow", "device="]).says("it is plain").ok();
+    // The first of its kind is another one.
+    build(plain, &["--allow", "device=json.example/dev"]).fails_with(1).says("dev=plain is not allowed");
+    build(plain, &["--allow", "device=json.example/dev=*"]).says("it is plain").ok();
+    for wrong in ["device=gpu", "device=*", "device=json.example/dev=", "device=a.example/b,alias=c"] {
+        build(plain, &["--allow", wrong])
+            .fails_with(1)
+            .says(&format!("invalid entitlement {wrong}: "))
+            .says(" names no device: ");
+    }
     build("json.example/dev=none", &[]).says_nothing_of("it is plain").ok();
     // Where it was looked for, and what of that is of no use.
     let missing = build("json.example/dev=none,required", &["--allow", "device"]).fails_with(1);

@@ -4,7 +4,7 @@ use std::time::{Duration, Instant};
 
 use boxwright_testdata::{run, run_with};
 
-use crate::tool::{Boxwright, Context};
+use crate::tool::{Boxwright, Context, Who};
 
 #[test]
 fn steps_ask_the_name_servers_of_the_command_line() {
@@ -106,4 +106,24 @@ fn nothing_can_be_read_from_a_steps_standard_input() {
     let mut command = boxwright.command(&["build", "-t", "x", context.path()]);
     run_with(&mut command, std::fs::File::open("/dev/zero").unwrap().into()).ok();
     assert_eq!(boxwright.output_of("x", &["cat", "/seen"]), "/dev/null\n0\n");
+}
+
+/// Without root that is a user namespace of its own, which owns all that the step is in.
+#[test]
+fn a_step_with_all_rights_has_them_over_all_that_is_its_own() {
+    const WORK: &str = "set -e; mkdir /p /s /t /b; mount -t proc p /p; test -d /p/self; mount -t sysfs s /s; test -d /s/class/net/lo; \
+        mount -t tmpfs t /t; mount --bind /etc /b; mount -o remount,bind,ro /b; ! touch /b/x; umount /b /t /s /p; umount -l /sys; \
+        ip link set lo down; ip addr add 10.1.2.3/32 dev lo; ip link set lo up; hostname mine; hostname; \
+        chroot / unshare -m -p -f sh -c 'mount -t proc p /p && ls /p/1/comm'; touch /made; chown 0:0 /made; chmod 4755 /made";
+    for who in [Who::Root, Who::User, Who::Single] {
+        let boxwright = Boxwright::with_busybox_of(who);
+        let context = Context::new(&format!(
+            "FROM busybox\nRUN --security=insecure {{ {WORK}; }} > /seen\nRUN --security=insecure --network=none ip link set lo down\n\
+             RUN stat -c '%a %u:%g' /made >> /seen; ip link set lo down 2>> /seen || true\n"
+        ));
+        boxwright.built(&context, &["--allow", "security.insecure"]);
+        let seen = boxwright.output_of("x", &["cat", "/seen"]);
+        let expected = "mine\n/p/1/comm\n4755 0:0\n";
+        assert!(seen.starts_with(expected) && seen.contains("Operation not permitted"), "{who:?}: {seen}");
+    }
 }

@@ -29,7 +29,7 @@ const CLASS: &str = "org.mobyproject.buildkit.device.class";
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Grants {
     pub all: bool,
-    /// By what is asked for, a name or a kind; with another device that is given instead.
+    /// What steps may ask for, in all its forms; or with a value what is given to who asks for just that.
     pub names: BTreeMap<String, Option<String>>,
 }
 
@@ -58,15 +58,10 @@ pub fn is_qualified(text: &str) -> bool {
     text.split_once('=').is_some_and(|(kind, name)| split_kind(kind).is_some() && is_name(name))
 }
 
-impl Grants {
-    fn allow(&self, name: &str) -> bool {
-        let kind = name.split_once('=').map_or(name, |(kind, _)| kind);
-        let instead = |other: &Option<String>| other.as_deref() == Some(name);
-        self.all
-            || self.names.contains_key(name)
-            || self.names.contains_key(kind)
-            || self.names.values().any(instead)
-    }
+/// Whether this can stand for devices: `VENDOR/CLASS`, or with a name, a class of names or `*` behind an `=`.
+pub fn is_selector(text: &str) -> bool {
+    let (kind, name) = text.split_once('=').unwrap_or((text, "*"));
+    split_kind(kind).is_some() && !name.is_empty()
 }
 
 impl Registry {
@@ -113,24 +108,18 @@ impl Registry {
     /// # Errors
     /// When it can't be the name of a device; when one of them is not granted.
     pub fn select(&self, wanted: &str, grants: &Grants) -> Result<Vec<String>> {
-        let wanted = grants.names.get(wanted).and_then(Option::as_deref).unwrap_or(wanted);
-        let (kind, name) = wanted.split_once('=').unwrap_or((wanted, ""));
-        if split_kind(kind).is_none() {
-            return Err(Error::start(125, format!("invalid device {wanted:?}: VENDOR/CLASS=NAME is needed")));
+        if let Some(Some(other)) = grants.names.get(wanted) {
+            return self.resolve(other);
         }
-        let of_kind = || {
-            self.devices.iter().filter(|(full, _)| full.split_once('=').is_some_and(|(its, _)| its == kind))
-        };
-        let full = |(full, _): (&String, &Entry)| full.clone();
-        let found: Vec<String> = match name {
-            "" => of_kind().take(1).map(full).collect(),
-            "*" => of_kind().map(full).collect(),
-            _ if self.devices.contains_key(wanted) => vec![wanted.to_owned()],
-            class => {
-                of_kind().filter(|(_, entry)| entry.annotation(CLASS) == Some(class)).map(full).collect()
-            }
-        };
-        match found.iter().find(|name| !grants.allow(name)) {
+        let found = self.resolve(wanted)?;
+        if grants.all {
+            return Ok(found);
+        }
+        let mut allowed = Vec::new();
+        for (name, _) in grants.names.iter().filter(|(_, instead)| instead.is_none()) {
+            allowed.extend(self.resolve(name)?);
+        }
+        match found.iter().find(|name| !allowed.contains(name)) {
             Some(name) => Err(Error::start(
                 125,
                 format!(
@@ -139,6 +128,25 @@ impl Registry {
             )),
             None => Ok(found),
         }
+    }
+
+    fn resolve(&self, wanted: &str) -> Result<Vec<String>> {
+        let (kind, name) = wanted.split_once('=').unwrap_or((wanted, ""));
+        if split_kind(kind).is_none() {
+            return Err(Error::start(125, format!("invalid device {wanted:?}: VENDOR/CLASS=NAME is needed")));
+        }
+        let of_kind = || {
+            self.devices.iter().filter(|(full, _)| full.split_once('=').is_some_and(|(its, _)| its == kind))
+        };
+        let full = |(full, _): (&String, &Entry)| full.clone();
+        Ok(match name {
+            "" => of_kind().take(1).map(full).collect(),
+            "*" => of_kind().map(full).collect(),
+            _ if self.devices.contains_key(wanted) => vec![wanted.to_owned()],
+            class => {
+                of_kind().filter(|(_, entry)| entry.annotation(CLASS) == Some(class)).map(full).collect()
+            }
+        })
     }
 
     /// Where a device that is not there was looked for.

@@ -40,6 +40,34 @@ fn devices_are_found_by_name_kind_and_class() {
 }
 
 #[test]
+fn a_class_that_is_granted_is_what_the_files_say_of_it() {
+    let class = |name: &str, class: &str| {
+        format!("- name: {name}\n  annotations: {{org.mobyproject.buildkit.device.class: {class}}}\n")
+    };
+    let text = [
+        "cdiVersion: 0.6.0\nkind: v.com/gpu\ndevices:\n",
+        &class("0", "small"),
+        &class("1", "large"),
+        &class("2", "large"),
+    ];
+    let (_dir, found) = registry(&[("low/a.yaml", &text.concat())]);
+    let grants = Grants { all: false, names: BTreeMap::from([("v.com/gpu=large".to_owned(), None)]) };
+    assert_eq!(found.select("v.com/gpu=large", &grants).unwrap(), ["v.com/gpu=1", "v.com/gpu=2"]);
+    assert_eq!(found.select("v.com/gpu=2", &grants).unwrap(), ["v.com/gpu=2"]);
+    assert!(found.select("v.com/gpu=small", &grants).is_err() && found.select("v.com/gpu", &grants).is_err());
+}
+
+#[test]
+fn what_stands_for_no_device_is_told_by_its_form() {
+    for right in ["v.com/gpu", "v.com/gpu=0", "v.com/gpu=*", "v.com/gpu=a class"] {
+        assert!(is_selector(right), "{right}");
+    }
+    for wrong in ["", "*", "gpu", "gpu=0", "/gpu", "v.com/", "v.com/gpu=", "v.com/*", "v.com/a/b=c", "=0"] {
+        assert!(!is_selector(wrong), "{wrong}");
+    }
+}
+
+#[test]
 fn only_what_was_granted_is_given() {
     let (_dir, found) = registry(&[("low/a.json", &file("v.com/gpu", &["0", "1"]))]);
     let grant = |name: &str, alias: Option<&str>| Grants {
@@ -50,9 +78,18 @@ fn only_what_was_granted_is_given() {
     assert!(error.contains("device v.com/gpu=0 is not allowed: --allow device=v.com/gpu=0"), "{error}");
     assert!(found.select("v.com/gpu=*", &grant("v.com/gpu=0", None)).is_err(), "one of two");
     assert!(found.select("v.com/gpu=0", &grant("v.com/gpu=0", None)).is_ok());
-    assert!(found.select("v.com/gpu=*", &grant("v.com/gpu", None)).is_ok());
-    let other = found.select("w.com/x=y", &grant("w.com/x=y", Some("v.com/gpu=1")));
-    assert_eq!(other.unwrap(), ["v.com/gpu=1"]);
+    // What is granted means what it means to who asks.
+    assert!(found.select("v.com/gpu=0", &grant("v.com/gpu", None)).is_ok(), "the first of its kind");
+    assert!(found.select("v.com/gpu=1", &grant("v.com/gpu", None)).is_err(), "and no other");
+    assert!(found.select("v.com/gpu=1", &grant("v.com/gpu=*", None)).is_ok());
+    assert!(found.select("v.com/gpu=*", &grant("v.com/gpu=*", None)).is_ok());
+    for (instead, given) in
+        [("v.com/gpu=1", &["v.com/gpu=1"][..]), ("v.com/gpu=*", &["v.com/gpu=0", "v.com/gpu=1"])]
+    {
+        let grants = grant("w.com/x=y", Some(instead));
+        assert_eq!(found.select("w.com/x=y", &grants).unwrap(), given);
+        assert!(found.select(instead, &grants).is_err(), "to nobody who asks for something else");
+    }
     // What is not there is for nobody to allow.
     assert!(found.select("v.com/gpu=2", &Grants::default()).unwrap().is_empty());
 }

@@ -54,17 +54,6 @@ pub fn mounts(platform: &Platform, path: &OsStr) -> Result<Vec<Mount>, Lack> {
     Ok(interpreters.into_iter().map(mount).collect())
 }
 
-/// To be called when no container runs any more, before a program of the host is started: a container that may mount can
-/// have added to a list of our own who runs programs of this machine.
-pub fn forget() {
-    own::forget();
-}
-
-/// The same, after each container that may mount, if it did: the next one that needs the list gets a new one.
-pub(crate) fn forget_what_others_wrote() {
-    own::forget_if_changed();
-}
-
 pub(crate) fn interpreters(platform: &Platform, path: &OsStr) -> Result<Vec<Interpreter>, Lack> {
     let Some(machine) = Machine::of(platform) else { return Ok(Vec::new()) };
     // What every container would have to wait for is not asked for this machine itself.

@@ -69,7 +69,6 @@ impl Within<'_> {
         args: &[&str],
         read: impl FnOnce(&mut Output<'_>) -> Result<()>,
     ) -> Result<std::result::Result<(), Failure>> {
-        let turn = boxwright_cache::programs::program(&|| self.cancel.is_raised());
         self.cancel.check()?;
         let mut child = self.command(args).spawn().map_err(|e| match e.kind() {
             ErrorKind::NotFound => refused(
@@ -84,7 +83,6 @@ impl Within<'_> {
         read(&mut out)?;
         drop(out);
         let (success, errors) = running.end()?;
-        drop(turn);
         self.cancel.check()?;
         Ok(if success { Ok(()) } else { Err(Failure { errors }) })
     }

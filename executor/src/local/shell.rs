@@ -7,10 +7,9 @@ use boxwright_cache::Cancel;
 use boxwright_cache::snapshot::tree::Kind;
 use boxwright_cache::snapshot::{ActiveLayer, Tree};
 use boxwright_solver::executor::{ExecError, ExecSpec};
-use boxwright_solver::ir::SecurityMode;
 use rustix::termios::Winsize;
 
-use super::{Apart, LocalExecutor, translate_error};
+use super::{LocalExecutor, nested, translate_error};
 use crate::container::{Container, ExitStatus, Sink};
 use crate::signals::Signals;
 
@@ -42,7 +41,8 @@ impl LocalExecutor {
         let mut log = |stream, bytes: &[u8]| {
             let _ = sink(stream, bytes);
         };
-        let connection = self.connect(exec, &mut log, cancel)?;
+        let nested = nested(exec)?;
+        let connection = self.connect(exec, nested.as_ref(), &mut log, cancel)?;
         let (mut spec, kept) = self.spec(exec, layer, connection.as_ref(), cancel)?;
         spec.args = match command {
             [] => find(exec, cancel)?.into_iter().collect(),
@@ -53,8 +53,7 @@ impl LocalExecutor {
             spec.env.push("TERM=xterm".to_owned());
         }
         (spec.tty, spec.stdin) = (seat.tty, Some(seat.stdin));
-        let _apart = Apart::take(exec.security == SecurityMode::Insecure, cancel)?;
-        let kept = kept;
+        spec.user_namespace = nested.map(|nested| nested.user);
         let mut container = Container::spawn(spec).map_err(translate_error)?;
         container.limit(self.settings.time_limit);
         kept.serving(|| container.wait(cancel, Some(signals), sink))?.map_err(translate_error)

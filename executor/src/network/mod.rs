@@ -29,6 +29,7 @@ pub use resolver::Resolver;
 
 use crate::error::{Error, Result};
 use crate::idmap;
+use crate::nested::Nested;
 use crate::spec::Network;
 
 /// What the bridge is called.
@@ -146,8 +147,11 @@ impl Networks {
         let (begun, (tell, made)) = (Arc::clone(&unwanted), channel());
         let thread = namespace::thread().spawn(move || {
             let interrupted = || begun.load(Ordering::Relaxed);
-            let connection =
-                if idmap::in_user_namespace() { userspace::connect(&memory, &interrupted) } else { bridge() };
+            let connection = if idmap::in_user_namespace() {
+                userspace::connect(&memory, None, &interrupted)
+            } else {
+                bridge()
+            };
             // Whoever began it waits for it, or does not want it.
             let _ = tell.send(connection);
         });
@@ -156,14 +160,17 @@ impl Networks {
         *self.begun.lock().unwrap_or_else(PoisonError::into_inner) = begun;
     }
 
-    /// One that nobody uses. `interrupted` is asked while something is waited for.
+    /// One that nobody uses, owned by the container's user namespace where that is one of its own. `interrupted` is asked while something is waited for.
     ///
     /// # Errors
     /// [`Error::Unsupported`] where this machine has none to give, which is said again without another try; else whatever
     /// went wrong this time, or [`Error::Cancelled`].
-    pub fn connect(&self, interrupted: &dyn Fn() -> bool) -> Result<Connection> {
+    pub fn connect(&self, nested: Option<&Nested>, interrupted: &dyn Fn() -> bool) -> Result<Connection> {
         if let Some(reason) = self.refused.get() {
             return Err(Error::Unsupported(reason.clone()));
+        }
+        if let Some(Nested { network, .. }) = nested {
+            return self.remember_refusal(userspace::connect(&self.memory, Some(network), interrupted));
         }
         while let Some(mut connection) = self.take_free() {
             if connection.is_alive() {
@@ -173,9 +180,13 @@ impl Networks {
         let begun = self.begun.lock().unwrap_or_else(PoisonError::into_inner).take();
         let made = match begun {
             Some(begun) => begun.wait(interrupted),
-            None if idmap::in_user_namespace() => userspace::connect(&self.memory, interrupted),
+            None if idmap::in_user_namespace() => userspace::connect(&self.memory, None, interrupted),
             None => namespace::in_thread(bridge),
         };
+        self.remember_refusal(made)
+    }
+
+    fn remember_refusal(&self, made: Result<Connection>) -> Result<Connection> {
         made.inspect_err(|error| {
             if let Error::Unsupported(reason) = error {
                 let _ = self.refused.set(reason.clone());

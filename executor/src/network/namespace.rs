@@ -9,12 +9,17 @@ use rustix::thread::{LinkNameSpaceType, UnshareFlags, move_into_link_name_space}
 use crate::error::{Error, Result};
 use crate::sys;
 
-/// A new namespace, and what `inside` gave there.
-pub(super) fn make<T: Send>(inside: impl FnOnce(BorrowedFd<'_>) -> Result<T> + Send) -> Result<(OwnedFd, T)> {
+/// The namespace given or a new one, and what `inside` gave there.
+pub(super) fn make<T: Send>(
+    given: Option<&OwnedFd>,
+    inside: impl FnOnce() -> Result<T> + Send,
+) -> Result<(OwnedFd, T)> {
     in_thread(|| {
-        let namespace = leave()?;
-        let made = inside(namespace.as_fd())?;
-        Ok((namespace, made))
+        let namespace = match given {
+            Some(given) => enter(given.as_fd()).and_then(|()| current()),
+            None => leave(),
+        }?;
+        Ok((namespace, inside()?))
     })
 }
 

@@ -5,6 +5,7 @@ mod memory;
 mod running;
 
 use std::net::{Ipv4Addr, UdpSocket};
+use std::os::fd::OwnedFd;
 use std::path::Path;
 
 use memory::{Memory, State};
@@ -53,8 +54,12 @@ impl Place {
     }
 }
 
-/// `interrupted` is asked while a helper is waited for.
-pub(super) fn connect(memory: &Path, interrupted: &dyn Fn() -> bool) -> Result<Connection> {
+/// In a network namespace that is there and empty, or in a new one. `interrupted` is asked while a helper is waited for.
+pub(super) fn connect(
+    memory: &Path,
+    given: Option<&OwnedFd>,
+    interrupted: &dyn Fn() -> bool,
+) -> Result<Connection> {
     let memory = Memory::read(memory);
     let (mut reasons, mut found) = (Vec::new(), Vec::new());
     for helper in &HELPERS {
@@ -71,7 +76,7 @@ pub(super) fn connect(memory: &Path, interrupted: &dyn Fn() -> bool) -> Result<C
             reasons.push(format!("{} did not work here before", helper.name));
             continue;
         }
-        match start(helper, &path, interrupted) {
+        match start(helper, &path, given, interrupted) {
             Ok(connection) => {
                 memory.remember_working(&state);
                 return Ok(connection);
@@ -97,16 +102,18 @@ pub(super) fn connect(memory: &Path, interrupted: &dyn Fn() -> bool) -> Result<C
     Err(Error::Setup { doing: "joining a container to the world".to_owned(), reason })
 }
 
-fn start(helper: &Helper, path: &Path, interrupted: &dyn Fn() -> bool) -> Result<Connection, Failed> {
+fn start(
+    helper: &Helper,
+    path: &Path,
+    given: Option<&OwnedFd>,
+    interrupted: &dyn Fn() -> bool,
+) -> Result<Connection, Failed> {
     let (place, host) = surroundings()?;
-    let (namespace, mut links) = namespace::make(|_| {
+    // A helper takes with it what it made, so what another one failed in is empty again.
+    let (namespace, mut links) = namespace::make(given, || {
         bridge::furnish()?;
         Links::open().map_err(failed("looking into the network namespace"))
     })?;
-    // What it would start is started by then.
-    let Some(_turn) = boxwright_cache::programs::program(interrupted) else {
-        return Err(Failed { reason: String::new(), how: How::Interrupted });
-    };
     let mut running = Running::start(helper, path, place, &namespace)?;
     running.wait(&mut links, interrupted)?;
     Ok(Connection {

@@ -78,7 +78,7 @@ pub fn network(memory: &Path) -> Answer<Option<String>> {
         });
     }
     attempt_in_namespace(0, || {
-        let connection = Networks::new(memory).connect(&|| false).map_err(|e| e.to_string())?;
+        let connection = Networks::new(memory).connect(None, &|| false).map_err(|e| e.to_string())?;
         Ok(connection.helper().map(str::to_owned))
     })
 }

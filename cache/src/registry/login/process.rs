@@ -27,7 +27,6 @@ pub(super) struct Ran {
 /// Runs `command` until it ends by itself, `cancel` is raised, or nobody would wait any longer.
 pub(super) fn run(command: &mut Command, input: &[u8], cancel: &Cancel) -> Result<Ran> {
     cancel.check()?;
-    let Some(_turn) = crate::programs::program(&|| cancel.is_raised()) else { return Err(Error::Cancelled) };
     let name = command.get_program().to_owned();
     // At a terminal it stays in the group of which the terminal takes input, and which gets Ctrl-C.
     let grouped = !io::stderr().is_terminal();
