@@ -51,7 +51,25 @@ pub(crate) fn keep_storage() -> Result<Option<u64>> {
 /// Whether colours are unwelcome (no-color.org), or the terminal is one that has none.
 pub(crate) fn no_color() -> bool {
     let set = env::var_os("NO_COLOR").is_some_and(|v| !v.is_empty());
-    set || env::var_os("TERM").is_some_and(|v| v == "dumb")
+    set || is_dumb_terminal()
+}
+
+/// Whether the terminal can only write on.
+pub(crate) fn is_dumb_terminal() -> bool {
+    env::var_os("TERM").is_some_and(|v| v == "dumb")
+}
+
+/// How a build is shown on a terminal.
+pub(crate) struct TerminalLook {
+    /// What BuildKit's variable chooses; none where colours are unwelcome.
+    pub(crate) colours: Option<String>,
+    pub(crate) log_lines: usize,
+}
+
+pub(crate) fn terminal_look() -> TerminalLook {
+    let colours = (!no_color()).then(|| variable("BUILDKIT_COLORS").unwrap_or_default());
+    let log_lines = variable("BUILDKIT_TTY_LOG_LINES").and_then(|text| text.parse().ok());
+    TerminalLook { colours, log_lines: log_lines.filter(|lines| *lines > 0).unwrap_or(6) }
 }
 
 /// How registries are reached: what the environment, the configuration file and docker's directories of certificates say.

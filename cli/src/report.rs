@@ -81,7 +81,12 @@ fn json_of(failure: &BuildFailure) -> String {
 /// Warnings of a build, for a program to read.
 pub(crate) fn warnings_as_json(warnings: &[Diagnostic], source: &Source) {
     let out: String = warnings.iter().map(|warning| json::line(warning, Some(source))).collect();
-    let _ = std::io::stderr().write_all(out.as_bytes());
+    as_it_is(&out);
+}
+
+/// For programs: what a terminal would be driven by is kept.
+pub(crate) fn as_it_is(text: &str) {
+    let _ = std::io::stderr().write_all(text.as_bytes());
 }
 
 /// Warnings of a build that went well: each with its place, then all of them in docker's short form.
@@ -110,9 +115,30 @@ fn look(stream: &impl IsTerminal) -> Look {
     if stream.is_terminal() && !config::no_color() { Look::Styled } else { Look::Plain }
 }
 
+/// Remarks that wait for a display that has the terminal.
+static HELD: Mutex<Option<Vec<String>>> = Mutex::new(None);
+
 /// One line beside a command's output, for the person at the terminal.
 pub(crate) fn remark(line: &str) {
-    let _ = writeln!(std::io::stderr(), "{}", visible(line));
+    match &mut *HELD.lock().unwrap_or_else(|e| e.into_inner()) {
+        Some(held) => held.push(visible(line)),
+        None => drop(writeln!(std::io::stderr(), "{}", visible(line))),
+    }
+}
+
+/// From now on remarks wait until somebody takes what is [`held`].
+pub(crate) fn hold() {
+    HELD.lock().unwrap_or_else(|e| e.into_inner()).get_or_insert_default();
+}
+
+pub(crate) fn held() -> Vec<String> {
+    HELD.lock().unwrap_or_else(|e| e.into_inner()).as_mut().map(std::mem::take).unwrap_or_default()
+}
+
+/// Undoes [`hold`].
+pub(crate) fn release() {
+    let held = HELD.lock().unwrap_or_else(|e| e.into_inner()).take();
+    held.into_iter().flatten().for_each(|line| remark(&line));
 }
 
 /// The same, unless it was said before.

@@ -1,7 +1,7 @@
 //! `build`.
 
 use std::collections::BTreeMap;
-use std::io::{BufWriter, Read};
+use std::io::Read;
 use std::num::NonZero;
 use std::path::{Path, PathBuf};
 
@@ -20,7 +20,7 @@ use crate::engine::{
     Output, ShellRequest, Source, Verified, no_context, reference, write_file,
 };
 use crate::error::{Error, Result};
-use crate::progress::{Plain, Quiet, Watch};
+use crate::progress::{Mode, Watch, warnings_as_rawjson};
 use crate::stdin::Stdin;
 use crate::{config, exit, interrupt, report};
 
@@ -61,8 +61,8 @@ pub(crate) struct Build {
     /// Show nothing but the image's id
     #[arg(short, long)]
     quiet: bool,
-    /// How to show what happens: auto or plain (so far the same)
-    #[arg(long, value_name = "KIND", default_value = "auto", env = "BUILDKIT_PROGRESS", hide_env = true)]
+    /// How to show what happens: auto, plain, tty, rawjson (as BuildKit has it), quiet or none
+    #[arg(long, value_name = "KIND", default_value = "auto")]
     progress: String,
     /// How to show errors and warnings of the Dockerfile: human, or json for one object a line
     #[arg(long, value_name = "FORMAT", default_value = "human", value_parser = ["human", "json"])]
@@ -187,6 +187,8 @@ impl Build {
         let built = if self.quiet { built.map_err(Error::without_warnings) } else { built };
         let built = built.map_err(|error| self.with_way_in(error, &session.engine));
         let built = self.worded(built)?;
+        // What comes now is about the build as a whole.
+        drop(watch);
         let shows_id = self.quiet && !request.outputs.iter().any(Output::is_stdout);
         self.finish(session, &built, shows_id)
     }
@@ -201,6 +203,7 @@ impl Build {
         let verified = session.engine.verify(request, watch.as_ref());
         let verified = if self.quiet { verified.map_err(Error::without_warnings) } else { verified };
         let verified = self.worded(verified)?;
+        drop(watch);
         self.warn(&verified.warnings, &verified.source);
         if !(verified.has_epoch || self.quiet || self.json()) {
             report::remark_once(
@@ -268,14 +271,18 @@ impl Build {
         self.diagnostics == "json"
     }
 
-    fn watch(&self) -> Result<Box<dyn Watch>> {
+    fn mode(&self) -> Result<Mode> {
         match self.progress.as_str() {
-            _ if self.quiet => Ok(Box::new(Quiet)),
-            "auto" | "plain" => Ok(Box::new(Plain::new(BufWriter::new(std::io::stderr())))),
-            "quiet" | "none" => Ok(Box::new(Quiet)),
-            kind @ ("tty" | "rawjson") => Err(Error::Later(format!("--progress {kind}"))),
-            kind => Err(Error::invalid(format!("invalid progress mode {kind:?}"))),
+            "" | "auto" | "quiet" if self.quiet => Ok(Mode::Quiet),
+            other if self.quiet => {
+                Err(Error::invalid(format!("progress={other} and quiet cannot be used together")))
+            }
+            asked => Mode::of(asked),
         }
+    }
+
+    fn watch(&self) -> Result<Box<dyn Watch>> {
+        Ok(self.mode()?.watch())
     }
 
     pub(super) fn request(&self, engine: &Engine) -> Result<BuildRequest> {
@@ -415,6 +422,9 @@ impl Build {
             warnings if self.json() => report::warnings_as_json(warnings, source),
             [] => {}
             _ if self.quiet => {}
+            warnings if self.mode().is_ok_and(|mode| mode == Mode::RawJson) => {
+                report::as_it_is(&warnings_as_rawjson(warnings));
+            }
             warnings => report::warnings(warnings, source),
         }
     }

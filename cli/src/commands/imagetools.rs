@@ -1,6 +1,5 @@
 //! `imagetools create`, `imagetools inspect` and `imagetools tags`.
 
-use std::io::BufWriter;
 use std::path::PathBuf;
 
 use boxwright_cache::image::combine::Found;
@@ -14,7 +13,7 @@ use crate::call::visible;
 use crate::engine::{CombineRequest, CombineSource, reference};
 use crate::error::{Error, Result};
 use crate::format::{Table, Template};
-use crate::progress::{Plain, Quiet, Watch};
+use crate::progress::Mode;
 
 /// Work on images in registries
 #[derive(Debug, clap::Subcommand)]
@@ -49,8 +48,8 @@ pub(crate) struct Create {
     /// Copy also what refers to the images, as signatures do
     #[arg(long)]
     referrers: bool,
-    /// How to show what happens: auto, plain or quiet
-    #[arg(long, value_name = "KIND", default_value = "auto", value_parser = ["auto", "plain", "quiet", "none"])]
+    /// How to show what happens: auto, plain, tty, rawjson, quiet or none
+    #[arg(long, value_name = "KIND", default_value = "auto")]
     progress: String,
     /// Names, digests in the repository of the result, or descriptors in JSON
     #[arg(value_name = "SOURCE")]
@@ -97,16 +96,12 @@ impl Imagetools {
 
 impl Create {
     fn execute(self, session: &mut Session<'_>) -> Result<()> {
-        let request = self.request()?;
+        let (mode, request) = (Mode::of(&self.progress)?, self.request()?);
         let combined = session.engine.combine(&request)?;
         if self.dry_run {
             return session.print(String::from_utf8_lossy(&combined.bytes));
         }
-        let watch: Box<dyn Watch> = match self.progress.as_str() {
-            "quiet" | "none" => Box::new(Quiet),
-            _ => Box::new(Plain::new(BufWriter::new(std::io::stderr()))),
-        };
-        session.engine.push_combined(&combined, &request, watch.as_ref())
+        session.engine.push_combined(&combined, &request, mode.watch().as_ref())
     }
 
     fn request(&self) -> Result<CombineRequest> {

@@ -39,6 +39,7 @@ mod packet_filter;
 mod peers;
 mod platforms;
 mod programs;
+mod progress;
 mod published;
 mod registry;
 mod registry_hosts;

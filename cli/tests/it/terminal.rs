@@ -15,7 +15,7 @@ use crate::tool::{Boxwright, Running, eventually, wrapped};
 pub(crate) struct Terminal {
     /// Where a person would sit.
     pub(crate) person: File,
-    terminal: File,
+    pub(crate) terminal: File,
 }
 
 impl Terminal {

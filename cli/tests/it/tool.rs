@@ -177,6 +177,7 @@ impl Boxwright {
             }
         };
         command.arg("--root").arg(self.store()).args(args).env_remove("BOXWRIGHT_ROOT").stdin(Stdio::null());
+        command.env_remove("BUILDKIT_PROGRESS");
         // What whoever runs the tests has configured for registries is not for them.
         command.env("XDG_CONFIG_HOME", self.scratch("config")).env("DOCKER_CONFIG", self.scratch("docker"));
         command
@@ -194,7 +195,7 @@ impl Boxwright {
 
     /// `build ARGS CONTEXT`.
     pub(crate) fn build(&self, context: &Context, args: &[&str]) -> Ran {
-        let mut all = vec!["build", "--progress", "plain"];
+        let mut all = vec!["build"];
         all.extend(args);
         all.push(context.path());
         self.run(&all)
