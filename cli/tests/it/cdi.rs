@@ -41,6 +41,10 @@ fn files(who: Who) -> Context {
             "\"mounts\": [{\"hostPath\": \"/etc\", \"containerPath\": \"/m\", \"options\": [\"rshared\"]}]",
         ),
         device(
+            "any",
+            "\"deviceNodes\": [{\"path\": \"/dev/any\", \"hostPath\": \"/dev/zero\", \"permissions\": \"\"}]",
+        ),
+        device(
             "read",
             "\"deviceNodes\": [{\"path\": \"/dev/read\", \"hostPath\": \"/dev/loop-control\", \"permissions\": \"r\"}]",
         ),
@@ -86,6 +90,10 @@ fn a_device_comes_with_all_that_belongs_to_it(who: Who) {
     ];
     let seen: Vec<_> = boxwright.ok(&run).lines().map(str::to_owned).collect();
     assert_eq!(seen, SEEN);
+    // Permissions that are empty are all of them.
+    let any = ["run", "--rm", "--cdi-spec-dir", &dir, "--device", "json.example/dev=any", "busybox"];
+    let used = [&any[..], &["sh", "-c", "echo x > /dev/any && head -c 3 /dev/any | wc -c"]].concat();
+    assert_eq!(boxwright.ok(&used), "3\n");
     let step =
         Context::new(&format!("FROM busybox\nRUN --device=vendor.example/dev,required ({PROBE}) > /seen\n"));
     let allow = ["--cdi-spec-dir", &dir, "--allow", "device=vendor.example/dev=one", "-t", "x"];

@@ -131,6 +131,44 @@ fn all_ports_that_the_image_names_are_published_on_request() {
     end(running);
 }
 
+/// A client that was promised an answer from there takes none that comes from elsewhere.
+#[test]
+fn an_answer_comes_from_the_address_that_was_asked() {
+    for who in BOTH {
+        let boxwright = Boxwright::with_busybox_of(who);
+        let running = start(&boxwright, &["--name", "echo", "-p", "53/udp", "-p", "127.0.0.3::53/udp"], "");
+        let _echo = serve_in(&boxwright, "echo", ECHO);
+        let ports = boxwright.ok(&["port", "echo", "53/udp"]);
+        let port = |prefix: &str| {
+            let found = ports.lines().find_map(|line| line.strip_prefix(prefix));
+            found.unwrap_or_else(|| panic!("no {prefix} in {ports}")).to_owned()
+        };
+        let any = port("0.0.0.0:");
+        for host in ["127.0.0.1", "127.0.0.2"] {
+            comes_back(&client_of(&format!("{host}:{any}")));
+        }
+        comes_back(&client_of(&format!("127.0.0.3:{}", port("127.0.0.3:"))));
+        let six = UdpSocket::bind("[::1]:0").unwrap();
+        six.set_read_timeout(Some(Duration::from_millis(200))).unwrap();
+        six.connect(format!("[::1]:{}", port("[::]:"))).unwrap();
+        comes_back(&six);
+        // One client that asks at two addresses has each answer from its own.
+        let both = UdpSocket::bind("127.0.0.1:0").unwrap();
+        both.set_read_timeout(Some(Duration::from_millis(200))).unwrap();
+        for host in ["127.0.0.1", "127.0.0.2", "127.0.0.1"] {
+            let asked = format!("{host}:{any}");
+            let mut answer = [0; 16];
+            eventually("the datagram comes back", || {
+                both.send_to(host.as_bytes(), &asked).unwrap();
+                let Ok((length, from)) = both.recv_from(&mut answer) else { return false };
+                assert_eq!(from.to_string(), format!("{}:{any}", String::from_utf8_lossy(&answer[..length])));
+                from.to_string() == asked
+            });
+        }
+        end(running);
+    }
+}
+
 #[test]
 fn no_number_of_clients_keeps_others_out() {
     let boxwright = Boxwright::with_busybox();

@@ -118,9 +118,10 @@ fn node(wanted: &document::Node) -> Result<(DeviceNode, DeviceRule), String> {
     if !is_kind || numbered && !(is(wanted.major, major) && is(wanted.minor, minor)) {
         return Err(format!("{path} is another device ({kind} {major}:{minor}) than it says"));
     }
-    let access = DeviceAccess::parse(wanted.permissions.as_deref().unwrap_or("rwm"));
-    let access = access
-        .ok_or_else(|| format!("{:?} are no permissions", wanted.permissions.as_deref().unwrap_or("")))?;
+    // Nothing said is everything allowed, as other runtimes have it.
+    let permissions = wanted.permissions.as_deref().filter(|letters| !letters.is_empty()).unwrap_or("rwm");
+    let access =
+        DeviceAccess::parse(permissions).ok_or_else(|| format!("{permissions:?} are no permissions"))?;
     let mode = wanted.mode.map(|mode| mode & 0o7777);
     let differs = |wanted: Option<u32>, real: u32| wanted.is_some_and(|wanted| wanted != 0 && wanted != real);
     if idmap::in_user_namespace()

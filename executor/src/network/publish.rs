@@ -171,6 +171,7 @@ fn take_at(address: SocketAddr, alone: bool, transport: Transport) -> Result<Bou
         sockopt::set_ipv6_v6only(&socket, alone)?;
     }
     if transport == Transport::Udp {
+        crate::sys::datagram::tell_addresses(socket.as_fd(), address.is_ipv6())?;
         bind(&socket, &address)?;
         return Ok(Bound::Udp(socket.into()));
     }

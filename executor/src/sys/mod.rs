@@ -3,6 +3,7 @@
 #![allow(unsafe_code)]
 
 pub(crate) mod bpf;
+pub(crate) mod datagram;
 pub(crate) mod exec;
 pub(crate) mod fd;
 pub(crate) mod mount;

@@ -1,14 +1,16 @@
 //! Datagrams: each client gets a socket to the container, so that answers find the way back, until both are silent. One
-//! thread has all of them.
+//! thread has all of them. What an answer comes from is the address that was asked: clients take none from elsewhere.
 
 use std::collections::HashMap;
 use std::net::{SocketAddr, UdpSocket};
-use std::os::fd::{AsRawFd, OwnedFd};
+use std::os::fd::{AsFd as _, AsRawFd, OwnedFd};
 use std::time::{Duration, Instant};
 
 use rustix::buffer::spare_capacity;
 use rustix::event::{Timespec, epoll};
 use rustix::io::Errno;
+
+use crate::sys::datagram::{self, Own};
 
 const LARGEST: usize = 64 << 10;
 /// As docker's proxy has it.
@@ -23,8 +25,15 @@ const EVENTS: usize = 64;
 const LISTENER: u64 = u64::MAX;
 const STOP: u64 = u64::MAX - 1;
 
+/// Who asks, and at which of the host's addresses.
+#[derive(Clone, Copy, PartialEq, Eq, Hash)]
+struct Way {
+    client: SocketAddr,
+    own: Option<Own>,
+}
+
 struct Client {
-    address: SocketAddr,
+    way: Way,
     server: UdpSocket,
     heard: Instant,
 }
@@ -33,7 +42,7 @@ struct Client {
 struct Clients {
     waiting: OwnedFd,
     by_socket: HashMap<u64, Client>,
-    by_address: HashMap<SocketAddr, u64>,
+    by_way: HashMap<Way, u64>,
 }
 
 pub(super) fn serve(socket: &UdpSocket, target: SocketAddr, stop: &OwnedFd) {
@@ -44,7 +53,7 @@ pub(super) fn serve(socket: &UdpSocket, target: SocketAddr, stop: &OwnedFd) {
     {
         return;
     }
-    let mut clients = Clients { waiting, by_socket: HashMap::new(), by_address: HashMap::new() };
+    let mut clients = Clients { waiting, by_socket: HashMap::new(), by_way: HashMap::new() };
     let mut buffer = vec![0; LARGEST];
     let mut events = Vec::with_capacity(EVENTS);
     loop {
@@ -59,8 +68,9 @@ pub(super) fn serve(socket: &UdpSocket, target: SocketAddr, stop: &OwnedFd) {
             match event.data.u64() {
                 STOP => return,
                 LISTENER => {
-                    let Ok((length, address)) = socket.recv_from(&mut buffer) else { continue };
-                    if let Some(server) = clients.server_of(address, target) {
+                    let received = datagram::receive(socket.as_fd(), &mut buffer);
+                    let Ok((length, client, own)) = received else { continue };
+                    if let Some(server) = clients.server_of(Way { client, own }, target) {
                         let _ = server.send(&buffer[..length]);
                     }
                 }
@@ -69,17 +79,28 @@ pub(super) fn serve(socket: &UdpSocket, target: SocketAddr, stop: &OwnedFd) {
                     // Refused while the container's program does not listen yet.
                     let Ok(length) = client.server.recv(&mut buffer) else { continue };
                     client.heard = Instant::now();
-                    let _ = socket.send_to(&buffer[..length], client.address);
+                    client.way.answer(socket, &buffer[..length]);
                 }
             }
         }
     }
 }
 
+impl Way {
+    fn answer(&self, socket: &UdpSocket, bytes: &[u8]) {
+        let sent = self.own.map(|own| datagram::send(socket.as_fd(), bytes, self.client, own));
+        // All of a network can be asked at an address that nobody has.
+        let is_nobodys = |errno| matches!(errno, Errno::INVAL | Errno::ADDRNOTAVAIL | Errno::NETUNREACH);
+        if sent.is_none_or(|sent| sent.is_err_and(is_nobodys)) {
+            let _ = socket.send_to(bytes, self.client);
+        }
+    }
+}
+
 impl Clients {
     /// The socket of a client who has sent something.
-    fn server_of(&mut self, address: SocketAddr, target: SocketAddr) -> Option<&UdpSocket> {
-        let number = match self.by_address.get(&address) {
+    fn server_of(&mut self, way: Way, target: SocketAddr) -> Option<&UdpSocket> {
+        let number = match self.by_way.get(&way) {
             Some(known) => *known,
             None => {
                 if self.by_socket.len() >= CLIENTS {
@@ -88,10 +109,10 @@ impl Clients {
                 if self.by_socket.len() >= CLIENTS {
                     self.forget_longest_silent();
                 }
-                self.add(address, target).or_else(|| {
+                self.add(way, target).or_else(|| {
                     // There may be fewer sockets to be had.
                     self.forget_longest_silent();
-                    self.add(address, target)
+                    self.add(way, target)
                 })?
             }
         };
@@ -100,27 +121,27 @@ impl Clients {
         Some(&client.server)
     }
 
-    fn add(&mut self, address: SocketAddr, target: SocketAddr) -> Option<u64> {
+    fn add(&mut self, way: Way, target: SocketAddr) -> Option<u64> {
         let server = UdpSocket::bind(("0.0.0.0", 0)).ok()?;
         server.connect(target).ok()?;
         server.set_nonblocking(true).ok()?;
         let number = u64::try_from(server.as_raw_fd()).ok()?;
         epoll::add(&self.waiting, &server, epoll::EventData::new_u64(number), epoll::EventFlags::IN).ok()?;
-        self.by_socket.insert(number, Client { address, server, heard: Instant::now() });
-        self.by_address.insert(address, number);
+        self.by_socket.insert(number, Client { way, server, heard: Instant::now() });
+        self.by_way.insert(way, number);
         Some(number)
     }
 
     fn forget_silent(&mut self) {
         self.by_socket.retain(|_, client| client.heard.elapsed() < SILENCE);
-        let Clients { by_socket, by_address, .. } = self;
-        by_address.retain(|_, number| by_socket.contains_key(number));
+        let Clients { by_socket, by_way, .. } = self;
+        by_way.retain(|_, number| by_socket.contains_key(number));
     }
 
     fn forget_longest_silent(&mut self) {
         let longest = self.by_socket.iter().min_by_key(|(_, client)| client.heard);
         if let Some(client) = longest.map(|(number, _)| *number).and_then(|n| self.by_socket.remove(&n)) {
-            self.by_address.remove(&client.address);
+            self.by_way.remove(&client.way);
         }
     }
 }
