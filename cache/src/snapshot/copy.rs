@@ -6,14 +6,15 @@ mod reduce;
 
 use std::collections::{BTreeSet, HashMap};
 use std::fs::File;
-use std::io::Seek as _;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use rustix::fs::{AtFlags, Dir, FileType, Mode, OFlags, Timestamps, openat, statat, utimensat};
+use rustix::fs::{
+    AtFlags, Dir, FileType, Mode, OFlags, Timespec, Timestamps, UTIME_NOW, fstat, futimens, openat, statat,
+    utimensat,
+};
 use rustix::io::Errno;
-use rustix::time::{ClockId, clock_gettime};
 
 use super::owner::OwnerView;
 use super::tree::{Kind, Node};
@@ -37,13 +38,16 @@ pub struct Copied {
     marks: Marks,
     /// Every entry as it was when the copy was finished.
     list: File,
+    /// The time then: what was changed before has another time once it is changed again.
+    finished: (i64, u32),
     /// Of these it counts what they are, not whether somebody touched them.
     put_back: BTreeSet<PathBuf>,
 }
 
 impl Copied {
     /// Copies `layers`, bottom first, into `dir`, which has at most empty directories: those count as changed, and what
-    /// else is to be remembered is kept in `work`. Once this returns, a change of any file can be told by its times.
+    /// else is to be remembered is kept in `work`. Once this returns, a change of a file can be told by its times, or, where
+    /// the clock has been set back, by what is in it.
     ///
     /// # Errors
     /// When something can't be read or written, or `cancel` is raised.
@@ -68,11 +72,11 @@ impl Copied {
         let changed: Vec<&Path> = own_dirs.iter().map(|(name, _)| name.as_path()).collect();
         let flags = OFlags::RDWR | OFlags::CREATE | OFlags::EXCL | OFlags::CLOEXEC;
         let list = openat(work, LIST, flags, Mode::RUSR | Mode::WUSR);
-        let mut list = File::from(list.map_err(Error::io("making", "the list of a copy"))?);
+        let list = File::from(list.map_err(Error::io("making", "the list of a copy"))?);
         let newest = list::write(&dir, &changed, &list, cancel)?;
-        list.rewind().map_err(Error::io("reading", "the list of a copy"))?;
-        wait_until_after(newest);
-        Ok(Copied { dir, base, marks, list, put_back: BTreeSet::new() })
+        let finished = wait_until_after(newest, &list)
+            .map_err(Error::io("reading the time of", "the list of a copy"))?;
+        Ok(Copied { dir, base, marks, list, finished, put_back: BTreeSet::new() })
     }
 
     /// Says that `path`, a real path in the copy, was changed by others than the container and put back since, with all
@@ -208,15 +212,23 @@ fn times_of_all(dir: &OwnedFd) -> Result<Vec<(PathBuf, Timestamps)>, Errno> {
     times.collect()
 }
 
-/// Times of files are those of the clock's last tick: a file that is changed in the same one looks as before.
-fn wait_until_after((secs, nanos): (i64, u32)) {
-    for _ in 0..TICKS {
-        let now = clock_gettime(ClockId::RealtimeCoarse);
-        if (now.tv_sec, now.tv_nsec) > (secs, i64::from(nanos)) {
-            break;
+/// Times of files are those of the last tick of their file system's clock, which may be another machine's: a file that is
+/// changed in the same one looks as before. Gives the time that `file` would now get, which is not later where the clock
+/// was set back.
+#[allow(clippy::unnecessary_cast, reason = "the field types differ between architectures")]
+fn wait_until_after(newest: (i64, u32), file: &File) -> Result<(i64, u32), Errno> {
+    let now = Timespec { tv_sec: 0, tv_nsec: UTIME_NOW };
+    let touch = Timestamps { last_access: now, last_modification: now };
+    for tick in 1.. {
+        futimens(file, &touch)?;
+        let stat = fstat(file)?;
+        let time = (stat.st_ctime as i64, stat.st_ctime_nsec as u32);
+        if time > newest || tick == TICKS {
+            return Ok(time);
         }
         std::thread::sleep(Duration::from_millis(1));
     }
+    Ok(newest)
 }
 
 fn own(dir: BorrowedFd<'_>) -> Result<OwnedFd> {

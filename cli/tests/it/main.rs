@@ -41,6 +41,7 @@ mod platforms;
 mod programs;
 mod progress;
 mod published;
+mod random_steps;
 mod registry;
 mod registry_hosts;
 mod registry_lists;

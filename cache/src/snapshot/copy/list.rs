@@ -1,11 +1,13 @@
 //! The list of a copy: every entry of a directory with what tells whether it is still the same, parents first, names in
 //! the order of their bytes. It is a file, as there may be more entries than should be in memory.
 
+use std::collections::HashMap;
 use std::ffi::{OsStr, OsString};
 use std::fs::File;
 use std::io::{BufReader, BufWriter, ErrorKind, Write as _};
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::ffi::{OsStrExt as _, OsStringExt as _};
+use std::os::unix::fs::FileExt as _;
 use std::path::{Path, PathBuf};
 
 use rustix::fs::{AtFlags, FileType, Statx, StatxFlags, statx};
@@ -30,8 +32,8 @@ pub(super) struct Listed {
     pub(super) depth: u32,
     pub(super) name: OsString,
     pub(super) is_dir: bool,
-    /// Whether the file has other names.
-    pub(super) is_linked: bool,
+    /// How many names the file has; a directory counts as having one.
+    pub(super) names: u32,
     pub(super) looks: Looks,
 }
 
@@ -96,7 +98,8 @@ pub(super) fn write(root: &OwnedFd, changed: &[&Path], list: &File, cancel: &Can
             looks.changed = NEVER;
         }
         let (depth, is_dir) = (u32::try_from(levels.len()).unwrap_or(u32::MAX), is_dir(&stat));
-        let listed = Listed { depth, name, is_dir, is_linked: stat.stx_nlink > 1 && !is_dir, looks };
+        let names = if is_dir { 1 } else { stat.stx_nlink };
+        let listed = Listed { depth, name, is_dir, names, looks };
         listed.write(&mut out).map_err(Error::io("writing", "the list of a copy"))?;
         if is_dir {
             dir = open(root, &path)?;
@@ -125,13 +128,12 @@ impl Level {
 }
 
 const DIR: u8 = 1;
-const LINKED: u8 = 2;
-const BORN: u8 = 4;
-const HEAD: usize = 8 + 12 + 12 + 4 + 1 + 2;
+const BORN: u8 = 2;
+const HEAD: usize = 8 + 12 + 12 + 4 + 4 + 1 + 2;
 
 impl Listed {
     fn write(&self, out: &mut impl std::io::Write) -> std::io::Result<()> {
-        let flags = [(self.is_dir, DIR), (self.is_linked, LINKED), (self.looks.born.is_some(), BORN)];
+        let flags = [(self.is_dir, DIR), (self.looks.born.is_some(), BORN)];
         let flags = flags.iter().filter(|(set, _)| *set).fold(0, |all, (_, flag)| all | flag);
         let name = self.name.as_bytes();
         let length = u16::try_from(name.len()).map_err(|_| ErrorKind::InvalidData)?;
@@ -142,6 +144,7 @@ impl Listed {
             head.extend(nanos.to_le_bytes());
         }
         head.extend(self.depth.to_le_bytes());
+        head.extend(self.names.to_le_bytes());
         head.push(flags);
         head.extend(length.to_le_bytes());
         out.write_all(&head)?;
@@ -153,12 +156,13 @@ impl Listed {
         let changed = (i64::from_le_bytes(bytes(from)?), u32::from_le_bytes(bytes(from)?));
         let born = (i64::from_le_bytes(bytes(from)?), u32::from_le_bytes(bytes(from)?));
         let depth = u32::from_le_bytes(bytes(from)?);
+        let names = u32::from_le_bytes(bytes(from)?);
         let [flags] = bytes(from)?;
         let mut name = vec![0; usize::from(u16::from_le_bytes(bytes(from)?))];
         from.read_exact(&mut name)?;
         let looks = Looks { inode, changed, born: (flags & BORN != 0).then_some(born) };
         let name = OsString::from_vec(name);
-        Ok(Listed { depth, name, is_dir: flags & DIR != 0, is_linked: flags & LINKED != 0, looks })
+        Ok(Listed { depth, name, is_dir: flags & DIR != 0, names, looks })
     }
 }
 
@@ -168,16 +172,54 @@ fn bytes<const N: usize>(from: &mut impl std::io::Read) -> std::io::Result<[u8; 
     Ok(bytes)
 }
 
-/// Reads a list from its beginning.
+/// How many of the names that each file with several had are still its names, by the file's number.
+pub(super) fn names_left(root: &OwnedFd, list: &File, cancel: &Cancel) -> Result<HashMap<u64, u32>> {
+    let mut left = HashMap::new();
+    let mut reader = Reader::new(list)?;
+    let mut parent = PathBuf::new();
+    while let Some(listed) = reader.take()? {
+        cancel.check()?;
+        let above = usize::try_from(listed.depth).unwrap_or(usize::MAX) - 1;
+        while parent.components().count() > above {
+            parent.pop();
+        }
+        if listed.is_dir {
+            parent.push(&listed.name);
+        } else if listed.names > 1 {
+            // Its directory may have gone, or be something else.
+            let Ok(dir) = open_dir(root.as_fd(), &parent) else { continue };
+            if look(&dir, &listed.name).is_ok_and(|stat| Looks::of(&stat).is_same_inode(&listed.looks)) {
+                *left.entry(listed.looks.inode).or_default() += 1;
+            }
+        }
+    }
+    Ok(left)
+}
+
+/// Reads a list from its beginning; several can do so at once.
 #[derive(Debug)]
 pub(super) struct Reader<'a> {
-    from: BufReader<&'a File>,
+    from: BufReader<Positioned<'a>>,
     next: Option<Listed>,
+}
+
+#[derive(Debug)]
+struct Positioned<'a> {
+    list: &'a File,
+    at: u64,
+}
+
+impl std::io::Read for Positioned<'_> {
+    fn read(&mut self, buffer: &mut [u8]) -> std::io::Result<usize> {
+        let length = self.list.read_at(buffer, self.at)?;
+        self.at += length as u64;
+        Ok(length)
+    }
 }
 
 impl Reader<'_> {
     pub(super) fn new(list: &File) -> Result<Reader<'_>> {
-        let mut reader = Reader { from: BufReader::new(list), next: None };
+        let mut reader = Reader { from: BufReader::new(Positioned { list, at: 0 }), next: None };
         reader.advance()?;
         Ok(reader)
     }

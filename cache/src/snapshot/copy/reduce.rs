@@ -10,7 +10,7 @@ use std::path::{Path, PathBuf};
 
 use rustix::fs::{AtFlags, FileType, Stat, Timespec, Timestamps, fstat, futimens, unlinkat};
 
-use super::list::{Listed, Looks, Reader, is_dir, look};
+use super::list::{Listed, Looks, Reader, is_dir, look, names_left};
 use super::{Copied, Kind, Tree, open_dir, own, sorted};
 use crate::cancel::Cancel;
 use crate::error::{Error, Result};
@@ -26,6 +26,9 @@ struct Reduction<'a> {
     list: Reader<'a>,
     /// Whether a file with several names is as it was, by its number: to remove one of them changes the others' time.
     same: HashMap<u64, bool>,
+    /// See [`names_left`]: counted when it is first asked for.
+    names_left: Option<HashMap<u64, u32>>,
+    cancel: &'a Cancel,
 }
 
 /// A directory that is still the one that was copied.
@@ -50,6 +53,8 @@ pub(super) fn reduce(copied: &Copied, cancel: &Cancel) -> Result<()> {
         now: Tree::merged(vec![own(copied.dir.as_fd())?]),
         list: Reader::new(&copied.list)?,
         same: HashMap::new(),
+        names_left: None,
+        cancel,
     };
     let mut dir = reduction.open(Path::new(""))?;
     let mut levels = vec![Level::new(&dir, PathBuf::new(), true)?];
@@ -130,7 +135,7 @@ impl Reduction<'_> {
             return self.directory(level, path, &listed, &looks, depth);
         }
         self.list.skip_below(depth)?;
-        if !listed.is_dir && self.is_same(&path, &listed, &looks)? {
+        if !listed.is_dir && self.is_same(&path, &listed, &looks, stat.stx_nlink)? {
             unlinkat(dir, &listed.name, AtFlags::empty()).map_err(Error::io("removing", path))?;
         } else {
             level.kept = true;
@@ -148,8 +153,7 @@ impl Reduction<'_> {
     ) -> Result<Step> {
         let dir = self.open(&path)?;
         if was.is_dir && looks.is_same_dir(&was.looks) {
-            let kept =
-                *looks != was.looks && !(self.copied.put_back.contains(&path) && self.is_equal(&path)?);
+            let kept = !self.is_untouched(&path, &was.looks, looks)?;
             return Level::new(&dir, path, kept).map(Step::Enter);
         }
         // Whatever was there must not show through.
@@ -161,22 +165,36 @@ impl Reduction<'_> {
         Ok(Step::Next)
     }
 
-    /// Whether something that is no directory is as it was copied.
-    fn is_same(&mut self, path: &Path, was: &Listed, looks: &Looks) -> Result<bool> {
-        if *looks == was.looks {
-            if was.is_linked {
-                self.same.insert(looks.inode(), true);
-            }
-            return Ok(true);
+    /// Whether something that is no directory is as it was copied, now that its file has so many names.
+    fn is_same(&mut self, path: &Path, was: &Listed, looks: &Looks, names: u32) -> Result<bool> {
+        if was.names < 2 || !looks.is_same_inode(&was.looks) {
+            return self.is_untouched(path, &was.looks, looks);
         }
-        if was.is_linked && looks.is_same_inode(&was.looks) {
-            // To remove another of its names changes its time as well.
-            if let Some(known) = self.same.get(&looks.inode()) {
-                return Ok(*known);
-            }
-            let same = self.is_equal(path)?;
-            self.same.insert(looks.inode(), same);
-            return Ok(same);
+        if let Some(known) = self.same.get(&looks.inode()) {
+            return Ok(*known);
+        }
+        let same = if *looks == was.looks {
+            self.is_untouched(path, &was.looks, looks)?
+        } else {
+            // To remove a name changes the time of those that are left. Where there is a new one, all are names of one
+            // file only as long as they are in one layer.
+            names == self.names_left(looks.inode())? && self.is_equal(path)?
+        };
+        self.same.insert(looks.inode(), same);
+        Ok(same)
+    }
+
+    fn names_left(&mut self, inode: u64) -> Result<u32> {
+        if self.names_left.is_none() {
+            self.names_left = Some(names_left(&self.copied.dir, &self.copied.list, self.cancel)?);
+        }
+        Ok(self.names_left.as_ref().and_then(|left| left.get(&inode)).copied().unwrap_or(0))
+    }
+
+    /// Whether an entry was not changed by the container, as its times tell, or else what is in it.
+    fn is_untouched(&self, path: &Path, was: &Looks, is: &Looks) -> Result<bool> {
+        if is == was {
+            return Ok(was.changed < self.copied.finished || self.is_equal(path)?);
         }
         Ok(self.copied.put_back.contains(path) && self.is_equal(path)?)
     }

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::fs;
+use std::io::Seek as _;
 use std::os::unix::fs::{FileTypeExt as _, MetadataExt as _, PermissionsExt as _, symlink};
 use std::process::Command;
 
@@ -106,6 +107,10 @@ fn what_was_changed_stays_in_its_directories() {
     assert_left(TREE, "chmod 700 d/e", &[("d", "dir"), ("d/e", "dir")]);
     assert_left(TREE, "chown 0:0 a; touch -h link", &[("a", "a\n"), ("link", "to a")]);
     assert_left(TREE, "printf A | dd of=a conv=notrunc 2> /dev/null; touch -d @1 a", &[("a", "A\n")]);
+    // Written to the memory that shows it, and dated back.
+    let map = "f = open('a', 'r+b'); m = mmap.mmap(f.fileno(), 0); m[0] = 66; m.close()";
+    let mapped = format!("touch -r a t; python3 -c \"import mmap; {map}\"; touch -r t a; rm t");
+    assert_left(TREE, &mapped, &[("a", "B\n")]);
 }
 
 #[test]
@@ -151,7 +156,9 @@ fn names_of_one_file_count_as_they_are_used() {
     assert_left(NAMES, "cat a b > /dev/null", &[]);
     assert_left(NAMES, "rm a", &[("a", "gone")]);
     assert_left(NAMES, "rm b; echo new > b", &[("b", "new\n")]);
-    assert_left(NAMES, "ln a n", &[("n", "one\n")]);
+    assert_left(NAMES, "mv a n; mv n a", &[]);
+    // With one name alone, it counts as changed, as overlayfs has it.
+    assert_left(TREE, "mv a n; mv n a", &[("a", "a\n")]);
     let all = [("a", "one\nmore\n"), ("b", "one\nmore\n"), ("d", "dir"), ("d/c", "one\nmore\n")];
     assert_left(NAMES, "echo more >> b", &all);
     // Of the same length and at the same time.
@@ -159,6 +166,71 @@ fn names_of_one_file_count_as_they_are_used() {
     let sneaky =
         "stat -c %y a > t; printf two | dd of=a conv=notrunc 2> /dev/null; touch -d \"$(cat t)\" a; rm t";
     assert_left(NAMES, sneaky, &all);
+}
+
+/// A layer with the new name alone would have made another file of it.
+#[test]
+fn a_new_name_of_a_file_with_several_keeps_all_of_them() {
+    let one = "one\n";
+    let all = [("a", one), ("b", one), ("d", "dir"), ("d/c", one)];
+    assert_left(NAMES, "ln a n", &[&all[..], &[("n", one)]].concat());
+    assert_left(NAMES, "ln d/c 0", &[&[("0", one)], &all[..]].concat());
+    // As many names as before, and fewer.
+    assert_left(NAMES, "mv a n", &[&[("a", "gone")], &all[1..], &[("n", one)]].concat());
+    assert_left(
+        NAMES,
+        "rm a b; ln d/c n",
+        &[("a", "gone"), ("b", "gone"), ("d", "dir"), ("d/c", one), ("n", one)],
+    );
+    // One that was taken away and came back is none.
+    assert_left(NAMES, "rm b; mv d/c b", &[("d", "dir"), ("d/c", "gone")]);
+    // Nothing tells that of a directory that was moved: its files are copies, as overlayfs has them.
+    assert_left(NAMES, "mv d e", &[("d", "gone"), ("e", "dir"), ("e/c", one)]);
+    // Names that others took.
+    let swapped = [("a", "other\n"), ("b", one), ("d", "dir"), ("d/c", one), ("y", "other\n"), ("z", one)];
+    assert_left(NAMES, "mv z t; mv a z; mv t a", &swapped);
+    let bench = Bench::of(Marks::Own, NAMES);
+    let copy = bench.copy();
+    let inode = |name: &str| copy.join(name).metadata().unwrap().ino();
+    shell("ln b n", &copy);
+    let linked = inode("n");
+    let Bench { dir: _dir, copied } = bench;
+    copied.reduce(&Cancel::new().unwrap()).unwrap();
+    assert_eq!(["a", "b", "d/c", "n"].map(inode), [linked; 4]);
+}
+
+/// As where the clock was set back while the files were copied, and comes by the same time again.
+#[test]
+fn what_changed_at_a_time_that_comes_twice_is_compared() {
+    let change = "printf A | dd of=a conv=notrunc 2> /dev/null; chmod 711 d/e; rm link; ln -s b link; \
+                  printf X | dd of=y conv=notrunc 2> /dev/null";
+    let layer = format!("{TREE}; touch -d @7 . a d d/e; echo y > y; ln y z");
+    for is_noticed in [false, true] {
+        let mut bench = Bench::of(Marks::Own, &layer);
+        shell(&format!("{change}; touch -d @7 . a d/e"), &bench.copy());
+        // What is here now looks as what was copied did.
+        bench.copied.list.set_len(0).unwrap();
+        bench.copied.list.rewind().unwrap();
+        list::write(&bench.copied.dir, &[], &bench.copied.list, &Cancel::new().unwrap()).unwrap();
+        if is_noticed {
+            bench.copied.finished = (0, 0);
+        } else {
+            bench.copied.finished = (i64::MAX, 0);
+        }
+        let left = bench.reduced();
+        let changed = ["a", "d", "d/e", "link", "y", "z"].map(str::to_owned).to_vec();
+        assert_eq!(left.into_keys().collect::<Vec<_>>(), if is_noticed { changed } else { Vec::new() });
+    }
+}
+
+#[test]
+fn a_clock_that_was_set_back_is_not_waited_for() {
+    let file = tempfile::tempfile().unwrap();
+    let before = wait_until_after((0, 0), &file).unwrap();
+    let ahead = (before.0 + 1000, 0);
+    let now = wait_until_after(ahead, &file).unwrap();
+    assert!(before <= now && now < ahead, "{before:?} {now:?}");
+    assert!(wait_until_after(now, &file).unwrap() > now);
 }
 
 #[test]
