@@ -196,7 +196,8 @@ fn arity(command: &clap::Command) -> String {
         (least, _, true) => format!("at least {}", arguments(least)),
         (0, 0, _) => "no arguments".to_owned(),
         (least, most, _) if least == most => format!("exactly {}", arguments(least)),
-        (_, most, _) => format!("at most {}", arguments(most)),
+        (0, most, _) => format!("at most {}", arguments(most)),
+        (least, most, _) => format!("at least {least} and at most {}", arguments(most)),
     }
 }
 
@@ -224,6 +225,7 @@ mod tests {
             ("--root /x tag a", false, "\"boxwright tag\" requires exactly 2 arguments."),
             ("rmi", false, "\"boxwright rmi\" requires at least 1 argument."),
             ("images a b", false, "\"boxwright images\" requires at most 1 argument."),
+            ("import", false, "\"boxwright import\" requires at least 1 and at most 2 arguments."),
             ("version x", false, "\"boxwright version\" requires no arguments."),
             ("nonsense", false, "'nonsense' is not a boxwright command."),
             ("exec", false, "'exec' is not a boxwright command yet."),

@@ -5,7 +5,7 @@ mod instruction;
 
 use boxwright_cache::oci::{History, ImageConfig};
 
-use self::instruction::Reader;
+use self::instruction::{Reader, as_written};
 use super::Engine;
 use crate::error::Result;
 
@@ -68,7 +68,10 @@ fn write(image: &ImageConfig, base: Option<&Base>) -> String {
     for (number, step) in steps.iter().enumerate().skip(triggered) {
         // A step that tools made is only told by its comment.
         let text = if step.created_by.is_empty() { &step.comment } else { &step.created_by };
-        lines.push(reader.read(text, last_check == Some(number)));
+        lines.push(match step.author.as_str() {
+            "kaniko" => as_written(text),
+            _ => reader.read(text, last_check == Some(number)),
+        });
     }
     // Not a part of the history that BuildKit writes.
     if !lines.iter().any(|line| line.starts_with("ONBUILD ")) {

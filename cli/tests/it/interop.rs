@@ -54,8 +54,9 @@ fn buildah_takes_ours_and_we_take_what_it_builds_and_writes() {
     for format in ["docker-archive", "oci-archive"] {
         peer.buildah(&["pull", "-q", &format!("{format}:{}", file.display())]).ok();
     }
-    let context =
-        Context::new("FROM localhost/interop:1\nRUN echo by buildah > /made\nCMD [\"cat\", \"/made\"]\n");
+    let made = "ENV A=\"x y\" B=$HOME\nSHELL [\"/bin/sh\", \"-ec\"]\nRUN echo by buildah > /made\n\
+                HEALTHCHECK --interval=5s CMD true\nCMD [\"cat\", \"/made\"]\n";
+    let context = Context::new(&format!("FROM localhost/interop:1\n{made}"));
     peer.podman(&["load", "-q", "-i", file.to_str().unwrap()]).ok();
     peer.buildah(&["build", "-q", "--layers", "--pull=never", "-t", "made:2", context.path()]).ok();
     for format in ["docker-archive", "oci-archive"] {
@@ -65,6 +66,8 @@ fn buildah_takes_ours_and_we_take_what_it_builds_and_writes() {
         let fresh = Boxwright::new();
         fresh.run(&["load", "-i", back.to_str().unwrap()]).says("Loaded image: made:2").ok();
         assert_eq!(fresh.output_of("made:2", &[]), "by buildah\n");
+        let likely = fresh.ok(&["dockerfile", "made:2"]);
+        assert!(likely.ends_with(made), "{likely}");
     }
 }
 

@@ -1,9 +1,11 @@
-//! From a line of an image's history, as BuildKit or docker's first builder write it, to the instruction.
+//! From a line of an image's history, as BuildKit, docker's first builder, buildah or kaniko write it, to the instruction.
 
 use boxwright_cache::oci::{ContainerConfig, Healthcheck};
 
-/// What RUN puts before a command unless SHELL says otherwise.
+/// What RUN puts before a command unless SHELL says otherwise; buildah in any case.
 const SHELL: &str = "/bin/sh -c";
+/// What stands before instructions that run nothing. Docker writes one more space, but before ADD and COPY.
+const NO_COMMAND: &str = " #(nop) ";
 
 pub(super) struct Reader<'a> {
     config: &'a ContainerConfig,
@@ -18,12 +20,17 @@ impl<'a> Reader<'a> {
 
     /// What can't be an instruction becomes a comment. The config has what the last HEALTHCHECK says.
     pub(super) fn read(&mut self, step: &str, last_check: bool) -> String {
-        let text = step.trim_end();
-        let text = text.strip_suffix("# buildkit").unwrap_or(text).trim_end();
-        let text = text.split_once(" #(nop) ").map_or(text, |(_, rest)| rest.trim_start());
+        let whole = step.trim_end();
+        let text = whole.strip_suffix("# buildkit").unwrap_or(whole).trim_end();
+        let is_buildkits = text.len() < whole.len();
+        let text = text.split_once(NO_COMMAND).map_or(text, |(_, rest)| rest.trim_start());
         let (keyword, rest) = text.split_once(' ').unwrap_or((text, ""));
+        if is_buildahs(whole, keyword, rest) {
+            return text.to_owned();
+        }
         let read = match keyword {
-            "RUN" => Some(self.run(rest)),
+            "RUN" if is_buildkits || rest.starts_with(&self.shell) => Some(self.run(rest)),
+            "RUN" => Some(in_lines(rest)),
             _ if self.is_old_run(text) => Some(self.run(text)),
             _ if text.contains('\n') => None,
             "COPY" | "ADD" => copied(rest),
@@ -105,6 +112,41 @@ impl<'a> Reader<'a> {
             _ => Some(json(&list)),
         }
     }
+}
+
+/// What kaniko writes: the Dockerfile's own words.
+pub(super) fn as_written(step: &str) -> String {
+    match step.split_once(' ') {
+        Some(("RUN", script)) => format!("RUN {}", in_lines(script.trim())),
+        _ if step.contains('\n') => format!("# {}", step.trim_end().replace('\n', "\n# ")),
+        _ => step.trim_end().to_owned(),
+    }
+}
+
+/// Whether these are the words of a Dockerfile as buildah repeats them: nothing is expanded, and lists are JSON.
+fn is_buildahs(step: &str, keyword: &str, rest: &str) -> bool {
+    let repeated = [
+        "CMD",
+        "ENTRYPOINT",
+        "ENV",
+        "EXPOSE",
+        "HEALTHCHECK",
+        "LABEL",
+        "MAINTAINER",
+        "ONBUILD",
+        "SHELL",
+        "STOPSIGNAL",
+        "USER",
+        "VOLUME",
+        "WORKDIR",
+        "ARG",
+    ];
+    let is_gos = ["[", "{", "&{", "map["].iter().any(|start| rest.starts_with(start));
+    let after = step.split_once(NO_COMMAND).map_or(" ", |(_, after)| after);
+    !after.starts_with(' ')
+        && repeated.contains(&keyword)
+        && is_one_line(step)
+        && (!is_gos || serde_json::from_str::<Vec<String>>(rest).is_ok())
 }
 
 /// Whether it is read as a command for the shell and no list.
@@ -283,6 +325,43 @@ mod tests {
                 ("# debian.sh --arch 'amd64' out/", "# debian.sh --arch 'amd64' out/"),
             ],
         );
+    }
+
+    #[test]
+    fn what_buildah_writes() {
+        assert_read(
+            &ContainerConfig::default(),
+            &[
+                ("/bin/sh -c #(nop) SHELL [\"/bin/sh\", \"-ec\"]", "SHELL [\"/bin/sh\", \"-ec\"]"),
+                ("/bin/sh -c echo x", "RUN echo x"),
+                ("|1 A=b /bin/sh -c make", "RUN make"),
+                ("/bin/sh -c [\"/a\", \"b\"]", "RUN [\"/a\", \"b\"]"),
+                ("/bin/sh -c --mount=type=cache,target=/c a", "RUN --mount=type=cache,target=/c a"),
+                (
+                    "/bin/sh -c #(nop) HEALTHCHECK --interval=5s CMD true",
+                    "HEALTHCHECK --interval=5s CMD true",
+                ),
+                ("/bin/sh -c #(nop) ENV A=\"x y\" B=$C", "ENV A=\"x y\" B=$C"),
+                ("/bin/sh -c #(nop) CMD echo hi", "CMD echo hi"),
+                ("/bin/sh -c #(nop) VOLUME [\"/a b\"]", "VOLUME [\"/a b\"]"),
+                ("/bin/sh -c #(nop) ADD file:0b30 in /b/ ", "ADD file:0b30 /b/"),
+                // Docker before 1.10.
+                ("/bin/sh -c #(nop) CMD [\"a\" \"b\"]", "CMD [\"a\", \"b\"]"),
+                ("/bin/sh -c #(nop) VOLUME [/a]", "VOLUME [\"/a\"]"),
+            ],
+        );
+    }
+
+    #[test]
+    fn what_kaniko_writes() {
+        for (step, expected) in [
+            ("RUN apt-get update && make \"$A\"", "RUN apt-get update && make \"$A\""),
+            ("RUN a\nb", "RUN <<EOF\na\nb\nEOF"),
+            ("COPY --from=0 a $B /", "COPY --from=0 a $B /"),
+            ("COPY <<f /\nx\nf", "# COPY <<f /\n# x\n# f"),
+        ] {
+            assert_eq!(as_written(step), expected);
+        }
     }
 
     #[test]
