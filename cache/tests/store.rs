@@ -5,11 +5,11 @@ use std::path::Path;
 use std::time::{Duration, Instant};
 
 use boxwright_cache::gc::Forget;
-use boxwright_cache::oci::{ImageConfig, Reference};
+use boxwright_cache::oci::{Descriptor, ImageConfig, Reference};
 use boxwright_cache::record::local::Lookup;
 use boxwright_cache::record::{CacheKey, NewBuild, NewRecord};
-use boxwright_cache::snapshot::{Layer, Snapshot};
-use boxwright_cache::{Cancel, Digest, Error, Store};
+use boxwright_cache::snapshot::{Layer, LayerBlob, Snapshot};
+use boxwright_cache::{Cancel, DiffId, Digest, Error, Store};
 use rustix::fs::{Mode, OFlags};
 use rustix::mount::{MountFlags, UnmountFlags, mount, mount_remount, unmount};
 
@@ -125,6 +125,24 @@ fn after_a_power_cut_only_what_was_synced_is_believed() {
     assert!(second.image_named(&"torn".parse().unwrap()).unwrap().is_none());
     second.collect(Forget::NONE).unwrap();
     assert_eq!(entries(&dir.path().join("layers")), 1, "the torn layer's directory is collected");
+}
+
+#[test]
+fn a_blob_that_is_durable_stays_that_when_it_is_found_elsewhere_too() {
+    let dir = tempfile::tempdir().unwrap();
+    let store = Store::open_in_boot(dir.path(), "boot-1").unwrap();
+    let (diff_id, bytes) = (DiffId(Digest::of(b"tar")), Digest::of(b"bytes"));
+    let descriptor = Descriptor::new("application/vnd.oci.image.layer.v1.tar+gzip", bytes, 5);
+    let here = LayerBlob { descriptor, present: true, repository: None };
+    let elsewhere = LayerBlob { present: false, repository: Some("host/name".to_owned()), ..here.clone() };
+    store.foreign_layer(diff_id, Some(&here)).unwrap();
+    store.sync().unwrap();
+    store.foreign_layer(diff_id, Some(&elsewhere)).unwrap();
+    assert!(!store.needs_sync().unwrap());
+    drop(store);
+    let store = Store::open_in_boot(dir.path(), "boot-2").unwrap();
+    let found = store.foreign_layer(diff_id, None).unwrap().blobs().unwrap();
+    assert_eq!((found.len(), found[0].present, found[0].repository.as_deref()), (1, true, Some("host/name")));
 }
 
 #[test]

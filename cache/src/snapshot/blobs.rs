@@ -97,6 +97,7 @@ impl LayerBlob {
     }
 }
 
+/// What only tells of a repository leaves a file that is here as durable as it was.
 pub(super) fn insert_blob(
     db: &rusqlite::Connection,
     layer: LayerId,
@@ -107,7 +108,8 @@ pub(super) fn insert_blob(
         "INSERT INTO layer_blobs (layer, digest, media_type, size, present, repository, boot)
          VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7)
          ON CONFLICT DO UPDATE SET present = present OR excluded.present,
-         repository = coalesce(excluded.repository, repository), boot = excluded.boot",
+         repository = coalesce(excluded.repository, repository),
+         boot = CASE WHEN excluded.present THEN excluded.boot ELSE boot END",
     )?
     .execute(rusqlite::params![
         layer.0,
