@@ -71,6 +71,7 @@ impl fmt::Display for Problem {
 struct Broken {
     layers: Vec<LayerId>,
     blobs: Vec<Digest>,
+    /// By their manifests.
     images: Vec<Digest>,
 }
 
@@ -163,11 +164,8 @@ impl Store {
 
     fn check_images(&self, checked: &mut Checked, broken: &mut Broken, cancel: &Cancel) -> Result<()> {
         let pair = |row: &rusqlite::Row<'_>| Ok((row.get::<_, String>(0)?, row.get::<_, String>(1)?));
-        let mut documents = self.column("SELECT id, manifest FROM images ORDER BY id", pair)?;
-        checked.images = documents.len();
-        // An image may be known by another manifest than the one that an index names.
-        let sql = "SELECT parent, manifest FROM members WHERE manifest NOT IN (SELECT manifest FROM images)";
-        documents.extend(self.column(sql, pair)?);
+        let documents = self.column("SELECT id, manifest FROM images ORDER BY id", pair)?;
+        checked.images = documents.iter().map(|(id, _)| id).collect::<BTreeSet<_>>().len();
         checked.records = self.column("SELECT id FROM records", |row| row.get::<_, i64>(0))?.len();
         for (config, manifest) in documents {
             let image: Digest = config.parse()?;
@@ -186,7 +184,7 @@ impl Store {
                     Some(_) => continue,
                 };
                 checked.problems.push(Problem::Document { image, what });
-                broken.images.push(image);
+                broken.images.push(manifest);
             }
         }
         Ok(())
@@ -222,9 +220,9 @@ impl Store {
             for digest in &broken.blobs {
                 tx.execute("UPDATE layer_blobs SET present = 0 WHERE digest = ?1", [digest.to_string()])?;
             }
-            for image in &broken.images {
-                tx.execute("DELETE FROM names WHERE image = ?1", [image.to_string()])?;
-                tx.execute("DELETE FROM images WHERE id = ?1", [image.to_string()])?;
+            for manifest in &broken.images {
+                tx.execute("DELETE FROM names WHERE image = ?1", [manifest.to_string()])?;
+                tx.execute("DELETE FROM images WHERE manifest = ?1", [manifest.to_string()])?;
             }
             forget_lost(tx, held)?;
             Ok(dirs)
@@ -241,8 +239,10 @@ impl Store {
 
     fn named(&self) -> Result<BTreeSet<String>> {
         let names = self.column("SELECT name FROM names", |row| row.get(0))?;
-        let unnamed =
-            self.column("SELECT id FROM images WHERE id NOT IN (SELECT image FROM names)", |row| row.get(0))?;
+        let unnamed = self
+            .column("SELECT id FROM images WHERE manifest NOT IN (SELECT image FROM names)", |row| {
+                row.get(0)
+            })?;
         Ok(names.into_iter().chain(unnamed).collect())
     }
 

@@ -175,8 +175,8 @@ fn add_blobs(db: &rusqlite::Connection, usage: &mut Usage) -> rusqlite::Result<(
 fn add_images(db: &rusqlite::Connection, usage: &mut Usage) -> rusqlite::Result<()> {
     // What is only part of an index counts as that.
     let mut select = db.prepare(
-        "SELECT id, layer FROM images LEFT JOIN image_layers ON image = id
-         WHERE id IN (SELECT image FROM names) OR id NOT IN (SELECT image FROM members)
+        "SELECT id, layer FROM images LEFT JOIN image_layers ON image = manifest
+         WHERE manifest IN (SELECT image FROM names) OR manifest NOT IN (SELECT image FROM members)
          UNION SELECT parent, layer FROM members JOIN image_layers USING (image) ORDER BY 1",
     )?;
     let mut rows = select.query([])?;

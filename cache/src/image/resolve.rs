@@ -108,7 +108,7 @@ fn local(store: &Store, reference: &Reference, platform: &Platform) -> Result<Op
         let same_repository = name.name.familiar_name() == reference.familiar_name();
         if same_repository
             && name.digest.as_ref() == Some(digest)
-            && let Some(found) = store.stored(&name.image)?
+            && let Some(found) = store.stored(&name.manifest)?
             && let Some(image) = found.for_platform(platform).cloned()
         {
             return Ok(Some(Resolved { image, digest: name.digest, remote: false }));
@@ -185,7 +185,7 @@ impl Found {
         let config = (&self.id, self.config.as_slice());
         let name = (kept_name(reference), Some(self.digest));
         let known = store.stored_named(&name.0)?;
-        let others = match (&known, &self.index) {
+        let others: Vec<(Digest, Digest)> = match (&known, &self.index) {
             (Some(found), Some(_)) if digest_of(store, found, &name.0)? == name.1 => {
                 found.images().iter().map(|image| (image.manifest, image.id)).collect()
             }
@@ -195,6 +195,7 @@ impl Found {
             None => store.put_image(config, manifest, &self.layers, &[name])?,
             Some(index) => {
                 let new = NewImage { config, manifest, layers: &self.layers };
+                let others: Vec<Digest> = others.into_iter().map(|(manifest, _)| manifest).collect();
                 store.put_index((&self.digest, &index), &[new], &others, &[name])?;
                 store.put_image(config, manifest, &self.layers, &[])?
             }

@@ -8,7 +8,7 @@ use serde::Deserialize;
 
 use super::adopt::{Incoming, Part};
 use super::archive::{Archive, read_document};
-use super::oci;
+use super::oci::{self, Original};
 use crate::digest::Digest;
 use crate::error::{Error, Result};
 use crate::oci::Reference;
@@ -35,11 +35,7 @@ pub(super) fn images(archive: &Archive, manifest: &[u8]) -> Result<Vec<Incoming>
     entries.into_iter().map(|entry| image(archive, entry, &originals)).collect()
 }
 
-fn image(
-    archive: &Archive,
-    entry: Entry,
-    originals: &HashMap<Digest, (Digest, Vec<u8>)>,
-) -> Result<Incoming> {
+fn image(archive: &Archive, entry: Entry, originals: &HashMap<Digest, Vec<Original>>) -> Result<Incoming> {
     let missing = |name: &str| Error::malformed("image archive", format!("{name:?} is missing"));
     let blob = archive.file(&entry.config)?.ok_or_else(|| missing(&entry.config))?;
     check_name(&entry.config, &blob.digest())?;
@@ -52,14 +48,15 @@ fn image(
         Ok(layer)
     });
     let names = entry.repo_tags.unwrap_or_default();
+    let names: Vec<Reference> = names.iter().map(|name| name.parse()).collect::<Result<_>>()?;
+    let of_config = originals.get(&blob.digest()).map(Vec::as_slice).unwrap_or_default();
     archive.spend(blob.size())?;
     let part = Part {
         config: read_document(&blob, &entry.config, MAX_CONFIG)?,
         id: blob.digest(),
-        manifest: originals.get(&blob.digest()).cloned(),
+        manifest: oci::original(of_config, &names).map(|own| (own.digest, own.bytes.clone())),
         layers: layers.collect::<Result<_>>()?,
     };
-    let names = names.iter().map(|name| name.parse::<Reference>()).collect::<Result<_>>()?;
     Ok(Incoming { index: None, parts: vec![part], names })
 }
 

@@ -1,6 +1,6 @@
 //! OCI layouts, in a directory or an archive (OCI image-spec, "Image Layout"): from `index.json` to images.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::HashMap;
 use std::path::Path;
 use std::sync::Arc;
 
@@ -183,24 +183,51 @@ pub(super) fn part_of_layout(
     Ok((part(source, found, platform)?, found.digest))
 }
 
-/// The manifests that an index names with their digests, by those of their configs; what can't be read is left out, because the
-/// archive has said already by other means what its images are.
-pub(super) fn manifests_by_config(archive: &Archive, index: &[u8]) -> HashMap<Digest, (Digest, Vec<u8>)> {
-    let (mut found, mut seen) = (HashMap::new(), HashSet::new());
+/// A manifest that an archive's index names.
+pub(super) struct Original {
+    pub(super) digest: Digest,
+    pub(super) bytes: Vec<u8>,
+    /// What the index calls it.
+    names: Vec<Reference>,
+}
+
+/// Those of several manifests with one config that has one of these names; or else any.
+pub(super) fn original<'a>(of_config: &'a [Original], names: &[Reference]) -> Option<&'a Original> {
+    let named = |original: &&Original| original.names.iter().any(|name| names.contains(name));
+    of_config.iter().find(named).or(of_config.last())
+}
+
+/// The manifests that an index names, by the digests of their configs; what can't be read is left out, because the archive has
+/// said already by other means what its images are.
+pub(super) fn manifests_by_config(archive: &Archive, index: &[u8]) -> HashMap<Digest, Vec<Original>> {
+    let mut found = HashMap::<Digest, Vec<Original>>::new();
+    let mut seen = HashMap::<Digest, Option<Digest>>::new();
     let mut open = parse_index(index).map(|i| i.manifests).unwrap_or_default();
     for _ in 0..MAX_INDEX_DEPTH {
         for descriptor in std::mem::take(&mut open) {
+            let (digest, name) = (descriptor.digest, name_of(&descriptor));
             // Indexes may name one document a thousand times, and those that do each other.
-            if !seen.insert(descriptor.digest) {
+            if let Some(config) = seen.get(&digest) {
+                let of_config = config.and_then(|config| found.get_mut(&config)).into_iter().flatten();
+                of_config
+                    .filter(|known| known.digest == digest)
+                    .for_each(|known| known.names.extend(name.clone()));
                 continue;
             }
-            match read(archive, &descriptor) {
+            let config = match read(archive, &descriptor) {
                 Ok((bytes, Document::Manifest(manifest))) => {
-                    found.insert(manifest.config.digest, (descriptor.digest, bytes));
+                    let names = name.into_iter().collect();
+                    let config = manifest.config.digest;
+                    found.entry(config).or_default().push(Original { digest, bytes, names });
+                    Some(config)
                 }
-                Ok((_, Document::Index(index))) => open.extend(index.manifests),
-                Err(_) => {}
-            }
+                Ok((_, Document::Index(index))) => {
+                    open.extend(index.manifests);
+                    None
+                }
+                Err(_) => None,
+            };
+            seen.insert(digest, config);
         }
     }
     found

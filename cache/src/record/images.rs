@@ -23,7 +23,10 @@ pub struct ImageRecord {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct NameRecord {
     pub name: Reference,
+    /// The image's id.
     pub image: Digest,
+    /// What it stands for among the manifests and indexes that have that id.
+    pub manifest: Digest,
     /// The manifest or index digest under which the registry has it.
     pub digest: Option<Digest>,
 }
@@ -72,8 +75,9 @@ impl Store {
         let created = self.write("recording an image", |tx| {
             let created = self.keep_image(tx, config, manifest, layers)?;
             for (name, digest) in names {
-                self.name(tx, name, &config.0.to_string(), digest.as_ref())?;
+                self.name(tx, name, &manifest.0.to_string(), digest.as_ref())?;
             }
+            remove_older_of(tx, &config.0.to_string())?;
             Ok(created)
         })?;
         Ok(ImageRecord {
@@ -95,6 +99,7 @@ impl Store {
     ) -> rusqlite::Result<i64> {
         let (id, manifest_digest) = (config.0.to_string(), manifest.0.to_string());
         if let Some(created) = recorded(tx, &id, &manifest_digest, layers)? {
+            make_newest(tx, &id, &manifest_digest)?;
             return Ok(created);
         }
         keep_document(tx, &id, config.1)?;
@@ -109,24 +114,27 @@ impl Store {
         manifest: &str,
         layers: &[Layer],
     ) -> rusqlite::Result<i64> {
-        // The same config may come with another manifest (other compression): the newest one is used.
+        // The same config may come with another manifest (other compression, annotations), which is another image then.
         let created = tx.query_row(
-            "INSERT INTO images (id, manifest, created, boot) VALUES (?1, ?2, ?3, ?4)
-             ON CONFLICT DO UPDATE SET manifest = excluded.manifest, boot = excluded.boot
+            "INSERT INTO images (manifest, id, turn, created, boot)
+             VALUES (?1, ?2, (SELECT coalesce(max(turn), 0) + 1 FROM images),
+                     coalesce((SELECT min(created) FROM images WHERE id = ?2), ?3), ?4)
+             ON CONFLICT DO UPDATE SET id = excluded.id, turn = excluded.turn, boot = excluded.boot
              RETURNING created",
-            params![id, manifest, now(), self.boot()],
+            params![manifest, id, now(), self.boot()],
             |row| row.get(0),
         )?;
-        tx.execute("DELETE FROM image_layers WHERE image = ?1", [id])?;
+        tx.execute("DELETE FROM image_layers WHERE image = ?1", [manifest])?;
         let mut insert =
             tx.prepare_cached("INSERT INTO image_layers (image, position, layer) VALUES (?1, ?2, ?3)")?;
         for (position, layer) in layers.iter().enumerate() {
-            insert.execute(params![id, position, layer.id().0])?;
+            insert.execute(params![manifest, position, layer.id().0])?;
         }
         Ok(created)
     }
 
-    /// Gives an image one more name, which another image may lose by it. False if there is no such image.
+    /// Gives an image one more name, which another image may lose by it: the one of this manifest, or the newest that has this
+    /// id. False if there is no such image.
     ///
     /// # Errors
     /// When the store can't be written.
@@ -142,19 +150,31 @@ impl Store {
         digest: Option<&Digest>,
     ) -> rusqlite::Result<bool> {
         let (name, digest) = (name.to_string(), digest.map(Digest::to_string));
+        let manifest: Option<String> = tx
+            .prepare_cached(
+                "SELECT manifest FROM images WHERE manifest = ?1 OR id = ?1 ORDER BY turn DESC LIMIT 1",
+            )?
+            .query_row([image], |row| row.get(0))
+            .optional()?;
+        let Some(manifest) = manifest else { return Ok(false) };
         // A build that gave what it gave before writes nothing that would have to be made durable again.
         let is_so = "SELECT EXISTS (SELECT 1 FROM names WHERE name = ?1 AND image = ?2 AND digest IS ?3)";
-        if tx.prepare_cached(is_so)?.query_row(params![name, image, digest], |row| row.get(0))? {
+        if tx.prepare_cached(is_so)?.query_row(params![name, manifest, digest], |row| row.get(0))? {
             return Ok(true);
         }
-        let values = params![name, image, digest, self.boot()];
-        let named = tx
-            .prepare_cached(
-                "INSERT OR REPLACE INTO names (name, image, digest, boot)
-                 SELECT ?1, id, ?3, ?4 FROM images WHERE id = ?2",
-            )?
-            .execute(values)?;
-        Ok(named > 0)
+        let before = "SELECT id FROM images WHERE manifest = (SELECT image FROM names WHERE name = ?1)";
+        let before: Option<String> =
+            tx.prepare_cached(before)?.query_row([&name], |row| row.get(0)).optional()?;
+        tx.prepare_cached(
+            "INSERT OR REPLACE INTO moved SELECT name, image, digest FROM names WHERE name = ?1 AND boot IS NULL",
+        )?
+        .execute([&name])?;
+        tx.prepare_cached(
+            "INSERT OR REPLACE INTO names (name, image, digest, boot) VALUES (?1, ?2, ?3, ?4)",
+        )?
+        .execute(params![name, manifest, digest, self.boot()])?;
+        before.map_or(Ok(()), |id| remove_older_of(tx, &id))?;
+        Ok(true)
     }
 
     /// Forgets that a registry has what a name stands for under this digest. The name stays.
@@ -176,16 +196,24 @@ impl Store {
     pub fn remove_names(&self, image: &Digest, names: &[&Reference]) -> Result<bool> {
         let id = image.to_string();
         self.write("removing an image", |tx| {
-            for name in names {
-                tx.execute("DELETE FROM names WHERE name = ?1 AND image = ?2", [&name.to_string(), &id])?;
+            for name in names.iter().map(|name| name.to_string()) {
+                let own = "DELETE FROM names
+                           WHERE name = ?1 AND image IN (SELECT manifest FROM images WHERE id = ?2)";
+                if tx.execute(own, [&name, &id])? > 0 {
+                    tx.execute("DELETE FROM moved WHERE name = ?1", [name])?;
+                }
             }
             let members: Vec<String> = tx
-                .prepare_cached("SELECT image FROM members WHERE parent = ?1")?
+                .prepare_cached("SELECT id FROM members JOIN images ON manifest = image WHERE parent = ?1")?
                 .query_map([&id], |row| row.get(0))?
                 .collect::<Result<_, _>>()?;
-            let gone = remove_unneeded(tx, &id)?;
+            let removed = remove_unneeded(tx, &id)?;
+            let is_left = "SELECT EXISTS (SELECT 1 FROM images WHERE id = ?1)";
+            let gone = removed && !tx.query_row(is_left, [&id], |row| row.get::<_, bool>(0))?;
             if gone {
                 members.iter().try_for_each(|member| remove_unneeded(tx, member).map(drop))?;
+            }
+            if removed {
                 forget_documents(tx)?;
             }
             Ok(gone)
@@ -200,19 +228,15 @@ impl Store {
     pub fn remove_member(&self, index: &Digest, manifest: &Digest) -> Result<bool> {
         let (index, manifest) = (index.to_string(), manifest.to_string());
         self.write("removing an image of an index", |tx| {
-            let others = "SELECT EXISTS (SELECT 1 FROM members WHERE parent = ?1 AND manifest != ?2)";
+            let others = "SELECT EXISTS (SELECT 1 FROM members WHERE parent = ?1 AND image != ?2)";
             if !tx.query_row(others, [&index, &manifest], |row| row.get(0))? {
                 return Ok(false);
             }
-            let image: Option<String> = tx
-                .query_row(
-                    "DELETE FROM members WHERE parent = ?1 AND manifest = ?2 RETURNING image",
-                    [&index, &manifest],
-                    |row| row.get(0),
-                )
-                .optional()?;
-            if let Some(image) = image {
-                remove_unneeded(tx, &image)?;
+            tx.execute("DELETE FROM members WHERE parent = ?1 AND image = ?2", [&index, &manifest])?;
+            let id = "SELECT id FROM images WHERE manifest = ?1";
+            let id: Option<String> = tx.query_row(id, [&manifest], |row| row.get(0)).optional()?;
+            if let Some(id) = id {
+                remove_unneeded(tx, &id)?;
                 forget_documents(tx)?;
             }
             Ok(true)
@@ -224,8 +248,9 @@ impl Store {
     /// # Errors
     /// When the store can't be read.
     pub fn image_ids(&self) -> Result<Vec<Digest>> {
-        let sql = "SELECT id FROM images WHERE id IN (SELECT image FROM names)
-                   OR id NOT IN (SELECT image FROM members) ORDER BY created DESC, rowid DESC";
+        let sql = "SELECT id FROM images WHERE manifest IN (SELECT image FROM names)
+                   OR manifest NOT IN (SELECT image FROM members)
+                   GROUP BY id ORDER BY min(created) DESC, min(rowid) DESC";
         self.texts(sql, [])?.iter().map(|id| id.parse()).collect()
     }
 
@@ -239,7 +264,7 @@ impl Store {
         if !known || hex.is_empty() || !hex.bytes().all(|b| b.is_ascii_hexdigit()) {
             return Ok(Vec::new());
         }
-        self.texts("SELECT id FROM images WHERE id GLOB ?1 || ':' || ?2 || '*'", [algorithm, hex])?
+        self.texts("SELECT DISTINCT id FROM images WHERE id GLOB ?1 || ':' || ?2 || '*'", [algorithm, hex])?
             .iter()
             .map(|id| id.parse())
             .collect()
@@ -261,16 +286,18 @@ impl Store {
         let db = self.db();
         let mut select = db
             .prepare_cached(
-                "SELECT name, image, digest FROM names WHERE ?1 IS NULL OR image = ?1 ORDER BY name",
+                "SELECT name, id, manifest, digest FROM names JOIN images ON manifest = image
+                 WHERE ?1 IS NULL OR id = ?1 ORDER BY name",
             )
             .map_err(Error::db(doing))?;
         let rows = select
-            .query_map([image.map(Digest::to_string)], |r| Ok((r.get(0)?, r.get(1)?, r.get(2)?)))
+            .query_map([image.map(Digest::to_string)], |r| Ok((r.get(0)?, r.get(1)?, r.get(2)?, r.get(3)?)))
             .map_err(Error::db(doing))?;
         rows.map(|row| {
-            let (name, image, digest): (String, String, Option<String>) = row.map_err(Error::db(doing))?;
+            let row: (String, String, String, Option<String>) = row.map_err(Error::db(doing))?;
+            let (name, image, manifest, digest) = row;
             let digest = digest.map(|d| d.parse()).transpose()?;
-            Ok(NameRecord { name: name.parse()?, image: image.parse()?, digest })
+            Ok(NameRecord { name: name.parse()?, image: image.parse()?, manifest: manifest.parse()?, digest })
         })
         .collect()
     }
@@ -286,18 +313,45 @@ pub(super) fn keep_document(
         .map(drop)
 }
 
-/// Removes an image that has no name and is in no index: true if it was one.
+/// Removes what has no name and is in no index of the manifests with this id: true if there was such a one.
 fn remove_unneeded(tx: &rusqlite::Transaction<'_>, id: &str) -> rusqlite::Result<bool> {
-    let sql = "DELETE FROM images WHERE id = ?1 AND id NOT IN (SELECT image FROM names)
-               AND id NOT IN (SELECT image FROM members)";
+    let sql = "DELETE FROM images WHERE id = ?1 AND manifest NOT IN (SELECT image FROM names)
+               AND manifest NOT IN (SELECT image FROM members)";
     Ok(tx.execute(sql, [id])? > 0)
+}
+
+/// Manifests that nothing names any more, while a newer one has their id. Where a power cut would give a name back to one, it
+/// stays for as long.
+const OLDER: &str = "turn < (SELECT max(turn) FROM images AS same WHERE same.id = images.id)
+    AND manifest NOT IN (SELECT image FROM names) AND manifest NOT IN (SELECT image FROM members)
+    AND manifest NOT IN (SELECT image FROM moved)";
+
+pub(crate) fn remove_older(tx: &rusqlite::Transaction<'_>) -> rusqlite::Result<()> {
+    let removed = tx.execute(&format!("DELETE FROM images WHERE {OLDER}"), [])?;
+    if removed > 0 { forget_documents(tx) } else { Ok(()) }
+}
+
+fn remove_older_of(tx: &rusqlite::Transaction<'_>, id: &str) -> rusqlite::Result<()> {
+    let sql = format!("DELETE FROM images WHERE id = ?1 AND {OLDER}");
+    let removed = tx.prepare_cached(&sql)?.execute([id])?;
+    if removed > 0 { forget_documents(tx) } else { Ok(()) }
 }
 
 /// A document may be shared with another image.
 fn forget_documents(tx: &rusqlite::Transaction<'_>) -> rusqlite::Result<()> {
     let sql = "DELETE FROM documents WHERE digest NOT IN (SELECT id FROM images)
-               AND digest NOT IN (SELECT manifest FROM images) AND digest NOT IN (SELECT manifest FROM members)";
+               AND digest NOT IN (SELECT manifest FROM images)";
     tx.execute(sql, []).map(drop)
+}
+
+/// Makes it the one that its id stands for. Nothing is written where it is.
+fn make_newest(tx: &rusqlite::Transaction<'_>, id: &str, manifest: &str) -> rusqlite::Result<()> {
+    let newest = "SELECT manifest = ?2 FROM images WHERE id = ?1 ORDER BY turn DESC LIMIT 1";
+    if tx.prepare_cached(newest)?.query_row([id, manifest], |row| row.get(0))? {
+        return Ok(());
+    }
+    let sql = "UPDATE images SET turn = (SELECT max(turn) + 1 FROM images) WHERE manifest = ?1";
+    tx.execute(sql, [manifest]).map(drop)
 }
 
 /// When the image was recorded with just this manifest and these layers, if it was.
@@ -313,6 +367,6 @@ fn recorded(
         .optional()?;
     let mut select =
         tx.prepare_cached("SELECT layer FROM image_layers WHERE image = ?1 ORDER BY position")?;
-    let known: Vec<i64> = select.query_map([id], |row| row.get(0))?.collect::<Result<_, _>>()?;
+    let known: Vec<i64> = select.query_map([manifest], |row| row.get(0))?.collect::<Result<_, _>>()?;
     Ok(created.filter(|_| layers.iter().map(|layer| layer.id().0).eq(known)))
 }

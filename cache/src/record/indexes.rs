@@ -126,8 +126,7 @@ impl IndexRecord {
 }
 
 impl Store {
-    /// Records an index with those of its images that are new or were recorded under these manifests (each with its
-    /// image's id), beside what is already known to be of it, and its names. All of it at once. Gives the time at which
+    /// Records an index with those of its images that are new or were recorded under these manifests, beside what is already known to be of it, and its names. All of it at once. Gives the time at which
     /// it was first recorded.
     ///
     /// # Errors
@@ -136,7 +135,7 @@ impl Store {
         &self,
         index: (&Digest, &[u8]),
         new: &[NewImage<'_>],
-        known: &[(Digest, Digest)],
+        known: &[Digest],
         names: &[(Reference, Option<Digest>)],
     ) -> Result<i64> {
         parse_index(index.1)?;
@@ -147,20 +146,21 @@ impl Store {
         self.write("recording an index", |tx| {
             keep_document(tx, &id, index.1)?;
             let created = tx.query_row(
-                "INSERT INTO images (id, manifest, created, boot) VALUES (?1, ?1, ?2, ?3)
+                "INSERT INTO images (manifest, id, turn, created, boot)
+                 VALUES (?1, ?1, (SELECT coalesce(max(turn), 0) + 1 FROM images), ?2, ?3)
                  ON CONFLICT DO UPDATE SET boot = excluded.boot RETURNING created",
                 params![id, now(), self.boot()],
                 |row| row.get(0),
             )?;
             let mut add = tx.prepare_cached(
-                "INSERT OR REPLACE INTO members (parent, manifest, image) SELECT ?1, ?2, id FROM images WHERE id = ?3",
+                "INSERT OR IGNORE INTO members (parent, image) SELECT ?1, manifest FROM images WHERE manifest = ?2",
             )?;
-            for (manifest, image) in known {
-                add.execute([&id, &manifest.to_string(), &image.to_string()])?;
+            for manifest in known {
+                add.execute([&id, &manifest.to_string()])?;
             }
             for image in new {
                 self.keep_image(tx, image.config, image.manifest, image.layers)?;
-                add.execute([&id, &image.manifest.0.to_string(), &image.config.0.to_string()])?;
+                add.execute([&id, &image.manifest.0.to_string()])?;
             }
             for (name, digest) in names {
                 self.name(tx, name, &id, digest.as_ref())?;
@@ -174,15 +174,15 @@ impl Store {
     /// # Errors
     /// When the store can't be read.
     pub fn stored_named(&self, name: &Reference) -> Result<Option<Stored>> {
-        self.stored_where("id = (SELECT image FROM names WHERE name = ?1)", &name.to_string())
+        self.stored_where("manifest = (SELECT image FROM names WHERE name = ?1)", &name.to_string())
     }
 
-    /// The image or index with this id.
+    /// The image of this manifest, or the newest that has this id; or the index with this digest.
     ///
     /// # Errors
     /// When the store can't be read.
     pub fn stored(&self, id: &Digest) -> Result<Option<Stored>> {
-        self.stored_where("id = ?1", &id.to_string())
+        self.stored_where("manifest = ?1 OR id = ?1", &id.to_string())
     }
 
     /// The image that a name stands for; of an index the one of this machine, or else the first one.
@@ -206,25 +206,24 @@ impl Store {
         let lease = self.lease()?;
         let found = self.take("looking up an image", &lease, |tx| {
             let Some(row) = row_where(tx, condition, value)? else { return Ok(None) };
-            let layers = |id: &str| {
+            let layers = |manifest: &str| {
                 let mut select =
                     tx.prepare_cached("SELECT layer FROM image_layers WHERE image = ?1 ORDER BY position")?;
                 let ids: Vec<LayerId> =
-                    select.query_map([id], |r| r.get(0).map(LayerId))?.collect::<Result<_, _>>()?;
+                    select.query_map([manifest], |r| r.get(0).map(LayerId))?.collect::<Result<_, _>>()?;
                 self.leased(tx, &lease, &ids)
             };
             let mut images = Vec::new();
             if row.0 != row.1 {
-                let Some(layers) = layers(&row.0)? else { return Ok(None) };
+                let Some(layers) = layers(&row.1)? else { return Ok(None) };
                 return Ok(Some((Some(layers), row, images)));
             }
-            let mut select = tx.prepare_cached("SELECT manifest, image FROM members WHERE parent = ?1")?;
-            let members: Vec<(String, String)> =
-                select.query_map([&row.0], |r| Ok((r.get(0)?, r.get(1)?)))?.collect::<Result<_, _>>()?;
-            for (manifest, image) in members {
-                let Some((id, _, created, config)) = row_where(tx, "id = ?1", &image)? else { continue };
-                if let Some(layers) = layers(&id)? {
-                    images.push(((id, manifest, created, config), layers));
+            let mut select = tx.prepare_cached("SELECT image FROM members WHERE parent = ?1")?;
+            let members: Vec<String> = select.query_map([&row.0], |r| r.get(0))?.collect::<Result<_, _>>()?;
+            for manifest in members {
+                let Some(row) = row_where(tx, "manifest = ?1", &manifest)? else { continue };
+                if let Some(layers) = layers(&manifest)? {
+                    images.push((row, layers));
                 }
             }
             Ok(Some((None, row, images)))
@@ -254,7 +253,8 @@ fn parse_index(bytes: &[u8]) -> Result<Index> {
 
 fn row_where(tx: &Transaction<'_>, condition: &str, value: &str) -> rusqlite::Result<Option<Row>> {
     tx.prepare_cached(&format!(
-        "SELECT id, manifest, created, bytes FROM images JOIN documents ON digest = id WHERE {condition}"
+        "SELECT id, manifest, created, bytes FROM images JOIN documents ON digest = id WHERE {condition}
+         ORDER BY turn DESC LIMIT 1"
     ))?
     .query_row([value], |r| Ok((r.get(0)?, r.get(1)?, r.get(2)?, r.get(3)?)))
     .optional()

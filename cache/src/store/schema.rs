@@ -8,7 +8,7 @@ use rusqlite::Connection;
 use crate::error::{Error, Result};
 
 /// Raised with each change of the tables; a store of another version is not touched.
-const VERSION: i64 = 6;
+const VERSION: i64 = 7;
 
 /// The marks that a sync takes off.
 pub(super) const MARKS: [(&str, &str); 7] = [
@@ -86,36 +86,40 @@ CREATE INDEX places_by_layer ON places (layer);
 -- Manifests and configs: small, so the bytes are here.
 CREATE TABLE documents (digest TEXT PRIMARY KEY, bytes BLOB NOT NULL) WITHOUT ROWID;
 
--- Images by the digests of their configs. An index is one too, by its own digest, which is also its `manifest`.
+-- Images by the digests of their manifests; an index is one too, by its own digest. `id` is the digest of the config, or of
+-- the index itself. Several manifests may have one config: without a name the one with the highest `turn` is meant.
 CREATE TABLE images (
-    id TEXT PRIMARY KEY,
-    manifest TEXT NOT NULL,
+    manifest TEXT PRIMARY KEY,
+    id TEXT NOT NULL,
+    turn INTEGER NOT NULL,
     created INTEGER NOT NULL,
     boot TEXT
 );
+CREATE INDEX images_by_id ON images (id);
 CREATE TABLE image_layers (
-    image TEXT NOT NULL REFERENCES images (id) ON DELETE CASCADE,
+    image TEXT NOT NULL REFERENCES images (manifest) ON DELETE CASCADE,
     position INTEGER NOT NULL,
     layer INTEGER NOT NULL REFERENCES layers (id) ON DELETE CASCADE,
     PRIMARY KEY (image, position)
 );
 CREATE INDEX image_layers_by_layer ON image_layers (layer);
--- The images of an index that are here, each with the digest of the manifest that the index names.
+-- The images of an index that are here.
 CREATE TABLE members (
-    parent TEXT NOT NULL REFERENCES images (id) ON DELETE CASCADE,
-    manifest TEXT NOT NULL,
-    image TEXT NOT NULL REFERENCES images (id) ON DELETE CASCADE,
-    PRIMARY KEY (parent, manifest)
+    parent TEXT NOT NULL REFERENCES images (manifest) ON DELETE CASCADE,
+    image TEXT NOT NULL REFERENCES images (manifest) ON DELETE CASCADE,
+    PRIMARY KEY (parent, image)
 ) WITHOUT ROWID;
 CREATE INDEX members_by_image ON members (image);
 -- `digest`: the manifest digest that the name's registry gave.
 CREATE TABLE names (
     name TEXT PRIMARY KEY,
-    image TEXT NOT NULL REFERENCES images (id),
+    image TEXT NOT NULL REFERENCES images (manifest),
     digest TEXT,
     boot TEXT
 );
 CREATE INDEX names_by_image ON names (image);
+-- What a name stood for when that was last durable, where it stands for something else now that is not yet.
+CREATE TABLE moved (name TEXT PRIMARY KEY, image TEXT NOT NULL, digest TEXT) WITHOUT ROWID;
 
 -- What a key was made of (JSON), for as long as a result or a step of a build has that key.
 CREATE TABLE keys (key BLOB PRIMARY KEY, fields TEXT NOT NULL) WITHOUT ROWID;
@@ -241,7 +245,8 @@ fn drop_undurable(db: &mut Connection, boot: &str) -> Result<()> {
             &format!("UPDATE layer_blobs SET present = 0, boot = NULL WHERE {}", old("boot")),
             [boot],
         )?;
-        for table in ["names", "images", "records", "settlements"] {
+        move_back(&tx, &format!("SELECT manifest FROM images WHERE {}", old("boot")), boot)?;
+        for table in ["images", "records", "settlements"] {
             tx.execute(&format!("DELETE FROM {table} WHERE {}", old("boot")), [boot])?;
         }
         let torn = format!("SELECT id FROM layers WHERE {}", old("boot"));
@@ -253,6 +258,29 @@ fn drop_undurable(db: &mut Connection, boot: &str) -> Result<()> {
     };
     drop_rows().map_err(Error::db(doing))?;
     tx.commit().map_err(Error::db(doing))
+}
+
+/// A name of a `torn` image stands again for what it stood for before; one that had been nothing goes. The others are what they
+/// say: the image is whole, and they could be read.
+fn move_back(tx: &rusqlite::Transaction<'_>, torn: &str, boot: &str) -> rusqlite::Result<()> {
+    let whole = format!("SELECT manifest FROM images WHERE manifest NOT IN ({torn})");
+    let sql = format!(
+        "UPDATE names SET (image, digest) = (SELECT image, digest FROM moved WHERE moved.name = names.name)
+         WHERE image IN ({torn}) AND name IN (SELECT name FROM moved WHERE image IN ({whole}))"
+    );
+    tx.execute(&sql, [boot])?;
+    tx.execute(&format!("DELETE FROM names WHERE image IN ({torn})"), [boot])?;
+    tx.execute("UPDATE names SET boot = NULL", [])?;
+    tx.execute("DELETE FROM moved", []).map(drop)
+}
+
+/// Forgets where names stood that are durable where they stand, and with that the images that nothing else needs.
+pub(super) fn settle(tx: &rusqlite::Transaction<'_>) -> rusqlite::Result<()> {
+    let durable = "DELETE FROM moved WHERE name NOT IN (SELECT name FROM names WHERE boot IS NOT NULL)";
+    if tx.execute(durable, [])? > 0 {
+        crate::record::images::remove_older(tx)?;
+    }
+    Ok(())
 }
 
 /// What can't be forgotten, since nothing can be written, must not be taken for whole.
@@ -278,19 +306,17 @@ pub(crate) fn forget_lost(tx: &rusqlite::Transaction<'_>, held: &BTreeSet<i64>) 
          AND NOT EXISTS (SELECT 1 FROM layer_blobs WHERE layer = id AND (present OR repository IS NOT NULL))
          AND id NOT IN ({held})"
     );
-    for (table, member) in [("images", "image"), ("records", "record")] {
-        let members = format!("SELECT {member} FROM {member}_layers WHERE layer IN ({lost})");
-        if table == "images" {
-            tx.execute(&format!("DELETE FROM names WHERE image IN ({members})"), [])?;
-        }
-        tx.execute(&format!("DELETE FROM {table} WHERE id IN ({members})"), [])?;
-    }
+    let records = format!("SELECT record FROM record_layers WHERE layer IN ({lost})");
+    tx.execute(&format!("DELETE FROM records WHERE id IN ({records})"), [])?;
+    let images = format!("SELECT image FROM image_layers WHERE layer IN ({lost})");
     // An index of which nothing is here says nothing.
-    let empty = "SELECT id FROM images WHERE id = manifest AND id NOT IN (SELECT parent FROM members)";
-    tx.execute(&format!("DELETE FROM names WHERE image IN ({empty})"), [])?;
-    tx.execute(&format!("DELETE FROM images WHERE id IN ({empty})"), [])?;
-    tx.execute(&format!("DELETE FROM layers WHERE id IN ({lost})"), [])?;
-    tx.execute("DELETE FROM names WHERE image NOT IN (SELECT id FROM images)", []).map(drop)
+    let empty =
+        "SELECT manifest FROM images WHERE id = manifest AND manifest NOT IN (SELECT parent FROM members)";
+    for gone in [&*images, empty] {
+        tx.execute(&format!("DELETE FROM names WHERE image IN ({gone})"), [])?;
+        tx.execute(&format!("DELETE FROM images WHERE manifest IN ({gone})"), [])?;
+    }
+    tx.execute(&format!("DELETE FROM layers WHERE id IN ({lost})"), []).map(drop)
 }
 
 /// The numbers of all layers.

@@ -6,7 +6,7 @@ use std::time::Duration;
 use rusqlite::Params;
 use rustix::fs::{AtFlags, FlockOperation, Mode, OFlags};
 
-use super::schema::MARKS;
+use super::schema::{self, MARKS};
 use super::{BUSY, Store, unique_name};
 use crate::error::{Error, Result};
 
@@ -35,6 +35,7 @@ impl Store {
             return Err(Error::io("writing to disk", self.path())(errno));
         }
         self.mark("NULL", "{} = ?1", (&mark,))?;
+        self.write("forgetting where names stood", schema::settle)?;
         self.empty_log()?;
         self.keep_reserve();
         Ok(())

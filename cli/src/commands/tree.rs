@@ -23,7 +23,7 @@ struct Row {
 /// Rows of equal images follow one another.
 pub(super) fn tree(store: &Store, listed: &[Listed]) -> Result<String> {
     let mut groups: Vec<Vec<Row>> = Vec::new();
-    for same in listed.chunk_by(|one, other| one.stored.id() == other.stored.id()) {
+    for same in listed.chunk_by(|one, other| one.stored.manifest() == other.stored.manifest()) {
         groups.push(group(store, same)?);
     }
     Ok(aligned(&groups))

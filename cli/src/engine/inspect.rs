@@ -2,7 +2,8 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use boxwright_cache::oci::{ContainerConfig, Platform};
+use boxwright_cache::image::described;
+use boxwright_cache::oci::{ContainerConfig, Descriptor, Platform};
 use boxwright_cache::record::{ImageRecord, NameRecord};
 use serde_json::{Map, Value, json};
 
@@ -18,13 +19,25 @@ impl Engine {
     pub fn inspect(&self, text: &str, platform: Option<&Platform>) -> Result<Value> {
         let found = self.find(text)?;
         let names = self.store.names(Some(found.stored.id()))?;
-        let id = *found.stored.id();
+        let (id, own) = (*found.stored.id(), *found.stored.manifest());
         let mut image = found.image(platform)?;
+        let document = self.store.document(if platform.is_none() { &own } else { &image.manifest })?;
         if platform.is_none() {
             // Whoever asks for nothing else means what the name stands for.
             image.id = id;
         }
-        Ok(describe(&image, &names))
+        // Other names may be those of the same image with other annotations, or otherwise compressed.
+        let digests = names.iter().filter(|n| n.manifest == own);
+        let digests: BTreeSet<String> =
+            digests.filter_map(|n| Some(format!("{}@{}", n.name.familiar_name(), n.digest?))).collect();
+        let mut value = describe(&image, &names);
+        value["RepoDigests"] = json!(digests);
+        if let Some(document) = document {
+            let Descriptor { media_type, size, .. } = described(&document)?;
+            let digest = if platform.is_none() { own } else { image.manifest };
+            value["Descriptor"] = json!({ "mediaType": media_type, "digest": digest, "size": size });
+        }
+        Ok(value)
     }
 }
 
@@ -32,13 +45,11 @@ fn describe(image: &ImageRecord, names: &[NameRecord]) -> Value {
     let config = &image.config;
     let tags: Vec<String> =
         names.iter().filter(|n| n.name.tag().is_some()).map(|n| n.name.familiar()).collect();
-    let digests: BTreeSet<String> =
-        names.iter().filter_map(|n| Some(format!("{}@{}", n.name.familiar_name(), n.digest?))).collect();
     let text = |name: &str| config.extra.get(name).cloned().unwrap_or_else(|| json!(""));
     let mut value = json!({
         "Id": image.id,
         "RepoTags": tags,
-        "RepoDigests": digests,
+        "RepoDigests": [],
         "Parent": "",
         "Comment": text("comment"),
         "Created": config.created,

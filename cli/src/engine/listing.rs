@@ -1,5 +1,7 @@
 //! Listing images, and the filters that choose some of them, as docker has them.
 
+use std::collections::BTreeSet;
+
 use boxwright_cache as cache;
 use boxwright_frontend::parse_duration;
 use cache::Digest;
@@ -136,7 +138,15 @@ impl Engine {
         let mut images = Vec::new();
         for id in self.store.image_ids()? {
             let stored = self.store.stored(&id)?;
-            images.extend(stored.and_then(|stored| Some((stored.main()?.clone(), stored))));
+            let Some(stored) = stored else { continue };
+            // Names of one id may stand for different manifests.
+            let mut own: BTreeSet<Digest> =
+                names.iter().filter(|n| n.image == id).map(|n| n.manifest).collect();
+            let of_a_name = own.remove(stored.manifest()) || own.is_empty();
+            let others =
+                own.iter().map(|manifest| self.store.stored(manifest)).collect::<cache::Result<Vec<_>>>()?;
+            let all = Some(stored).filter(|_| of_a_name).into_iter().chain(others.into_iter().flatten());
+            images.extend(all.filter_map(|stored| Some((stored.main()?.clone(), stored))));
         }
         // Those of one moment stay in the order in which they came.
         images.sort_by_cached_key(|(image, _)| std::cmp::Reverse(made(image)));
@@ -154,7 +164,7 @@ fn made(image: &ImageRecord) -> (Option<i64>, String) {
 
 fn rows_of(image: &ImageRecord, stored: &Stored, names: &[NameRecord]) -> Vec<Listed> {
     let listed = |name| Listed { stored: stored.clone(), image: image.clone(), name };
-    let own: Vec<&NameRecord> = names.iter().filter(|n| n.image == *stored.id()).collect();
+    let own: Vec<&NameRecord> = names.iter().filter(|n| n.manifest == *stored.manifest()).collect();
     if own.is_empty() {
         return vec![listed(None)];
     }

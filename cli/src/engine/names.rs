@@ -126,7 +126,7 @@ impl Engine {
             if !same_repository(&known.name, name) {
                 continue;
             }
-            let stored = self.store.stored(&known.image)?;
+            let stored = self.store.stored(&known.manifest)?;
             if let Some(stored) =
                 stored.filter(|s| known.digest == Some(*digest) || s.manifest() == digest || s.id() == digest)
             {
@@ -146,7 +146,7 @@ impl Engine {
             return Err(Error::invalid("refusing to create a tag with a digest reference"));
         }
         let stored = self.find(source)?.stored;
-        let named = self.store.set_name(&target, stored.id())?;
+        let named = self.store.set_name(&target, stored.manifest())?;
         if named { Ok(()) } else { Err(Error::NoSuchImage(source.to_owned())) }
     }
 
@@ -172,7 +172,10 @@ impl Engine {
         let names = self.store.names(Some(id))?;
         match name {
             Some(name) => match name.digest() {
-                Some(digest) => self.remove_digest(id, &name, digest, &names),
+                Some(digest) => {
+                    let same = names.into_iter().filter(|n| n.manifest == *stored.manifest());
+                    self.remove_digest(id, &name, digest, &same.collect::<Vec<_>>())
+                }
                 None => self.forget(id, &names.iter().filter(|n| n.name == name).collect::<Vec<_>>()),
             },
             None if !force && !is_single(&names) => Err(Error::invalid(format!(

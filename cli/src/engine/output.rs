@@ -254,7 +254,7 @@ impl Exporter<'_> {
         let canonical = names.iter().filter(|_| how.canonical).chain(dangling);
         let canonical: Vec<_> = canonical.map(|name| name.by_digest(manifest.digest)).collect();
         for name in &canonical {
-            store.set_name(name, stored.id())?;
+            store.set_name(name, stored.manifest())?;
         }
         let told = |name: &Reference| {
             if how.by_digest && !names.is_empty() {

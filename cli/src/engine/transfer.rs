@@ -61,7 +61,7 @@ impl Engine {
         let mut saved: Vec<Saved> = Vec::new();
         for word in words {
             let found = self.find(word)?.only(platform)?;
-            match saved.iter_mut().find(|s| s.stored.id() == found.stored.id()) {
+            match saved.iter_mut().find(|s| s.stored.manifest() == found.stored.manifest()) {
                 Some(known) => known.names.extend(found.name.filter(|n| !known.names.contains(n))),
                 None => saved.push(Saved { stored: found.stored, names: found.name.into_iter().collect() }),
             }

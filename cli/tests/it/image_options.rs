@@ -122,6 +122,41 @@ fn docker_media_types_are_those_of_manifest_index_and_archive() {
     manifest(&serde_json::from_str(&skopeo(&["inspect", "--raw", &source]).ok()).unwrap());
 }
 
+/// Annotations are in no config, so these two have one id.
+#[test]
+fn names_of_one_image_keep_their_annotations() {
+    let (registry, boxwright) = (Registry::start(), Boxwright::with_busybox());
+    let (plain, noted) = (registry.name("plain:1"), registry.name("noted:1"));
+    let build = |args: &[&str]| boxwright.build(&context(), args).ok();
+    let of = |found: &Value| found["annotations"].clone();
+    build(&["-t", &noted, "--annotation", "a=b"]);
+    build(&["-t", &plain]);
+    let ids = boxwright.ok(&["images", "-q", "--no-trunc", "--filter", "since=busybox"]);
+    let ids: Vec<&str> = ids.lines().collect();
+    assert!(ids.len() == 2 && ids[0] == ids[1], "a row for each name: {ids:?}");
+    let manifest = |of: &Boxwright, name: &str| of.inspect(name)["Descriptor"]["digest"].clone();
+    assert_ne!(manifest(&boxwright, &plain), manifest(&boxwright, &noted));
+    boxwright.ok(&["tag", &noted, "also"]);
+    assert_eq!(manifest(&boxwright, "also"), manifest(&boxwright, &noted));
+
+    let archive = boxwright.scratch("both.tar").display().to_string();
+    boxwright.ok(&["save", "-o", &archive, &plain, &noted]);
+    let other = Boxwright::new();
+    other.ok(&["load", "-q", "-i", &archive]);
+    for boxwright in [&boxwright, &other] {
+        assert_ne!(manifest(boxwright, &plain), manifest(boxwright, &noted));
+        boxwright.ok(&["push", &plain]);
+        boxwright.ok(&["push", &noted]);
+        assert_eq!((of(&raw(&plain)), of(&raw(&noted))), (Value::Null, json!({ "a": "b" })));
+    }
+    let tags = boxwright.inspect(&plain)["RepoTags"].as_array().unwrap().len();
+    assert_eq!(tags, 3);
+    boxwright.ok(&["rmi", &noted, "also"]).lines().for_each(|line| assert!(line.starts_with("Untagged: ")));
+    assert_eq!(boxwright.output_of(&plain, &[]), "options");
+    assert!(boxwright.ok(&["rmi", &plain]).contains("Deleted: "));
+    assert!(boxwright.ok(&["system", "check"]).ends_with(": 0 wrong\n"));
+}
+
 #[test]
 fn a_push_by_digest_moves_no_tag() {
     let (registry, boxwright) = (Registry::start(), Boxwright::with_busybox());

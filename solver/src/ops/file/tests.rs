@@ -1,6 +1,8 @@
 //! File vertices over real directories: each case writes a base and sources, runs the actions into a layer directory,
 //! and looks at the base with that layer on top.
 
+mod owners;
+mod places;
 mod select;
 mod since;
 mod unpack;
@@ -156,163 +158,6 @@ fn owner(text: &str) -> Option<OwnerSpec> {
     Some(OwnerSpec(text.into()))
 }
 
-/// Entries before, sources, destination, entries after or the error.
-type Case<'a> = (&'a str, &'a [&'a str], &'a [&'a str], &'a str, Result<&'a [&'a str], &'a str>);
-
-const COPIES: &[Case<'_>] = &[
-    ("a file to a new name", &["context/f=1"], &["f"], "/g", Ok(&["g=1"])),
-    ("into a directory by its slash", &["context/f=1"], &["f"], "/d/", Ok(&["d/", "d/f=1"])),
-    ("into a directory that is there", &["context/f=1", "base/d"], &["f"], "/d", Ok(&["d/", "d/f=1"])),
-    ("missing parents", &["context/f=1"], &["f"], "/a/b/g", Ok(&["a/", "a/b/", "a/b/g=1"])),
-    ("over a file", &["context/f=1", "base/g=0"], &["f"], "/g", Ok(&["g=1"])),
-    (
-        "a directory's content",
-        &["context/d/x=1", "context/d/e/y=2"],
-        &["d"],
-        "/t",
-        Ok(&["t/", "t/e/", "t/e/y=2", "t/x=1"]),
-    ),
-    ("all of the context", &["context/x=1"], &["."], "/", Ok(&["x=1"])),
-    ("the empty source", &["context/x=1"], &[""], "/t/", Ok(&["t/", "t/x=1"])),
-    ("merged directories", &["context/d/x=1", "base/t/y=2"], &["d"], "/t", Ok(&["t/", "t/x=1", "t/y=2"])),
-    ("several sources", &["context/a=1", "context/b=2"], &["a", "b"], "/t/", Ok(&["t/", "t/a=1", "t/b=2"])),
-    (
-        "a pattern",
-        &["context/a.c=1", "context/b.c=2", "context/b.h=3"],
-        &["*.c"],
-        "/",
-        Ok(&["a.c=1", "b.c=2"]),
-    ),
-    (
-        "a pattern of directories",
-        &["context/p1/x=1", "context/p2/y=2"],
-        &["p*"],
-        "/t/",
-        Ok(&["t/", "t/x=1", "t/y=2"]),
-    ),
-    (
-        "a pattern in the middle",
-        &["context/p1/x=1", "context/p2/x=2", "context/p2/y=3"],
-        &["p*/y"],
-        "/",
-        Ok(&["y=3"]),
-    ),
-    ("a pattern without a match", &["context/x=1"], &["no*"], "/t/", Ok(&[])),
-    ("a link is followed", &["context/l->d/f", "context/d/f=1"], &["l"], "/", Ok(&["l=1"])),
-    ("a link in a tree stays one", &["context/d/l->f", "context/d/f=1"], &["d"], "/", Ok(&["f=1", "l->f"])),
-    (
-        "an absolute link stays in the context",
-        &["context/l->/d", "context/d/f=1"],
-        &["l"],
-        "/t",
-        Ok(&["t/", "t/f=1"]),
-    ),
-    (
-        "through a link of the base",
-        &["context/f=1", "base/usr/lib", "base/lib->usr/lib"],
-        &["f"],
-        "/lib/",
-        Ok(&["lib->usr/lib", "usr/", "usr/lib/", "usr/lib/f=1"]),
-    ),
-    (
-        "through a link to nowhere",
-        &["context/f=1", "base/l->/var/x"],
-        &["f"],
-        "/l/g",
-        Ok(&["l->/var/x", "var/", "var/x/", "var/x/g=1"]),
-    ),
-    ("onto a link", &["context/f=1", "base/l->t"], &["f"], "/l", Ok(&["l->t", "t=1"])),
-    (
-        "a link out of the image",
-        &["context/f=1", "base/l->../../../etc"],
-        &["f"],
-        "/l/",
-        Ok(&["etc/", "etc/f=1", "l->../../../etc"]),
-    ),
-    (
-        "a file over a link in a directory",
-        &["context/d/x=1", "base/t/x->y"],
-        &["d"],
-        "/t",
-        Ok(&["t/", "t/x=1"]),
-    ),
-    ("a pattern in a missing directory", &["context/f=1"], &["no/*"], "/", Err("\"/no\": not found")),
-    ("missing", &["context/f=1"], &["g"], "/", Err("\"/g\": not found")),
-    ("missing below", &["context/f=1"], &["./a/../b//c"], "/", Err("\"/b/c\": not found")),
-    (
-        "a link out of the context",
-        &["context/l->../base/secret", "base/secret=1"],
-        &["l"],
-        "/x",
-        Err("\"/l\": not found"),
-    ),
-    ("a link to the host", &["context/l->/etc/passwd"], &["l"], "/x", Err("\"/l\": not found")),
-    ("into a file", &["context/d/x=1", "base/t=0"], &["d"], "/t/", Err("mkdir /t: not a directory")),
-    ("below a file", &["context/f=1", "base/t=0"], &["f"], "/t/u", Err("mkdir /t: not a directory")),
-    (
-        "a directory over a file",
-        &["context/d/x=1", "base/t=0"],
-        &["d"],
-        "/t",
-        Err("cannot copy to non-directory: /t"),
-    ),
-    (
-        "a directory over a link",
-        &["context/d/e/x=1", "base/t/e->f", "base/t/f"],
-        &["d"],
-        "/t",
-        Err("cannot copy to non-directory: /t/e"),
-    ),
-    (
-        "a file over a directory",
-        &["context/d/x=1", "base/t/x"],
-        &["d"],
-        "/t",
-        Err("cannot replace to directory /t/x with file"),
-    ),
-    ("a loop", &["context/f=1", "base/l->l"], &["f"], "/l/", Err("/l: too many levels of symbolic links")),
-];
-
-#[test]
-fn copies_go_where_buildkit_puts_them() {
-    for (name, entries, sources, dest, expected) in COPIES {
-        let bench = Bench::new(entries);
-        match (bench.try_run(vec![FileAction::Copy(bench.copy(sources, dest))]), expected) {
-            (Ok(run), Ok(expected)) => {
-                assert_eq!(run.list(), *expected, "{name}");
-                let scanned = scan(run.layer.as_fd(), None, &Cancel::new().unwrap()).unwrap();
-                assert_eq!(run.summary, Some(scanned), "{name}: the sum made in passing");
-            }
-            (Err(error), Err(expected)) => assert!(error.to_string().ends_with(expected), "{name}: {error}"),
-            (Ok(run), Err(expected)) => panic!("{name}: no error ({expected}), but {:?}", run.list()),
-            (Err(error), Ok(_)) => panic!("{name}: {error}"),
-        }
-    }
-}
-
-#[test]
-fn what_is_written_as_it_is_read_is_what_a_plan_gives() {
-    let more: &[Case<'_>] = &[
-        ("over other things", &["context/d/x/y=1", "base/t/x=0"], &["d"], "/t", Ok(&[])),
-        ("a file over a directory", &["context/d/x=1", "base/t/x/y=0"], &["d"], "/t", Ok(&[])),
-        ("nothing", &["context/d/", "base/t/y=0"], &["d"], "/t", Ok(&[])),
-        ("nothing, to a new place", &["context/d/"], &["d"], "/a/t", Ok(&[])),
-        ("directories over directories", &["context/d/a/b/c=1", "base/t/a/b/d=0"], &["d"], "/t/", Ok(&[])),
-        ("a link over a directory", &["context/d/l->x", "base/t/l/x=0"], &["d"], "/t/", Ok(&[])),
-    ];
-    for (name, entries, sources, dest, _) in COPIES.iter().chain(more) {
-        let ran = |after: &[FileAction]| {
-            let bench = Bench::new(entries);
-            let copy = bench.copy(sources, dest);
-            let run = bench.try_run([&[FileAction::Copy(copy)], after].concat());
-            run.map(|run| (run.list(), run.changed(), run.summary.is_some()))
-                .map_err(|error| error.to_string())
-        };
-        // An action behind a copy, even one that does nothing, has it planned.
-        assert_eq!(ran(&[]), ran(&[mkdir("/")]), "{name}");
-    }
-}
-
 #[test]
 fn only_what_changes_is_in_the_layer() {
     let bench = Bench::new(&["context/f=1", "base/a/b/old=0", "base/other=0"]);
@@ -334,79 +179,6 @@ fn a_directory_that_is_there_is_no_change() {
     let bench = Bench::new(&["base/f=1"]);
     let error = bench.try_run(vec![mkdir("/f/d")]).err().unwrap();
     assert_eq!(error.to_string(), "mkdir /f: not a directory");
-}
-
-#[test]
-fn modes_times_and_groups_of_names_are_kept() {
-    let bench = Bench::new(&["context/d/sub/f=1", "context/d/run=2", "base/t/sub/old=0"]);
-    fs::set_permissions(bench.path("context/d/sub"), fs::Permissions::from_mode(0o2770)).unwrap();
-    fs::set_permissions(bench.path("context/d/run"), fs::Permissions::from_mode(0o4755)).unwrap();
-    fs::hard_link(bench.path("context/d/run"), bench.path("context/d/again")).unwrap();
-    let run = bench.run(vec![FileAction::Copy(bench.copy(&["d"], "/t"))]);
-    assert_eq!(
-        run.list(),
-        ["t/", "t/again=2 4755", "t/run=2 4755", "t/sub/ 2770", "t/sub/f=1", "t/sub/old=0"]
-    );
-    let node = |path: &str| run.tree.lookup(path, false).unwrap().unwrap();
-    assert!(node("t/run").group.is_some() && node("t/run").group == node("t/again").group);
-    let source = Tree::plain(open(&bench.path("context"))).lookup("d/sub/f", false).unwrap().unwrap();
-    assert_eq!(node("t/sub/f").meta.mtime, source.meta.mtime);
-}
-
-#[test]
-fn chown_and_chmod_are_set_on_everything_that_is_made() {
-    let passwd = "base/etc/passwd=root:x:0:0::/:\napp:x:1000:1001::/:\n1000:x:0:0::/:\n";
-    let bench = Bench::new(&["context/d/x=1", "context/d/e/y=2", passwd, "base/etc/group=web:x:33:\n"]);
-    let run = |spec: &str, mode: Option<&str>| {
-        let mode = mode.map(|mode| mode.parse().unwrap());
-        let action = CopyAction { owner: owner(spec), mode, ..bench.copy(&["d"], "/new/t") };
-        bench
-            .try_run(vec![FileAction::Copy(action)])
-            .map(|run| run.list().split_off(3))
-            .map_err(|e| e.to_string())
-    };
-    let all = |who: &str| {
-        vec![
-            format!("new/ {who}"),
-            format!("new/t/ {who}"),
-            format!("new/t/e/ {who}"),
-            format!("new/t/e/y=2 {who}"),
-            format!("new/t/x=1 {who}"),
-        ]
-    };
-    assert_eq!(run("app", None).unwrap(), all("1000:1001"));
-    assert_eq!(run("app:web", None).unwrap(), all("1000:33"));
-    assert_eq!(run("7", None).unwrap(), all("7:7"));
-    assert_eq!(run("1000:8", None).unwrap(), all("1000:8"), "a user that is called 1000 is not asked");
-    let modes =
-        ["new/ 700 7:7", "new/t/ 700 7:7", "new/t/e/ 700 7:7", "new/t/e/y=2 700 7:7", "new/t/x=1 700 7:7"];
-    assert_eq!(run("7", Some("0700")).unwrap(), modes);
-    assert_eq!(run("nobody", None).unwrap()[0], "new/", "who is not there is root, as in BuildKit");
-    assert_eq!(run("app:nogroup", None).unwrap(), all("1000:1001"));
-    for bad in ["2147483648", "-1", "0:4294967296"] {
-        assert!(run(bad, None).unwrap_err().starts_with(&format!("invalid owner {bad:?}")), "{bad}");
-    }
-}
-
-#[test]
-fn hostile_passwd_files_are_refused_at_once() {
-    let bench = Bench::new(&["context/f=1", "base/etc"]);
-    let run = || {
-        let action = CopyAction { owner: owner("app"), ..bench.copy(&["f"], "/f") };
-        bench.try_run(vec![FileAction::Copy(action)])
-    };
-    let attempt = || run().err().unwrap().to_string();
-    let path = bench.path("base/etc/passwd");
-    rustix::fs::mknodat(rustix::fs::CWD, &path, rustix::fs::FileType::Fifo, rustix::fs::Mode::RUSR, 0)
-        .unwrap();
-    assert!(attempt().contains("not a regular file"), "{}", attempt());
-    fs::remove_file(&path).unwrap();
-    fs::File::create(&path).unwrap().set_len(2 << 30).unwrap();
-    assert!(attempt().contains("too large"), "{}", attempt());
-    fs::remove_file(&path).unwrap();
-    symlink("/canary", &path).unwrap();
-    bench.make("base/canary=app:x:8:9::/:\n");
-    assert!(run().unwrap().list().contains(&"f=1 8:9".to_owned()), "a link leads into the image");
 }
 
 #[test]
@@ -433,20 +205,6 @@ fn a_slip_of_the_hand_gets_a_hint() {
     let error = bench.try_run(vec![FileAction::Copy(bench.copy(&["src/requirments.txt"], "/"))]).err();
     let Some(FileError::NotFound { hints, .. }) = error else { panic!("{error:?}") };
     assert_eq!(hints.similar, ["/src/requirements.txt"]);
-}
-
-#[test]
-fn from_a_snapshot_owners_are_kept() {
-    let bench = Bench::new(&["context/d/f=1", "context/d/l->f"]);
-    std::os::unix::fs::chown(bench.path("context/d/f"), Some(5), Some(6)).unwrap();
-    let tree = Arc::new(Tree::merged(vec![open(&bench.path("context"))]));
-    let sources = HashMap::from([(bench.from, Source::Snapshot(tree))]);
-    let run =
-        bench.try_run_from(vec![FileAction::Copy(bench.copy(&["/d/l", "/d/*"], "/t/"))], &sources).unwrap();
-    assert_eq!(run.list(), ["t/", "t/f=1 5:6", "t/l=1 5:6"]);
-    let error =
-        bench.try_run_from(vec![FileAction::Copy(bench.copy(&["/x"], "/t/"))], &sources).err().unwrap();
-    assert!(error.to_string().ends_with("\"/x\": not found"));
 }
 
 #[test]
