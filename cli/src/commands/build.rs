@@ -1,28 +1,29 @@
 //! `build`.
 
+mod sources;
+
 use std::collections::BTreeMap;
-use std::io::Read;
 use std::num::NonZero;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 use boxwright_cache::image::Holder;
-use boxwright_cache::layer::tar;
 use boxwright_executor::Settings;
 use boxwright_frontend::Diagnostic;
-use boxwright_frontend::gitref::{GitRef, parse_bool};
+use boxwright_frontend::gitref::parse_bool;
 use boxwright_solver::ir::NetworkMode;
 
 use super::{Session, debug};
 use crate::args::{DockerFlags, StepFlags, annotation, caches, outputs, platform};
 use crate::call::{self, Call, Method};
 use crate::engine::{
-    BuildRequest, Built, BuiltImage, CacheTo, ContextSource, DockerfileSource, Engine, Kept, MAX_TEXT,
-    Output, ShellRequest, Source, Verified, no_context, reference, write_file,
+    BuildRequest, Built, BuiltImage, CacheTo, Engine, Kept, Output, ShellRequest, Source, Verified,
+    reference, write_file,
 };
 use crate::error::{Error, Result};
 use crate::progress::{Mode, Watch, warnings_as_rawjson};
-use crate::stdin::Stdin;
 use crate::{config, exit, interrupt, report};
+
+pub(super) use sources::read_dockerfile;
 
 const EPOCH: &str = "SOURCE_DATE_EPOCH";
 const INLINE_CACHE: &str = "BUILDKIT_INLINE_CACHE";
@@ -325,76 +326,6 @@ impl Build {
         })
     }
 
-    fn sources(&self, engine: &Engine) -> Result<(ContextSource, DockerfileSource)> {
-        let file = self.file.as_ref().map(|file| file.as_os_str());
-        if self.context == "-" {
-            if file.is_some_and(|file| file == "-") {
-                return Err(Error::invalid(
-                    "invalid argument: can't use stdin for both build context and dockerfile",
-                ));
-            }
-            return self.piped(engine);
-        }
-        let path = Path::new(&self.context);
-        // What is here is meant, whatever else its name could stand for.
-        let context = if !path.is_dir() && is_remote(&self.context) {
-            ContextSource::Remote(self.context.clone())
-        } else {
-            ContextSource::Dir(path.to_owned())
-        };
-        let dockerfile = match (&self.file, &context) {
-            (None, _) => DockerfileSource::Default,
-            (Some(file), _) if file.as_os_str() == "-" => {
-                let mut input = Stdin(engine.cancel());
-                let text = read_dockerfile(&mut input, engine)?;
-                if tar::is_archive(&text) {
-                    return Err(Error::invalid(
-                        "failed to read dockerfile: standard input is an archive; \
-                         to build from one, name it as the context: `build -`",
-                    ));
-                }
-                DockerfileSource::Text(text)
-            }
-            (Some(file), context) => match (file.to_str(), context) {
-                (Some(url), _) if is_url(url) => DockerfileSource::Url(url.to_owned()),
-                (Some(name), ContextSource::Remote(_)) if !file.is_absolute() => {
-                    DockerfileSource::Inside(name.to_owned())
-                }
-                _ => DockerfileSource::File(file.clone()),
-            },
-        };
-        Ok((context, dockerfile))
-    }
-
-    /// Standard input is an archive with the context, or the Dockerfile: its first bytes tell.
-    fn piped(&self, engine: &Engine) -> Result<(ContextSource, DockerfileSource)> {
-        let mut input = Stdin(engine.cancel());
-        let mut start = Vec::new();
-        read_to_end(&mut (&mut input).take(tar::BLOCK as u64), &mut start, engine)?;
-        if start.is_empty() {
-            return Err(Error::invalid(
-                "unable to prepare context: standard input is empty, \
-                 neither a Dockerfile nor an archive with one",
-            ));
-        }
-        let is_archive = tar::is_archive(&start);
-        let mut input = start.as_slice().chain(input);
-        if is_archive {
-            let inside = self.file.as_ref().map(|file| file.to_string_lossy().into_owned());
-            let dockerfile = inside.map_or(DockerfileSource::Default, DockerfileSource::Inside);
-            return Ok((ContextSource::Archive(engine.receive(&mut input)?), dockerfile));
-        }
-        if start.contains(&0) {
-            return Err(no_context("standard input"));
-        }
-        if self.file.is_some() {
-            return Err(Error::invalid(
-                "ambiguous Dockerfile source: both stdin and flag correspond to Dockerfiles",
-            ));
-        }
-        Ok((ContextSource::Empty, DockerfileSource::Text(read_dockerfile(&mut input, engine)?)))
-    }
-
     fn options(&self) -> Result<boxwright_frontend::Options> {
         if self.no_cache && !self.no_cache_filter.is_empty() {
             return Err(Error::invalid("--no-cache and --no-cache-filter cannot currently be used together"));
@@ -450,31 +381,6 @@ fn kept(error: &Error) -> Option<Kept> {
         Error::Build(failure) | Error::BuildAsJson(failure) => failure.kept(),
         _ => None,
     }
-}
-
-fn is_url(text: &str) -> bool {
-    text.starts_with("http://") || text.starts_with("https://")
-}
-
-/// Whether a context is to be fetched; what is wrong with the name of a repository is told then.
-fn is_remote(text: &str) -> bool {
-    is_url(text) || !matches!(GitRef::parse(text), Ok(None))
-}
-
-/// A Dockerfile that comes in on standard input.
-pub(super) fn read_dockerfile(input: &mut dyn Read, engine: &Engine) -> Result<Vec<u8>> {
-    let mut text = Vec::new();
-    read_to_end(&mut input.take(MAX_TEXT + 1), &mut text, engine)?;
-    if text.len() as u64 > MAX_TEXT {
-        return Err(Error::invalid(format!("standard input is larger than {MAX_TEXT} bytes")));
-    }
-    Ok(text)
-}
-
-fn read_to_end(input: &mut dyn Read, into: &mut Vec<u8>, engine: &Engine) -> Result<()> {
-    let read = input.read_to_end(into);
-    engine.cancel().check()?;
-    read.map(drop).map_err(Error::io("reading", "standard input"))
 }
 
 /// A name without a value takes that of the variable; without one, it is as if the flag were not there.
