@@ -1,7 +1,8 @@
 //! From a layer directory back to an archive: the walk that gives the archive's bytes, the diff id, and the digest
 //! of what the layer changes. The layer itself is read, never a mounted view of it.
 
-use std::collections::HashMap;
+mod names;
+
 use std::ffi::{OsStr, OsString};
 use std::io::{Read, Write};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
@@ -12,6 +13,7 @@ use crate::fs::open_resolved;
 use rustix::fs::{AtFlags, Dir, FileType, Mode, OFlags, ResolveFlags, Stat};
 use rustix::io::Errno;
 
+use self::names::FirstNames;
 use super::sink::{Metadata, NodeKind};
 use super::tar::{EntryKind, Writer};
 use crate::cancel::Cancel;
@@ -60,7 +62,8 @@ pub fn write_tar(
         marks: Marks::of(layer).map_err(Error::io(READING, "root"))?,
         cancel,
         sum: Sum::new(out, epoch),
-        groups: HashMap::new(),
+        layer,
+        names: FirstNames::default(),
         buffer: Vec::new(),
     };
     pass.walk(layer)?;
@@ -143,8 +146,8 @@ struct Pass<'a> {
     marks: Marks,
     cancel: &'a Cancel,
     sum: Sum<&'a mut dyn Write>,
-    /// The first path of each file that has several.
-    groups: HashMap<(u64, u64), PathBuf>,
+    layer: BorrowedFd<'a>,
+    names: FirstNames,
     buffer: Vec<u8>,
 }
 
@@ -284,12 +287,11 @@ impl Pass<'_> {
     /// Writes `kind`, or a hard link if the same file came before under another name. True if it is the first.
     fn linked(&mut self, path: &Path, stat: &Stat, meta: &Metadata, kind: EntryKind) -> Result<bool> {
         if stat.st_nlink > 1 {
-            if let Some(first) = self.groups.get(&(stat.st_dev, stat.st_ino)) {
-                let link = EntryKind::HardLink(first.clone());
-                self.sum.entry(path, meta, &link)?;
+            let first = self.names.first(self.layer, (stat.st_dev, stat.st_ino), path);
+            if let Some(first) = first.map_err(Error::io("keeping the names of files of", "the layer"))? {
+                self.sum.entry(path, meta, &EntryKind::HardLink(first))?;
                 return Ok(false);
             }
-            self.groups.insert((stat.st_dev, stat.st_ino), path.to_owned());
         }
         self.sum.entry(path, meta, &kind)?;
         Ok(true)

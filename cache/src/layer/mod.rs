@@ -6,6 +6,7 @@ pub mod compare;
 pub mod compress;
 pub mod diff;
 pub mod sink;
+mod spill;
 mod summing;
 pub mod tar;
 

@@ -1,98 +1,64 @@
 //! The times of directories, which are set when all entries are there. There may be a million of them, in several layers at
-//! once, so each is kept as what differs from the path before it, and most of them in a file without a name.
+//! once, so each is kept as what differs from the path before it.
 
 use std::ffi::OsStr;
-use std::fs::File;
-use std::io::{BufRead, BufReader, Cursor, Read, Seek as _, Write as _};
+use std::io::{BufRead, Read};
 use std::os::fd::AsFd;
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 
-use rustix::fs::{Mode, OFlags};
-
 use super::Timestamp;
 use crate::error::{Error, Result};
+use crate::layer::spill::Spill;
 
 /// Two million directories with names of the usual length.
-const MOST: usize = 40 << 20;
-/// As much is in memory.
-const PIECE: usize = 1 << 20;
+const MOST: u64 = 40 << 20;
 const KEEPING: &str = "keeping the times of directories in";
 
 #[derive(Debug, Default)]
 pub(super) struct Times {
     /// For each: how many bytes of the path before it stay, how many come, those, and the time.
-    packed: Vec<u8>,
+    packed: Spill,
     last: Vec<u8>,
-    /// What came before `packed`.
-    file: Option<File>,
-    written: usize,
-    /// Some file systems have no files without names.
-    in_memory: bool,
 }
 
 impl Times {
-    /// `root` is a directory in whose file system there is room.
+    /// `root` is a directory in whose file system there may be room.
     ///
     /// # Errors
-    /// When there are more than any image has, when the path is longer than any, or the file can't be written.
+    /// When there are more than any image has, or the path is longer than any.
     pub(super) fn push(&mut self, root: impl AsFd, path: &Path, time: Timestamp) -> Result<()> {
-        if self.written + self.packed.len() >= MOST {
+        if self.packed.len() >= MOST {
             return Err(Error::malformed(
                 path.display().to_string(),
                 "more directories than a layer may have",
             ));
         }
         let bytes = path.as_os_str().as_bytes();
-        if bytes.len() > usize::from(u16::MAX) {
-            // Links lead on where no path leads.
-            let (path, reason) = (
-                path.to_string_lossy().chars().take(60).collect::<String>(),
-                "a directory deeper than any path",
-            );
-            return Err(Error::malformed(format!("{path}…"), reason));
-        }
         let same = bytes.iter().zip(&self.last).take_while(|(a, b)| a == b).count();
         let new = &bytes[same..];
+        let mut record = Vec::with_capacity(16 + new.len());
         for length in [same, new.len()] {
-            self.packed.extend(u16::try_from(length).expect("looked at above").to_le_bytes());
+            let length = u16::try_from(length)
+                .map_err(|_| Error::malformed("layer", "a directory deeper than any path"))?;
+            record.extend(length.to_le_bytes());
         }
-        self.packed.extend(new);
-        self.packed.extend(time.secs.to_le_bytes());
-        self.packed.extend(time.nanos.to_le_bytes());
+        record.extend(new);
+        record.extend(time.secs.to_le_bytes());
+        record.extend(time.nanos.to_le_bytes());
+        self.packed.push(root, &record);
         self.last.truncate(same);
         self.last.extend(new);
-        if self.packed.len() >= PIECE && !self.in_memory { self.spill(root) } else { Ok(()) }
-    }
-
-    fn spill(&mut self, root: impl AsFd) -> Result<()> {
-        if self.file.is_none() {
-            let flags = OFlags::TMPFILE | OFlags::RDWR | OFlags::CLOEXEC;
-            self.file = rustix::fs::openat(root, ".", flags, Mode::RUSR | Mode::WUSR).ok().map(File::from);
-        }
-        let Some(file) = &mut self.file else {
-            self.in_memory = true;
-            return Ok(());
-        };
-        file.write_all(&self.packed).map_err(Error::io(KEEPING, "a file"))?;
-        self.written += self.packed.len();
-        self.packed.clear();
         Ok(())
     }
 
     /// In the order in which they came.
     ///
     /// # Errors
-    /// When the file can't be read; and so each of them.
+    /// When they can't be read; and so each of them.
     pub(super) fn into_iter(self) -> Result<impl Iterator<Item = Result<(PathBuf, Timestamp)>>> {
-        let file = match self.file {
-            Some(mut file) => {
-                file.rewind().map_err(Error::io(KEEPING, "a file"))?;
-                Box::new(BufReader::new(file)) as Box<dyn BufRead>
-            }
-            None => Box::new(Cursor::new([])),
-        };
-        let (mut rest, mut path) = (file.chain(Cursor::new(self.packed)), Vec::new());
+        let mut rest = self.packed.into_reader().map_err(Error::io(KEEPING, "a file"))?;
+        let mut path = Vec::new();
         Ok(std::iter::from_fn(move || {
             next(&mut rest, &mut path).map_err(Error::io(KEEPING, "a file")).transpose()
         }))
@@ -117,6 +83,8 @@ fn take<const N: usize>(rest: &mut impl Read) -> std::io::Result<[u8; N]> {
 
 #[cfg(test)]
 mod tests {
+    use std::fs::File;
+
     use super::*;
 
     fn root() -> (tempfile::TempDir, File) {
@@ -141,25 +109,14 @@ mod tests {
     }
 
     #[test]
-    fn a_directory_deeper_than_any_path_is_refused() {
-        let (mut times, (_dir, root)) = (Times::default(), root());
-        let mut push = |depth: usize| {
-            let path = PathBuf::from("d/".repeat(depth));
-            times.push(&root, &path, Timestamp { secs: 0, nanos: 0 }).map_err(|error| error.to_string())
-        };
-        assert_eq!(push(32_767), Ok(()));
-        assert!(push(32_768).unwrap_err().ends_with("a directory deeper than any path"));
-    }
-
-    #[test]
     fn a_million_directories_take_no_memory() {
         let (mut times, (_dir, root)) = (Times::default(), root());
         let path = |n: usize| PathBuf::from(format!("usr/share/some/where/d{}/e{}", n / 1000, n % 1000));
         for n in 0..1_000_000 {
             times.push(&root, &path(n), Timestamp { secs: n as i64, nanos: 0 }).unwrap();
         }
-        assert!(times.packed.capacity() < 4 << 20, "{}", times.packed.capacity());
-        assert!(times.written < 20_000_000, "{}", times.written);
+        assert!(times.packed.memory() < 4 << 20, "{}", times.packed.memory());
+        assert!(times.packed.len() < 20_000_000, "{}", times.packed.len());
         let mut count = 0;
         for (n, time) in times.into_iter().unwrap().enumerate() {
             assert_eq!(time.unwrap(), (path(n), Timestamp { secs: n as i64, nanos: 0 }));
@@ -174,7 +131,7 @@ mod tests {
         let long = "d/".repeat(2000);
         let given: Vec<_> = (0..600).map(|n| PathBuf::from(format!("{n}/{long}"))).collect();
         given.iter().for_each(|path| times.push(&proc, path, Timestamp::default()).unwrap());
-        assert!(times.in_memory);
+        assert!(times.packed.memory() > 1 << 20, "it is all in memory");
         assert!(all(times).into_iter().map(|(path, _)| path).eq(given));
     }
 
@@ -188,6 +145,6 @@ mod tests {
             .take(20_000)
             .try_for_each(|n| times.push(&root, Path::new(n), Timestamp::default()));
         assert!(pushed.unwrap_err().to_string().contains("more directories than a layer may have"));
-        assert!(times.written + times.packed.len() < MOST + 5000);
+        assert!(times.packed.len() < MOST + 5000);
     }
 }

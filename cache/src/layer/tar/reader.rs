@@ -148,7 +148,7 @@ impl<R: Read> Reader<R> {
 
     fn entry(&mut self, header: &Header<'_>, extended: Extended) -> Result<Entry> {
         let name = extended.path.clone().unwrap_or_else(|| header.name());
-        let shown = String::from_utf8_lossy(&name).into_owned();
+        let shown = shown(&name);
         let refuse = |reason: String| Error::malformed(format!("archive entry {shown:?}"), reason);
         let size = size_of(header, extended.size).map_err(refuse)?;
         if size > self.limits.bytes {
@@ -245,6 +245,15 @@ impl<R: Read> Read for Data<'_, R> {
         self.0.left -= n as u64;
         Ok(n)
     }
+}
+
+/// A name as messages have it: as much of it as can be read.
+fn shown(name: &[u8]) -> String {
+    let mut shown = String::from_utf8_lossy(&name[..name.len().min(MAX_NAME)]).into_owned();
+    if name.len() > MAX_NAME {
+        shown.push('…');
+    }
+    shown
 }
 
 /// Names that GNU and PAX headers both give could differ, and readers differ on which of them counts.
