@@ -241,6 +241,46 @@ fn entries_larger_or_deeper_than_anything_real_are_refused_at_once() {
     assert_eq!(fs::read_dir(boxwright.store().join("layers")).unwrap().count(), 0);
 }
 
+#[test]
+fn a_tree_as_deep_as_a_path_needs_few_descriptors() {
+    let boxwright = Boxwright::new();
+    let few =
+        |args: &[&str]| patient(&wrapped(&["prlimit", "--nofile=200:200"], &boxwright.command(args))).ok();
+    let path = format!("{}f", "d/".repeat(2040));
+    let tar = Tar::new().pax(b'x', &[("path", &path)]).file("f", 0o644, "deep").finish();
+    let file = boxwright.scratch("deep.tar");
+    fs::write(&file, archive::docker("deep", &json!({ "Cmd": ["x"] }), std::slice::from_ref(&tar))).unwrap();
+    few(&["load", "-i", file.to_str().unwrap()]);
+    let build = "FROM scratch AS added\nADD a.tar /\nFROM deep\nCOPY --from=added /d /e\n";
+    let context = Context::new(build).file("a.tar", &tar);
+    let out = boxwright.scratch("out.tar");
+    let output = format!("type=tar,dest={}", out.display());
+    let outputs = ["-t", "built", "-o", "type=image", "-o", &output];
+    few(&[&["build", "--progress", "plain"][..], &outputs, &[context.path()]].concat());
+    few(&["save", "-o", boxwright.scratch("saved.tar").to_str().unwrap(), "built"]);
+    for path in [path.clone(), path.replacen('d', "e", 1)] {
+        assert!(names(&out).lines().any(|name| name == path), "{} bytes", path.len());
+    }
+    few(&["rmi", "built"]);
+    few(&["rmi", "deep"]);
+    few(&["builder", "prune", "-a", "-f"]);
+    few(&["system", "prune", "-a", "-f"]);
+    assert_eq!(fs::read_dir(boxwright.store().join("layers")).unwrap().count(), 0);
+}
+
+#[test]
+fn a_name_longer_than_any_ends_in_a_message_that_can_be_read() {
+    let boxwright = Boxwright::new();
+    let tar = Tar::new().pax(b'x', &[("path", &"n/".repeat(1 << 15))]).file("f", 0o644, "").finish();
+    let context = Context::new("FROM scratch\nADD a.tar /\n").file("a.tar", &tar);
+    let image = archive::docker("x", &json!({ "Cmd": ["x"] }), &[tar]);
+    let added = patient(&boxwright.command(&["build", "--progress", "plain", context.path()]));
+    for ran in [load_bytes(&boxwright, &image), added] {
+        let ran = ran.fails_with(1).says("archive entry \"n/n/n/");
+        assert!(ran.stderr.len() < 4096, "{} bytes", ran.stderr.len());
+    }
+}
+
 fn names(tar: &Path) -> String {
     run(Command::new("tar").arg("-tf").arg(tar)).ok()
 }

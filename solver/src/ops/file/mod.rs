@@ -6,6 +6,7 @@ mod copy;
 mod error;
 mod hint;
 mod owner;
+mod planned;
 mod resolve;
 pub(crate) mod run;
 mod since;

@@ -2,7 +2,7 @@
 //! also plans the directories it lies in, with the metadata they have in `base`, so that a layer of the planned
 //! entries changes nothing else.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::HashMap;
 use std::ffi::OsString;
 use std::fs::File;
 use std::path::{Path, PathBuf};
@@ -12,6 +12,7 @@ use boxwright_cache::layer::{Metadata, NodeKind, Timestamp};
 use boxwright_cache::snapshot::tree::{Kind, Node, Tree};
 
 use super::FileError;
+use super::planned::Planned;
 use super::resolve::{Seen, resolve, shown};
 use super::source::Content;
 
@@ -54,7 +55,7 @@ pub(super) struct Owner {
 #[derive(Debug)]
 pub(super) struct View {
     base: Arc<Tree>,
-    planned: BTreeMap<PathBuf, Entry>,
+    planned: Planned,
     groups: u32,
     /// What the files of a group have become after they were planned.
     regrouped: HashMap<Group, Metadata>,
@@ -65,7 +66,14 @@ pub(super) struct View {
 
 impl View {
     pub(super) fn new(base: Arc<Tree>, now: Timestamp) -> View {
-        View { base, planned: BTreeMap::new(), groups: 0, regrouped: HashMap::new(), now, any_opaque: false }
+        View {
+            base,
+            planned: Planned::default(),
+            groups: 0,
+            regrouped: HashMap::new(),
+            now,
+            any_opaque: false,
+        }
     }
 
     pub(super) fn base(&self) -> &Arc<Tree> {
@@ -84,7 +92,7 @@ impl View {
     /// What was planned, in the order of an archive: parents first, names by their bytes.
     pub(super) fn take_planned(&mut self) -> impl Iterator<Item = (PathBuf, Entry)> + use<> {
         let regrouped = std::mem::take(&mut self.regrouped);
-        std::mem::take(&mut self.planned).into_iter().map(move |(path, mut entry)| {
+        self.planned.take().map(move |(path, mut entry)| {
             if let Entry::File { meta, group: Some(group), .. } = &mut entry
                 && let Some(other) = regrouped.get(group)
             {
@@ -141,18 +149,21 @@ impl View {
 
     /// Makes the directory `path`, which holds no links, and its missing parents.
     pub(super) fn make_dirs(&mut self, path: &Path, mode: u32, owner: Owner) -> Result<(), FileError> {
-        match self.look(path)? {
-            Some(Seen::Dir) => return Ok(()),
-            Some(_) => return Err(FileError::NotADirectory { path: shown(path) }),
-            // The root is there even where nothing else is.
-            None if path.as_os_str().is_empty() => return Ok(()),
-            None => {}
+        let mut missing = Vec::new();
+        for path in path.ancestors() {
+            match self.look(path)? {
+                Some(Seen::Dir) => break,
+                Some(_) => return Err(FileError::NotADirectory { path: shown(path) }),
+                // The root is there even where nothing else is.
+                None if path.as_os_str().is_empty() => break,
+                None => missing.push(path),
+            }
         }
-        if let Some(parent) = path.parent() {
-            self.make_dirs(parent, mode, owner)?;
-        }
-        let meta = Metadata { mode, uid: owner.uid, gid: owner.gid, mtime: self.now, xattrs: Vec::new() };
-        self.put(path, Entry::Dir { meta, opaque: false })
+        missing.into_iter().rev().try_for_each(|path| {
+            let (uid, gid) = (owner.uid, owner.gid);
+            let meta = Metadata { mode, uid, gid, mtime: self.now, xattrs: Vec::new() };
+            self.put(path, Entry::Dir { meta, opaque: false })
+        })
     }
 
     /// As [`View::make_dirs`], for directories that are only on the way to something.
@@ -178,10 +189,9 @@ impl View {
             };
             self.any_opaque |= *opaque;
         } else if matches!(before, Some(Entry::Dir { .. })) {
-            self.forget_below(path);
+            self.planned.forget_below(path);
         }
-        self.planned.insert(path.to_owned(), entry);
-        Ok(())
+        self.planned.insert(path, entry)
     }
 
     /// The metadata that the directory `path` has, or gets if it is only on the way to something.
@@ -196,36 +206,17 @@ impl View {
 
     /// Whether nothing is planned but the directory `path` and those it lies in.
     pub(super) fn is_way_to(&self, path: &Path) -> bool {
-        self.planned.keys().all(|planned| path.starts_with(planned))
-    }
-
-    fn forget_below(&mut self, path: &Path) {
-        let below: Vec<PathBuf> = self
-            .planned
-            .range::<Path, _>((std::ops::Bound::Excluded(path), std::ops::Bound::Unbounded))
-            .map(|(p, _)| p)
-            .take_while(|p| p.starts_with(path))
-            .cloned()
-            .collect();
-        for path in below {
-            self.planned.remove(&path);
-        }
+        self.planned.paths().all(|planned| path.starts_with(planned))
     }
 
     /// Plans the directories that `path` lies in, as they are.
     pub(super) fn plan_parents(&mut self, path: &Path) -> Result<(), FileError> {
-        path.parent().map_or(Ok(()), |parent| self.plan_dir(parent))
-    }
-
-    /// Plans the directory `path` and its parents as they are.
-    fn plan_dir(&mut self, path: &Path) -> Result<(), FileError> {
-        if path.as_os_str().is_empty() || self.planned.contains_key(path) {
-            return Ok(());
-        }
-        self.plan_parents(path)?;
-        let meta = self.dir_meta(path)?;
-        self.planned.insert(path.to_owned(), Entry::Dir { meta, opaque: false });
-        Ok(())
+        let is_new = |path: &&Path| !path.as_os_str().is_empty() && self.planned.get(path).is_none();
+        let new: Vec<_> = path.ancestors().skip(1).take_while(is_new).collect();
+        new.into_iter().rev().try_for_each(|path| {
+            let meta = self.dir_meta(path)?;
+            self.planned.insert(path, Entry::Dir { meta, opaque: false })
+        })
     }
 }
 
