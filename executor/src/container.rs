@@ -127,6 +127,11 @@ impl Container {
         }
     }
 
+    /// Why it runs in a copy of its layers, where the kernel refused an overlay of them.
+    pub fn without_overlay(&self) -> Option<&str> {
+        self.mount_points.refused.as_deref()
+    }
+
     /// The number of its first process, which nobody else has until [`Container::wait`] returns.
     pub fn id(&self) -> i32 {
         self.id

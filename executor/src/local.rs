@@ -39,6 +39,8 @@ pub struct LocalExecutor {
     networks: Networks,
     /// That steps have the host's network for want of another.
     said: AtomicBool,
+    /// That steps run in copies, though overlays of the store's file system could be mounted for all that is known.
+    said_copies: AtomicBool,
 }
 
 /// What steps get that is no part of what they are.
@@ -69,7 +71,13 @@ const HOSTNAME: &str = "buildkitsandbox";
 
 impl LocalExecutor {
     pub fn new(stubs: Arc<Stubs>, settings: Settings, networks: Networks) -> LocalExecutor {
-        LocalExecutor { stubs, settings, networks, said: AtomicBool::new(false) }
+        LocalExecutor {
+            stubs,
+            settings,
+            networks,
+            said: AtomicBool::new(false),
+            said_copies: AtomicBool::new(false),
+        }
     }
 
     /// A step without a network of its own, where this machine has none to give, uses the host's. Where it has one, and
@@ -112,9 +120,7 @@ impl LocalExecutor {
         let lowers = exec.root.dirs(cancel)?;
         leave_mount_points(&lowers, &upper.dir)?;
         let (stubs, cancel_copy) = (Arc::clone(&self.stubs), cancel.clone());
-        let may_mount = exec.security == SecurityMode::Insecure;
-        let root =
-            Root { lowers, upper: Some(upper), read_only: false, stubs, may_mount, cancel: cancel_copy };
+        let root = Root { lowers, upper: Some(upper), read_only: false, stubs, cancel: cancel_copy };
         let mut spec = Spec::new(root, exec.args.clone());
         spec.env.clone_from(&exec.env);
         spec.env.extend(secret_env(&exec.secret_env, &self.settings.lent)?);
@@ -211,6 +217,14 @@ impl Executor for LocalExecutor {
         spec.user_namespace = nested.map(|nested| nested.user);
         let mut container = Container::spawn(spec).map_err(translate_error)?;
         container.limit(self.settings.time_limit);
+        if let Some(reason) = container.without_overlay()
+            && !self.said_copies.swap(true, Ordering::Relaxed)
+        {
+            let line = format!(
+                "steps run in copies of their layers, as the kernel refuses an overlay of them: {reason}\n"
+            );
+            log(LogStream::Stderr, line.as_bytes());
+        }
         let mut sink = |stream, bytes: &[u8]| {
             log(stream, bytes);
             Ok(())

@@ -45,6 +45,8 @@ pub(crate) struct MountPoints {
     pub(crate) trusted: Installed,
     /// Where the root is a copy of the layers, in the place of the upper directory.
     pub(crate) copied: Option<Copied>,
+    /// Why, where the kernel refused an overlay.
+    pub(crate) refused: Option<String>,
 }
 
 /// Our ends of the container's streams.
@@ -59,7 +61,7 @@ pub(crate) fn prepare(spec: &mut Spec, entrances: Entrances) -> Result<Prepared>
         spec.mounts.push(trust::mount(&spec.certificates));
     }
     let mounts = sources::ready(spec)?;
-    let stack::RootMount { mount: root, copied } = layout::mount_root(spec, &mounts)?;
+    let stack::RootMount { mount: root, copied, refused } = layout::mount_root(spec, &mounts)?;
     let trusted = trust::install(root.as_fd(), spec, copied.is_some())?;
     let user = user::resolve(root.as_fd(), &spec.user, &spec.extra_groups)?;
     let scratch = sources::Scratch::new()?;
@@ -67,6 +69,7 @@ pub(crate) fn prepare(spec: &mut Spec, entrances: Entrances) -> Result<Prepared>
     let (stdio, ends, console) = streams(spec, &dev)?;
     let mut laid_out = layout::lay_out(spec, mounts, root, scratch, dev, console)?;
     (laid_out.mount_points.trusted, laid_out.mount_points.copied) = (trusted, copied);
+    laid_out.mount_points.refused = refused;
     let (status, status_end) = pipe("making the status pipe")?;
     let identity = identity(spec, &user)?;
     give(&stdio, identity.uid);

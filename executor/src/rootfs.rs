@@ -111,9 +111,12 @@ impl Refusal {
         matches!(self.errno, Errno::INVAL | Errno::NODEV | Errno::PERM | Errno::OPNOTSUPP)
     }
 
+    pub(crate) fn reason(&self) -> String {
+        format!("{}{}", std::io::Error::from(self.errno), self.said)
+    }
+
     pub(crate) fn into_error(self) -> Error {
-        let reason = format!("{}{}", std::io::Error::from(self.errno), self.said);
-        Error::Setup { doing: "mounting the overlay".to_owned(), reason }
+        Error::Setup { doing: "mounting the overlay".to_owned(), reason: self.reason() }
     }
 }
 

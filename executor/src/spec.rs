@@ -112,8 +112,6 @@ pub struct Root {
     pub upper: Option<Upper>,
     pub read_only: bool,
     pub stubs: Arc<Stubs>,
-    /// Whether who runs in there may change mounts, and so must be shown nothing that is not to be written.
-    pub may_mount: bool,
     /// Ends the copying, which may take long.
     pub cancel: Cancel,
 }
@@ -282,6 +280,10 @@ impl Spec {
             host_uts: false,
             user_namespace: None,
         }
+    }
+
+    pub(crate) fn may_mount(&self) -> bool {
+        self.capabilities.contains(CapabilitySet::SYS_ADMIN)
     }
 
     /// Takes every restriction away that is ours, other than the namespaces.

@@ -5,7 +5,7 @@ use std::os::fd::{AsFd as _, BorrowedFd, OwnedFd};
 use rustix::fs::{Mode, OFlags};
 use rustix::io::Errno;
 
-use super::{Layer, Unpacked, unread};
+use super::{Layer, Marks, Unpacked, unread};
 use crate::cancel::Cancel;
 use crate::error::{Error, Result};
 use crate::fs::{allocated, remove_tree};
@@ -23,6 +23,7 @@ pub struct ActiveLayer {
     path: String,
     fs: OwnedFd,
     work: OwnedFd,
+    marks: Marks,
 }
 
 impl Store {
@@ -47,8 +48,9 @@ impl Store {
         let (fs, work) = (open("/fs")?, open("/work")?);
         // The root of a layer is 0755 whatever the user's umask says.
         rustix::fs::fchmod(&fs, Mode::from_raw_mode(0o755)).map_err(Error::io("making", &path))?;
-        self.marks(work.as_fd()).declare(&fs).map_err(Error::io("making", &path))?;
-        Ok(ActiveLayer { store: self.clone(), lease, fs, work, path })
+        let marks = self.marks(work.as_fd());
+        marks.declare(&fs).map_err(Error::io("making", &path))?;
+        Ok(ActiveLayer { store: self.clone(), lease, fs, work, path, marks })
     }
 }
 
@@ -68,6 +70,7 @@ impl ActiveLayer {
     /// # Errors
     /// When it can't be read, named or recorded.
     pub fn commit(self, cancel: &Cancel) -> Result<Layer> {
+        self.restore_form()?;
         let summary = crate::layer::diff::scan(self.fs.as_fd(), None, cancel)?;
         self.commit_as(&summary)
     }
@@ -78,6 +81,7 @@ impl ActiveLayer {
     /// # Errors
     /// When it can't be named or recorded.
     pub fn keep(self) -> Result<Layer> {
+        self.restore_form()?;
         let dir = self.place()?;
         let tar_size = allocated(&self.store, &format!("layers/{dir}"))?;
         Unpacked { dir: &dir, tar_size, content: None, epoch: None }.insert(&self.store, unread(&dir))
@@ -91,6 +95,15 @@ impl ActiveLayer {
         let dir = self.place()?;
         Unpacked { dir: &dir, tar_size: summary.tar_size, content: Some(summary.content), epoch: None }
             .insert(&self.store, summary.diff_id)
+    }
+
+    /// Whoever writes by way of a mount of the directory may give its root an attribute by the name of ours.
+    fn restore_form(&self) -> Result<()> {
+        let restore = || match Marks::of(&self.fs)? {
+            found if found == self.marks => Ok(()),
+            found => found.take_off(&self.fs).and_then(|()| self.marks.declare(&self.fs)),
+        };
+        restore().map_err(Error::io("finishing", &self.path))
     }
 
     /// Moves the directory to its final place. Without a row that names it, it is litter that a collection removes.

@@ -153,10 +153,8 @@ impl Engine {
     fn root(&self, snapshot: &Snapshot, scratch: &Scratch, read_only: bool) -> Result<Root> {
         let upper = Upper { dir: copy(scratch.0.fs())?, work: copy(scratch.0.work())? };
         let lowers = snapshot.dirs(&self.cancel)?;
-        // Whether it may is known later, and nothing of a container is mounted from layers but its root.
-        let may_mount = true;
         let (stubs, cancel) = (self.stubs()?, self.cancel.clone());
-        Ok(Root { lowers, upper: Some(upper), read_only, stubs, may_mount, cancel })
+        Ok(Root { lowers, upper: Some(upper), read_only, stubs, cancel })
     }
 
     pub(super) fn stubs(&self) -> Result<Arc<Stubs>> {

@@ -65,7 +65,8 @@ pub(super) fn lay_out(
     }
     let upper = spec.root.upper.as_ref().map(|u| u.dir.try_clone()).transpose();
     let upper = upper.map_err(Error::io("copying a descriptor", ""))?;
-    let mut mount_points = MountPoints { upper, made, trusted: Installed::default(), copied: None };
+    let mut mount_points =
+        MountPoints { upper, made, trusted: Installed::default(), copied: None, refused: None };
     mount_points.remember();
     let mounts = Mounts {
         scratch: scratch.mount,

@@ -17,7 +17,7 @@ use crate::error::{Error, Result};
 use crate::init::{Hidden, Source};
 use crate::rootfs::tmpfs;
 use crate::secret::Secret;
-use crate::spec::{Bind, DeviceNode, Devices, Mount, MountSource, Owner, Propagation, Root, Spec, Tmpfs};
+use crate::spec::{Bind, DeviceNode, Devices, Mount, MountSource, Owner, Propagation, Spec, Tmpfs};
 use crate::{dev, propagation};
 
 /// How many connections to a socket may wait.
@@ -52,7 +52,7 @@ pub(super) fn ready(spec: &mut Spec) -> Result<Vec<Ready>> {
         mounts.extend(nodes);
     }
     mounts.sort_by_key(|m| m.target.split('/').filter(|n| !n.is_empty()).count());
-    mounts.into_iter().map(|mount| make(mount, &spec.root, spec.devices.attributes())).collect()
+    mounts.into_iter().map(|mount| make(mount, spec)).collect()
 }
 
 /// What takes the place of `/dev` is `nodev`: the ordinary devices that it has are bound once more over themselves.
@@ -75,8 +75,9 @@ fn nodes_over_dev(mounts: &[Mount]) -> Result<Vec<Mount>> {
     Ok(nodes)
 }
 
-/// `nodev`: that, where root could make a node of any device of the host in it.
-fn make(mount: Mount, root: &Root, nodev: MountAttrFlags) -> Result<Ready> {
+fn make(mount: Mount, spec: &Spec) -> Result<Ready> {
+    // Where root could make a node of any device of the host in it.
+    let nodev = spec.devices.attributes();
     let Mount { target, source, mut read_only } = mount;
     check_target(&target)?;
     let (mut attributes, mut propagation) = (MountAttrFlags::empty(), Propagation::Private);
@@ -119,7 +120,7 @@ fn make(mount: Mount, root: &Root, nodev: MountAttrFlags) -> Result<Ready> {
         }
         MountSource::Layers { lowers, path: wanted, upper } => {
             read_only |= upper.is_none();
-            let part = stack::part(&lowers, &wanted, upper.as_ref(), root, nodev)?;
+            let part = stack::part(&lowers, &wanted, upper.as_ref(), &spec.root, spec.may_mount(), nodev)?;
             let (mount, path) = part.ok_or_else(|| no_source(&wanted, Errno::NOENT))?;
             let path = format!("./{path}");
             let resolve = ResolveFlags::IN_ROOT | ResolveFlags::NO_MAGICLINKS;

@@ -20,33 +20,47 @@ pub(super) struct RootMount {
     pub(super) mount: OwnedFd,
     /// What has to become a difference when the container has ended, where it is a copy.
     pub(super) copied: Option<Copied>,
+    /// Why there is no overlay, where the kernel refused one.
+    pub(super) refused: Option<String>,
+}
+
+/// What there is of a stack.
+enum Mounted {
+    Overlay(OwnedFd),
+    /// It has to be a copy; with what the kernel said, if it was asked.
+    Nothing(Option<String>),
 }
 
 /// The root with the stub layer below it.
 pub(super) fn root(root: &Root, stub: &OwnedFd, attributes: MountAttrFlags) -> Result<RootMount> {
     let below: Vec<_> = std::iter::once(stub).chain(&root.lowers).collect();
-    if let Some(mount) = overlay(&below, root.upper.as_ref(), &root.stubs, attributes)? {
-        return Ok(RootMount { mount, copied: None });
-    }
-    let Some(Upper { dir, work }) = &root.upper else { return Err(nowhere()) };
+    let refused = match overlay(&below, root.upper.as_ref(), &root.stubs, attributes)? {
+        Mounted::Overlay(mount) => return Ok(RootMount { mount, copied: None, refused: None }),
+        Mounted::Nothing(refused) => refused,
+    };
+    let Some(Upper { dir, work }) = &root.upper else { return Err(nowhere(refused)) };
+    // First, as a kernel that can't do this is to be told before anything is copied.
+    let mount = bind_alone(dir.as_fd(), attributes)?;
     let copied = Copied::new(own(&below)?, dir.as_fd(), work.as_fd(), &root.cancel).map_err(Error::cache)?;
-    Ok(RootMount { mount: bind_alone(dir.as_fd(), attributes)?, copied: Some(copied) })
+    Ok(RootMount { mount, copied: Some(copied), refused })
 }
 
 /// A part of a stack: what is to be mounted is at the second value in the first. None where there is no such part.
-/// Without an `upper` of its own it is for reading only.
+/// Without an `upper` of its own it is for reading only; who may mount could write to it nevertheless, and so is shown no layer.
 pub(super) fn part(
     lowers: &[OwnedFd],
     path: &str,
     upper: Option<&Upper>,
     root: &Root,
+    may_mount: bool,
     attributes: MountAttrFlags,
 ) -> Result<Option<(OwnedFd, String)>> {
     let below: Vec<_> = lowers.iter().collect();
-    if let Some(mount) = overlay(&below, upper, &root.stubs, attributes)? {
-        return Ok(Some((mount, path.to_owned())));
-    }
-    if let (None, [layer], false) = (upper, lowers, root.may_mount)
+    let refused = match overlay(&below, upper, &root.stubs, attributes)? {
+        Mounted::Overlay(mount) => return Ok(Some((mount, path.to_owned()))),
+        Mounted::Nothing(refused) => refused,
+    };
+    if let (None, [layer], false) = (upper, lowers, may_mount)
         && shows_itself(layer.as_fd(), &root.cancel).map_err(Error::cache)?
     {
         return Ok(Some((bind_alone(layer.as_fd(), attributes)?, path.to_owned())));
@@ -58,24 +72,22 @@ pub(super) fn part(
             scratch = directory_in(of_root.work.as_fd()).map_err(Error::io("making", "a copy"))?;
             scratch.as_fd()
         }
-        (None, None) => return Err(nowhere()),
+        (None, None) => return Err(nowhere(refused)),
     };
-    if !copy_part(own(&below)?, path, dir, &root.cancel).map_err(Error::cache)? {
-        return Ok(None);
-    }
-    Ok(Some((bind_alone(dir, attributes)?, PART.to_owned())))
+    let mount = bind_alone(dir, attributes)?;
+    let there = copy_part(own(&below)?, path, dir, &root.cancel).map_err(Error::cache)?;
+    Ok(there.then(|| (mount, PART.to_owned())))
 }
 
-/// None where there has to be a copy.
 fn overlay(
     lowers: &[&OwnedFd],
     upper: Option<&Upper>,
     stubs: &Stubs,
     attributes: MountAttrFlags,
-) -> Result<Option<OwnedFd>> {
+) -> Result<Mounted> {
     let own_marks = |dir: &&OwnedFd| Marks::of(dir).is_ok_and(|marks| marks == Marks::Own);
     if lowers.iter().chain(&upper.map(|upper| &upper.dir)).any(own_marks) {
-        return Ok(None);
+        return Ok(Mounted::Nothing(None));
     }
     // Without an upper directory the kernel wants two lower ones.
     let empty = if upper.is_none() { Some(stubs.empty()?) } else { None };
@@ -84,8 +96,8 @@ fn overlay(
     let upper = upper.map(|u| (u.dir.as_fd(), u.work.as_fd()));
     let overlay = Overlay { lowers: top_first, upper, user_xattrs: idmap::in_user_namespace(), attributes };
     match overlay.mount() {
-        Ok(mount) => Ok(Some(mount)),
-        Err(refusal) if refusal.is_of_file_system() => Ok(None),
+        Ok(mount) => Ok(Mounted::Overlay(mount)),
+        Err(refusal) if refusal.is_of_file_system() => Ok(Mounted::Nothing(Some(refusal.reason()))),
         Err(refusal) => Err(refusal.into_error()),
     }
 }
@@ -108,6 +120,7 @@ fn own(dirs: &[&OwnedFd]) -> Result<Vec<OwnedFd>> {
     copies.collect::<std::io::Result<_>>().map_err(Error::io("copying a descriptor", ""))
 }
 
-fn nowhere() -> Error {
-    Error::Unsupported("no overlay can be mounted here, and there is no place for a copy".to_owned())
+fn nowhere(refused: Option<String>) -> Error {
+    let why = refused.map_or_else(String::new, |reason| format!(" ({reason})"));
+    Error::Unsupported(format!("no overlay can be mounted here{why}, and there is no place for a copy"))
 }

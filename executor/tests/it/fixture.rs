@@ -81,7 +81,6 @@ impl Sandbox {
             upper: Some(Upper { dir: open(&self.upper()), work: open(work.path()) }),
             read_only: false,
             stubs: Arc::new(Stubs::new(open_directory(&self.path("stubs")).unwrap())),
-            may_mount: false,
             cancel: Cancel::new().unwrap(),
         };
         let mut spec = Spec::new(root, args.iter().map(|&a| a.to_owned()).collect());

@@ -173,3 +173,26 @@ fn a_cancelled_step_ends() {
     let ended = steps.executor.run(&spec, &mut layer, &mut log, &cancel);
     assert!(matches!(ended, Err(ExecError::Cache(boxwright_cache::Error::Cancelled))), "{ended:?}");
 }
+
+/// More layers than overlayfs takes.
+#[test]
+fn why_steps_run_in_copies_is_told_once() {
+    use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+    // Each is open, and again for the copy.
+    let limit = getrlimit(Resource::Nofile);
+    setrlimit(Resource::Nofile, Rlimit { current: limit.maximum, ..limit }).unwrap();
+    let (steps, cancel) = (Steps::new(), Cancel::new().unwrap());
+    let mut many = steps.base.clone();
+    for number in 0..500 {
+        let layer = steps.store.new_layer().unwrap();
+        let mode = rustix::fs::Mode::from_raw_mode(0o755);
+        rustix::fs::mkdirat(layer.fs(), format!("d{number}"), mode).unwrap();
+        many = many.with(layer.commit(&cancel).unwrap());
+    }
+    let (next, first) = steps.run(&steps.step(&many, "ls -d /d499; rmdir /d0")).unwrap();
+    let said =
+        "steps run in copies of their layers, as the kernel refuses an overlay of them: Invalid argument";
+    assert!(first.starts_with(said) && first.ends_with("\n/d499\n") && first.lines().count() == 2, "{first}");
+    let (_, second) = steps.run(&steps.step(&next, "test ! -e /d0 && ls -d /d1")).unwrap();
+    assert_eq!(second, "/d1\n");
+}

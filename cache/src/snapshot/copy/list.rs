@@ -50,10 +50,19 @@ impl Looks {
         }
     }
 
-    /// Whether it is the same directory, changed or not. The number of one that was removed is soon another's; where
-    /// nothing else tells them apart, a directory that was changed counts as another one.
+    /// Whether it is the same directory, changed or not. The number of one that was removed is soon another's, so that when it was
+    /// made has to agree; some overlays number directories anew, so that the number need not, if nothing was changed: to move one
+    /// to the place of another changes it. Where no time of birth is known, one that was changed counts as another.
     pub(super) fn is_same_dir(&self, before: &Looks) -> bool {
-        self.inode == before.inode && self.born == before.born && (self.born.is_some() || self == before)
+        self == before
+            || self.born.is_some()
+                && self.born == before.born
+                && (self.inode == before.inode || self.changed == before.changed)
+    }
+
+    /// Whether nothing but the number tells them apart.
+    pub(super) fn is_renumbered(&self, before: &Looks) -> bool {
+        self.born.is_some() && Looks { inode: before.inode, ..*self } == *before
     }
 
     pub(super) fn inode(&self) -> u64 {
@@ -254,5 +263,27 @@ impl Reader<'_> {
         };
         self.next = if at_end { None } else { Some(Listed::read(&mut self.from).map_err(failed)?) };
         Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_directory_that_has_another_number_and_no_change_is_the_same() {
+        let was = Looks { inode: 5, changed: (10, 0), born: Some((9, 0)) };
+        let renumbered = Looks { inode: 6, ..was };
+        let changed = Looks { changed: (11, 0), ..was };
+        let moved_here = Looks { changed: (11, 0), ..renumbered };
+        let made_anew = Looks { changed: (11, 0), born: Some((11, 0)), ..was };
+        assert!(renumbered.is_same_dir(&was) && renumbered.is_renumbered(&was));
+        assert!(changed.is_same_dir(&was) && !changed.is_renumbered(&was));
+        assert!(!moved_here.is_same_dir(&was) && !made_anew.is_same_dir(&was));
+        // Without one there are the number and the time of change.
+        let old = Looks { born: None, ..was };
+        assert!(old.is_same_dir(&old) && !Looks { inode: 6, ..old }.is_same_dir(&old));
+        assert!(!Looks { changed: (11, 0), ..old }.is_same_dir(&old));
+        assert!(!Looks { inode: 6, ..old }.is_renumbered(&old));
     }
 }

@@ -153,7 +153,9 @@ impl Reduction<'_> {
     ) -> Result<Step> {
         let dir = self.open(&path)?;
         if was.is_dir && looks.is_same_dir(&was.looks) {
-            let kept = !self.is_untouched(&path, &was.looks, looks)?;
+            // Its number may be another one without anybody's doing.
+            let renumbered = looks.is_renumbered(&was.looks) && self.is_equal(&path)?;
+            let kept = !renumbered && !self.is_untouched(&path, &was.looks, looks)?;
             return Level::new(&dir, path, kept).map(Step::Enter);
         }
         // Whatever was there must not show through.

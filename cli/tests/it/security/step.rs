@@ -4,6 +4,7 @@ use std::fs;
 
 use boxwright_testdata::archive::docker;
 use boxwright_testdata::listing::Listing;
+use boxwright_testdata::program::Program;
 use boxwright_testdata::{base, tar::Tar};
 use serde_json::json;
 
@@ -75,7 +76,32 @@ fn a_number_in_a_users_place_and_a_link_in_a_homes_stay_inside(who: Who) {
     }
 }
 
+/// What says of a layer that its marks are ours is an attribute that who runs in there may set as well.
+fn an_attribute_of_ours_on_the_root_changes_nothing(who: Who) {
+    const MARK: &str = r#"
+#include <sys/xattr.h>
+int main(void) { return setxattr("/", "user.boxwright.marks", "y", 1, 0) != 0; }
+"#;
+    let boxwright = Boxwright::with_busybox_of(who);
+    let mark = Program::compile(MARK, &[]);
+    let context = Context::new(
+        "FROM busybox\nCOPY mark /\nRUN /mark && rm /etc/group && rm -r /root && mkdir /root && touch /root/new\n\
+         RUN test ! -e /etc/group && ls -A /root\n",
+    );
+    fs::copy(mark.path(), context.join("mark")).unwrap();
+    let said = boxwright.built(&context, &[]);
+    assert!(said.lines().any(|line| line.ends_with(" new")) && !said.contains("in copies"), "{said}");
+    let failed = Context::new("FROM x\nRUN /mark && exit 3\n");
+    boxwright.build(&failed, &[]).fails_with(1);
+    let layers = fs::read_dir(boxwright.store().join("layers")).unwrap();
+    let marked =
+        |path: &std::path::Path| rustix::fs::getxattr(path, c"user.boxwright.marks", &mut [0; 8]).is_ok();
+    let layers: Vec<_> = layers.map(|layer| layer.unwrap().path()).collect();
+    assert!(layers.len() >= 4 && !layers.iter().any(|layer| marked(layer)), "{layers:?}");
+}
+
 super::by_both!(
+    an_attribute_of_ours_on_the_root_changes_nothing,
     what_a_step_writes_to_its_context_is_gone_and_what_it_reads_counts,
     an_image_that_pretends_to_be_a_base_is_told_from_it,
     a_number_in_a_users_place_and_a_link_in_a_homes_stay_inside,
