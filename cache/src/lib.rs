@@ -10,6 +10,7 @@ pub mod export;
 pub mod fs;
 pub mod gc;
 mod held;
+pub mod ids;
 pub mod image;
 pub mod import;
 pub mod layer;

@@ -23,6 +23,7 @@ use crate::cgroup::{Resources, device_groups};
 use crate::container::Container;
 use crate::emulate;
 use crate::error::Error;
+use crate::idmap;
 use crate::nested::Nested;
 use crate::network::{Connection, Names, Networks, Resolver};
 use crate::secret::Lent;
@@ -209,6 +210,7 @@ impl Executor for LocalExecutor {
         cancel: &Cancel,
     ) -> Result<(), ExecError> {
         cancel.check()?;
+        idmap::settle().map_err(translate_error)?;
         let nested = nested(spec)?;
         // What is written to bind mounts lives until the container has ended.
         let connection = self.connect(spec, nested.as_ref(), log, cancel)?;

@@ -8,6 +8,7 @@ use rustix::fs::{AtFlags, Dir, FileType, Mode, OFlags, openat, renameat, unlinka
 use rustix::io::Errno;
 
 use crate::error::{Error, Result};
+use crate::ids;
 use crate::store::{Store, unique_name};
 
 /// Directories that are open at a time. What is deeper is moved up before it is looked into.
@@ -19,6 +20,7 @@ const DEPTH: usize = 32;
 /// # Errors
 /// When it, or a part of it, can't be removed.
 pub(crate) fn remove_tree(store: &Store, name: &str) -> Result<()> {
+    ids::needed();
     let io = |errno: Errno| Error::io("removing", store.path().join(name))(errno);
     match unlinkat(store.dir(), name, AtFlags::empty()) {
         Ok(()) | Err(Errno::NOENT) => return Ok(()),

@@ -6,12 +6,14 @@ use rustix::fs::{Mode, OFlags, ResolveFlags};
 use rustix::io::Errno;
 use rustix::path::Arg;
 
+use crate::ids;
+
 /// The kernel gives up on `..` when anything at all was renamed or mounted meanwhile, anywhere on the machine. Next to a
 /// process that does nothing but rename, each attempt still has a fair chance.
 const ATTEMPTS: u32 = 1000;
 
 /// As `openat2(2)`, for any path: one with `..`, in it or in a link, is tried until the kernel has made sure of it.
-/// Allocates nothing if `path` is a `CStr`, or short.
+/// Allocates nothing if `path` is a `CStr`, or short, and this process has its ids.
 ///
 /// # Errors
 /// As `openat2(2)`.
@@ -26,6 +28,7 @@ pub fn open_resolved(
         for _ in 1..ATTEMPTS {
             match once(&dir, path, flags, mode, resolve) {
                 Err(Errno::AGAIN) => {}
+                Err(Errno::ACCESS) if ids::needed() => {}
                 other => return other,
             }
         }

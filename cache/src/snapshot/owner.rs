@@ -8,6 +8,7 @@ use rustix::fs::{AtFlags, Gid, Mode, Stat, Timespec, Timestamps, Uid};
 use rustix::io::Errno;
 
 use crate::fs::xattr;
+use crate::ids;
 use crate::layer::sink::{Metadata, NodeKind, Timestamp, Xattrs};
 
 const CAPABILITY: &[u8] = b"security.capability";
@@ -32,10 +33,11 @@ pub enum OwnerView {
 
 impl OwnerView {
     /// The view of this process, from its `uid_map`. Asked for once; a process that moves into a user namespace
-    /// does so before it asks.
+    /// does so before it asks, and has its ids then.
     pub fn current() -> OwnerView {
         static CURRENT: OnceLock<OwnerView> = OnceLock::new();
         *CURRENT.get_or_init(|| {
+            ids::needed();
             // Where there is no /proc, there is no user namespace of ours either.
             std::fs::read_to_string("/proc/self/uid_map").map_or(OwnerView::Real, |map| from_uid_map(&map))
         })
@@ -83,6 +85,10 @@ impl OwnerView {
     pub fn xattrs(self, fd: impl AsFd) -> Result<Xattrs, Errno> {
         let mut xattrs = Vec::new();
         for name in xattr::list(&fd, is_kept)? {
+            if name == CAPABILITY {
+                // The kernel says of them what they are in the namespace.
+                ids::needed();
+            }
             // An attribute that vanished since it was listed is not there.
             if let Some(value) = xattr::get(&fd, &name)? {
                 let value = if name == CAPABILITY { capability_v2(value) } else { value };

@@ -213,6 +213,12 @@ fn create(db: &mut Connection) -> Result<()> {
     // Another process may have come first while this one waited.
     if user_version(&tx)? == 0 {
         tx.execute_batch(TABLES).map_err(Error::db("creating tables"))?;
+        for (table, column) in MARKS {
+            // Every command looks for marks, and most of the time there are none.
+            let sql =
+                format!("CREATE INDEX {table}_by_{column} ON {table} ({column}) WHERE {column} IS NOT NULL");
+            tx.execute(&sql, []).map_err(Error::db("creating tables"))?;
+        }
         tx.pragma_update(None, "user_version", VERSION).map_err(Error::db("creating tables"))?;
     }
     tx.commit().map_err(Error::db("creating tables"))

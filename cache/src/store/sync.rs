@@ -14,8 +14,10 @@ use crate::error::{Error, Result};
 const LONG_LOG: i64 = 512 << 10;
 /// Whose marks call for a sync. What is lost of the others is made again, and looking through them would take time at the
 /// end of each command.
-const WANTED: [(&str, &[&str]); 4] =
-    [("names", &["boot"]), ("images", &["boot"]), ("records", &["boot"]), ("layers", &["boot", "dir_boot"])];
+const WANTED: [(&str, &str); 5] =
+    [("names", "boot"), ("images", "boot"), ("records", "boot"), ("layers", "boot"), ("layers", "dir_boot")];
+/// The mark is of this boot, and not the one of what could not be written.
+const OF_BOOT: &str = "substr({}, 1, length(?1)) = ?1 AND {} <> ?2";
 
 impl Store {
     /// Makes all rows written so far durable: one `syncfs`, then the marks of those rows are taken off.
@@ -76,8 +78,7 @@ impl Store {
     /// When the database can't be read.
     pub fn needs_sync(&self) -> Result<bool> {
         let (boot, unwritten) = (self.boot(), self.unwritten());
-        let undurable = self
-            .is_any("{} IS NOT NULL AND substr({}, 1, length(?1)) = ?1 AND {} <> ?2", (boot, &unwritten))?;
+        let undurable = self.is_any(OF_BOOT, (boot, &unwritten))?;
         if undurable && (self.is_any("{} = ?1", (boot,))? || !self.is_synced_now()) {
             return Ok(true);
         }
@@ -86,12 +87,7 @@ impl Store {
     }
 
     fn is_any(&self, which: &str, values: impl Params) -> Result<bool> {
-        let exists = WANTED.iter().map(|(table, columns)| {
-            let which: Vec<_> = columns.iter().map(|column| which.replace("{}", column)).collect();
-            format!("EXISTS (SELECT 1 FROM {table} WHERE {})", which.join(" OR "))
-        });
-        let sql = format!("SELECT {}", exists.collect::<Vec<_>>().join(" OR "));
-        let found = self.db().query_row(&sql, values, |row| row.get(0));
+        let found = self.db().query_row(&any(which), values, |row| row.get(0));
         found.map_err(Error::db("looking for unsynced rows"))
     }
 
@@ -107,5 +103,36 @@ impl Store {
         let flags = OFlags::DIRECTORY | OFlags::RDONLY | OFlags::CLOEXEC;
         let blobs = rustix::fs::openat(self.dir(), "blobs", flags, Mode::empty())?;
         rustix::fs::flock(&blobs, how).map(|()| blobs)
+    }
+}
+
+/// Asks the indexes of the marks.
+fn any(which: &str) -> String {
+    let exists = WANTED.iter().map(|(table, column)| {
+        let which = which.replace("{}", column);
+        format!("EXISTS (SELECT 1 FROM {table} WHERE {column} IS NOT NULL AND {which})")
+    });
+    format!("SELECT {}", exists.collect::<Vec<_>>().join(" OR "))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn whether_to_sync_costs_the_same_in_a_store_of_any_size() {
+        let dir = tempfile::tempdir().unwrap();
+        let store = Store::open(dir.path()).unwrap();
+        for which in [OF_BOOT, "{} = ?1"] {
+            let db = store.db();
+            let mut plan = db.prepare(&format!("EXPLAIN QUERY PLAN {}", any(which))).unwrap();
+            let steps = plan.raw_query().mapped(|row| row.get(3));
+            let steps: Vec<String> = steps.map(Result::unwrap).collect();
+            let reads = |step: &&String| step.starts_with("SCAN ") || step.starts_with("SEARCH ");
+            let reads: Vec<_> =
+                steps.iter().filter(reads).filter(|step| !step.contains("CONSTANT")).collect();
+            assert_eq!(reads.len(), WANTED.len(), "{steps:?}");
+            assert!(reads.iter().all(|step| step.contains("INDEX") && step.contains("boot")), "{steps:?}");
+        }
     }
 }

@@ -36,6 +36,7 @@ mod why;
 use std::io::{IsTerminal as _, Write};
 
 use boxwright_executor::Signals;
+use boxwright_executor::idmap;
 use boxwright_executor::network::Networks;
 
 use crate::args::Args;
@@ -207,7 +208,11 @@ pub(crate) fn run(args: Args) -> Result<u8> {
     }
     let long = command.needs_snapshots();
     if long {
-        boxwright_executor::idmap::enter_user_namespace().map_err(|e| Error::invalid(e.to_string()))?;
+        idmap::enter_user_namespace().map_err(no_ids)?;
+        // A build may turn out to be cached as a whole.
+        if !matches!(command, Command::Build(_)) {
+            idmap::ask_for_ids();
+        }
     }
     // Before any thread is started. A program that keeps secrets is started by these two.
     let held = long || matches!(command, Command::Login(_) | Command::Logout(_));
@@ -219,13 +224,22 @@ pub(crate) fn run(args: Args) -> Result<u8> {
     let helped = |error| helped(error, &root);
     let registries = if command.is_offline() { config::no_registries() } else { config::registries()? };
     let engine = Engine::open(&root, registries, config::git()).map_err(helped)?;
+    if long && !matches!(command, Command::Build(_)) {
+        idmap::settle().map_err(no_ids)?;
+    }
     let mut out = std::io::BufWriter::new(std::io::stdout());
     let terminal = std::io::stdout().is_terminal();
     let mut session = Session { engine, signals, networks, out: &mut out, terminal };
     let result = command.execute(&mut session);
+    let result = idmap::failure().map_or(result, |error| Err(no_ids(error)));
     let flushed = session.out.flush().map_err(Error::Output);
+    idmap::forget();
     durability::sync_later(&session.engine);
     result.map_err(helped).and_then(|code| flushed.map(|()| code))
+}
+
+fn no_ids(error: boxwright_executor::Error) -> Error {
+    Error::invalid(error.to_string())
 }
 
 impl BuildxCommand {

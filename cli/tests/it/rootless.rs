@@ -58,9 +58,9 @@ pub(crate) fn as_user_on(place: Place, ranges: &str, files: &[(&Path, &str)], sc
         "bw() {{ ../program --root $PWD/store \"$@\"; }}; bw load -q -i ../busybox.tar >/dev/null; {script}"
     );
     fs::write(path("script"), script).unwrap();
-    // In a mount namespace, so that the machine's own files stay as they are.
+    // In a mount namespace, so that the machine's own files stay as they are; with a group that no container may have.
     let outer = "mount --bind ranges /etc/subuid && mount --bind ranges /etc/subgid && cd home && \
-                 exec env HOME=$PWD setpriv --reuid 1 --regid 1 --clear-groups sh -eu ../script";
+                 exec env HOME=$PWD setpriv --reuid 1 --regid 1 --groups 1,4 sh -eu ../script";
     let mut command = Command::new("unshare");
     command.args(["--mount", "--propagation", "private", "sh", "-ec", outer]).current_dir(dir.path());
     command.env("HOME", path("home"));
@@ -72,6 +72,33 @@ fn users_and_groups_are_those_of_the_ranges() {
     let script = "bw run --rm --init -u 1 --group-add 10 busybox sh -c 'id -u; id -G'; \
                   bw run --rm -v data:/x -u 1:1 --tmpfs /t:uid=1,mode=700 busybox sh -c 'touch /t/f && stat -c %u:%g /t/f'";
     assert_eq!(as_user(RANGES, script).ok(), "1\n1 10\n1:1\n");
+}
+
+/// Programs that say in the file `asked` that they were started, and are the machine's own from then on.
+const TELLING_HELPERS: &str = "mkdir bin; for helper in newuidmap newgidmap; do \
+    printf '#!/bin/sh\necho %s >> %s/asked; exec %s \"$@\"\n' $helper $PWD $(command -v $helper) > bin/$helper; \
+    chmod +x bin/$helper; done; PATH=$PWD/bin:$PATH; asked() { sort -u asked | xargs; rm asked; }; ";
+
+#[test]
+fn ids_are_mapped_for_a_build_that_has_something_to_do_only() {
+    let script = "mkdir c; echo a > c/f; printf 'FROM busybox\nRUN id -u > /id\nCOPY f /\n' > c/Dockerfile; \
+                  bw build -q c > first; asked; bw build -q c > again; test ! -e asked; cmp first again; \
+                  echo b > c/f; bw build -q c > changed; asked; cmp -s first changed || echo other; \
+                  bw run --rm $(cat changed) cat /id /f; asked";
+    let script = format!("{TELLING_HELPERS} bw images >/dev/null; rm -f asked; {script}");
+    let helpers = "newgidmap newuidmap";
+    assert_eq!(as_user(RANGES, &script).ok(), format!("{helpers}\n{helpers}\nother\n0\nb\n{helpers}\n"));
+}
+
+#[test]
+fn what_only_a_mapped_user_may_read_is_read_from_a_context() {
+    let script = "mkdir c; printf 'FROM busybox\nCOPY d /d\n' > c/Dockerfile; \
+                  bw run --rm -v $PWD/c:/c busybox sh -c \
+                      'mkdir /c/d; echo a > /c/d/f; chmod 600 /c/d/f; chmod 700 /c/d; chown -R 5:5 /c/d'; \
+                  cat c/d/f 2>/dev/null || echo mine not; \
+                  bw build -q c > first; bw build -q c | cmp - first; bw run --rm $(cat first) cat /d/f; \
+                  bw run --rm -v $PWD/c:/c busybox chown -R 0:0 /c; rm -r c";
+    assert_eq!(as_user(RANGES, script).ok(), "mine not\na\n");
 }
 
 #[test]

@@ -70,6 +70,7 @@ impl Within<'_> {
         read: impl FnOnce(&mut Output<'_>) -> Result<()>,
     ) -> Result<std::result::Result<(), Failure>> {
         self.cancel.check()?;
+        crate::idmap::settle().map_err(|error| refused(error.to_string()))?;
         let mut child = self.command(args).spawn().map_err(|e| match e.kind() {
             ErrorKind::NotFound => refused(
                 "git is needed to read repositories, and there is none on PATH: install it (package git)",

@@ -11,6 +11,7 @@ use rustix::termios::Winsize;
 
 use super::{LocalExecutor, nested, translate_error};
 use crate::container::{Container, ExitStatus, Sink};
+use crate::idmap;
 use crate::signals::Signals;
 
 /// What a shell is connected to.
@@ -41,6 +42,7 @@ impl LocalExecutor {
         let mut log = |stream, bytes: &[u8]| {
             let _ = sink(stream, bytes);
         };
+        idmap::settle().map_err(translate_error)?;
         let nested = nested(exec)?;
         let connection = self.connect(exec, nested.as_ref(), &mut log, cancel)?;
         let (mut spec, kept) = self.spec(exec, layer, connection.as_ref(), cancel)?;

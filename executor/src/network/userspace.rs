@@ -17,6 +17,7 @@ use super::namespace::{self, failed};
 use super::subnet::Subnet;
 use super::{Connection, Held, bridge};
 use crate::error::{Error, Result};
+use crate::idmap;
 
 /// The network behind a helper: the one that slirp4netns is known for, or another where the host, such as a virtual
 /// machine, is in that itself.
@@ -60,6 +61,7 @@ pub(super) fn connect(
     given: Option<&OwnedFd>,
     interrupted: &dyn Fn() -> bool,
 ) -> Result<Connection> {
+    idmap::settle()?;
     let memory = Memory::read(memory);
     let (mut reasons, mut found) = (Vec::new(), Vec::new());
     for helper in &HELPERS {

@@ -47,7 +47,7 @@ pub(super) fn attempt_in_namespace<T: Serialize + DeserializeOwned>(
     work: impl FnOnce() -> Answer<T>,
 ) -> Answer<T> {
     attempt(0, || {
-        idmap::enter_user_namespace().map_err(|e| e.to_string())?;
+        idmap::enter_user_namespace().and_then(|()| idmap::settle()).map_err(|e| e.to_string())?;
         if flags == 0 { work() } else { attempt(flags, work) }
     })
 }

@@ -35,7 +35,10 @@ pub type Answer<T = ()> = Result<T, String>;
 /// # Errors
 /// When there is no user namespace to be had.
 pub fn ids() -> Answer<(Ids, Option<Unmapped>)> {
-    attempt(0, || idmap::enter().map_err(|e| e.to_string()))
+    attempt(0, || {
+        let ids = idmap::enter_user_namespace().and_then(|()| idmap::settle_with_reason());
+        ids.map_err(|e| e.to_string())
+    })
 }
 
 /// The namespaces that every container gets, with a `/proc` of its own.

@@ -12,7 +12,7 @@ use std::os::unix::fs::{PermissionsExt, chown};
 use std::path::Path;
 use std::process::Command;
 
-use boxwright_executor::idmap::{Ids, enter_user_namespace};
+use boxwright_executor::idmap::{Ids, enter_user_namespace, settle};
 use boxwright_executor::{Mount, MountSource, Network};
 use fixture::{Sandbox, run};
 
@@ -67,7 +67,8 @@ fn become_user(mode: &str, ranges: &str) {
 
 fn as_user(expected: Ids) {
     assert_eq!(rustix::process::getuid().as_raw(), USER);
-    assert_eq!(enter_user_namespace().unwrap(), expected);
+    enter_user_namespace().unwrap();
+    assert_eq!(settle().unwrap(), expected);
     assert!(rustix::process::geteuid().is_root());
     root_of_the_container();
     the_hosts_network();

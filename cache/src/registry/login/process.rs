@@ -27,6 +27,7 @@ pub(super) struct Ran {
 /// Runs `command` until it ends by itself, `cancel` is raised, or nobody would wait any longer.
 pub(super) fn run(command: &mut Command, input: &[u8], cancel: &Cancel) -> Result<Ran> {
     cancel.check()?;
+    crate::ids::needed();
     let name = command.get_program().to_owned();
     // At a terminal it stays in the group of which the terminal takes input, and which gets Ctrl-C.
     let grouped = !io::stderr().is_terminal();
