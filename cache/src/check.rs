@@ -230,9 +230,7 @@ impl Store {
         for dir in dirs {
             self.discard("layers", &dir)?;
         }
-        for digest in &broken.blobs {
-            self.remove_blob(digest)?;
-        }
+        self.remove_stray_blobs()?;
         let after = self.named()?;
         Ok(before.difference(&after).cloned().collect())
     }

@@ -6,7 +6,6 @@ use std::time::Duration;
 
 use rusqlite::OptionalExtension as _;
 
-use crate::digest::Digest;
 use crate::error::{Error, Result};
 use crate::fs::remove_tree;
 use crate::lease::{bury, living, without_readers};
@@ -49,11 +48,10 @@ impl Forget {
     pub const ALL: Forget = Forget { which: Which::All, ..Forget::NONE };
 }
 
-/// A row that went away, and the files to remove after it.
+/// What went away, and the directories to remove after it. They have names that no other layer will get.
 #[derive(Debug, Default)]
 struct Dead {
     dirs: Vec<String>,
-    blobs: Vec<String>,
     bytes: u64,
     layers: u64,
 }
@@ -88,12 +86,10 @@ impl Store {
         for dir in &dead.dirs {
             self.discard("layers", dir)?;
         }
-        for digest in dead.blobs.iter().map(|d| d.parse::<Digest>()) {
-            self.remove_blob(&digest?)?;
-        }
+        let blobs = self.remove_stray_blobs()?;
         self.remove_litter()?;
         self.remove_stray_logs()?;
-        Ok(Freed { layers: dead.layers, bytes: freed.bytes + dead.bytes, ..freed })
+        Ok(Freed { layers: dead.layers, bytes: freed.bytes + dead.bytes + blobs, ..freed })
     }
 
     /// Whether the last time that this said so is longer ago than `every`: for collections that nobody asks for.
@@ -131,10 +127,15 @@ impl Store {
 
     /// Moves the directory out of sight first, so that a kill leaves litter but never half a layer.
     pub(crate) fn discard(&self, parent: &str, name: &str) -> Result<()> {
+        self.move_away(parent, name)?.map_or(Ok(()), |away| remove_tree(self, &away))
+    }
+
+    /// To where everybody removes it who comes by; none if it is gone.
+    pub(crate) fn move_away(&self, parent: &str, name: &str) -> Result<Option<String>> {
         let (path, away) = (format!("{parent}/{name}"), format!("tmp/dead-{name}"));
         match rustix::fs::renameat(self.dir(), &path, self.dir(), &away) {
-            Ok(()) => remove_tree(self, &away),
-            Err(rustix::io::Errno::NOENT) => Ok(()),
+            Ok(()) => Ok(Some(away)),
+            Err(rustix::io::Errno::NOENT) => Ok(None),
             Err(e) => Err(Error::io("removing", self.path().join(path))(e)),
         }
     }
@@ -232,15 +233,6 @@ fn collect_rows(tx: &rusqlite::Transaction<'_>, held: &BTreeSet<i64>) -> rusqlit
         dead.dirs.extend(dir);
         dead.bytes += bytes;
         dead.layers += 1;
-    }
-    let blobs = format!(
-        "SELECT digest, size FROM layer_blobs WHERE present AND layer IN ({unneeded})
-         AND digest NOT IN (SELECT digest FROM layer_blobs WHERE present AND layer NOT IN ({unneeded}))"
-    );
-    for row in tx.prepare(&blobs)?.query_map([], |r| Ok((r.get::<_, String>(0)?, r.get::<_, u64>(1)?)))? {
-        let (digest, size) = row?;
-        dead.blobs.push(digest);
-        dead.bytes += size;
     }
     let settled = format!("SELECT dir FROM settlements WHERE dir IS NOT NULL AND top IN ({unneeded})");
     for row in tx.prepare(&settled)?.query_map([], |r| r.get::<_, String>(0))? {

@@ -1,11 +1,15 @@
 //! Blob files below `blobs/ALGORITHM/HEX`. A file is there whole or not at all.
 
+use std::collections::BTreeSet;
 use std::fs::File;
 use std::io::{BufWriter, Write};
 use std::path::PathBuf;
 
+use rustix::fs::AtFlags;
+
 use crate::digest::{Algorithm, Digest, Hasher};
 use crate::error::{Error, Result};
+use crate::fs::remove_tree;
 use crate::lease::Lease;
 use crate::store::{Store, unique_name};
 
@@ -35,7 +39,7 @@ impl Store {
         self.blob_writer(Name::Made(algorithm.hasher()))
     }
 
-    /// The same for bytes that are verified on their way here, so that they are not hashed twice. It must not be committed
+    /// The same for bytes that are verified on their way here, so that they are not hashed twice. It must not be sealed
     /// before all of them have been.
     pub(crate) fn new_verified_blob(&self, digest: Digest) -> Result<BlobWriter> {
         self.blob_writer(Name::Known(digest))
@@ -55,8 +59,37 @@ impl Store {
         })
     }
 
-    pub(crate) fn remove_blob(&self, digest: &Digest) -> Result<()> {
-        crate::fs::remove_tree(self, &format!("blobs/{}/{}", digest.algorithm().name(), digest.hex()))
+    /// Removes the files that no row says are here: what a collection or a repair has just given up, and what the dead
+    /// and power cuts left. How many bytes that were.
+    pub(crate) fn remove_stray_blobs(&self) -> Result<u64> {
+        // Nobody can name one meanwhile (see [`crate::snapshot::Layer::keep_blob`]), and afterwards these are out of sight.
+        let stray = self.write("looking for blobs that nothing needs", |tx| {
+            let mut select = tx.prepare("SELECT DISTINCT digest FROM layer_blobs WHERE present")?;
+            let known = select.query_map([], |row| row.get(0))?.collect::<Result<_, _>>()?;
+            Ok(self.move_blobs_away(&known))
+        })??;
+        for (path, _) in &stray {
+            remove_tree(self, path)?;
+        }
+        Ok(stray.iter().map(|(_, size)| size).sum())
+    }
+
+    /// Where those are now that are not `known`, and how large.
+    fn move_blobs_away(&self, known: &BTreeSet<String>) -> Result<Vec<(String, u64)>> {
+        let mut moved = Vec::new();
+        for algorithm in self.names_in("blobs")? {
+            let parent = format!("blobs/{algorithm}");
+            for hex in self.names_in(&parent)? {
+                if known.contains(&format!("{algorithm}:{hex}")) {
+                    continue;
+                }
+                let size =
+                    rustix::fs::statat(self.dir(), format!("{parent}/{hex}"), AtFlags::SYMLINK_NOFOLLOW)
+                        .map_or(0, |stat| stat.st_size.unsigned_abs());
+                moved.extend(self.move_away(&parent, &hex)?.map(|path| (path, size)));
+            }
+        }
+        Ok(moved)
     }
 }
 
@@ -76,7 +109,7 @@ impl Name {
     }
 }
 
-/// A blob in the making: hashed as it is written, dropped without a trace unless it is committed.
+/// A blob in the making: hashed as it is written, dropped without a trace unless it is sealed and kept.
 #[derive(Debug)]
 pub struct BlobWriter {
     store: Store,
@@ -103,20 +136,7 @@ impl Write for BlobWriter {
 }
 
 impl BlobWriter {
-    /// Gives the file its name. `expected` must be what was written.
-    ///
-    /// # Errors
-    /// [`Error::Mismatch`], or when the file can't be written to its end.
-    pub fn commit(mut self, expected: Option<&Digest>) -> Result<(Digest, u64)> {
-        let path = self.path.take().expect("a writer is committed once");
-        let result = self.place(&path, expected);
-        if result.is_err() {
-            let _ = std::fs::remove_file(&path);
-        }
-        result
-    }
-
-    /// Ends the writing without giving the file a name in `blobs/` yet.
+    /// Ends the writing. The file has no name in `blobs/` yet: that it gets with its row.
     ///
     /// # Errors
     /// When the file can't be written to its end.
@@ -132,20 +152,6 @@ impl BlobWriter {
             size: self.size,
             _lease: self._lease.clone(),
         })
-    }
-
-    fn place(&mut self, path: &std::path::Path, expected: Option<&Digest>) -> Result<(Digest, u64)> {
-        self.out.flush().map_err(Error::io("writing", path))?;
-        let digest = self.name.digest();
-        if let Some(expected) = expected.filter(|e| **e != digest) {
-            return Err(Error::Mismatch {
-                what: "blob digest".to_owned(),
-                expected: expected.to_string(),
-                actual: digest.to_string(),
-            });
-        }
-        name_blob(path, &self.store.blob_path(&digest))?;
-        Ok((digest, self.size))
     }
 }
 
@@ -188,11 +194,8 @@ impl SealedBlob {
         File::open(&path).map_err(Error::io("opening blob", path))
     }
 
-    /// Gives the file its name in `blobs/`; a second time does nothing.
-    ///
-    /// # Errors
-    /// When it can't be named.
-    pub fn keep(&self) -> Result<()> {
+    /// Gives the file its name in `blobs/`; a second time does nothing. For the transaction that writes its row.
+    pub(crate) fn place(&self) -> Result<()> {
         let mut slot = self.path.lock().unwrap_or_else(|e| e.into_inner());
         let Some(path) = slot.as_ref() else { return Ok(()) };
         name_blob(path, &self.store.blob_path(&self.digest))?;

@@ -7,7 +7,6 @@ use crate::cancel::Cancel;
 use crate::digest::Algorithm;
 use crate::error::{Error, Result};
 use crate::layer::compress::{Packer, Packing, layer_decompressor};
-use crate::oci::Descriptor;
 use crate::oci::descriptor::MediaType;
 use crate::snapshot::{Layer, LayerBlob};
 
@@ -58,11 +57,7 @@ pub(crate) fn pack(layer: &Layer, packing: Packing, cancel: &Cancel) -> Result<L
         layer.write_tar(&mut packer, cancel)?;
     }
     let blob = packer.finish().map_err(Error::io("compressing layer", layer.diff_id().to_string()))?;
-    let (digest, size) = blob.commit(None)?;
-    let descriptor = Descriptor::new(packing.media_type(), digest, size);
-    let form = LayerBlob { descriptor, present: true, repository: None };
-    layer.add_packed(&form, packing)?;
-    Ok(form)
+    layer.keep_packed(&blob.seal()?, packing)
 }
 
 /// The tar of a layer that came from elsewhere is that of a blob; its directory may say less.

@@ -196,7 +196,7 @@ fn push_parts(
     };
     let repository = Some(format!("{}/{}", to.reference.registry(), to.reference.repository()));
     for (layer, form) in image.layers.iter().zip(forms) {
-        layer.add_blob(&LayerBlob { repository: repository.clone(), ..form })?;
+        layer.add_blob(&LayerBlob { repository: repository.clone(), present: false, ..form })?;
     }
     Ok(Ready { media_type, digest, manifest })
 }

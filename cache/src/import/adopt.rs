@@ -14,10 +14,10 @@ use crate::error::{Error, Result};
 use crate::image::assemble::{manifest_bytes, stored_form};
 use crate::layer::Compression;
 use crate::oci::descriptor::{OCI_LAYER, OCI_LAYER_GZIP, OCI_LAYER_ZSTD};
-use crate::oci::{Descriptor, Document, ImageConfig, Reference};
+use crate::oci::{Document, ImageConfig, Reference};
 use crate::parallel::each;
 use crate::record::NewImage;
-use crate::snapshot::{Layer, LayerBlob};
+use crate::snapshot::Layer;
 use crate::store::Store;
 
 /// An image of an archive, or an index with those of its images that are there.
@@ -105,9 +105,7 @@ fn adopt_layer(store: &Store, diff_id: DiffId, blob: &SealedBlob, cancel: &Cance
     }
     let media_type = layer_media_type(blob)?;
     layer.unpack_from(blob.open()?, cancel)?;
-    blob.keep()?;
-    let descriptor = Descriptor::new(media_type, blob.digest(), blob.size());
-    layer.add_blob(&LayerBlob { descriptor, present: true, repository: None })?;
+    layer.keep_blob(blob, media_type)?;
     Ok(layer)
 }
 

@@ -1,6 +1,7 @@
 //! The forms of a layer that somebody can use: files in `blobs/`, and what a registry has.
 
 use super::{Layer, LayerId};
+use crate::blob::local::SealedBlob;
 use crate::error::{Error, Result};
 use crate::layer::compress::Packing;
 use crate::oci::Descriptor;
@@ -59,7 +60,7 @@ impl Layer {
         .collect()
     }
 
-    /// Remembers a blob of this layer, or that it is here now.
+    /// Remembers a blob of this layer that is elsewhere, or where else one is.
     ///
     /// # Errors
     /// When the store can't be written.
@@ -68,15 +69,43 @@ impl Layer {
         store.write("recording a layer's blob", |tx| insert_blob(tx, self.0.id, blob, store.boot()))
     }
 
-    /// Remembers a blob that was made of this layer, and how.
-    pub(crate) fn add_packed(&self, blob: &LayerBlob, packing: Packing) -> Result<()> {
-        let store = &self.0.store;
+    /// Makes `file` a blob of this layer in the store.
+    ///
+    /// # Errors
+    /// When it can't be named, or the store can't be written.
+    pub fn keep_blob(&self, file: &SealedBlob, media_type: &str) -> Result<LayerBlob> {
+        self.keep(file, media_type, None)
+    }
+
+    /// The same for one that was made of this layer in the way that is remembered.
+    pub(crate) fn keep_packed(&self, file: &SealedBlob, packing: Packing) -> Result<LayerBlob> {
+        self.keep(file, packing.media_type(), Some(packing.key()))
+    }
+
+    /// The file gets its name in the transaction that writes its row: so one without a row is nobody's at any time, and a
+    /// collection that finds one can't be wrong.
+    fn keep(&self, file: &SealedBlob, media_type: &str, way: Option<String>) -> Result<LayerBlob> {
+        let (store, id) = (&self.0.store, self.0.id);
+        let descriptor = Descriptor::new(media_type, file.digest(), file.size());
+        let blob = LayerBlob { descriptor, present: true, repository: None };
         store.write("recording a layer's blob", |tx| {
-            insert_blob(tx, self.0.id, blob, store.boot())?;
-            tx.prepare_cached("INSERT OR REPLACE INTO compressed (layer, way, digest) VALUES (?1, ?2, ?3)")?
-                .execute(rusqlite::params![self.0.id.0, packing.key(), blob.descriptor.digest.to_string()])
-                .map(drop)
-        })
+            if let Err(error) = file.place() {
+                return Ok(Err(error));
+            }
+            insert_blob(tx, id, &blob, store.boot())?;
+            if let Some(way) = way {
+                tx.prepare_cached(
+                    "INSERT OR REPLACE INTO compressed (layer, way, digest) VALUES (?1, ?2, ?3)",
+                )?
+                .execute(rusqlite::params![
+                    id.0,
+                    way,
+                    blob.descriptor.digest.to_string()
+                ])?;
+            }
+            Ok(Ok(()))
+        })??;
+        Ok(blob)
     }
 }
 

@@ -8,7 +8,7 @@ use super::owner::OwnerView;
 use super::{ActiveLayer, Layer, LayerBlob, open_layer};
 use crate::blob::local::BlobWriter;
 use crate::cancel::Cancel;
-use crate::digest::{DiffId, Digest};
+use crate::digest::DiffId;
 use crate::error::{Error, Result};
 use crate::layer::tar::Limits;
 use crate::layer::{DirSink, Implied, apply_with, compress};
@@ -32,17 +32,20 @@ pub(super) fn unpack(layer: &Layer, cancel: &Cancel) -> Result<OwnedFd> {
             Ok(applied) => return record(layer, &active, applied),
             Err(Error::Cancelled) => return Err(Error::Cancelled),
             Err(e) => {
-                if blob.present {
+                // What was unpacked of it may be what fills the disk.
+                drop(active);
+                let error = broken(&blob, e);
+                if blob.present && proves_bad(&error) {
                     forget(layer, &blob)?;
                 }
-                failure.get_or_insert(broken(&blob.descriptor.digest, e));
+                failure.get_or_insert(error);
             }
         }
     }
     Err(failure.unwrap_or_else(|| Error::NotFound { what: "layer", name: layer.diff_id().to_string() }))
 }
 
-/// Marks a blob file that turned out to be bad as not here.
+/// Marks a blob whose file turned out to be bad, or to be gone, as not here.
 fn forget(layer: &Layer, blob: &LayerBlob) -> Result<()> {
     layer.store().write("forgetting a bad blob", |tx| {
         tx.execute(
@@ -121,21 +124,34 @@ fn from_repository(
     std::io::copy(&mut Shared(Arc::clone(&tee)), &mut std::io::sink())
         .map_err(Error::io("reading layer", layer.diff_id().to_string()))?;
     let tee = Arc::into_inner(tee).expect("the decoder is gone").into_inner();
-    tee.unwrap_or_else(|e| e.into_inner()).copy.commit(None)?;
-    layer.add_blob(&LayerBlob { present: true, ..blob.clone() })?;
+    let copy = tee.unwrap_or_else(|e| e.into_inner()).copy.seal()?;
+    layer.keep_blob(&copy, &blob.descriptor.media_type)?;
     Ok(applied)
 }
 
 /// Bytes that make no sense are the fault of the blob that they came from: it is named.
-fn broken(digest: &Digest, error: Error) -> Error {
-    use std::io::ErrorKind::{InvalidData, InvalidInput, UnexpectedEof};
+fn broken(blob: &LayerBlob, error: Error) -> Error {
+    use std::io::ErrorKind::{InvalidData, InvalidInput, Other, UnexpectedEof};
+    let digest = &blob.descriptor.digest;
+    // A decoder's word; what the kernel refuses has a number, and is no fault of the bytes. Of what zstd finds wrong it has
+    // no kind, and neither have connections.
+    let of_bytes = |source: &std::io::Error| match source.kind() {
+        InvalidData | InvalidInput | UnexpectedEof => source.raw_os_error().is_none(),
+        Other => blob.present && source.raw_os_error().is_none(),
+        _ => false,
+    };
     match error {
-        Error::Io { source, .. } if matches!(source.kind(), InvalidData | InvalidInput | UnexpectedEof) => {
+        Error::Io { source, .. } if of_bytes(&source) => {
             Error::malformed(format!("layer {digest}"), source.to_string())
         }
         Error::Malformed { what, reason } => Error::malformed(format!("layer {digest}: {what}"), reason),
         error => error,
     }
+}
+
+/// Whether it is the blob's own fault: one that there was no room to unpack, or no descriptor to read, is as good as before.
+fn proves_bad(error: &Error) -> bool {
+    matches!(error, Error::Malformed { .. } | Error::Mismatch { .. } | Error::NotFound { .. })
 }
 
 /// Passes bytes on and keeps a copy.

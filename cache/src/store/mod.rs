@@ -232,7 +232,10 @@ pub(crate) fn now() -> i64 {
 }
 
 /// A name that no other process uses: 16 hexadecimal digits from the kernel.
-pub(crate) fn unique_name() -> Result<String> {
+///
+/// # Errors
+/// When the kernel has no random bytes.
+pub fn unique_name() -> Result<String> {
     let mut bytes = [0u8; 8];
     rustix::rand::getrandom(&mut bytes, rustix::rand::GetRandomFlags::empty())
         .map_err(Error::io("reading random bytes from", "getrandom"))?;

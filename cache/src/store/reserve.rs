@@ -1,6 +1,8 @@
 //! What is kept back for the day when the disk is full: to remove something needs a little, too, since it is written down first
 //! what goes. It is made while nobody waits, and given up by commands that remove.
 
+use std::fs::File;
+use std::io::Write as _;
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::Path;
 
@@ -56,10 +58,13 @@ impl Store {
         let file: OwnedFd = rustix::fs::openat(self.dir(), path, flags, Mode::RUSR | Mode::WUSR)?;
         // One that took no space would be no help.
         let has = rustix::fs::fstat(&file)?;
-        if has.st_size.unsigned_abs() < size {
-            rustix::fs::fallocate(file.as_fd(), FallocateFlags::empty(), 0, size)?;
+        if has.st_size.unsigned_abs() >= size {
+            return Ok(());
         }
-        Ok(())
+        match rustix::fs::fallocate(file.as_fd(), FallocateFlags::empty(), 0, size) {
+            Err(Errno::OPNOTSUPP | Errno::NOSYS) => write_noise(&mut File::from(file), size),
+            other => other,
+        }
     }
 
     /// A removal may write down each page of the database anew.
@@ -68,6 +73,20 @@ impl Store {
         let size = size.map_or(0, |database| database.st_size.unsigned_abs());
         size.saturating_mul(2).clamp(LEAST, MOST)
     }
+}
+
+/// For file systems that can't reserve, as ext3's and NFS 3. Zeros may be kept as none.
+fn write_noise(file: &mut File, size: u64) -> Result<(), Errno> {
+    let mut noise = blake3::Hasher::new().finalize_xof();
+    let mut chunk = vec![0; 64 << 10];
+    let mut left = size;
+    while left > 0 {
+        noise.fill(&mut chunk);
+        let n = left.min(chunk.len() as u64);
+        file.write_all(&chunk[..n as usize]).map_err(|e| Errno::from_io_error(&e).unwrap_or(Errno::IO))?;
+        left -= n;
+    }
+    Ok(())
 }
 
 /// Gives up what was kept back.
@@ -79,4 +98,22 @@ pub(super) fn give(store: impl AsFd, path: &Path) -> Result<()> {
         }
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::fs::MetadataExt as _;
+
+    use super::*;
+
+    #[test]
+    fn what_can_only_be_written_takes_its_space() {
+        let mut file = tempfile::tempfile().unwrap();
+        let size = (5 << 16) + 7;
+        write_noise(&mut file, size).unwrap();
+        let metadata = file.metadata().unwrap();
+        assert_eq!(metadata.len(), size);
+        file.sync_all().unwrap();
+        assert!(file.metadata().unwrap().blocks() * 512 >= size);
+    }
 }

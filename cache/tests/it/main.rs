@@ -1,6 +1,7 @@
 //! Tests of the crate from outside, against real and hostile counterparts. One binary, a module per subject.
 
 mod archives;
+mod blobs;
 mod credentials;
 mod differential;
 mod discovery;

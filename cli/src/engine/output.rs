@@ -352,14 +352,14 @@ pub(crate) fn write_file(path: &PathBuf, write: impl FnOnce(&mut dyn Write) -> R
     }
     let mut name =
         path.file_name().ok_or_else(|| Error::invalid(format!("{} is no file", path.display())))?.to_owned();
-    name.push(format!(".{}.part", std::process::id()));
+    // Processes of different containers may have the same number, and the directory in common.
+    name.push(format!(".{}.part", cache::store::unique_name()?));
     let part = path.with_file_name(name);
-    let written = File::create_new(&part).map_err(Error::io("making", &part)).and_then(|file| {
-        let mut out = std::io::BufWriter::with_capacity(1 << 20, file);
-        write(&mut out)?;
-        out.flush().map_err(Error::io("writing", &part))?;
-        std::fs::rename(&part, path).map_err(Error::io("naming", path))
-    });
+    let file = File::create_new(&part).map_err(Error::io("making", &part))?;
+    let mut out = std::io::BufWriter::with_capacity(1 << 20, file);
+    let written = write(&mut out)
+        .and_then(|()| out.flush().map_err(Error::io("writing", &part)))
+        .and_then(|()| std::fs::rename(&part, path).map_err(Error::io("naming", path)));
     if written.is_err() {
         let _ = std::fs::remove_file(&part);
     }
@@ -381,7 +381,13 @@ mod tests {
         });
         assert!(broken.is_err());
         assert_eq!(std::fs::read(&path).unwrap(), b"before");
-        write_file(&path, |out| out.write_all(b"whole").map_err(Error::Output)).unwrap();
+        // Another one that writes it meanwhile, as one in a container with the same number does, is in nobody's way.
+        write_file(&path, |out| {
+            write_file(&path, |out| out.write_all(b"another").map_err(Error::Output)).unwrap();
+            assert_eq!(std::fs::read(&path).unwrap(), b"another");
+            out.write_all(b"whole").map_err(Error::Output)
+        })
+        .unwrap();
         assert_eq!(std::fs::read(&path).unwrap(), b"whole");
         assert_eq!(std::fs::read_dir(dir.path()).unwrap().count(), 1, "nothing is left over");
     }
