@@ -13,7 +13,7 @@ use std::time::Duration;
 use boxwright_cache::Cancel;
 use boxwright_cache::snapshot::{ActiveLayer, Marks};
 use boxwright_solver::event::LogStream;
-use boxwright_solver::executor::{ExecError, ExecSpec, Executor};
+use boxwright_solver::executor::{ExecError, ExecSpec, Executor, Left};
 use boxwright_solver::ir::{NetworkMode, SecretEnv, SecurityMode};
 use rustix::fs::{AtFlags, Mode, chmodat, mkdirat, statat};
 use rustix::process::{Resource, Rlimit};
@@ -29,6 +29,7 @@ use crate::network::{Connection, Names, Networks, Resolver};
 use crate::secret::Lent;
 use crate::spec::{Devices, MissingCwd, MountSource, Network, Root, Spec, Upper};
 use crate::stub::Stubs;
+use crate::trust::copies;
 use mounts::Kept;
 pub use shell::Seat;
 
@@ -108,6 +109,28 @@ impl LocalExecutor {
             log(LogStream::Stderr, line.as_bytes());
         }
         Ok(None)
+    }
+
+    /// What has certificates that no key tells of is nothing for a build without them.
+    fn look_for_certificates(
+        &self,
+        layer: &ActiveLayer,
+        log: Log<'_>,
+        cancel: &Cancel,
+    ) -> Result<Left, ExecError> {
+        let certificates = &self.settings.certificates;
+        if certificates.is_empty() {
+            return Ok(Left::ForAll);
+        }
+        let Some(path) = copies::find(own(layer.fs())?, certificates, cancel)? else {
+            return Ok(Left::ForAll);
+        };
+        let line = format!(
+            "warning: {} has certificates of --ca-cert, so no other build will be given this result\n",
+            path.display()
+        );
+        log(LogStream::Stderr, line.as_bytes());
+        Ok(Left::ForThisBuild)
     }
 
     fn spec(
@@ -208,7 +231,7 @@ impl Executor for LocalExecutor {
         layer: &mut ActiveLayer,
         log: Log<'_>,
         cancel: &Cancel,
-    ) -> Result<(), ExecError> {
+    ) -> Result<Left, ExecError> {
         cancel.check()?;
         idmap::settle().map_err(translate_error)?;
         let nested = nested(spec)?;
@@ -242,14 +265,12 @@ impl Executor for LocalExecutor {
             self.networks.give_back(connection);
         }
         match container.out_of_memory() {
-            Some(why) if status.success() => {
-                log(LogStream::Stderr, format!("{why}\n").as_bytes());
-                Ok(())
-            }
-            None if status.success() => Ok(()),
-            Some(why) => Err(ExecError::Killed { code: status.code(), reason: why.to_string() }),
-            None => Err(ExecError::Exit { code: status.code() }),
+            Some(why) if status.success() => log(LogStream::Stderr, format!("{why}\n").as_bytes()),
+            None if status.success() => {}
+            Some(why) => return Err(ExecError::Killed { code: status.code(), reason: why.to_string() }),
+            None => return Err(ExecError::Exit { code: status.code() }),
         }
+        self.look_for_certificates(layer, log, cancel)
     }
 }
 

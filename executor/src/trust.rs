@@ -1,8 +1,12 @@
 //! Certificates that a container trusts besides its image's, for as long as it runs. They are appended to the bundle that
 //! the image has, in the upper directory, and taken out again afterwards, so that no layer has them.
 //!
+//! What a step copies of them to elsewhere stays there, and is found by [`copies`].
+//!
 //! They are not bound over the bundle, as programs that make the bundle anew (`update-ca-certificates`) rename a file to
 //! its place, and the kernel refuses that where something is mounted.
+
+pub(crate) mod copies;
 
 use std::ffi::CString;
 use std::fs::File;
@@ -10,6 +14,7 @@ use std::io::{Read as _, Seek as _, Write as _};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 
 use boxwright_cache::fs::open_resolved;
+use memchr::memmem;
 use rustix::fs::{
     AtFlags, FileType, Mode, OFlags, ResolveFlags, Stat, fstat, futimens, mkdirat, statat, unlinkat,
     utimensat,
@@ -64,7 +69,7 @@ struct Looks {
 
 /// The file with the certificates alone.
 pub(crate) fn mount(certificates: &[u8]) -> Mount {
-    let source = MountSource::File { data: certificates.to_vec(), mode: 0o644 };
+    let source = MountSource::File { data: block(certificates), mode: 0o644 };
     Mount { target: ALONE.to_owned(), source, read_only: true }
 }
 
@@ -103,7 +108,7 @@ fn set(spec: &mut Spec, name: &str, value: &str) {
     }
 }
 
-/// What is found again, and cut out as a whole.
+/// What is found again, and cut out as a whole. What reads certificates skips the first line.
 fn block(certificates: &[u8]) -> Vec<u8> {
     let mut block = b"\n# Trusted while this container runs\n".to_vec();
     block.extend_from_slice(certificates);
@@ -247,7 +252,7 @@ impl Installed {
         let mut content = Vec::new();
         let io = |e: std::io::Error| Errno::from_io_error(&e).unwrap_or(Errno::IO);
         file.read_to_end(&mut content).map_err(io)?;
-        let Some(at) = position(&content, &self.block) else { return Ok(()) };
+        let Some(at) = memmem::find(&content, &self.block) else { return Ok(()) };
         let is_ours = !self.in_copy || self.made.as_deref() == Some(path);
         if is_ours && looks_of(&stat) == *looks && at + self.block.len() == content.len() {
             return remove(upper, path, AtFlags::empty());
@@ -284,18 +289,15 @@ fn remove(upper: BorrowedFd<'_>, path: &str, flags: AtFlags) -> rustix::io::Resu
     futimens(&parent, &times(&before))
 }
 
-fn position(content: &[u8], block: &[u8]) -> Option<usize> {
-    content.windows(block.len()).position(|window| window == block)
-}
-
 /// In one pass: a container may have put the block there as often as it fits.
-fn without(mut content: &[u8], block: &[u8]) -> Vec<u8> {
+fn without(content: &[u8], block: &[u8]) -> Vec<u8> {
     let mut rest = Vec::with_capacity(content.len());
-    while let Some(at) = position(content, block) {
-        rest.extend_from_slice(&content[..at]);
-        content = &content[at + block.len()..];
+    let mut begin = 0;
+    for at in memmem::find_iter(content, block) {
+        rest.extend_from_slice(&content[begin..at]);
+        begin = at + block.len();
     }
-    rest.extend_from_slice(content);
+    rest.extend_from_slice(&content[begin..]);
     rest
 }
 

@@ -25,7 +25,16 @@ pub trait Executor: Send + Sync {
         layer: &mut ActiveLayer,
         log: &mut (dyn FnMut(LogStream, &[u8]) + Send),
         cancel: &Cancel,
-    ) -> Result<(), ExecError>;
+    ) -> Result<Left, ExecError>;
+}
+
+/// For whom that is what a process left.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Left {
+    /// For whoever has a vertex of the same key.
+    ForAll,
+    /// For this build alone: the process took something with it that is in no key.
+    ForThisBuild,
 }
 
 /// An exec vertex whose inputs have become snapshots.

@@ -58,7 +58,7 @@ pub struct Env<'a> {
     pub record: bool,
     pub allowed: Allowed,
     pub events: Events,
-    /// Who wants to have results as soon as they are there.
+    /// Who wants to have results that are good for others, too, as soon as they are there.
     pub results: Option<std::sync::mpsc::Sender<SolvedVertex>>,
     pub cancel: Cancel,
 }

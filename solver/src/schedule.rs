@@ -1,7 +1,7 @@
 //! Third pass: runs what the plan says. One loop owns all state and learns everything by messages; each vertex that
 //! is ready gets a thread, and waits for its lock before it takes one of the slots: a wait occupies no worker.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, Sender, channel};
 use std::thread::{Scope, scope};
@@ -16,6 +16,7 @@ use boxwright_cache::snapshot::{Layer, Snapshot};
 
 use crate::error::{SolveError, VertexError};
 use crate::event::Event;
+use crate::executor::Left;
 use crate::ir::{Definition, Mount, Op, SourceOp, VertexId};
 use crate::key::{InputKey, KeyFields, Purpose};
 use crate::ops;
@@ -37,6 +38,7 @@ struct Outcome {
     took: Duration,
     /// The cache of another machine that had it.
     origin: Option<String>,
+    left: Left,
 }
 
 /// What an op may read: the result of each of its inputs.
@@ -57,6 +59,8 @@ struct Loop<'a, 'env> {
     cancel: &'a Cancel,
     slots: &'a Slots,
     results: HashMap<VertexId, Input>,
+    /// Those whose results are for this build alone: what stands on them is, too.
+    own: HashSet<VertexId>,
     missing: HashMap<VertexId, usize>,
     solved: Solved,
     running: usize,
@@ -82,6 +86,7 @@ pub(crate) fn run(
         cancel: &cancel,
         slots: &slots,
         results: HashMap::new(),
+        own: HashSet::new(),
         missing: HashMap::new(),
         solved: Solved { materials: pins.materials.clone(), ..Solved::default() },
         running: 0,
@@ -241,6 +246,10 @@ impl<'a> Loop<'a, '_> {
             pin: self.pins.of.get(&id),
             no_cache: self.definition.vertex(id).about.no_cache,
             unsure: self.plan.unsure[id.index()],
+            left: match inputs.keys().any(|input| self.own.contains(input)) {
+                true => Left::ForThisBuild,
+                false => Left::ForAll,
+            },
             imports: self.plan.imports,
             definition: self.definition,
             fields: &self.plan.keys[&id].0,
@@ -260,7 +269,9 @@ impl<'a> Loop<'a, '_> {
             how => Event::Finished { vertex, took: outcome.took, how },
         };
         let _ = self.env.events.send(event);
-        if let Some(results) = &self.env.results {
+        if outcome.left == Left::ForThisBuild {
+            self.own.insert(vertex);
+        } else if let Some(results) = &self.env.results {
             let (snapshot, took) = (outcome.snapshot.clone(), outcome.took);
             let _ = results.send(SolvedVertex { vertex, snapshot, took });
         }
@@ -303,6 +314,8 @@ struct Task<'a> {
     no_cache: bool,
     /// See [`Plan::unsure`].
     unsure: bool,
+    /// For whom what it reads is what it is.
+    left: Left,
     /// Whether other machines are asked.
     imports: bool,
     definition: &'a Definition,
@@ -330,21 +343,24 @@ impl Task<'_> {
                 how: How::Cached,
                 took: found.took,
                 origin: None,
+                left: Left::ForAll,
             });
         }
         if let (true, Some(key)) = (self.env.cutoff, content_key)
             && let Some(found) = self.env.store.record(Lookup::Contents(key))?
         {
-            self.record(content_key, &found.snapshot, found.took)?;
-            let how = How::CachedByContents;
-            return Ok(Outcome { snapshot: found.snapshot, how, took: found.took, origin: None });
+            self.record(content_key, &found.snapshot, found.took, self.left)?;
+            let (how, left) = (How::CachedByContents, self.left);
+            return Ok(Outcome { snapshot: found.snapshot, how, took: found.took, origin: None, left });
         }
-        if let (true, true, Some(key)) = (self.imports, self.env.cutoff, content_key) {
+        let asked = self.imports && self.left == Left::ForAll;
+        if let (true, true, Some(key)) = (asked, self.env.cutoff, content_key) {
             let fields = self.fields.to_json();
             let lookup = Lookup::Contents(key);
             if let Some(found) = self.env.store.import_record(self.env.imports, lookup, self.key, &fields)? {
                 let (snapshot, how) = (found.snapshot, How::Imported);
-                return Ok(Outcome { snapshot, how, took: found.took, origin: found.origin });
+                let (took, origin, left) = (found.took, found.origin, Left::ForAll);
+                return Ok(Outcome { snapshot, how, took, origin, left });
             }
         }
         self.execute(content_key)
@@ -384,11 +400,15 @@ impl Task<'_> {
         self.bring_inputs()?;
         let (at, started) = (SystemTime::now(), Instant::now());
         let _ = self.env.events.send(Event::Started { vertex: self.id, at });
+        let mut left = self.left;
         let mut snapshot = match self.op {
             Op::Exec(exec) => {
                 let (env, cancel) = (self.env, self.cancel);
                 let keep = |left: &Snapshot| self.keep_failure(left, started.elapsed());
-                ops::exec::run(self.id, exec, &self.inputs, &caches, env, cancel, keep)?
+                let (snapshot, its) =
+                    ops::exec::run(self.id, exec, &self.inputs, &caches, env, cancel, keep)?;
+                left = if its == Left::ForThisBuild { its } else { left };
+                snapshot
             }
             Op::File(file) => {
                 let (definition, env, forced) = (self.definition, self.env, self.no_cache);
@@ -407,8 +427,8 @@ impl Task<'_> {
                 how = How::Substituted;
             }
         }
-        self.record(content_key, &snapshot, took)?;
-        Ok(Outcome { snapshot, how, took, origin: None })
+        self.record(content_key, &snapshot, took, left)?;
+        Ok(Outcome { snapshot, how, took, origin: None, left })
     }
 
     /// Fetches and unpacks the layers that the op reads. A merge reads none.
@@ -455,8 +475,9 @@ impl Task<'_> {
         content_key: Option<CacheKey>,
         snapshot: &Snapshot,
         took: Duration,
+        left: Left,
     ) -> Result<(), VertexError> {
-        if !self.env.record {
+        if !self.env.record || left == Left::ForThisBuild {
             return Ok(());
         }
         let fields = self.fields.to_json();

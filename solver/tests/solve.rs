@@ -4,25 +4,28 @@
 use std::collections::HashMap;
 use std::os::fd::AsFd as _;
 use std::path::Path;
-use std::sync::mpsc::channel;
+use std::sync::mpsc::{Sender, channel};
 use std::sync::{Barrier, Mutex};
 
 use boxwright_cache::digest::Digest;
 use boxwright_cache::oci::Platform;
+use boxwright_cache::record::local::Lookup;
 use boxwright_cache::snapshot::Snapshot;
 use boxwright_cache::store::ActiveLayer;
 use boxwright_cache::{Cancel, Store};
-use boxwright_solver::executor::{ExecError, ExecSpec, Executor};
+use boxwright_solver::executor::{ExecError, ExecSpec, Executor, Left};
 use boxwright_solver::ir::{
     About, BindMount, Definition, ExecOp, GitSource, HttpSource, Mount, MountSource, NetworkMode, Op,
     SecurityMode, SourceOp, Unkeyed, VertexId,
 };
 use boxwright_solver::{
-    Env, Event, FetchError, How, HttpPin, LogStream, Material, Remote, SolveError, Solved, solve,
+    Env, Event, FetchError, How, HttpPin, LogStream, Material, Remote, SolveError, Solved, SolvedVertex,
+    solve,
 };
 use rustix::fs::{Mode, OFlags};
 
-/// Runs `write NAME CONTENT`, `fail`, `wait` (until cancelled) and `meet` (until another one meets it).
+/// Runs `write NAME CONTENT`, `take NAME CONTENT` (from where no key tells of), `fail`, `wait` (until cancelled) and `meet`
+/// (until another one meets it).
 #[derive(Default)]
 struct Counting {
     ran: Mutex<Vec<String>>,
@@ -36,7 +39,7 @@ impl Executor for Counting {
         layer: &mut ActiveLayer,
         log: &mut (dyn FnMut(LogStream, &[u8]) + Send),
         cancel: &Cancel,
-    ) -> Result<(), ExecError> {
+    ) -> Result<Left, ExecError> {
         self.ran.lock().unwrap().push(spec.args.join(" "));
         log(LogStream::Stdout, b"hello\n");
         match spec.args[0].as_str() {
@@ -55,7 +58,7 @@ impl Executor for Counting {
         let file = rustix::fs::openat(layer.fs().as_fd(), name, flags, Mode::from_raw_mode(0o644)).unwrap();
         let content = spec.args.get(2).map_or("", String::as_str);
         rustix::io::write(&file, content.as_bytes()).unwrap();
-        Ok(())
+        Ok(if spec.args[0] == "take" { Left::ForThisBuild } else { Left::ForAll })
     }
 }
 
@@ -154,6 +157,15 @@ impl Bench {
     }
 
     fn solve(&self, definition: &Definition, output: VertexId) -> Result<(Solved, Vec<Event>), SolveError> {
+        self.solve_telling(definition, output, None)
+    }
+
+    fn solve_telling(
+        &self,
+        definition: &Definition,
+        output: VertexId,
+        results: Option<Sender<SolvedVertex>>,
+    ) -> Result<(Solved, Vec<Event>), SolveError> {
         let store = Store::open(self.dir.path()).unwrap();
         let (events, received) = channel();
         let env = Env {
@@ -163,7 +175,7 @@ impl Bench {
             images: HashMap::new(),
             locals: HashMap::new(),
             imports: &[],
-            results: None,
+            results,
             jobs: 2,
             cutoff: true,
             record: true,
@@ -210,6 +222,28 @@ fn a_second_build_runs_nothing_and_asks_only_for_the_output() {
     let diff_ids = |s: &Solved| s.results[&b].snapshot.as_ref().unwrap().diff_ids();
     assert_eq!(diff_ids(&first), diff_ids(&second));
     assert_eq!(events.iter().filter(|e| matches!(e, Event::Cached { .. })).count(), 2);
+}
+
+#[test]
+fn what_no_key_tells_of_and_what_stands_on_it_is_for_one_build() {
+    let bench = Bench::new();
+    let mut definition = Definition::default();
+    let before = exec(&mut definition, None, "write a 1");
+    let taken = exec(&mut definition, Some(before), "take b 2");
+    let after = exec(&mut definition, Some(taken), "write c 3");
+    let (sender, told) = channel();
+    let store = Store::open(bench.dir.path()).unwrap();
+    let beside = exec_with(&mut definition, None, "write d 4", vec![bind(taken)], false);
+    let output = exec_with(&mut definition, Some(after), "write e 5", vec![bind(beside)], false);
+    bench.solve_telling(&definition, output, Some(sender)).unwrap();
+    assert_eq!(bench.ran(), ["take b 2", "write a 1", "write c 3", "write d 4", "write e 5"]);
+    assert_eq!(told.iter().map(|result| result.vertex).collect::<Vec<_>>(), [before]);
+    let (solved, _) = bench.solve(&definition, output).unwrap();
+    assert_eq!(bench.ran(), ["take b 2", "write c 3", "write d 4", "write e 5"]);
+    for (vertex, result) in &solved.results {
+        let kept = store.record(Lookup::Definition(result.definition)).unwrap();
+        assert_eq!(kept.is_some(), *vertex == before, "{vertex:?}");
+    }
 }
 
 #[test]

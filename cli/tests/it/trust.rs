@@ -112,6 +112,41 @@ fn what_a_step_does_to_the_bundle_stays_without_the_certificates() {
     assert!(seen.starts_with("640 5 6 2001-02-03 04:05:06"), "{seen}");
 }
 
+/// They are in no key: so a build without them must not be given what was made with them.
+#[test]
+fn what_has_copies_of_the_certificates_is_for_one_build_alone() {
+    let (certificates, boxwright) = (Certificates::new(), with_bundles());
+    let (ca, canary) = (certificates.path("ca.pem"), canary(&certificates));
+    let cache = boxwright.scratch("cache");
+    let to = format!("type=local,dest={},mode=max", cache.display());
+    for (base, copy) in [
+        ("bundle", "cp /etc/ssl/certs/ca-certificates.crt /app.crt"),
+        (
+            "busybox",
+            "mkdir -p /etc/ssl/certs && mv /etc/ssl/certs /moved && ln -s moved/ca-certificates.crt /app.crt",
+        ),
+        ("fedora", "cat $NODE_EXTRA_CA_CERTS > /app.crt"),
+    ] {
+        let context = Context::new(&format!(
+            "FROM {base} AS copied\nRUN echo before {base} > /before\nRUN {copy}\n\
+             FROM busybox AS other\nCOPY --from=copied /app.crt /\n\
+             FROM copied\nRUN --mount=from=other,target=/m grep BEGIN /m/app.crt > /later || :\n"
+        ));
+        let file = if base == "busybox" { "/moved/ca-certificates.crt" } else { "/app.crt" };
+        let warning = format!("warning: {file} has certificates of --ca-cert");
+        let flags = ["--ca-cert", ca.to_str().unwrap(), "--cache-to", &to, "-t", "x"];
+        boxwright.build(&context, &flags).says(&warning).ok();
+        boxwright.output_of("x", &["sh", "-c", &format!("grep -q '{canary}' /app.crt && [ -s /later ]")]);
+        let blobs = format!("for b in {}/blobs/sha256/*; do zcat -f $b; done", cache.display());
+        let sent = run(Command::new("sh").args(["-c", &blobs]));
+        assert!(sent.stdout.contains(&format!("before {base}")), "nothing was sent");
+        assert!(!sent.stdout.contains(&canary), "they left with the cache");
+        let plain = boxwright.build(&context, &["-t", "y"]);
+        assert!(plain.stderr.contains("CACHED") && !plain.stderr.contains("warning:"), "{plain}");
+        boxwright.output_of("y", &["sh", "-c", &format!("! grep -q '{canary}' /app.crt && [ ! -s /later ]")]);
+    }
+}
+
 #[test]
 fn what_is_no_certificate_is_refused() {
     let boxwright = Boxwright::with_busybox();

@@ -11,7 +11,7 @@ use super::{Input, Inputs};
 use crate::Env;
 use crate::error::VertexError;
 use crate::event::Event;
-use crate::executor::{ExecMount, ExecMountSource, ExecSpec};
+use crate::executor::{ExecMount, ExecMountSource, ExecSpec, Left};
 use crate::ir::{CacheMount, ExecOp, FileOwner, Mount, MountSource, VertexId};
 
 /// By name.
@@ -26,7 +26,7 @@ pub(crate) fn run(
     env: &Env<'_>,
     cancel: &Cancel,
     failed: impl FnOnce(&Snapshot),
-) -> Result<Snapshot, VertexError> {
+) -> Result<(Snapshot, Left), VertexError> {
     let root = root(inputs, exec.root)?;
     let mounts = exec.mounts.iter().map(|m| mount(m, inputs, caches)).collect::<Result<_, _>>()?;
     let mut variables = exec.unkeyed_env.0.clone();
@@ -50,19 +50,21 @@ pub(crate) fn run(
     let mut log = |stream, bytes: &[u8]| {
         let _ = env.events.send(Event::Log { vertex: id, stream, bytes: bytes.to_vec() });
     };
-    if let Err(error) = env.executor.run(&spec, &mut layer, &mut log, cancel) {
-        // Nobody has to work on while what this one left is kept.
-        cancel.raise();
-        // What can't be kept is not what went wrong, and what fills the disk would be in the way of all that follows.
-        if error.is_of_process()
-            && env.store.has_room()
-            && let Ok(left) = layer.keep()
-        {
-            failed(&spec.root.with(left));
+    match env.executor.run(&spec, &mut layer, &mut log, cancel) {
+        Ok(left) => Ok((spec.root.with(layer.commit(cancel)?), left)),
+        Err(error) => {
+            // Nobody has to work on while what this one left is kept.
+            cancel.raise();
+            // What can't be kept is not what went wrong, and what fills the disk would be in the way of all that follows.
+            if error.is_of_process()
+                && env.store.has_room()
+                && let Ok(left) = layer.keep()
+            {
+                failed(&spec.root.with(left));
+            }
+            Err(error.into())
         }
-        return Err(error.into());
     }
-    Ok(spec.root.with(layer.commit(cancel)?))
 }
 
 /// The caches of a vertex, in use from now on. In the order of their names, so that two steps that want the same ones
