@@ -21,8 +21,11 @@ pub(crate) fn parse(
     tags: &[Reference],
     annotations: &[Annotation],
 ) -> Result<Vec<Output>> {
-    let mut outputs: Vec<Output> =
-        texts.iter().map(|text| output(text, annotations)).collect::<Result<_>>()?;
+    let mut outputs: Vec<Output> = texts
+        .iter()
+        .filter(|text| !text.is_empty())
+        .map(|text| output(text, annotations))
+        .collect::<Result<_>>()?;
     let has_image = outputs.iter().any(|output| matches!(output, Output::Image { .. }));
     let is_default = outputs.is_empty() && !annotations.is_empty();
     if (push || load || is_default) && !has_image {

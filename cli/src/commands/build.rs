@@ -11,6 +11,7 @@ use boxwright_executor::Settings;
 use boxwright_frontend::Diagnostic;
 use boxwright_frontend::gitref::parse_bool;
 use boxwright_solver::ir::NetworkMode;
+use clap::builder::{OsStringValueParser, TypedValueParser};
 
 use super::{Session, debug};
 use crate::args::{DockerFlags, StepFlags, annotation, caches, outputs, platform};
@@ -35,7 +36,7 @@ pub(crate) struct Build {
     #[arg(short, long, value_name = "NAME[:TAG]")]
     pub(crate) tag: Vec<String>,
     /// Where the Dockerfile is: a path, a URL, or `-` for standard input [default: Dockerfile in CONTEXT]
-    #[arg(short, long, value_name = "FILE")]
+    #[arg(short, long, value_name = "FILE", value_parser = path())]
     file: Option<PathBuf>,
     /// Value of an ARG; without `=`, that of the variable of the same name
     #[arg(long, value_name = "NAME[=VALUE]")]
@@ -102,10 +103,10 @@ pub(crate) struct Build {
     #[arg(long)]
     squash: bool,
     /// Write the image's id to this file
-    #[arg(long, value_name = "FILE")]
+    #[arg(long, value_name = "FILE", value_parser = path())]
     iidfile: Option<PathBuf>,
     /// Write what came of the build to this file, in buildx's JSON
-    #[arg(long, value_name = "FILE")]
+    #[arg(long, value_name = "FILE", value_parser = path())]
     metadata_file: Option<PathBuf>,
     /// Bring the image to the registries that its names tell
     #[arg(long)]
@@ -174,7 +175,7 @@ impl Build {
             return self.answer(call, session);
         }
         // What an earlier build wrote there must not be taken for the result of one that fails.
-        if let Some(path) = &self.iidfile {
+        if let Some(path) = set(self.iidfile.as_ref()) {
             match std::fs::remove_file(path) {
                 Err(e) if e.kind() != std::io::ErrorKind::NotFound => {
                     return Err(Error::io("removing", path)(e));
@@ -295,7 +296,7 @@ impl Build {
         let outputs = outputs::parse(&self.output, (self.push, self.load), &tags, &annotations)?;
         let options = self.options()?;
         let mut cache_to: Vec<CacheTo> =
-            self.cache_to.iter().map(|text| caches::to(text)).collect::<Result<_>>()?;
+            given(&self.cache_to).map(|text| caches::to(text)).collect::<Result<_>>()?;
         // As buildx has it: what scripts wrote before there was --cache-to.
         let inline = options.build_args.get(INLINE_CACHE).and_then(|value| parse_bool(value));
         if inline == Some(true) && cache_to.is_empty() {
@@ -316,7 +317,7 @@ impl Build {
             steps: self.steps.settings()?,
             tags,
             outputs,
-            cache_from: self.cache_from.iter().map(|text| caches::from(text)).collect::<Result<_>>()?,
+            cache_from: given(&self.cache_from).map(|text| caches::from(text)).collect::<Result<_>>()?,
             cache_to,
             squash: self.squash,
             cutoff: !self.no_cutoff,
@@ -362,17 +363,31 @@ impl Build {
 
     fn finish(&self, session: &mut Session<'_>, built: &Built, shows_id: bool) -> Result<()> {
         self.warn(&built.warnings, &built.source);
-        if let Some(path) = &self.metadata_file {
+        if let Some(path) = set(self.metadata_file.as_ref()) {
             let told = built.image.as_ref().map_or_else(|| serde_json::json!({}), BuiltImage::metadata);
             let text = serde_json::to_string_pretty(&told).expect("names and digests always serialise");
             write_file(path, |out| out.write_all(text.as_bytes()).map_err(Error::io("writing", path)))?;
         }
         let Some(image) = &built.image else { return Ok(()) };
-        if let Some(path) = &self.iidfile {
+        if let Some(path) = set(self.iidfile.as_ref()) {
             std::fs::write(path, image.id.to_string()).map_err(Error::io("writing", path))?;
         }
         if shows_id { session.print(image.id) } else { Ok(()) }
     }
+}
+
+/// As buildx has it, an empty text is none.
+fn given(texts: &[String]) -> impl Iterator<Item = &String> {
+    texts.iter().filter(|text| !text.is_empty())
+}
+
+/// As docker has it, an empty path is none: scripts pass what their variables hold.
+fn set(path: Option<&PathBuf>) -> Option<&PathBuf> {
+    path.filter(|path| !path.as_os_str().is_empty())
+}
+
+fn path() -> impl TypedValueParser<Value = PathBuf> {
+    OsStringValueParser::new().map(PathBuf::from)
 }
 
 /// The step whose failure is the build's, if what it left is kept.

@@ -20,6 +20,20 @@ fn scripts_that_set_up_a_builder_find_it() {
         ["--builder", "mine", "--provenance=false", "--sbom=false", "--load", "-t", "x", context.path()];
     boxwright.ok(&[&["buildx", "build"][..], &flags].concat());
     boxwright.ok(&["inspect", "x"]);
+    // Scripts pass what their variables hold.
+    let empty = [
+        "-f",
+        "",
+        "-o",
+        "",
+        "--cache-from=",
+        "--cache-to=",
+        "--iidfile=",
+        "--metadata-file",
+        "",
+        "--platform=",
+    ];
+    assert!(boxwright.build(&context, &[&empty[..], &["-q"]].concat()).ok().starts_with("sha256:"));
     // As buildx does.
     let warned = boxwright.build(&context, &["--security-opt", "seccomp=unconfined"]);
     assert!(warned.status == 0 && warned.stderr.contains("not heeded: --security-opt"), "{warned}");

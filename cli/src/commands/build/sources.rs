@@ -6,16 +6,16 @@ use std::path::Path;
 use boxwright_cache::layer::tar;
 use boxwright_frontend::gitref::GitRef;
 
-use super::Build;
+use super::{Build, set};
 use crate::engine::{ContextSource, DockerfileSource, Engine, MAX_TEXT, no_context};
 use crate::error::{Error, Result};
 use crate::stdin::Stdin;
 
 impl Build {
     pub(super) fn sources(&self, engine: &Engine) -> Result<(ContextSource, DockerfileSource)> {
-        let file = self.file.as_ref().map(|file| file.as_os_str());
+        let file = set(self.file.as_ref());
         if self.context == "-" {
-            if file.is_some_and(|file| file == "-") {
+            if file.is_some_and(|file| file.as_os_str() == "-") {
                 return Err(Error::invalid(
                     "invalid argument: can't use stdin for both build context and dockerfile",
                 ));
@@ -29,7 +29,7 @@ impl Build {
         } else {
             ContextSource::Dir(path.to_owned())
         };
-        let dockerfile = match (&self.file, &context) {
+        let dockerfile = match (file, &context) {
             (None, _) => DockerfileSource::Default,
             (Some(file), _) if file.as_os_str() == "-" => {
                 let mut input = Stdin(engine.cancel());
@@ -67,14 +67,14 @@ impl Build {
         let is_archive = tar::is_archive(&start);
         let mut input = start.as_slice().chain(input);
         if is_archive {
-            let inside = self.file.as_ref().map(|file| file.to_string_lossy().into_owned());
+            let inside = set(self.file.as_ref()).map(|file| file.to_string_lossy().into_owned());
             let dockerfile = inside.map_or(DockerfileSource::Default, DockerfileSource::Inside);
             return Ok((ContextSource::Archive(engine.receive(&mut input)?), dockerfile));
         }
         if start.contains(&0) {
             return Err(no_context("standard input"));
         }
-        if self.file.is_some() {
+        if set(self.file.as_ref()).is_some() {
             return Err(Error::invalid(
                 "ambiguous Dockerfile source: both stdin and flag correspond to Dockerfiles",
             ));
