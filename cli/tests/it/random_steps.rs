@@ -55,7 +55,8 @@ impl Numbers {
             5 => format!("printf {number} | dd of={path} bs=1 seek={number}00000 conv=notrunc"),
             6 => format!("truncate -s {number}000 {path}"),
             7 => format!("touch -d @{number} {path}"),
-            8 => format!("chmod {} {path}", ["700", "755", "600", "644", "4711"][number]),
+            // With no bit that the kernel takes away from a file that a user writes.
+            8 => format!("chmod {} {path}", ["700", "755", "600", "644", "1711"][number]),
             9 => format!("chown {number}:{number} {path}"),
             10 => format!("rm -rf {path}"),
             11 => format!("mkdir -p {path}"),
