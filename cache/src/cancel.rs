@@ -2,7 +2,7 @@
 
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, Weak};
+use std::sync::{Arc, Mutex, PoisonError, Weak};
 
 use rustix::event::EventfdFlags;
 
@@ -17,15 +17,25 @@ struct Inner {
     raised: AtomicBool,
     event: OwnedFd,
     children: Mutex<Vec<Weak<Inner>>>,
+    parent: Option<Cancel>,
+    when_long: Mutex<Option<WhenLong>>,
 }
+
+#[derive(Clone)]
+struct WhenLong(Arc<dyn Fn(&Cancel) + Send + Sync>);
 
 impl Cancel {
     /// # Errors
     /// When the process has no file descriptor left.
     pub fn new() -> Result<Cancel> {
+        Cancel::below(None)
+    }
+
+    fn below(parent: Option<Cancel>) -> Result<Cancel> {
         let event = rustix::event::eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK)
             .map_err(Error::io("creating the cancellation", "eventfd"))?;
-        Ok(Cancel(Arc::new(Inner { raised: AtomicBool::new(false), event, children: Mutex::default() })))
+        let (raised, children, when_long) = (AtomicBool::new(false), Mutex::default(), Mutex::default());
+        Ok(Cancel(Arc::new(Inner { raised, event, children, parent, when_long })))
     }
 
     /// A token that is raised with this one, and can be raised alone.
@@ -33,7 +43,7 @@ impl Cancel {
     /// # Errors
     /// When the process has no file descriptor left.
     pub fn child(&self) -> Result<Cancel> {
-        let child = Cancel::new()?;
+        let child = Cancel::below(Some(self.clone()))?;
         let mut children = self.0.children.lock().unwrap_or_else(|e| e.into_inner());
         children.retain(|c| c.strong_count() > 0);
         children.push(Arc::downgrade(&child.0));
@@ -52,6 +62,24 @@ impl Cancel {
         self.0.raised.load(Ordering::Acquire)
     }
 
+    /// Calls `begins` whenever something begins under this token, or a child of it, that may take long: for who would
+    /// raise it, but can't look out for a reason all the time.
+    pub fn when_long(&self, begins: impl Fn(&Cancel) + Send + Sync + 'static) {
+        *self.0.when_long.lock().unwrap_or_else(PoisonError::into_inner) = Some(WhenLong(Arc::new(begins)));
+    }
+
+    /// To be called before whatever may take longer than a person waits without a thought: copies of many files, locks
+    /// that others hold.
+    pub fn begin_long(&self) {
+        if let Some(parent) = &self.0.parent {
+            return parent.begin_long();
+        }
+        let begins = self.0.when_long.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        if let Some(WhenLong(begins)) = begins {
+            begins(self);
+        }
+    }
+
     /// # Errors
     /// [`Error::Cancelled`] once the token is raised.
     pub fn check(&self) -> Result<()> {
@@ -63,6 +91,12 @@ impl Cancel {
 impl AsFd for Cancel {
     fn as_fd(&self) -> BorrowedFd<'_> {
         self.0.event.as_fd()
+    }
+}
+
+impl std::fmt::Debug for WhenLong {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("WhenLong")
     }
 }
 
@@ -92,6 +126,17 @@ mod tests {
         parent.raise();
         assert!(b.is_raised());
         assert!(parent.child().unwrap().is_raised(), "a late child of a raised token is raised");
+    }
+
+    #[test]
+    fn who_would_raise_a_token_hears_of_what_is_long_below_it() {
+        let parent = Cancel::new().unwrap();
+        let child = parent.child().unwrap();
+        child.begin_long();
+        parent.when_long(Cancel::raise);
+        assert!(!child.is_raised());
+        child.begin_long();
+        assert!(parent.is_raised() && child.is_raised());
     }
 
     #[test]

@@ -119,6 +119,7 @@ pub(crate) fn copy_in(tree: &Tree, path: &str, new: &ActiveLayer, cancel: &Cance
     let Some(top) = tree.lookup(path, true)?.map(|node| node.path) else { return Ok(false) };
     let fs = new.fs().try_clone_to_owned().map_err(Error::io("opening", "a new directory"))?;
     let mut sink = DirSink::new(fs, OwnerView::current());
+    cancel.begin_long();
     copy_without_devices(tree, &top, &mut sink, Path::new(DATA), cancel)?;
     sink.finish()?;
     Ok(true)

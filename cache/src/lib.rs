@@ -19,6 +19,7 @@ pub mod lock;
 pub mod mount;
 pub mod oci;
 mod parallel;
+pub mod programs;
 pub mod record;
 pub mod registry;
 pub mod snapshot;

@@ -113,6 +113,7 @@ pub(crate) fn wait(cancel: &Cancel) -> Result<()> {
 }
 
 fn pause(nanoseconds: i64, cancel: &Cancel) -> Result<()> {
+    cancel.begin_long();
     let timeout = Timespec { tv_sec: 0, tv_nsec: nanoseconds };
     match poll(&mut [PollFd::new(cancel, PollFlags::IN)], Some(&timeout)) {
         Ok(_) | Err(Errno::INTR) => cancel.check(),

@@ -1,9 +1,11 @@
 //! Ctrl-C and its like raise the engine's [`Cancel`]: whatever is being done ends in order, and leaves nothing half done.
 
 use std::sync::atomic::{AtomicI32, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::thread::JoinHandle;
 
 use boxwright_cache::Cancel;
-use boxwright_executor::Signals;
+use boxwright_executor::{Pending, Signals};
 use rustix::event::{PollFd, PollFlags, poll};
 use rustix::process::Signal;
 
@@ -19,7 +21,7 @@ const ENDING: [Signal; 4] = [Signal::HUP, Signal::INT, Signal::QUIT, Signal::TER
 pub(crate) fn watched<T>(signals: &Signals, cancel: &Cancel, work: impl FnOnce() -> Result<T>) -> Result<T> {
     let done = Cancel::new()?;
     std::thread::scope(|scope| {
-        scope.spawn(|| watch(signals, cancel, &done));
+        scope.spawn(|| watch(signals.pending(), cancel, &done));
         // Also when `work` panics, or the scope would wait for ever.
         let _end = RaiseAtEnd(&done);
         work()
@@ -34,7 +36,54 @@ impl Drop for RaiseAtEnd<'_> {
     }
 }
 
-fn watch(signals: &Signals, cancel: &Cancel, done: &Cancel) {
+/// Looks for signals from when something begins that may take long, until this ends: what is never long costs no thread.
+pub(crate) struct Watch(Arc<Mutex<Watching>>);
+
+enum Watching {
+    NotYet,
+    By { thread: JoinHandle<()>, done: Cancel },
+    NoMore,
+}
+
+impl Watch {
+    pub(crate) fn when_long(signals: &Signals, cancel: &Cancel) -> Watch {
+        let (state, pending) = (Arc::new(Mutex::new(Watching::NotYet)), signals.pending().clone());
+        let watching = Arc::clone(&state);
+        cancel.when_long(move |cancel| begin(&mut lock(&watching), &pending, cancel));
+        Watch(state)
+    }
+
+    /// From now on signals are somebody else's. What came before has raised the token by then.
+    pub(crate) fn end(&self) {
+        let watching = std::mem::replace(&mut *lock(&self.0), Watching::NoMore);
+        if let Watching::By { thread, done } = watching {
+            done.raise();
+            let _ = thread.join();
+        }
+    }
+}
+
+impl Drop for Watch {
+    fn drop(&mut self) {
+        self.end();
+    }
+}
+
+/// Without a thread, or a descriptor for it, what is long goes on to its end.
+fn begin(state: &mut Watching, pending: &Pending, cancel: &Cancel) {
+    let (Watching::NotYet, Ok(done)) = (&*state, Cancel::new()) else { return };
+    let (pending, cancel, ended) = (pending.clone(), cancel.clone(), done.clone());
+    let thread = std::thread::Builder::new().name("signals".to_owned());
+    if let Ok(thread) = thread.spawn(move || watch(&pending, &cancel, &ended)) {
+        *state = Watching::By { thread, done };
+    }
+}
+
+fn lock(state: &Mutex<Watching>) -> MutexGuard<'_, Watching> {
+    state.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+fn watch(signals: &Pending, cancel: &Cancel, done: &Cancel) {
     while !done.is_raised() {
         let mut fds = [PollFd::new(signals, PollFlags::IN), PollFd::new(done, PollFlags::IN)];
         // An interrupted wait is repeated; there is no other way in which this one fails.
@@ -46,7 +95,7 @@ fn watch(signals: &Signals, cancel: &Cancel, done: &Cancel) {
 }
 
 /// Whether such a signal has come since the last time.
-pub(crate) fn is_asked_to_end(signals: &Signals) -> bool {
+pub(crate) fn is_asked_to_end(signals: &Pending) -> bool {
     let asked = signals.take().into_iter().find(|n| ENDING.iter().any(|signal| signal.as_raw() == *n));
     if let Some(number) = asked {
         CAME.store(number, Ordering::Relaxed);

@@ -84,10 +84,11 @@ impl Container {
     /// every process of the container has been killed and is gone, and what it printed has been passed on.
     pub fn wait(&mut self, cancel: &Cancel, signals: Option<&Signals>, sink: Sink<'_>) -> Result<ExitStatus> {
         let (mut cancelled, mut late) = (false, None);
+        let pending = signals.map(Signals::pending);
         while self.status.is_none() {
             let deadline = self.deadline.filter(|_| late.is_none() && !cancelled);
             let end = deadline.map(|(at, _)| at);
-            let woken = self.streams.wait(&self.process, (!cancelled).then_some(cancel), signals, end)?;
+            let woken = self.streams.wait(&self.process, (!cancelled).then_some(cancel), pending, end)?;
             if woken.cancelled {
                 cancelled = true;
                 self.kill();

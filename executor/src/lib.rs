@@ -39,7 +39,7 @@ pub mod user;
 
 pub use container::{Container, ExitStatus, Sink};
 pub use error::{Error, Result};
-pub use local::{LocalExecutor, Seat, Settings};
+pub use local::{LocalExecutor, Seat, Settings, Shell};
 pub use nested::Nested;
 pub use reaper::{INIT, SHELL, init as run_init};
 pub use rustix::process::{Resource, Rlimit};
@@ -47,7 +47,7 @@ pub use rustix::termios::Winsize;
 pub use rustix::thread::CapabilitySet;
 pub use seccomp::{Profile, Seccomp};
 pub use secret::{Agent, Lent, Secret};
-pub use signals::Signals;
+pub use signals::{Pending, Signals};
 pub use spec::{
     Bind, DeviceNode, Devices, MissingCwd, Mount, MountSource, Network, Owner, Propagation, Root, Spec,
     Tmpfs, Upper,

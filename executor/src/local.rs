@@ -31,7 +31,7 @@ use crate::spec::{Devices, MissingCwd, MountSource, Network, Root, Spec, Upper};
 use crate::stub::Stubs;
 use crate::trust::copies;
 use mounts::Kept;
-pub use shell::Seat;
+pub use shell::{Seat, Shell};
 
 /// Runs exec vertices in containers. Shared by the threads of a build.
 #[derive(Debug)]

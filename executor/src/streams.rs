@@ -1,7 +1,7 @@
 //! The container's standard streams: copied in one loop, with bounded buffers, together with everything else that can
 //! end a wait.
 
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::OwnedFd;
 use std::time::Instant;
 
 use boxwright_cache::Cancel;
@@ -13,7 +13,7 @@ use rustix::termios::Winsize;
 use crate::container::Sink;
 use crate::error::{Error, Result};
 use crate::prepare::Ends;
-use crate::signals::Signals;
+use crate::signals::Pending;
 
 #[derive(Debug)]
 pub(crate) struct Streams {
@@ -78,7 +78,7 @@ impl Streams {
         &mut self,
         process: &OwnedFd,
         cancel: Option<&Cancel>,
-        signals: Option<&Signals>,
+        signals: Option<&Pending>,
         end: Option<Instant>,
     ) -> Result<Woken> {
         let mut fds = vec![PollFd::new(process, PollFlags::IN)];
@@ -105,7 +105,7 @@ impl Streams {
         }
         let is = |at: Option<usize>| at.is_some_and(|at| ready[at]);
         let signals =
-            if is(signals_at) { signals.map(Signals::take).unwrap_or_default() } else { Vec::new() };
+            if is(signals_at) { signals.map(Pending::take).unwrap_or_default() } else { Vec::new() };
         Ok(Woken { ended: ready[0], cancelled: is(cancel_at), signals })
     }
 
@@ -192,10 +192,4 @@ impl Input {
 fn push<'a>(fds: &mut Vec<PollFd<'a>>, fd: PollFd<'a>) -> usize {
     fds.push(fd);
     fds.len() - 1
-}
-
-impl AsFd for Signals {
-    fn as_fd(&self) -> std::os::fd::BorrowedFd<'_> {
-        self.descriptor()
-    }
 }

@@ -61,6 +61,7 @@ impl Copied {
         marks.take_off(dir).map_err(Error::io("preparing", "a new layer"))?;
         let dir = own(dir)?;
         let own_dirs = times_of_all(&dir).map_err(Error::io("reading", "a new layer"))?;
+        cancel.begin_long();
         let base = Tree::merged(layers);
         let mut sink = DirSink::new(own(dir.as_fd())?, OwnerView::current());
         copy_all(&base, Path::new(""), &mut sink, Path::new(""), cancel)?;
@@ -103,6 +104,7 @@ impl Copied {
 pub fn copy_part(layers: Vec<OwnedFd>, path: &str, dir: BorrowedFd<'_>, cancel: &Cancel) -> Result<bool> {
     let tree = Tree::merged(layers);
     let Some(top) = tree.lookup(path, true)? else { return Ok(false) };
+    cancel.begin_long();
     let mut sink = DirSink::new(own(dir)?, OwnerView::current());
     copy_all(&tree, &top.path, &mut sink, Path::new(PART), cancel)?;
     sink.finish().map(|_| true)
@@ -115,6 +117,7 @@ pub fn copy_part(layers: Vec<OwnedFd>, path: &str, dir: BorrowedFd<'_>, cancel: 
 pub fn shows_itself(layer: BorrowedFd<'_>, cancel: &Cancel) -> Result<bool> {
     let failed = |path: &Path| Error::io("reading", path.to_owned());
     let marks = Marks::of(layer).map_err(failed(Path::new("/")))?;
+    cancel.begin_long();
     let mut pending = vec![PathBuf::new()];
     while let Some(path) = pending.pop() {
         cancel.check()?;

@@ -90,6 +90,7 @@ fn unpack_all(layers: &[Layer], cancel: &Cancel) -> Result<Vec<OwnedFd>> {
     if absent.is_empty() {
         return Ok(dirs.into_iter().flatten().collect());
     }
+    cancel.begin_long();
     let workers = std::thread::available_parallelism().map_or(2, |n| n.get().max(2)).min(absent.len());
     let next = std::sync::atomic::AtomicUsize::new(0);
     let work = || -> Result<Vec<(usize, OwnedFd)>> {

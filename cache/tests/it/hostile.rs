@@ -203,6 +203,45 @@ fn an_index_that_names_indexes_many_times_is_copied_once() {
     assert_eq!(requests, 1 + 2 * 3 + 1, "the index, those below it fetched and put, and itself");
 }
 
+/// Whatever is asked for, something refers to it, and something to that.
+#[test]
+fn a_chain_of_referrers_without_end_is_not_followed() {
+    let top = index_of(&[]);
+    let made =
+        Mutex::new(HashMap::from([(Digest::of(top.as_bytes()).to_string(), (OCI_INDEX, top.clone()))]));
+    let server = Server::start(move |request, _| {
+        let path = request.path.strip_prefix("/v2/a/").and_then(|path| path.split_once('/'));
+        let (kind, document) = match (request.method.as_str(), path) {
+            ("PUT", _) => return Reply::new(201, "").header("OCI-Subject", "noted"),
+            ("HEAD", _) => return Reply::new(200, ""),
+            (_, Some(("referrers", subject))) => {
+                let next = referring_to(subject);
+                let digest = Digest::of(next.as_bytes());
+                made.lock().unwrap().insert(digest.to_string(), (OCI_MANIFEST, next.clone()));
+                (OCI_INDEX, index_of(&[Descriptor::new(OCI_MANIFEST, digest, next.len() as u64)]))
+            }
+            (_, Some((_, digest))) => made.lock().unwrap()[digest].clone(),
+            (_, None) => return Reply::new(404, ""),
+        };
+        Reply::new(200, document).header("Content-Type", kind)
+    });
+    let name = |name: &str| -> Reference { format!("{}/{name}", server.address()).parse().unwrap() };
+    let (client, cancel) = (Client::new(Options::default()), Cancel::new().unwrap());
+    let found = look_up(&client, &name(&format!("a@{}", Digest::of(top.as_bytes()))), &cancel).unwrap();
+    let pushed = Combined::of(&[found], true).unwrap().push(&client, &name("b:1"), true, &cancel);
+    let error = pushed.unwrap_err().to_string();
+    assert!(error.contains("what refers to it has no end"), "{error}");
+    let asked = |part: &str| server.requests().iter().filter(|request| request.path.contains(part)).count();
+    assert_eq!((asked("/v2/a/referrers/"), asked("/v2/b/manifests/sha256:")), (5, 4));
+}
+
+fn referring_to(subject: &str) -> String {
+    let empty = Descriptor::new("application/vnd.oci.empty.v1+json", Digest::of(b"{}"), 2);
+    let subject = Descriptor::new(OCI_MANIFEST, subject.parse().unwrap(), 1);
+    serde_json::json!({ "schemaVersion": 2, "mediaType": OCI_MANIFEST, "config": empty, "layers": [], "subject": subject })
+        .to_string()
+}
+
 #[test]
 fn an_index_of_more_than_anybody_has_is_not_copied() {
     let documents: Vec<String> = (0..1001).map(|n| format!("{} {}", index_of(&[]), " ".repeat(n))).collect();

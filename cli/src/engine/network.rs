@@ -76,7 +76,7 @@ impl Engine {
         request: &RunRequest,
         networks: &Networks,
         nested: Option<&Nested>,
-        interrupted: &dyn Fn() -> bool,
+        interrupted: &(dyn Fn() -> bool + Sync),
         tell: &dyn Fn(&str),
     ) -> Result<Joined> {
         let mut connection = match &request.network {
@@ -114,7 +114,7 @@ impl Engine {
         if executor::idmap::in_user_namespace() {
             return Ok(false);
         }
-        executor::network::remove_unused_bridge().map_err(settings::not_started)
+        executor::network::remove_unused_bridge(&|| self.cancel.is_raised()).map_err(settings::not_started)
     }
 
     /// Whoever is in the other's network can't be known by another name, or know others.

@@ -22,7 +22,8 @@ use super::volumes::{Volume, copy};
 use super::{Confinement, Resolver};
 use super::{Engine, foreign};
 use crate::error::{Error, Result, Usage};
-use crate::{interrupt, report};
+use crate::interrupt::{self, Watch};
+use crate::report;
 
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum PullPolicy {
@@ -95,14 +96,15 @@ impl Engine {
             cache::Digest::of(format!("{:?}{}", std::time::SystemTime::now(), std::process::id()).as_bytes())
                 .hex();
         check_terminal(request)?;
+        let watch = Watch::when_long(signals, &self.cancel);
         let mut name = ContainerName::take(&self.store, request.name.as_deref().unwrap_or(&id), &id)?;
         let scratch = Scratch(self.store.new_layer()?);
         let snapshot = Snapshot::of_image(image.layers.clone());
         let root = self.root(&snapshot, &scratch, request.read_only)?;
         // As late as it can be: a connection is made meanwhile.
         let nested = request.confinement.nested()?;
-        let joined =
-            self.join(request, networks, nested.as_ref(), &|| interrupt::is_asked_to_end(signals), tell)?;
+        let asked = || self.cancel.is_raised() || interrupt::is_asked_to_end(signals.pending());
+        let joined = self.join(request, networks, nested.as_ref(), &asked, tell)?;
         let published = joined.publish(&request.ports, tell)?;
         let settings = Settings::of(image, request, &joined, &id)?;
         let mut id_file = request.id_file.as_deref().map(|file| IdFile::write(file, &id)).transpose()?;
@@ -117,8 +119,8 @@ impl Engine {
         spec.limits.extend(published.iter().map(|published| published.files_before));
         request.confinement.apply(&mut spec)?;
         spec.user_namespace = nested.map(|nested| nested.user);
-        let raw = if request.tty && request.interactive { Some(own_terminal()?) } else { None };
         let spawned = Container::spawn(spec).map_err(settings::not_started);
+        watch.end();
         let mut container = spawned.map_err(|error| self.with_help(error, &platform))?;
         name.describe(&RunningContainer {
             process: Some(network::first_process(&container)),
@@ -128,6 +130,12 @@ impl Engine {
         })?;
         if let Some(file) = &mut id_file {
             file.started = true;
+        }
+        // Not earlier: until here Ctrl-C is a signal for us.
+        let raw = if request.tty && request.interactive { Some(own_terminal()?) } else { None };
+        // Who watched had no use for the word of another size.
+        if request.tty {
+            container.resize(terminal_size());
         }
         let status =
             container.wait(&self.cancel, Some(signals), &mut copy_out).map_err(settings::not_started)?;

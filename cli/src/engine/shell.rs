@@ -12,6 +12,7 @@ use boxwright_solver::{Allowed, VertexError};
 use super::Engine;
 use super::run::{copy_out, own_stdin, own_terminal, terminal_size};
 use crate::error::{Error, Result};
+use crate::interrupt::Watch;
 
 #[derive(Debug)]
 pub struct ShellRequest {
@@ -43,6 +44,7 @@ impl Engine {
         signals: &Signals,
         greet: impl FnOnce(&str, &[String]),
     ) -> Result<u8> {
+        let watch = Watch::when_long(signals, &self.cancel);
         let steps = self.store.build_steps(&request.build)?;
         let (name, number) = (&request.build.name, request.step);
         let step = number.checked_sub(1).and_then(|i| steps.get(i));
@@ -78,9 +80,16 @@ impl Engine {
         greet(&step.title, &missing);
         let is_terminal = rustix::termios::isatty(rustix::stdio::stdin());
         let seat = Seat { tty: is_terminal.then(terminal_size), stdin: own_stdin()? };
+        let mut shell = executor
+            .look_into(&spec, &request.command, &layer, seat, &self.cancel, &mut copy_out)
+            .map_err(not_started)?;
+        watch.end();
+        // Not earlier: until here Ctrl-C is a signal for us.
         let raw = if is_terminal { Some(own_terminal()?) } else { None };
-        let with = (signals, &self.cancel);
-        let ended = executor.look_into(&spec, &request.command, &layer, seat, with, &mut copy_out);
+        if is_terminal {
+            shell.resize(terminal_size());
+        }
+        let ended = shell.wait(signals, &self.cancel, &mut copy_out);
         drop(raw);
         let status = ended.map_err(not_started)?;
         Ok(u8::try_from(status.code() & 0xff).unwrap_or(u8::MAX))

@@ -9,11 +9,11 @@ use rustix::process::Signal;
 use crate::tool::{Boxwright, Context, Running, Who, eventually};
 
 #[track_caller]
-fn assert_sound(boxwright: &Boxwright) {
+pub(crate) fn assert_sound(boxwright: &Boxwright) {
     assert!(boxwright.ok(&["system", "check"]).ends_with(": 0 wrong\n"));
 }
 
-fn in_use(boxwright: &Boxwright) -> usize {
+pub(crate) fn in_use(boxwright: &Boxwright) -> usize {
     fs::read_dir(boxwright.store().join("tmp")).unwrap().count()
 }
 

@@ -10,10 +10,10 @@ use crate::run::start;
 use crate::tool::{Boxwright, Context, eventually};
 
 /// A control group of a test's own, in which containers have theirs.
-struct Parent(String);
+pub(crate) struct Parent(pub(crate) String);
 
 impl Parent {
-    fn new(name: &str) -> Parent {
+    pub(crate) fn new(name: &str) -> Parent {
         Parent(format!("bwtest-{name}-{}", std::process::id()))
     }
 
@@ -26,7 +26,7 @@ impl Parent {
     }
 
     /// The groups of containers in it.
-    fn groups(&self) -> Vec<PathBuf> {
+    pub(crate) fn groups(&self) -> Vec<PathBuf> {
         let places = self.places().into_iter();
         let inner = places.flat_map(|place| fs::read_dir(place).unwrap().map(|entry| entry.unwrap().path()));
         inner.filter(|path| path.is_dir()).collect()

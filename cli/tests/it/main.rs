@@ -26,6 +26,7 @@ mod image_options;
 mod images;
 mod import;
 mod interop;
+mod interruption;
 mod limits;
 mod looking;
 mod many;

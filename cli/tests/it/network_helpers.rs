@@ -78,7 +78,8 @@ fn moody(boxwright: &Boxwright) -> &'static str {
     let dir = boxwright.scratch("").display().to_string();
     let script = format!(
         "#!/bin/sh\nread mood < {dir}/mood\ncase $mood in\nfails) echo broken today >&2; exit 1;;\n\
-         loops) while :; do :; done;;\nsleeps) sleep 3.1;;\nhangs) touch {dir}/home/hangs; exec sleep 1000;;\nesac\n\
+         loops) while :; do :; done;;\nsleeps) sleep 3.1;;\n\
+         talks) head -c 1000000 /dev/zero | tr '\\0' x >&2; stat -Lc %s /proc/self/fd/2 > {dir}/home/said;;\nhangs) echo $$ > {dir}/home/hanging; mv {dir}/home/hanging {dir}/home/hangs; exec sleep 1000;;\nesac\n\
          echo $$ > {dir}/home/pid\nexec {dir}/real \"$@\"\n"
     );
     executable(boxwright, "slirp", script);
@@ -91,12 +92,17 @@ fn a_helper_that_is_slow_is_waited_for_and_one_that_worked_is_not_replaced_by_th
     let boxwright = Boxwright::with_busybox_of(Who::User);
     let moods = moody(&boxwright);
     let script = format!(
-        "{moods} mood sleeps; address; mood fails; bw run --rm busybox echo started || echo $?; \
+        "{moods} mood sleeps; address; mood talks; address; cat home/said; mood fails; bw run --rm busybox echo started || echo $?; \
          printf 'FROM busybox\\nRUN echo sta$(echo rted)\\n' | bw build --progress plain - || echo $?; mood works; address; \
-         mood hangs; bw_aside run --rm busybox echo started; until_it ls home/hangs; kill $!; wait $! || echo $?"
+         mood hangs; bw_aside run --rm busybox echo started; until_it ls home/hangs; kill $!; wait $! || echo $?; \
+         kill -0 $(cat home/hangs) || echo ended; rm home/hangs; mkdir c; printf 'FROM busybox\nRUN true\n' > c/Dockerfile; \
+         bw_aside build c; until_it ls home/hangs; kill -INT $!; wait $! || echo $?; kill -0 $(cat home/hangs) || echo ended"
     );
     let ran = apart(&boxwright, &script);
-    assert_eq!(ran.stdout, "10.0.2.100/\n125\n1\n10.0.2.100/\n143\n", "{ran}");
+    assert_eq!(
+        ran.stdout, "10.0.2.100/\n10.0.2.100/\n16384\n125\n1\n10.0.2.100/\n143\nended\n130\nended\n",
+        "{ran}"
+    );
     let says = "slirp4netns: broken today; pasta: not today; the host's network is used in its place only with --network host";
     let told = ran.stderr.lines().filter(|line| line.contains(says)).count();
     assert!(told >= 2, "by run and by build: {ran}");

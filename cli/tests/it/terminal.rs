@@ -71,7 +71,7 @@ impl Terminal {
     }
 }
 
-fn same(a: &Termios, b: &Termios) -> bool {
+pub(crate) fn same(a: &Termios, b: &Termios) -> bool {
     (a.input_modes, a.output_modes, a.control_modes, a.local_modes)
         == (b.input_modes, b.output_modes, b.control_modes, b.local_modes)
 }

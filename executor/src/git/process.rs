@@ -16,6 +16,7 @@ use rustix::process::{Pid, Signal, kill_process_group};
 
 use super::url::{Place, Scheme};
 use super::{Git, Result, Within, refused};
+use crate::sys::signal;
 
 /// The most that is kept of what git says: listings of names are longer than anything else.
 const MOST_OUTPUT: u64 = 64 << 20;
@@ -71,7 +72,7 @@ impl Within<'_> {
     ) -> Result<std::result::Result<(), Failure>> {
         self.cancel.check()?;
         crate::idmap::settle().map_err(|error| refused(error.to_string()))?;
-        let mut child = self.command(args).spawn().map_err(|e| match e.kind() {
+        let mut child = signal::pass_on(&mut self.command(args)).spawn().map_err(|e| match e.kind() {
             ErrorKind::NotFound => refused(
                 "git is needed to read repositories, and there is none on PATH: install it (package git)",
             ),

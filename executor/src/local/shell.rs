@@ -9,9 +9,11 @@ use boxwright_cache::snapshot::{ActiveLayer, Tree};
 use boxwright_solver::executor::{ExecError, ExecSpec};
 use rustix::termios::Winsize;
 
+use super::mounts::Kept;
 use super::{LocalExecutor, nested, translate_error};
 use crate::container::{Container, ExitStatus, Sink};
 use crate::idmap;
+use crate::network::Connection;
 use crate::signals::Signals;
 
 /// What a shell is connected to.
@@ -22,11 +24,19 @@ pub struct Seat {
     pub stdin: OwnedFd,
 }
 
+/// A shell that was started, with what lives as long as it does. Ended with this value.
+#[derive(Debug)]
+pub struct Shell {
+    container: Container,
+    kept: Kept,
+    _connection: Option<Connection>,
+}
+
 /// Looked for in this order, behind the one that the step itself ran.
 const SHELLS: [&str; 5] = ["/bin/bash", "/bin/sh", "/bin/ash", "/usr/bin/sh", "/busybox/sh"];
 
 impl LocalExecutor {
-    /// Runs `command`, or a shell if that is empty, in the place of the spec's own process.
+    /// Starts `command`, or a shell if that is empty, in the place of the spec's own process.
     ///
     /// # Errors
     /// When it does not start.
@@ -36,14 +46,16 @@ impl LocalExecutor {
         command: &[String],
         layer: &ActiveLayer,
         seat: Seat,
-        (signals, cancel): (&Signals, &Cancel),
+        cancel: &Cancel,
         sink: Sink<'_>,
-    ) -> Result<ExitStatus, ExecError> {
+    ) -> Result<Shell, ExecError> {
         let mut log = |stream, bytes: &[u8]| {
             let _ = sink(stream, bytes);
         };
         idmap::settle().map_err(translate_error)?;
         let nested = nested(exec)?;
+        // A network may be waited for.
+        cancel.begin_long();
         let connection = self.connect(exec, nested.as_ref(), &mut log, cancel)?;
         let (mut spec, kept) = self.spec(exec, layer, connection.as_ref(), cancel)?;
         spec.args = match command {
@@ -58,7 +70,28 @@ impl LocalExecutor {
         spec.user_namespace = nested.map(|nested| nested.user);
         let mut container = Container::spawn(spec).map_err(translate_error)?;
         container.limit(self.settings.time_limit);
+        Ok(Shell { container, kept, _connection: connection })
+    }
+}
+
+impl Shell {
+    /// Copies its streams and passes `signals` on until it has ended.
+    ///
+    /// # Errors
+    /// As [`Container::wait`].
+    pub fn wait(
+        &mut self,
+        signals: &Signals,
+        cancel: &Cancel,
+        sink: Sink<'_>,
+    ) -> Result<ExitStatus, ExecError> {
+        let Shell { container, kept, .. } = self;
         kept.serving(|| container.wait(cancel, Some(signals), sink))?.map_err(translate_error)
+    }
+
+    /// Tells its terminal, if it has one, how large it is now.
+    pub fn resize(&self, size: Winsize) {
+        self.container.resize(size);
     }
 }
 

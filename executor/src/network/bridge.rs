@@ -8,11 +8,12 @@ use std::os::unix::fs::{DirBuilderExt as _, PermissionsExt as _};
 use std::path::{Path, PathBuf};
 
 use rustix::fs::{FlockOperation, flock};
+use rustix::io::Errno;
 
 use super::link::{Interface, Links};
 use super::namespace::{self, failed};
 use super::subnet::{Address, Subnet};
-use super::{BRIDGE, firewall};
+use super::{BRIDGE, Interrupted, LOOK, firewall};
 use crate::error::{Error, Result};
 
 const RUN: &str = "/run/boxwright/network";
@@ -41,12 +42,12 @@ struct Bridge {
 /// Leaves the calling thread, which is to end then, in the new namespace.
 ///
 /// # Errors
-/// Whatever keeps this machine from having a bridge, or one more container on it.
-pub(super) fn plug() -> Result<Plugged> {
+/// Whatever keeps this machine from having a bridge, or one more container on it; [`Error::Cancelled`].
+pub(super) fn plug(interrupted: Interrupted<'_>) -> Result<Plugged> {
     let dir = directory()?;
     let (mut on, address) = {
-        let _lock = lock(&dir)?;
-        let on = ensure(&dir)?;
+        let _lock = lock(&dir, interrupted)?;
+        let on = ensure(&dir, interrupted)?;
         let address = Address::take(&dir, on.subnet, random()?)?;
         (on, address)
     };
@@ -79,17 +80,17 @@ pub(super) fn furnish() -> Result<()> {
 /// Removes the bridge and its rules, if no container is on it; whether there was one.
 ///
 /// # Errors
-/// What the kernel says.
-pub fn remove_unused() -> Result<bool> {
+/// What the kernel says; [`Error::Cancelled`].
+pub fn remove_unused(interrupted: &(dyn Fn() -> bool + Sync)) -> Result<bool> {
     let dir = directory()?;
-    let _lock = lock(&dir)?;
+    let _lock = lock(&dir, interrupted)?;
     let doing = "removing the bridge";
     let mut links = Links::open().map_err(failed(doing))?;
     let Some(bridge) = links.find(BRIDGE).map_err(failed(doing))? else { return Ok(false) };
     if Address::any_taken(&dir)? {
         return Ok(false);
     }
-    firewall::remove()?;
+    firewall::remove(interrupted)?;
     links.remove(bridge).map_err(failed(doing))?;
     Ok(true)
 }
@@ -101,14 +102,15 @@ pub(crate) fn attempt() -> Result<()> {
     if !effective.is_ok_and(|held| held.contains(rustix::thread::CapabilitySet::NET_ADMIN)) {
         return Err(Error::Unsupported("the right to change networks (CAP_NET_ADMIN) is missing".to_owned()));
     }
-    let tried = namespace::in_thread(plug).map(drop).and_then(|()| remove_unused());
+    let never = || false;
+    let tried = namespace::in_thread(|| plug(&never)).map(drop).and_then(|()| remove_unused(&never));
     let dir = directory()?;
     std::fs::remove_dir_all(&dir).map_err(Error::io("removing", &dir))?;
     tried.map(drop)
 }
 
-/// The bridge with its address, made if it is not there, and its rules.
-fn ensure(dir: &Path) -> Result<Bridge> {
+/// The bridge with its address, made if it is not there, and its rules. One that was made and gets no rules is taken away.
+fn ensure(dir: &Path, interrupted: Interrupted<'_>) -> Result<Bridge> {
     let doing = "making the bridge";
     let mut links = Links::open().map_err(failed(doing))?;
     let found = match links.find(BRIDGE).map_err(failed(doing))? {
@@ -122,11 +124,23 @@ fn ensure(dir: &Path) -> Result<Bridge> {
             make(&mut links)?
         }
     };
-    if std::fs::read_to_string("/proc/sys/net/ipv4/ip_forward").is_ok_and(|text| text.trim() == "0") {
-        namespace::set("ipv4/ip_forward", "1")?;
+    let ruled = firewall::ensure(dir, subnet, found.is_none(), interrupted);
+    let ruled = ruled.and_then(|warning| forward().map(|()| warning));
+    if ruled.is_err() && found.is_none() {
+        // Whoever is the next one makes it again, and says what there is to say.
+        let _ = firewall::remove_own();
+        let _ = links.remove(bridge);
     }
-    let warning = firewall::ensure(dir, subnet, found.is_none())?;
+    let warning = ruled?;
     Ok(Bridge { links, bridge, gateway, subnet, warning })
+}
+
+/// Rules come before this, so that nothing is forwarded that they would not let through.
+fn forward() -> Result<()> {
+    match std::fs::read_to_string("/proc/sys/net/ipv4/ip_forward") {
+        Ok(text) if text.trim() == "0" => namespace::set("ipv4/ip_forward", "1"),
+        _ => Ok(()),
+    }
 }
 
 fn make(links: &mut Links) -> Result<(Interface, Ipv4Addr, Subnet)> {
@@ -180,7 +194,7 @@ fn hardware(address: Ipv4Addr) -> [u8; 6] {
     [0x02, 0x42, a, b, c, d]
 }
 
-fn lock(dir: &Path) -> Result<File> {
+fn lock(dir: &Path, interrupted: Interrupted<'_>) -> Result<File> {
     let path = dir.join(LOCK);
     loop {
         let file = File::options().create(true).truncate(false).write(true).open(&path);
@@ -192,7 +206,15 @@ fn lock(dir: &Path) -> Result<File> {
             }
             file => file.map_err(Error::io("making", &path))?,
         };
-        flock(file.as_fd(), FlockOperation::LockExclusive).map_err(Error::io("locking", &path))?;
+        // Who has it may wait for iptables: we are not to wait as long once nobody wants what it is for.
+        match flock(file.as_fd(), FlockOperation::NonBlockingLockExclusive) {
+            Err(Errno::WOULDBLOCK) if interrupted() => return Err(Error::Cancelled),
+            Err(Errno::WOULDBLOCK) => {
+                std::thread::sleep(LOOK);
+                continue;
+            }
+            locked => locked.map_err(Error::io("locking", &path))?,
+        }
         if rustix::fs::fstat(&file).is_ok_and(|stat| stat.st_nlink > 0) {
             return Ok(file);
         }

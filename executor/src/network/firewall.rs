@@ -9,6 +9,7 @@ use std::path::Path;
 use rustix::io::Errno;
 use rustix::net::netlink::NETFILTER;
 
+use super::Interrupted;
 use super::namespace::failed;
 use super::netlink::{Answer, Message, Netlink};
 use super::subnet::Subnet;
@@ -62,10 +63,15 @@ mod nfta {
 /// containers nevertheless.
 ///
 /// # Errors
-/// When neither the kernel's nf_tables nor the host's iptables takes them.
-pub(super) fn ensure(dir: &Path, subnet: Subnet, anew: bool) -> Result<Option<String>> {
+/// When neither the kernel's nf_tables nor the host's iptables takes them; [`crate::Error::Cancelled`].
+pub(super) fn ensure(
+    dir: &Path,
+    subnet: Subnet,
+    anew: bool,
+    interrupted: Interrupted<'_>,
+) -> Result<Option<String>> {
     let doing = "making the bridge's rules for the packet filter";
-    foreign::let_through_by_older_filter()?;
+    foreign::let_through_by_older_filter(interrupted)?;
     let mut netlink = Netlink::open(Some(NETFILTER)).map_err(failed(doing))?;
     let seen = dir.join(SEEN);
     let generation = generation(&mut netlink).map_err(failed(doing))?;
@@ -80,7 +86,7 @@ pub(super) fn ensure(dir: &Path, subnet: Subnet, anew: bool) -> Result<Option<St
     }
     let found = foreign::look(&mut netlink).map_err(failed(doing))?;
     for other in &found.others {
-        other.let_through()?;
+        other.let_through(interrupted)?;
         changes = true;
     }
     if !changes {
@@ -91,15 +97,19 @@ pub(super) fn ensure(dir: &Path, subnet: Subnet, anew: bool) -> Result<Option<St
 }
 
 /// Takes all of it away.
-pub(super) fn remove() -> Result<()> {
+pub(super) fn remove(interrupted: Interrupted<'_>) -> Result<()> {
+    foreign::take_back(&mut remove_own()?, interrupted)
+}
+
+/// Takes our own table away.
+pub(super) fn remove_own() -> Result<Netlink> {
     let doing = "removing the bridge's rules from the packet filter";
     let mut netlink = Netlink::open(Some(NETFILTER)).map_err(failed(doing))?;
     let delete = message(libc::NFT_MSG_DELTABLE, 0).text(nfta::TABLE_NAME, TABLE);
     match netlink.transact(batch(true), vec![delete], batch(false)) {
-        Ok(()) | Err(Errno::NOENT) => {}
-        Err(errno) => return Err(failed(doing)(errno)),
+        Ok(()) | Err(Errno::NOENT) => Ok(netlink),
+        Err(errno) => Err(failed(doing)(errno)),
     }
-    foreign::take_back(&mut netlink)
 }
 
 /// What the host's own rules have against the packets of containers, if anything, and what helps.

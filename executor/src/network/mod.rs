@@ -51,6 +51,9 @@ const SAID: &str = "network-said";
 /// How often somebody who waits for a connection looks whether it is still wanted.
 const LOOK: Duration = Duration::from_millis(20);
 
+/// Asked while something is waited for: whether nobody wants it any more.
+type Interrupted<'a> = &'a (dyn Fn() -> bool + Sync);
+
 fn program(name: &str) -> Option<PathBuf> {
     PROGRAMS.iter().map(|dir| Path::new(dir).join(name)).find(|path| path.is_file())
 }
@@ -150,7 +153,7 @@ impl Networks {
             let connection = if idmap::in_user_namespace() {
                 userspace::connect(&memory, None, &interrupted)
             } else {
-                bridge()
+                bridge(&interrupted)
             };
             // Whoever began it waits for it, or does not want it.
             let _ = tell.send(connection);
@@ -165,7 +168,11 @@ impl Networks {
     /// # Errors
     /// [`Error::Unsupported`] where this machine has none to give, which is said again without another try; else whatever
     /// went wrong this time, or [`Error::Cancelled`].
-    pub fn connect(&self, nested: Option<&Nested>, interrupted: &dyn Fn() -> bool) -> Result<Connection> {
+    pub fn connect(
+        &self,
+        nested: Option<&Nested>,
+        interrupted: &(dyn Fn() -> bool + Sync),
+    ) -> Result<Connection> {
         if let Some(reason) = self.refused.get() {
             return Err(Error::Unsupported(reason.clone()));
         }
@@ -181,7 +188,7 @@ impl Networks {
         let made = match begun {
             Some(begun) => begun.wait(interrupted),
             None if idmap::in_user_namespace() => userspace::connect(&self.memory, None, interrupted),
-            None => namespace::in_thread(bridge),
+            None => namespace::in_thread(|| bridge(interrupted)),
         };
         self.remember_refusal(made)
     }
@@ -248,8 +255,8 @@ impl Drop for Networks {
 }
 
 /// For a thread that ends with this: it leaves its network.
-fn bridge() -> Result<Connection> {
-    let plugged = bridge::plug()?;
+fn bridge(interrupted: Interrupted<'_>) -> Result<Connection> {
+    let plugged = bridge::plug(interrupted)?;
     Ok(Connection {
         namespace: Arc::new(plugged.namespace),
         address: plugged.address.address,

@@ -86,14 +86,15 @@ impl Published {
             transport: port.transport,
         });
         let reached = reached.collect();
-        let mut listeners = Vec::new();
+        let udp = bound.iter().filter(|(_, port, _)| port.transport == Transport::Udp).count();
+        let (most, mut listeners) = (udp::share(udp), Vec::new());
         for (_, port, taken) in bound {
             let target = SocketAddr::from((connection.address(), port.container));
             match taken {
                 Bound::Tcp(listener) => listeners.push((listener, target)),
                 Bound::Udp(socket) => {
                     let stop = Arc::clone(&stop);
-                    start(move || udp::serve(&socket, target, &stop), inside.clone())?;
+                    start(move || udp::serve(&socket, target, most, &stop), inside.clone())?;
                 }
             }
         }

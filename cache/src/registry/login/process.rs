@@ -35,7 +35,7 @@ pub(super) fn run(command: &mut Command, input: &[u8], cancel: &Cancel) -> Resul
         command.process_group(0);
     }
     command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
-    let mut child = command.spawn().map_err(Error::io("running", &name))?;
+    let mut child = crate::programs::prepared(command).spawn().map_err(Error::io("running", &name))?;
     let ran = attend(&mut child, input, cancel);
     if ran.is_err() {
         if grouped {

@@ -2,23 +2,28 @@
 //! firewalld are told of the bridge, by the programs that know their form of it, as Docker tells them of its own. What a
 //! person wrote for nf_tables is theirs to change.
 
+use std::io::Write as _;
 use std::os::unix::process::CommandExt as _;
 use std::path::PathBuf;
 use std::process::{Child, Command, Output, Stdio};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::io::Errno;
-use rustix::process::{Pid, PidfdFlags, pidfd_open};
+use rustix::process::{Pid, PidfdFlags, Signal, kill_process_group, pidfd_open};
 
 use super::super::netlink::{Answer, Netlink};
-use super::super::{BRIDGE, PROGRAMS, program};
+use super::super::{BRIDGE, Interrupted, LOOK, PROGRAMS, program};
 use super::{FIXED, nfta, of_family, rules, table};
 use crate::error::{Error, Result};
 use crate::sys::signal;
 
-const NFT: [&str; 2] = ["iptables-nft", "iptables"];
-const LEGACY: [&str; 2] = ["iptables-legacy", "iptables"];
+const NFT: Iptables =
+    Iptables { rule: ["iptables-nft", "iptables"], rules: ["iptables-nft-restore", "iptables-restore"] };
+const LEGACY: Iptables = Iptables {
+    rule: ["iptables-legacy", "iptables"],
+    rules: ["iptables-legacy-restore", "iptables-restore"],
+};
 /// For which iptables waits for others that use it, in seconds.
 const PATIENCE: &str = "5";
 /// For which a program is waited for: others wait behind us.
@@ -27,9 +32,16 @@ const LIMIT: Duration = Duration::from_secs(20);
 /// Who has to be told of the bridge.
 #[derive(Debug)]
 pub(super) enum Other {
-    /// The filter table, by one of these programs.
-    Iptables([&'static str; 2]),
+    /// The filter table.
+    Iptables(Iptables),
     Firewalld,
+}
+
+/// Programs that change one rule, and that change several at once: the first that is there.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Iptables {
+    rule: [&'static str; 2],
+    rules: [&'static str; 2],
 }
 
 /// What others have against the bridge's packets.
@@ -83,25 +95,29 @@ pub(super) fn look(netlink: &mut Netlink) -> Result<Found, Errno> {
     Ok(found)
 }
 
-/// The kernel's older packet filter has no such thing as a look at its rules: its program tells.
-pub(super) fn let_through_by_older_filter() -> Result<()> {
-    if has_older_filter() { Other::Iptables(LEGACY).let_through() } else { Ok(()) }
+/// The kernel's older packet filter does not count changes of its rules, nor show them in a form that lasts: its program
+/// tells of one, and both are made at once.
+pub(super) fn let_through_by_older_filter(interrupted: Interrupted<'_>) -> Result<()> {
+    if !has_older_filter() || LEGACY.change("-C", "-o", interrupted)? {
+        return Ok(());
+    }
+    LEGACY.let_through(interrupted)
 }
 
 /// What they were told is taken back.
-pub(super) fn take_back(netlink: &mut Netlink) -> Result<()> {
+pub(super) fn take_back(netlink: &mut Netlink, interrupted: Interrupted<'_>) -> Result<()> {
     let doing = "removing the bridge's rules from the packet filter";
     let mut knows = |family, table, chain| {
         let rules = rules(netlink, family, table, chain).map_err(super::failed(doing))?;
         Ok(rules.iter().any(mentions_bridge))
     };
     if knows(libc::NFPROTO_IPV4, "filter", Some("FORWARD"))? {
-        Other::Iptables(NFT).take_back()?;
+        NFT.take_back(interrupted)?;
     }
     if knows(libc::NFPROTO_INET, "firewalld", None)? {
-        Other::Firewalld.take_back()?;
+        firewalld("--remove-interface", interrupted)?;
     }
-    if has_older_filter() { Other::Iptables(LEGACY).take_back() } else { Ok(()) }
+    if has_older_filter() { LEGACY.take_back(interrupted) } else { Ok(()) }
 }
 
 impl Chain {
@@ -141,51 +157,59 @@ fn mentions_bridge(rule: &Answer) -> bool {
 }
 
 impl Other {
-    pub(super) fn let_through(&self) -> Result<()> {
+    pub(super) fn let_through(&self, interrupted: Interrupted<'_>) -> Result<()> {
         match self {
-            Other::Iptables(programs) => {
-                for direction in ["-i", "-o"] {
-                    if !iptables(programs, "-C", direction)? {
-                        iptables(programs, "-I", direction)?;
-                    }
-                }
-                Ok(())
-            }
-            Other::Firewalld => firewalld("--add-interface"),
-        }
-    }
-
-    fn take_back(&self) -> Result<()> {
-        match self {
-            Other::Iptables(programs) => {
-                for direction in ["-i", "-o"] {
-                    while iptables(programs, "-D", direction)? {}
-                }
-                Ok(())
-            }
-            Other::Firewalld => firewalld("--remove-interface"),
+            Other::Iptables(iptables) => iptables.let_through(interrupted),
+            Other::Firewalld => firewalld("--add-interface", interrupted),
         }
     }
 }
 
-/// False where there is no such rule.
-fn iptables(programs: &[&str], action: &str, direction: &str) -> Result<bool> {
+impl Iptables {
     const NO_SUCH_RULE: i32 = 1;
     const BUSY: i32 = 4;
-    let args = ["-w", PATIENCE, action, "FORWARD", direction, BRIDGE, "-j", "ACCEPT"];
-    let output = run(programs, &args)?;
-    match output.status.code() {
-        Some(0) => Ok(true),
-        Some(NO_SUCH_RULE) if action != "-I" => Ok(false),
-        // Not said of what this machine can't do.
-        Some(BUSY) | None => Err(Error::Setup { doing: doing(programs), reason: said(&output) }),
-        Some(_) => Err(refused(programs, &said(&output))),
+
+    /// Both rules or none: whatever ends the program, half of them would be taken for all.
+    fn let_through(&self, interrupted: Interrupted<'_>) -> Result<()> {
+        let rule = |direction| format!("-I FORWARD {direction} {BRIDGE} -j ACCEPT\n");
+        let rules = format!("*filter\n{}{}COMMIT\n", rule("-i"), rule("-o"));
+        let output = run(&self.rules, &["-w", PATIENCE, "--noflush"], &rules, interrupted)?;
+        match output.status.code() {
+            Some(0) => Ok(()),
+            _ => Err(self.failed(&output)),
+        }
+    }
+
+    fn take_back(&self, interrupted: Interrupted<'_>) -> Result<()> {
+        for direction in ["-i", "-o"] {
+            while self.change("-D", direction, interrupted)? {}
+        }
+        Ok(())
+    }
+
+    /// False where there is no such rule.
+    fn change(&self, action: &str, direction: &str, interrupted: Interrupted<'_>) -> Result<bool> {
+        let args = ["-w", PATIENCE, action, "FORWARD", direction, BRIDGE, "-j", "ACCEPT"];
+        let output = run(&self.rule, &args, "", interrupted)?;
+        match output.status.code() {
+            Some(0) => Ok(true),
+            Some(Self::NO_SUCH_RULE) => Ok(false),
+            _ => Err(self.failed(&output)),
+        }
+    }
+
+    fn failed(&self, output: &Output) -> Error {
+        match output.status.code() {
+            // Not said of what this machine can't do.
+            Some(Self::BUSY) | None => Error::Setup { doing: doing(&self.rule), reason: said(output) },
+            Some(_) => refused(&self.rule, &said(output)),
+        }
     }
 }
 
-fn firewalld(action: &str) -> Result<()> {
+fn firewalld(action: &str, interrupted: Interrupted<'_>) -> Result<()> {
     let programs = ["firewall-cmd"];
-    let output = run(&programs, &["-q", "--zone=trusted", &format!("{action}={BRIDGE}")])?;
+    let output = run(&programs, &["-q", "--zone=trusted", &format!("{action}={BRIDGE}")], "", interrupted)?;
     match output.status.code() {
         Some(0) => Ok(()),
         // Killed, which says nothing of what this machine can do.
@@ -208,28 +232,58 @@ fn said(output: &Output) -> String {
     if text.is_empty() { output.status.to_string() } else { text }
 }
 
-/// Runs the first of the programs that is there. Nothing of ours is for it to see.
-fn run(programs: &[&str], args: &[&str]) -> Result<Output> {
+/// Runs the first of the programs that is there, and gives it a short `input`. Nothing of ours is for it to see.
+fn run(programs: &[&str], args: &[&str], input: &str, interrupted: Interrupted<'_>) -> Result<Output> {
     let found: Option<PathBuf> = programs.iter().find_map(|name| program(name));
     let path = found.ok_or_else(|| refused(programs, "it is not installed"))?;
     let mut command = Command::new(&path);
     command.args(args).env_clear().env("PATH", PROGRAMS.join(":")).current_dir("/");
-    command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::piped());
+    command.stdin(Stdio::piped()).stdout(Stdio::null()).stderr(Stdio::piped());
     // Ctrl-C is for us alone: what it means for a rule that is being made, we say.
     command.process_group(0);
     let mut child = signal::pass_on(&mut command).spawn().map_err(Error::io("starting", &path))?;
-    if !ends_in_time(&child) {
-        let _ = child.kill();
-        let _ = child.wait();
-        let reason = format!("{} did not end within {} seconds", path.display(), LIMIT.as_secs());
-        return Err(Error::Setup { doing: doing(programs), reason });
+    if let Some(mut stdin) = child.stdin.take() {
+        // Of what it does not read it says why with its exit code.
+        let _ = stdin.write_all(input.as_bytes());
     }
-    child.wait_with_output().map_err(Error::io("waiting for", &path))
+    let given_up = wait(&child, interrupted);
+    if given_up.is_some() {
+        let _ = kill_process_group(Pid::from_child(&child), Signal::KILL);
+    }
+    match given_up {
+        None => child.wait_with_output().map_err(Error::io("waiting for", &path)),
+        Some(why) => {
+            let _ = child.wait();
+            Err(match why {
+                GivenUp::Interrupted => Error::Cancelled,
+                GivenUp::Late => {
+                    let reason = format!("{} did not end within {} seconds", path.display(), LIMIT.as_secs());
+                    Error::Setup { doing: doing(programs), reason }
+                }
+            })
+        }
+    }
+}
+
+/// Why a program is not waited for any more.
+enum GivenUp {
+    Interrupted,
+    Late,
 }
 
 /// What can't be known is waited for.
-fn ends_in_time(child: &Child) -> bool {
-    let Ok(process) = pidfd_open(Pid::from_child(child), PidfdFlags::empty()) else { return true };
-    let limit = Timespec { tv_sec: LIMIT.as_secs() as i64, tv_nsec: 0 };
-    poll(&mut [PollFd::new(&process, PollFlags::IN)], Some(&limit)) != Ok(0)
+fn wait(child: &Child, interrupted: Interrupted<'_>) -> Option<GivenUp> {
+    let process = pidfd_open(Pid::from_child(child), PidfdFlags::empty()).ok()?;
+    let slice = Timespec { tv_sec: 0, tv_nsec: LOOK.subsec_nanos().into() };
+    let start = Instant::now();
+    while matches!(poll(&mut [PollFd::new(&process, PollFlags::IN)], Some(&slice)), Ok(0) | Err(Errno::INTR))
+    {
+        if interrupted() {
+            return Some(GivenUp::Interrupted);
+        }
+        if start.elapsed() >= LIMIT {
+            return Some(GivenUp::Late);
+        }
+    }
+    None
 }

@@ -16,7 +16,8 @@ use super::{STACK, wait_for};
 const CONNECTIONS: u64 = 1024;
 /// That a connection takes, and that are needed for other things.
 const FILES: (u64, u64) = (2, 128);
-const CHUNK: usize = 64 << 10;
+/// Of bytes on their way in one direction: twice this for each connection is 64 MiB for all that there may be.
+const CHUNK: usize = 32 << 10;
 /// The container is on this machine; who does not answer by then is not there.
 const PATIENCE: Duration = Duration::from_secs(10);
 /// After an error of ours, such as too little memory, until there may be room again.

@@ -17,8 +17,12 @@ const LARGEST: usize = 64 << 10;
 const SILENCE: Duration = Duration::from_secs(90);
 /// How often silent ones are looked for.
 const LOOK: Timespec = Timespec { tv_sec: 10, tv_nsec: 0 };
-/// One more takes the place of who has been silent for longest: senders can be made up, and must not keep others out.
-const CLIENTS: usize = 1024;
+/// Of all ports together, and of one. One more takes the place of who has been silent for longest at the same port: senders
+/// can be made up, and must not keep others out.
+const CLIENTS: usize = 4096;
+const CLIENTS_OF_PORT: usize = 1024;
+/// Of each port, however many there are: where two speak with one another through a third.
+const FEWEST: usize = 2;
 const EVENTS: usize = 64;
 
 /// No descriptors.
@@ -43,9 +47,16 @@ struct Clients {
     waiting: OwnedFd,
     by_socket: HashMap<u64, Client>,
     by_way: HashMap<Way, u64>,
+    most: usize,
 }
 
-pub(super) fn serve(socket: &UdpSocket, target: SocketAddr, stop: &OwnedFd) {
+/// How many senders each of so many ports may have at a time.
+pub(super) fn share(ports: usize) -> usize {
+    (CLIENTS / ports.max(1)).clamp(FEWEST, CLIENTS_OF_PORT)
+}
+
+/// `most` is the port's [`share`].
+pub(super) fn serve(socket: &UdpSocket, target: SocketAddr, most: usize, stop: &OwnedFd) {
     let Ok(waiting) = epoll::create(epoll::CreateFlags::CLOEXEC) else { return };
     let input = epoll::EventFlags::IN;
     if epoll::add(&waiting, socket, epoll::EventData::new_u64(LISTENER), input).is_err()
@@ -53,7 +64,7 @@ pub(super) fn serve(socket: &UdpSocket, target: SocketAddr, stop: &OwnedFd) {
     {
         return;
     }
-    let mut clients = Clients { waiting, by_socket: HashMap::new(), by_way: HashMap::new() };
+    let mut clients = Clients { waiting, by_socket: HashMap::new(), by_way: HashMap::new(), most };
     let mut buffer = vec![0; LARGEST];
     let mut events = Vec::with_capacity(EVENTS);
     loop {
@@ -103,10 +114,10 @@ impl Clients {
         let number = match self.by_way.get(&way) {
             Some(known) => *known,
             None => {
-                if self.by_socket.len() >= CLIENTS {
+                if self.by_socket.len() >= self.most {
                     self.forget_silent();
                 }
-                if self.by_socket.len() >= CLIENTS {
+                if self.by_socket.len() >= self.most {
                     self.forget_longest_silent();
                 }
                 self.add(way, target).or_else(|| {
@@ -143,5 +154,15 @@ impl Clients {
         if let Some(client) = longest.map(|(number, _)| *number).and_then(|n| self.by_socket.remove(&n)) {
             self.by_way.remove(&client.way);
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn ports_share_the_senders_that_there_may_be() {
+        assert_eq!([0, 1, 4, 8, 4096, 60_000].map(share), [1024, 1024, 1024, 512, 2, 2]);
     }
 }

@@ -1,14 +1,15 @@
 //! The helpers: how they are started, and when they are ready.
 
 use std::fs::File;
-use std::io::{Read, Seek};
 use std::os::fd::{AsFd, OwnedFd};
+use std::os::unix::fs::FileExt as _;
 use std::os::unix::process::CommandExt as _;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
-use rustix::fs::{MemfdFlags, memfd_create};
+use rustix::fs::{MemfdFlags, SealFlags, fcntl_add_seals, ftruncate, memfd_create};
+use rustix::io::Errno;
 use rustix::net::{AddressFamily, SocketFlags, SocketType, socketpair};
 
 use super::super::link::Links;
@@ -26,6 +27,8 @@ const WORK: Duration = Duration::from_secs(3);
 /// How long it may take where the processors are busy with other things.
 const PATIENCE: Duration = Duration::from_secs(30);
 const LOOK: Duration = Duration::from_millis(1);
+/// The most that is kept of what one complains about, in bytes.
+const MOST_COMPLAINTS: usize = 16 << 10;
 
 pub(super) struct Helper {
     pub(super) name: &'static str,
@@ -90,6 +93,15 @@ impl From<Error> for Failed {
     }
 }
 
+/// A file in memory for what a helper complains about. It can't grow: what is too much is refused, which no helper minds.
+fn notebook() -> Result<OwnedFd, Errno> {
+    let flags = MemfdFlags::CLOEXEC | MemfdFlags::ALLOW_SEALING;
+    let notebook = memfd_create(c"helper", flags)?;
+    ftruncate(&notebook, MOST_COMPLAINTS as u64)?;
+    fcntl_add_seals(&notebook, SealFlags::GROW | SealFlags::SHRINK | SealFlags::SEAL)?;
+    Ok(notebook)
+}
+
 /// Ended with this value.
 #[derive(Debug)]
 pub(in super::super) struct Running {
@@ -111,7 +123,7 @@ impl Running {
 
     pub(super) fn start(helper: &Helper, path: &Path, place: Place, namespace: &OwnedFd) -> Result<Running> {
         let starting = "starting";
-        let complaints = memfd_create(c"helper", MemfdFlags::CLOEXEC).map_err(Error::io(starting, path))?;
+        let complaints = notebook().map_err(Error::io(starting, path))?;
         let (ours, theirs) = socketpair(AddressFamily::UNIX, SocketType::STREAM, SocketFlags::CLOEXEC, None)
             .map_err(Error::io(starting, path))?;
         let copy = |fd: &OwnedFd| fd.try_clone().map_err(Error::io(starting, path));
@@ -174,12 +186,12 @@ impl Running {
     }
 
     /// What it said last, or what is to be said of it.
-    fn complaint(&mut self, how: How) -> String {
-        let mut text = String::new();
-        let read = self.complaints.rewind().and_then(|()| self.complaints.read_to_string(&mut text));
-        if let Some(line) = text.lines().map(str::trim).rfind(|line| !line.is_empty())
-            && read.is_ok()
-        {
+    fn complaint(&self, how: How) -> String {
+        let mut text = vec![0; MOST_COMPLAINTS];
+        let length = self.complaints.read_at(&mut text, 0).unwrap_or(0);
+        let text =
+            String::from_utf8_lossy(text[..length].split(|byte| *byte == 0).next().unwrap_or_default());
+        if let Some(line) = text.lines().map(str::trim).rfind(|line| !line.is_empty()) {
             return line.to_owned();
         }
         match how {
