@@ -212,7 +212,8 @@ fn images_come_and_go() {
          bw pull -q {name} > /dev/null; bw run --rm {name} cat /p/f; bw run --rm -u 5:5 {name} ls /p || echo no; \
          bw rmi {name} > /dev/null; bw load -q -i x.tar > /dev/null; bw run --rm {name} stat -c %u:%g:%a /p/f; \
          bw system check > /dev/null && echo whole; \
-         bw system prune -af > /dev/null; df; ls -A store/layers store/caches store/blobs/sha256 store/tmp"
+         bw system prune -af > /dev/null; df; mkdir -p store/caches; \
+         ls -A store/layers store/caches store/blobs/sha256 store/tmp"
     );
     let out = as_user(RANGES, &script).ok();
     let (used, left) = out.split_once("whole\n").unwrap();
