@@ -126,8 +126,8 @@ impl IndexRecord {
 }
 
 impl Store {
-    /// Records an index with those of its images that are new or were recorded under these manifests, beside what is already known to be of it, and its names. All of it at once. Gives the time at which
-    /// it was first recorded.
+    /// Records an index with those of its images that are new or were recorded under these manifests, beside what is already
+    /// known to be of it, and its names. All of it at once. Gives the time at which it was first recorded.
     ///
     /// # Errors
     /// When something is no index or config, or the store can't be written.

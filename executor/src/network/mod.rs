@@ -163,7 +163,8 @@ impl Networks {
         *self.begun.lock().unwrap_or_else(PoisonError::into_inner) = begun;
     }
 
-    /// One that nobody uses, owned by the container's user namespace where that is one of its own. `interrupted` is asked while something is waited for.
+    /// One that nobody uses, owned by the container's user namespace where that is one of its own. `interrupted` is asked while
+    /// something is waited for.
     ///
     /// # Errors
     /// [`Error::Unsupported`] where this machine has none to give, which is said again without another try; else whatever

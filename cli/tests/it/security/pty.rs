@@ -59,13 +59,14 @@ fn nothing_can_be_typed_on_the_terminal_of_the_caller(who: Who) {
     let step = Context::new("FROM typist\nRUN [\"/typist\"]\nRUN --security=insecure [\"/typist\"]\n");
     let privileged = &["--privileged", "typist", "/typist"][..];
     let plain = &["typist", "/typist"][..];
+    let build = ["build", "--progress=plain", "--allow", "security.insecure", "--no-cache", step.path()];
     for (command, status) in [
         (boxwright.command(&[&["run", "--rm"], plain].concat()), 0),
         (boxwright.command(&[&["run", "--rm", "-i"], privileged].concat()), 0),
         (boxwright.command(&[&["run", "--rm", "-t"], privileged].concat()), 0),
         (boxwright.command(&[&["run", "--rm", "-it"], plain].concat()), 0),
         (boxwright.command(&[&["run", "--rm", "-it", "--init"], privileged].concat()), 0),
-        (boxwright.command(&["build", "--allow", "security.insecure", "--no-cache", step.path()]), 0),
+        (boxwright.command(&build), 0),
     ] {
         let mut terminal = Terminal::new();
         let mut running = terminal.start(&command);
