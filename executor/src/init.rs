@@ -38,6 +38,8 @@ pub(crate) struct Plan {
     pub(crate) stdio: Stdio,
     /// Closed by the exec; a [`Failure`] is written to it where that does not happen.
     pub(crate) status: OwnedFd,
+    /// The process that clones it, which has to live as long.
+    pub(crate) parent: OwnedFd,
 }
 
 #[derive(Debug)]
@@ -157,9 +159,9 @@ fn become_container(plan: &Plan, entered: bool) -> Outcome {
 fn die_with_parent(plan: &Plan) -> Outcome {
     set_parent_process_death_signal(Some(Signal::KILL)).map_err(at(Stage::Parent, 0))?;
     let now = rustix::event::Timespec { tv_sec: 0, tv_nsec: 0 };
-    let mut fds = [PollFd::new(&plan.status, PollFlags::empty())];
+    let mut fds = [PollFd::new(&plan.parent, PollFlags::IN)];
     poll(&mut fds, Some(&now)).map_err(at(Stage::Parent, 1))?;
-    if fds[0].revents().contains(PollFlags::ERR) {
+    if fds[0].revents().contains(PollFlags::IN) {
         return Err(at(Stage::Parent, 2)(Errno::SRCH));
     }
     Ok(())

@@ -12,6 +12,7 @@ use std::sync::Arc;
 use boxwright_cache::snapshot::copy::Copied;
 use rustix::fs::{Gid, Uid};
 use rustix::pipe::{PipeFlags, pipe_with};
+use rustix::process::{PidfdFlags, getpid, pidfd_open};
 
 use crate::cgroup::Entrances;
 use crate::dev::Dev;
@@ -89,6 +90,7 @@ pub(crate) fn prepare(spec: &mut Spec, entrances: Entrances) -> Result<Prepared>
         identity,
         stdio,
         status: status_end,
+        parent: pidfd_open(getpid(), PidfdFlags::empty()).map_err(Error::io("opening", "this process"))?,
     };
     let namespaces = namespaces(spec, grouped);
     Ok(Prepared {

@@ -4,7 +4,7 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::Arc;
 
 use crate::error::{Error, Result};
-use crate::sys::signal::{SIGNAL_RECORD, Set, block, pass_on, set_mask, signal_of, signalfd};
+use crate::sys::signal::{SIGNAL_RECORD, Set, block, is_ignored, pass_on, set_mask, signal_of, signalfd};
 
 /// Holds the usual signals back from this process, and hands them to [`crate::Container::wait`].
 #[derive(Debug)]
@@ -38,7 +38,10 @@ impl Signals {
         boxwright_cache::programs::prepare_by(|command| {
             pass_on(command);
         });
-        let set = Set::of(PASSED_ON);
+        // What is blocked comes although it is ignored: under nohup the end of a session is to end nothing.
+        let heeded =
+            PASSED_ON.iter().copied().filter(|signal| *signal != libc::SIGHUP || !is_ignored(libc::SIGHUP));
+        let set = Set::of(&heeded.collect::<Vec<_>>());
         let before = block(set).map_err(Error::io("blocking", "signals"))?;
         let fd = signalfd(set).map_err(Error::io("opening", "signalfd"))?;
         Ok(Signals { pending: Pending(Arc::new(fd)), before })

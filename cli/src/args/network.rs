@@ -44,14 +44,15 @@ impl NetworkFlags {
 
     /// Those that --publish-all adds for a container of `image`.
     pub(crate) fn exposed(&self, image: &ImageRecord, named: &[Port]) -> Result<Vec<Port>> {
-        if !self.publish_all {
-            return Ok(Vec::new());
-        }
         let mut exposed: BTreeSet<(u16, Transport)> = BTreeSet::new();
-        for spec in image.config.config.exposed_ports.keys().chain(&self.expose) {
+        let of_image = image.config.config.exposed_ports.keys().filter(|_| self.publish_all);
+        for spec in of_image.chain(&self.expose) {
             for mapping in mappings(spec, "--expose")? {
                 exposed.insert((mapping.container, transport(mapping.protocol)?));
             }
+        }
+        if !self.publish_all {
+            return Ok(Vec::new());
         }
         exposed.retain(|wanted| !named.iter().any(|port| (port.container, port.transport) == *wanted));
         let any = |(container, transport)| Port { host: None, host_ports: (0, 0), container, transport };
@@ -95,6 +96,7 @@ fn choice(text: &str) -> Result<NetworkChoice> {
             return Err(Error::invalid("invalid container format container:<name|id>"));
         }
         ("container", name) => NetworkChoice::Container(name.to_owned()),
-        _ => return Err(Error::Later(format!("the network {text:?}"))),
+        // There are none yet but those above.
+        _ => return Err(Error::invalid(format!("network {text} not found"))),
     })
 }

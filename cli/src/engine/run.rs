@@ -235,7 +235,7 @@ fn check_terminal(request: &RunRequest) -> Result<()> {
         return Ok(());
     }
     let message = "the input device is not a TTY".to_owned();
-    Err(Error::Usage(Usage::Arguments { command: "run".to_owned(), message }))
+    Err(Error::Usage(Usage::Arguments { command: "boxwright run".to_owned(), message }))
 }
 
 /// Unbuffered: what a container has said is seen before it says more.

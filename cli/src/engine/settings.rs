@@ -24,6 +24,8 @@ pub(super) struct Settings {
 const PATH: &str = "PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
 /// How much of a container's id is its host name.
 const SHORT_ID: usize = 12;
+/// The kernel keeps no longer ones.
+const MAX_HOST_NAME: usize = 64;
 
 impl Settings {
     pub(super) fn of(
@@ -60,6 +62,11 @@ impl Settings {
             (name, _) => name,
         };
         let name = hostname.clone().unwrap_or_else(host_name);
+        if name.len() > MAX_HOST_NAME {
+            return Err(Error::invalid(format!(
+                "the host name {name:?} is too long: it may have {MAX_HOST_NAME} bytes"
+            )));
+        }
         Ok(Settings {
             args: args(config.entrypoint.as_deref(), config.cmd.as_deref(), request)?,
             env: env(&config.env, &request.env, &name, request.tty),

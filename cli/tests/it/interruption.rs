@@ -236,3 +236,16 @@ fn who_waits_for_others_to_be_done_with_the_bridge_ends_at_once() {
     assert_eq!(lines, ["130", "130", "130", before, "lock"], "{ran}");
     ran.says_nothing_of(" started");
 }
+
+#[test]
+fn under_nohup_the_end_of_a_session_ends_nothing() {
+    let boxwright = Boxwright::with_busybox();
+    let script = "echo ready; read code; exit $code";
+    let run = boxwright.command(&["run", "--rm", "-i", "busybox", "sh", "-c", script]);
+    let mut running = Running::start(wrapped(&["nohup"], &run).stdin(Stdio::piped()).stdout(Stdio::piped()));
+    let mut ready = [0; 6];
+    running.0.stdout.as_mut().unwrap().read_exact(&mut ready).unwrap();
+    running.signal(Signal::HUP);
+    running.0.stdin.take().unwrap().write_all(b"7\n").unwrap();
+    assert_eq!(running.wait(), 7);
+}

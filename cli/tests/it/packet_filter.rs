@@ -21,7 +21,8 @@ fn containers_reach_out_past_dockers_rules_and_nobody_reaches_in() {
             "{OTHER} {iptables} -P FORWARD DROP; {iptables} -A FORWARD -j DROP; reach; \
              {iptables} -S FORWARD | grep -c boxwright0; reach; {iptables} -S FORWARD | grep -c boxwright0; \
              there ip route add 10.0.0.0/8 via 198.51.100.1; \
-             \"$program\" --root \"$store\" run --rm --name in busybox sh -c 'nc -ll -p 7 -e echo reached & echo ready; sleep 1000' \
+             \"$program\" --root \"$store\" run --rm --name in busybox sh -c 'nc -ll -p 7 -e echo reached & \
+             until grep -q :0007 /proc/net/tcp /proc/net/tcp6; do usleep 1000; done; echo ready; sleep 1000' \
              > $store/ready & inside=$!; while ! grep -q ready $store/ready; do :; done; \
              address=$(grep -o '10[.][0-9.]*' $store/containers/in | head -n 1); \
              busybox nc -w 1 $address 7 </dev/null; there busybox nc -w 1 $address 7 </dev/null || echo kept out; \

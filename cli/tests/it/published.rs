@@ -73,7 +73,8 @@ fn published_ports_lead_to_the_container() {
 #[test]
 fn many_bytes_go_both_ways_and_each_side_may_end_first() {
     let boxwright = Boxwright::with_busybox();
-    let count = "nc -ll -p 7 -e sh -c 'head -c 5000000 | md5sum; head -c 3000000 /dev/zero' &";
+    let count = "nc -ll -p 7 -e sh -c 'head -c 5000000 | md5sum; head -c 3000000 /dev/zero' & \
+                 until grep -q ':0007 ' /proc/net/tcp /proc/net/tcp6; do usleep 1000; done;";
     let running = start(&boxwright, &["--name", "sum", "-p", "127.0.0.1::7"], count);
     let address = boxwright.ok(&["port", "sum", "7"]);
     let mut answers = Vec::new();

@@ -300,3 +300,11 @@ fn what_an_image_wants_of_the_flags_is_not_taken() {
     let script = status("CapEff");
     assert_eq!(boxwright.output_of("labels", &["sh", "-c", &script]), "00000000a80425fb\n");
 }
+
+#[test]
+fn what_networks_and_names_can_not_be_is_refused() {
+    let boxwright = Boxwright::with_busybox();
+    refused(&boxwright, &["--expose", "foo"], "invalid argument \"foo\" for \"--expose\" flag");
+    refused(&boxwright, &["--network", "nosuch"], "network nosuch not found");
+    refused(&boxwright, &["-h", &"x".repeat(65)], "too long: it may have 64 bytes");
+}

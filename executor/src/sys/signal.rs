@@ -47,12 +47,22 @@ pub(crate) fn pass_on(command: &mut Command) -> &mut Command {
     unsafe { command.pre_exec(unblock) }
 }
 
+/// The kernel's `struct sigaction`; all zeroes is SIG_DFL without flags.
+#[repr(C)]
+struct Action([u64; 4]);
+
+/// Whether whoever started this process had it ignore the signal, as `nohup` does.
+pub(crate) fn is_ignored(signal: i32) -> bool {
+    let mut action = Action([0; 4]);
+    let (none, size) = (std::ptr::null::<Action>(), size_of::<u64>());
+    // SAFETY: nothing is installed, and what is asked for is as large as the kernel's.
+    let result = unsafe { libc::syscall(libc::SYS_rt_sigaction, signal, none, &raw mut action, size) };
+    result == 0 && action.0[0] == libc::SIG_IGN as u64
+}
+
 /// Gives every signal its default disposition. Only for a cloned process: it would take the handlers from under the
 /// code that installed them.
 pub(crate) fn reset_dispositions() {
-    /// The kernel's `struct sigaction`; all zeroes is SIG_DFL without flags.
-    #[repr(C)]
-    struct Action([u64; 4]);
     let default = Action([0; 4]);
     for signal in 1..=64 {
         // SAFETY: the action is as large as the kernel's, and no handler address is installed. SIGKILL and SIGSTOP
