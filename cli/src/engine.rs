@@ -55,7 +55,7 @@ pub use confine::{Confinement, Device};
 pub use context::{ContextSource, DockerfileSource};
 pub(crate) use context::{MAX_TEXT, no_context};
 pub(crate) use failure::failed_process;
-pub use failure::{BuildFailure, Cause, Kept, Source};
+pub use failure::{BuildFailure, Cause, Kept, Source, StepLog};
 pub use imagetools::{CombineRequest, CombineSource};
 pub use import::{ImportRequest, ImportSource};
 pub use listing::{ImageFilter, Listed};

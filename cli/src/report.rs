@@ -1,13 +1,15 @@
-//! The one place that prints errors. A failed build is shown as BuildKit does: the step's last output, the lines of the
+//! The one place that prints errors. A failed build is shown as BuildKit does: the step's output, the lines of the
 //! Dockerfile, and what went wrong.
 
 mod json;
+mod output;
 mod snippet;
 
 use std::collections::BTreeSet;
 use std::fmt::Write as _;
 use std::io::{IsTerminal, Write as _};
 use std::sync::Mutex;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use boxwright_frontend::Diagnostic;
 
@@ -62,10 +64,8 @@ fn build(failure: &BuildFailure, look: Look) -> String {
     }
     for (n, cause) in causes.iter().filter(|c| c.diagnostic.is_error()).enumerate() {
         out.push_str(if n == 0 { "" } else { "\n" });
-        if let Some((name, lines)) = &cause.log {
-            let _ = writeln!(out, "------\n > {}:", visible(name));
-            lines.iter().for_each(|line| out.extend([line, "\n"]));
-            out.push_str("------\n");
+        if let Some(log) = &cause.log {
+            out.push_str(&output::block(log, cause.kept.as_ref(), IN_PLACE.load(Ordering::Relaxed)));
         }
         let title = format!("failed to solve: {}", cause.diagnostic.title());
         out.push_str(&snippet::render(&cause.diagnostic, &title, cause.source.as_ref(), look));
@@ -126,8 +126,12 @@ pub(crate) fn remark(line: &str) {
     }
 }
 
+/// Whether a display had the terminal, on which nothing stays of what steps said.
+static IN_PLACE: AtomicBool = AtomicBool::new(false);
+
 /// From now on remarks wait until somebody takes what is [`held`].
 pub(crate) fn hold() {
+    IN_PLACE.store(true, Ordering::Relaxed);
     HELD.lock().unwrap_or_else(|e| e.into_inner()).get_or_insert_default();
 }
 
@@ -152,7 +156,7 @@ pub(crate) fn remark_once(line: &str) {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::engine::Cause;
+    use crate::engine::{Cause, StepLog};
     use boxwright_solver::Span;
 
     fn dockerfile(text: &str) -> Source {
@@ -171,7 +175,11 @@ mod tests {
         let text = failed(Cause {
             diagnostic: Diagnostic::error(message, span),
             source: Some(source),
-            log: Some(("[2/5] RUN a   b".into(), vec!["sh: a: not found".into()])),
+            log: Some(StepLog {
+                name: "[2/5] RUN a   b".into(),
+                lines: vec!["sh: a: not found".into()],
+                earlier: 0,
+            }),
             kept: None,
         });
         let expected = format!(
@@ -204,7 +212,12 @@ mod tests {
         let source = dockerfile("FROM x\nRUN \u{1b}]0;title\u{7}\u{202e} x\n");
         let span = Span { start: 7, end: 20, first_line: 2, last_line: 2 };
         let diagnostic = Diagnostic::error("no \u{1b}[2J", span);
-        let text = failed(Cause { diagnostic, source: Some(source), log: None, kept: None });
+        let log = StepLog {
+            name: "\u{1b}[2J".into(),
+            lines: vec!["\u{1b}]0;title\u{7}\u{202e}\u{1b}[2J".into()],
+            earlier: 0,
+        };
+        let text = failed(Cause { diagnostic, source: Some(source), log: Some(log), kept: None });
         assert!(!text.contains(['\u{1b}', '\u{7}', '\u{202e}']), "{text:?}");
     }
 

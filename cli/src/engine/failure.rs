@@ -1,6 +1,6 @@
 //! Why a build failed, with what a report needs: the place in the Dockerfile and the step's last output.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, VecDeque};
 use std::ffi::OsStr;
 use std::io::ErrorKind;
 use std::path::Path;
@@ -35,10 +35,19 @@ pub struct Cause {
     pub diagnostic: Diagnostic,
     /// What its span is in; none when it is about no place.
     pub source: Option<Source>,
-    /// The failed step's name and its last lines.
-    pub log: Option<(String, Vec<String>)>,
+    /// What the failed step said.
+    pub log: Option<StepLog>,
     /// Whether what a step left is kept.
     pub kept: Option<Kept>,
+}
+
+/// The output of a step, as far as it was kept.
+#[derive(Clone, Debug, Default)]
+pub struct StepLog {
+    pub name: String,
+    pub lines: Vec<String>,
+    /// How many lines came before these.
+    pub earlier: usize,
 }
 
 /// The place of a step among those of builds.
@@ -138,10 +147,9 @@ impl BuildFailure {
             let span = span_of(definition, *vertex).unwrap_or_default();
             let span = missing(error).and_then(|path| word(source, span, path)).unwrap_or(span);
             let mut diagnostic = Diagnostic::error(message_of(definition, *vertex, error), span);
-            let lines = logs.of(*vertex);
+            let log = logs.of(*vertex, &definition.vertex(*vertex).about.name);
             diagnostic.hints = hints_of(&definition.vertex(*vertex).op, error, here.emulators);
-            diagnostic.hints.extend(lack_of_room(error, lines.as_deref(), here.store));
-            let log = lines.map(|lines| (definition.vertex(*vertex).about.name.clone(), lines));
+            diagnostic.hints.extend(lack_of_room(error, log.as_ref(), here.store));
             let kept = matches!(error, VertexError::Exec(error) if error.is_of_process()).then(Kept::default);
             Cause { log, kept, ..Cause::new(diagnostic, source) }
         };
@@ -230,8 +238,8 @@ fn hints_of(op: &Op, error: &VertexError, emulators: &OsStr) -> Vec<String> {
 }
 
 /// What a file system lacks, if that is why; a process tells it in the words of the C library.
-fn lack_of_room(error: &VertexError, log: Option<&[String]>, store: &Path) -> Option<String> {
-    let lines = log.unwrap_or_default();
+fn lack_of_room(error: &VertexError, log: Option<&StepLog>, store: &Path) -> Option<String> {
+    let lines = log.map_or(&[][..], |log| log.last(LAST_WORDS));
     match error {
         VertexError::Exec(ExecError::Exit { .. })
             if lines.iter().any(|line| line.contains("No space left on device")) =>
@@ -261,15 +269,24 @@ pub(crate) fn failed_process(definition: &Definition, vertex: VertexId, message:
     }
 }
 
-/// How many lines of a failed step are repeated.
-const LINES: usize = 12;
-/// How many bytes of a step's output are kept for that.
-const BYTES: usize = 16 << 10;
+/// How many of a step's last lines may tell why it failed.
+const LAST_WORDS: usize = 12;
+/// How many lines of a step's output are kept, for the report of its failure.
+const LINES: usize = 1000;
+/// And how many bytes of them.
+const BYTES: usize = 256 << 10;
 
 /// The last output of each step.
 #[derive(Debug, Default)]
 pub(super) struct Logs {
-    tails: HashMap<VertexId, Vec<u8>>,
+    tails: HashMap<VertexId, Tail>,
+}
+
+#[derive(Debug, Default)]
+struct Tail {
+    bytes: VecDeque<u8>,
+    /// How many lines ended before these bytes.
+    earlier: usize,
 }
 
 impl Logs {
@@ -277,9 +294,9 @@ impl Logs {
         match event {
             Event::Log { vertex, bytes, .. } => {
                 let tail = self.tails.entry(*vertex).or_default();
-                tail.extend_from_slice(bytes);
-                let extra = tail.len().saturating_sub(BYTES);
-                tail.drain(..extra);
+                tail.bytes.extend(bytes);
+                let extra = tail.bytes.len().saturating_sub(BYTES);
+                tail.earlier += tail.bytes.drain(..extra).filter(|byte| *byte == b'\n').count();
             }
             // The log of a step that went well is of no use any more.
             Event::Finished { vertex, .. } => {
@@ -289,10 +306,20 @@ impl Logs {
         }
     }
 
-    fn of(&self, vertex: VertexId) -> Option<Vec<String>> {
-        let text = String::from_utf8_lossy(self.tails.get(&vertex)?);
-        let lines: Vec<String> = text.lines().map(str::to_owned).collect();
-        Some(lines[lines.len().saturating_sub(LINES)..].to_vec())
+    fn of(&self, vertex: VertexId, name: &str) -> Option<StepLog> {
+        let tail = self.tails.get(&vertex)?;
+        let bytes: Vec<u8> = tail.bytes.iter().copied().collect();
+        let lines: Vec<String> = String::from_utf8_lossy(&bytes).lines().map(str::to_owned).collect();
+        let log = StepLog { name: name.to_owned(), lines, earlier: tail.earlier };
+        let surplus = log.lines.len() - log.last(LINES).len();
+        Some(StepLog { lines: log.last(LINES).to_vec(), earlier: log.earlier + surplus, ..log })
+    }
+}
+
+impl StepLog {
+    /// So many lines at most.
+    pub(crate) fn last(&self, lines: usize) -> &[String] {
+        &self.lines[self.lines.len().saturating_sub(lines)..]
     }
 }
 
@@ -330,7 +357,7 @@ mod tests {
     fn a_failed_process_is_told_in_buildkits_words() {
         let (definition, id) = run(&["/bin/sh", "-c", "false"]);
         let mut logs = Logs::default();
-        let output: String = (0..40).map(|n| format!("line {n}\n")).collect();
+        let output: String = (0..LINES + 40).map(|n| format!("line {n}\n")).collect();
         logs.hear(&Event::Log { vertex: id, stream: LogStream::Stderr, bytes: output.into_bytes() });
         let error = SolveError::Vertices(vec![(id, VertexError::Exec(ExecError::Exit { code: 1 }))]);
         let here = Here { store: Path::new("/"), emulators: OsStr::new("") };
@@ -340,8 +367,9 @@ mod tests {
             "process \"/bin/sh -c false\" did not complete successfully: exit code: 1"
         );
         let BuildFailure::Because(causes) = failure else { panic!("a cause") };
-        let (name, lines) = causes[0].log.clone().unwrap();
-        assert_eq!((name.as_str(), lines.len(), lines[11].as_str()), ("[2/2] RUN false", LINES, "line 39"));
+        let log = causes[0].log.clone().unwrap();
+        assert_eq!((log.name.as_str(), log.lines.len(), log.earlier), ("[2/2] RUN false", LINES, 40));
+        assert_eq!((log.lines[0].as_str(), log.lines[LINES - 1].as_str()), ("line 40", "line 1039"));
         assert_eq!(causes[0].diagnostic.span.first_line, 2);
     }
 
@@ -362,9 +390,16 @@ mod tests {
     fn only_the_tail_of_an_endless_log_is_kept() {
         let (_, id) = run(&["x"]);
         let mut logs = Logs::default();
-        for _ in 0..100 {
-            logs.hear(&Event::Log { vertex: id, stream: LogStream::Stdout, bytes: vec![b'y'; 1000] });
+        for _ in 0..4 {
+            let bytes = "y\n".repeat(BYTES / 4).into_bytes();
+            logs.hear(&Event::Log { vertex: id, stream: LogStream::Stdout, bytes });
         }
-        assert!(logs.tails[&id].len() <= BYTES);
+        assert_eq!(logs.tails[&id].bytes.len(), BYTES);
+        let log = logs.of(id, "").unwrap();
+        assert_eq!(
+            (log.lines.len(), log.earlier),
+            (LINES, BYTES - LINES),
+            "and it is known how many there were"
+        );
     }
 }

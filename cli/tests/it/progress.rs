@@ -106,7 +106,7 @@ fn failing() -> Context {
          RUN for n in 1 2 3 4 5 6 7 8 9; do printf '\\033[2J\\033]0;title\\007said %s\\n' $n; done; sleep 0.3\n\
          FROM busybox\n\
          COPY --from=a /etc/group /\n\
-         RUN echo last words; exit 3\n",
+         RUN seq 101 119; printf '\\033[2Jlast words\\n'; exit 3\n",
     )
 }
 
@@ -127,6 +127,7 @@ fn on_a_terminal_one_frame_ends_with_every_step_and_the_report_follows() {
         assert!(frame.iter().all(|line| line.chars().count() <= usize::from(size.1)), "{lines:#?}");
         let report = lines[frame.len()..].join("\n");
         assert!(report.contains("last words") && report.contains("exit code: 3"), "{report}");
+        assert!((101..120).all(|n| report.contains(&format!("\n{n}\n"))), "all that it said: {report}");
         assert!(size.0 == 8 || text.contains("said 9"), "while it ran, where there was room");
         let up = text.split("\u{1b}[").filter_map(|sequence| sequence.split_once('A')?.0.parse::<u16>().ok());
         assert!(up.max().unwrap() < size.0, "no frame is higher");
