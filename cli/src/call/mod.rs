@@ -123,6 +123,11 @@ pub(crate) fn visible(text: &str) -> String {
     shown
 }
 
+/// The same in one line.
+pub(crate) fn visible_line(text: &str) -> String {
+    visible(text).replace(['\n', '\r', '\t'], " ")
+}
+
 fn pretty(value: &Value) -> String {
     serde_json::to_string_pretty(value).expect("a value always serialises") + "\n"
 }

@@ -8,7 +8,7 @@ use boxwright_solver::{Definition, Event, VertexId};
 use super::Note;
 use super::colours::Colours;
 use super::text::{Unended, fitted, width_of};
-use crate::call::visible;
+use crate::call::visible_line;
 use crate::explain;
 
 #[derive(Debug)]
@@ -67,7 +67,7 @@ impl Frame {
         match note {
             Note::Began { name } => self.own = Some(self.begin(name)),
             Note::Line { text } => {
-                let text = visible(text.strip_suffix(" done").unwrap_or(text));
+                let text = visible_line(text.strip_suffix(" done").unwrap_or(text));
                 self.own.into_iter().for_each(|own| self.steps[own].notes.push(text.clone()));
             }
             Note::Ended { .. } => end(self, Outcome::Done),
@@ -75,7 +75,7 @@ impl Frame {
             Note::Vertex { definition, event } => self.event(definition, event),
             Note::Why { definition, vertex, why } => {
                 let step = self.step(definition, vertex);
-                self.steps[step].notes.extend(explain::lines(why).iter().map(|line| visible(line)));
+                self.steps[step].notes.extend(explain::lines(why).iter().map(|line| visible_line(line)));
             }
         }
     }
@@ -89,7 +89,9 @@ impl Frame {
             }
             Event::Lost { message } => {
                 let step = self.begin("importing cache");
-                self.steps[step].notes.push(visible(&format!("{message}; what it had is built instead")));
+                self.steps[step]
+                    .notes
+                    .push(visible_line(&format!("{message}; what it had is built instead")));
                 self.end(step, Outcome::Failed);
             }
             Event::Started { vertex, .. } => {
@@ -98,7 +100,7 @@ impl Frame {
             }
             Event::Ballast { vertex, ballast } => {
                 let step = self.step(definition, *vertex);
-                self.steps[step].notes.push(visible(&explain::ballast(ballast)));
+                self.steps[step].notes.push(visible_line(&explain::ballast(ballast)));
             }
             Event::Log { vertex, bytes, .. } => {
                 let (step, tail) = (self.step(definition, *vertex), self.tail);
@@ -119,7 +121,7 @@ impl Frame {
 
     fn begin(&mut self, name: &str) -> usize {
         self.steps.push(Step {
-            name: visible(name),
+            name: visible_line(name),
             started: Instant::now(),
             ended: None,
             notes: Vec::new(),
@@ -291,6 +293,23 @@ mod tests {
         let all = shown(&frame, 30, None);
         assert_eq!(all[0], "[+] Building 0.0s (4/4) FIN...", "it is cut");
         assert_eq!(all[4..], [" => ERROR [2/3] RUN y     0.0s", " => CANCELED [3/3] RUN z  0.0s"]);
+    }
+
+    #[test]
+    fn no_word_of_others_breaks_a_line_or_drives_the_terminal() {
+        let evil = "a\nb\tc\r\nd\re\u{1b}[2J";
+        let (definition, ids) = definition(&[evil.into()]);
+        let mut frame = Frame::new(2);
+        frame.note(Note::Began { name: evil });
+        frame.note(Note::Line { text: evil });
+        told(
+            &mut frame,
+            &definition,
+            &[Event::Lost { message: evil.into() }, started(ids[0]), log(ids[0], evil)],
+        );
+        let lines = shown(&frame, 80, Some(20));
+        assert_eq!(lines[1].split_once("  0.0s").unwrap().0.trim_end(), " => a b c  d\u{fffd}e\u{fffd}[2J");
+        assert!(!lines.iter().any(|line| line.contains(char::is_control)), "{lines:#?}");
     }
 
     #[test]

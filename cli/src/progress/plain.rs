@@ -8,7 +8,7 @@ use std::time::{Duration, SystemTime};
 use boxwright_solver::{Definition, Event, VertexId};
 
 use super::{Note, Watch};
-use crate::call::visible;
+use crate::call::visible_line;
 use crate::explain;
 
 /// A line of a step's output that is longer is shown in parts.
@@ -131,7 +131,7 @@ impl<W: Write> Display<W> {
 
     fn begin(&mut self, name: &str, started: SystemTime) -> usize {
         // It is made of the Dockerfile's words.
-        self.steps.push(Step { name: visible(name), started, partial: Vec::new() });
+        self.steps.push(Step { name: visible_line(name), started, partial: Vec::new() });
         self.steps.len() - 1
     }
 
@@ -159,7 +159,7 @@ impl<W: Write> Display<W> {
     /// What a registry or a server said may be in it.
     fn line(&mut self, step: usize, text: &str) -> std::io::Result<()> {
         self.turn_to(step)?;
-        writeln!(self.out, "#{} {}", step + 1, visible(text))
+        writeln!(self.out, "#{} {}", step + 1, visible_line(text))
     }
 
     fn output(&mut self, step: usize, bytes: &[u8]) -> std::io::Result<()> {
@@ -191,7 +191,7 @@ impl<W: Write> Display<W> {
         }
         self.turn_to(step)?;
         self.current = None;
-        writeln!(self.out, "#{} {}\n", step + 1, visible(verdict))
+        writeln!(self.out, "#{} {}\n", step + 1, visible_line(verdict))
     }
 }
 
@@ -285,11 +285,11 @@ mod tests {
 
     #[test]
     fn words_of_others_drive_no_terminal_but_a_step_may() {
-        let (definition, ids) = definition(&["RUN \u{1b}[1m"]);
+        let (definition, ids) = definition(&["RUN \u{1b}[1m\nx"]);
         let message = "\u{1b}[2Jnot found".to_owned();
         let failed = Event::Failed { vertex: ids[0], took: Duration::ZERO, message };
         let text = shown(&definition, &[log(ids[0], b"\x1b[32mgreen\n"), failed]);
-        assert_eq!(text, "#1 RUN \u{fffd}[1m\n#1 T \u{1b}[32mgreen\n#1 ERROR: \u{fffd}[2Jnot found\n\n");
+        assert_eq!(text, "#1 RUN \u{fffd}[1m x\n#1 T \u{1b}[32mgreen\n#1 ERROR: \u{fffd}[2Jnot found\n\n");
     }
 
     #[test]

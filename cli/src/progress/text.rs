@@ -10,10 +10,16 @@ pub(super) fn width_of(text: &str) -> usize {
     text.width()
 }
 
-/// The beginning that has room in so many columns.
+/// The beginning that has room in so many columns. Of characters that need none, no more than that either.
 pub(super) fn fitted(text: &str, room: usize) -> String {
+    let mut marks = 0;
+    let few = |c: &char| {
+        marks += usize::from(c.width() == Some(0));
+        c.width() != Some(0) || marks <= room
+    };
+    let text: String = text.chars().filter(few).collect();
     if text.width() <= room {
-        return text.to_owned();
+        return text;
     }
     let dots = if room > 6 { "..." } else { "" };
     let mut left = room - dots.len();
@@ -39,15 +45,20 @@ impl Unended {
         let mut pieces = bytes.split(|byte| *byte == b'\n');
         let last = pieces.next_back().unwrap_or_default();
         for piece in pieces {
-            self.bytes.extend_from_slice(piece);
+            self.add(piece);
             ended.push(as_line(&self.bytes));
             self.bytes.clear();
         }
-        self.bytes.extend_from_slice(last);
-        let surplus = self.bytes.len().saturating_sub(LONGEST);
-        self.bytes.drain(..surplus);
+        self.add(last);
         self.shown = as_line(&self.bytes);
         ended
+    }
+
+    /// The end of a line is what counts: what came before may be written over.
+    fn add(&mut self, piece: &[u8]) {
+        self.bytes.extend_from_slice(&piece[piece.len().saturating_sub(LONGEST)..]);
+        let surplus = self.bytes.len().saturating_sub(LONGEST);
+        self.bytes.drain(..surplus);
     }
 
     pub(super) fn shown(&self) -> Option<&str> {
@@ -60,14 +71,21 @@ fn as_line(bytes: &[u8]) -> String {
     let bytes = bytes.strip_suffix(b"\r").unwrap_or(bytes);
     let start = bytes.iter().rposition(|byte| *byte == b'\r').map_or(0, |at| at + 1);
     let text = String::from_utf8_lossy(&bytes[start..]);
-    let (mut line, mut rest) = (String::new(), text.chars().peekable());
+    let (mut line, mut rest, mut column) = (String::new(), text.chars().peekable(), 0);
     while let Some(c) = rest.next() {
         match c {
             '\u{1b}' => skip_sequence(&mut rest),
-            '\t' => line.push_str(&" ".repeat(TAB - line.width() % TAB)),
-            '\u{8}' => drop(line.pop()),
+            '\t' => {
+                let spaces = TAB - column % TAB;
+                line.push_str(&" ".repeat(spaces));
+                column += spaces;
+            }
+            '\u{8}' => column -= line.pop().and_then(UnicodeWidthChar::width).unwrap_or(0),
             c if c.is_control() || matches!(c, '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}') => {}
-            c => line.push(c),
+            c => {
+                line.push(c);
+                column += c.width().unwrap_or(0);
+            }
         }
     }
     line
@@ -102,6 +120,7 @@ mod tests {
             (b"\x1b(Ba\x1b[?25l\x1b[2J\x1b[Hb\x07\x00", "ab"),
             (b" 10%\r 20%\r", " 20%"),
             (b"a\tb\x08c", "a       c"),
+            ("漢\tb".as_bytes(), "漢      b"),
             (b"\xc2\x9b2Jx\xff\xe2\x80\xaey", "2Jx\u{fffd}y"),
             (b"\x1b[", ""),
             (b"\x1b", ""),
@@ -118,6 +137,8 @@ mod tests {
         assert_eq!(unended.shown(), Some("th"));
         unended.lines(&vec![b'x'; 3 * LONGEST]);
         assert_eq!(unended.shown().unwrap().len(), LONGEST);
+        let tabs = unended.lines(&[vec![b'\t'; 1 << 20], vec![b'\n']].concat());
+        assert_eq!(tabs[0].len(), LONGEST * TAB, "nor is more of it read when it ends");
     }
 
     #[test]
@@ -128,6 +149,7 @@ mod tests {
             ("漢漢漢漢漢", 8, "漢漢..."),
             ("abc", 2, "ab"),
             ("漢", 1, ""),
+            ("a\u{301}\u{301}\u{301}b", 2, "a\u{301}\u{301}b"),
         ] {
             assert_eq!(fitted(text, room), cut);
         }

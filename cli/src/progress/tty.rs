@@ -121,14 +121,17 @@ fn size() -> (usize, usize) {
 
 /// What turns the frame that is there into the next, in one piece so that the terminal never shows half of it.
 fn painted(before: Painted, width: usize, above: &[String], lines: &[String]) -> String {
-    let mut text = String::from("\u{1b}[?25l\u{1b}[?7l\r");
+    let mut text = String::from("\u{1b}[?25l\r");
     // In a terminal that became narrower lines may be broken: how many there are now, nobody knows. So it begins anew.
     if before.lines > 0 && before.width <= width {
         let _ = write!(text, "\u{1b}[{}A", before.lines);
     }
-    for line in above.iter().chain(lines) {
-        let _ = writeln!(text, "{line}\u{1b}[K");
-    }
+    // What is said may be longer than a line, and goes on where the frame was.
+    text.push_str(if above.is_empty() { "" } else { "\u{1b}[J" });
+    above.iter().for_each(|line| text.extend([line, "\n"]));
+    text.push_str("\u{1b}[?7l");
+    // Erased before it is written: after a full line the cursor is still on its last character.
+    lines.iter().for_each(|line| text.extend(["\u{1b}[K", line, "\n"]));
     text + "\u{1b}[J\u{1b}[?7h\u{1b}[?25h"
 }
 
@@ -139,13 +142,17 @@ mod tests {
     #[test]
     fn a_frame_takes_the_place_of_the_one_before() {
         let lines = ["one".to_owned(), "two".to_owned()];
-        let body = "one\u{1b}[K\ntwo\u{1b}[K\n\u{1b}[J\u{1b}[?7h\u{1b}[?25h";
-        let start = "\u{1b}[?25l\u{1b}[?7l\r";
+        let body = "\u{1b}[?7l\u{1b}[Kone\n\u{1b}[Ktwo\n\u{1b}[J\u{1b}[?7h\u{1b}[?25h";
+        let start = "\u{1b}[?25l\r";
         assert_eq!(painted(Painted::default(), 80, &[], &lines), format!("{start}{body}"));
         let before = Painted { lines: 3, width: 80 };
         assert_eq!(painted(before, 80, &[], &lines), format!("{start}\u{1b}[3A{body}"));
         assert_eq!(painted(before, 60, &[], &lines), format!("{start}{body}"), "narrower: below");
         let above = ["said".to_owned()];
-        assert_eq!(painted(before, 90, &above, &lines), format!("{start}\u{1b}[3Asaid\u{1b}[K\n{body}"));
+        assert_eq!(
+            painted(before, 90, &above, &lines),
+            format!("{start}\u{1b}[3A\u{1b}[Jsaid\n{body}"),
+            "not cut"
+        );
     }
 }

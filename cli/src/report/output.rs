@@ -2,7 +2,7 @@
 
 use std::fmt::Write as _;
 
-use crate::call::visible;
+use crate::call::{visible, visible_line};
 use crate::engine::{Kept, StepLog};
 
 /// How many lines are repeated of what was shown as it came.
@@ -12,7 +12,7 @@ const RESET: &str = "\u{1b}[0m";
 /// `whole` where nothing of it is to be seen any more: as docker does, all of it then.
 pub(super) fn block(log: &StepLog, kept: Option<&Kept>, whole: bool) -> String {
     let lines = if whole { &log.lines } else { log.last(REPEATED) };
-    let mut out = format!("------\n > {}:\n", visible(&log.name));
+    let mut out = format!("------\n > {}:\n", visible_line(&log.name));
     if whole && log.earlier > 0 {
         let plural = if log.earlier == 1 { "" } else { "s" };
         let place = kept.map_or(String::new(), |kept| format!(": boxwright history logs {}", kept.build));
