@@ -73,6 +73,7 @@ struct Broken {
     blobs: Vec<Digest>,
     /// By their manifests.
     images: Vec<Digest>,
+    documents: Vec<Digest>,
 }
 
 impl Store {
@@ -185,6 +186,7 @@ impl Store {
                 };
                 checked.problems.push(Problem::Document { image, what });
                 broken.images.push(manifest);
+                broken.documents.push(digest);
             }
         }
         Ok(())
@@ -224,12 +226,14 @@ impl Store {
                 tx.execute("DELETE FROM names WHERE image = ?1", [manifest.to_string()])?;
                 tx.execute("DELETE FROM images WHERE manifest = ?1", [manifest.to_string()])?;
             }
+            // Whoever records it again is to find none here with its name.
+            for digest in &broken.documents {
+                tx.execute("DELETE FROM documents WHERE digest = ?1", [digest.to_string()])?;
+            }
             forget_lost(tx, held)?;
             Ok(dirs)
         })?;
-        for dir in dirs {
-            self.discard("layers", &dir)?;
-        }
+        self.discard_layers(&dirs)?;
         self.remove_stray_blobs()?;
         let after = self.named()?;
         Ok(before.difference(&after).cloned().collect())

@@ -83,9 +83,7 @@ impl Store {
             freed.records = self.forget_records(&records)?;
         }
         let dead = self.forget("collecting layers", true, collect_rows)?;
-        for dir in &dead.dirs {
-            self.discard("layers", dir)?;
-        }
+        self.discard_layers(&dead.dirs)?;
         let blobs = self.remove_stray_blobs()?;
         self.remove_litter()?;
         self.remove_stray_logs()?;
@@ -125,6 +123,14 @@ impl Store {
         })
     }
 
+    /// The directories of layers that rows have just forgotten.
+    pub(crate) fn discard_layers(&self, dirs: &[String]) -> Result<()> {
+        if !dirs.is_empty() {
+            self.flush_rows()?;
+        }
+        dirs.iter().try_for_each(|dir| self.discard("layers", dir))
+    }
+
     /// Moves the directory out of sight first, so that a kill leaves litter but never half a layer.
     pub(crate) fn discard(&self, parent: &str, name: &str) -> Result<()> {
         self.move_away(parent, name)?.map_or(Ok(()), |away| remove_tree(self, &away))
@@ -145,7 +151,7 @@ impl Store {
     /// listed before that is asked, so that one made afterwards is never among them.
     fn remove_litter(&self) -> Result<()> {
         let own = self.lease()?;
-        let Some(_without_readers) = without_readers(self)? else { return Ok(()) };
+        let Some(without_readers) = without_readers(self)? else { return Ok(()) };
         let names = self.names_in("layers")?;
         if living(self)?.keys().any(|name| name != own.name()) {
             return Ok(());
@@ -158,10 +164,11 @@ impl Store {
             let rows = select.query_map([], |r| r.get(0)).map_err(Error::db(doing))?;
             rows.collect::<Result<_, _>>().map_err(Error::db(doing))?
         };
-        for name in names.iter().filter(|name| !known.contains(*name)) {
-            self.discard("layers", name)?;
-        }
-        Ok(())
+        let litter = names.iter().filter(|name| !known.contains(*name));
+        let away = litter.map(|name| self.move_away("layers", name)).collect::<Result<Vec<_>>>()?;
+        // To remove them takes time in which a reader may come.
+        drop(without_readers);
+        away.iter().flatten().try_for_each(|away| remove_tree(self, away))
     }
 }
 

@@ -3,7 +3,9 @@
 
 use std::sync::OnceLock;
 
-/// Whether it had to be waited for.
+use rustix::io::Errno;
+
+/// Whether this process has ids that it began without.
 type Settle = fn() -> bool;
 
 static SETTLE: OnceLock<Settle> = OnceLock::new();
@@ -15,7 +17,19 @@ pub fn settle_by(settle: Settle) {
 }
 
 /// To be called before an owner is asked for or set, before something is touched that can be another's, and before a program
-/// of the host is started. Whether what failed for want of ids is worth another try.
+/// of the host is started. Whether what was refused may have been for want of ids.
 pub(crate) fn needed() -> bool {
     SETTLE.get().is_some_and(|settle| settle())
+}
+
+/// Tries once more what was refused, with ids: what is another user's may be open to who is root of the namespace. Whoever asked
+/// for ids meanwhile, the first try may have been before that.
+///
+/// # Errors
+/// As `attempt`.
+pub fn with_ids<T>(attempt: impl Fn() -> Result<T, Errno>) -> Result<T, Errno> {
+    match attempt() {
+        Err(Errno::ACCESS) if needed() => attempt(),
+        other => other,
+    }
 }

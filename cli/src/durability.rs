@@ -8,8 +8,9 @@ use crate::engine::Engine;
 /// The hidden command that this process runs.
 pub(crate) const COMMAND: &str = "sync-store";
 
-/// Starts the sync if there is something to sync. That it can't be started is no failure: the next command that writes
-/// starts one as well, and what is not durable yet is only lost by a crash of the machine.
+/// Starts the sync if there is something to sync. Where it can't be started, as without procfs, this process syncs. That it
+/// can't do that is no failure: the next command that writes tries as well, and what is not durable yet is only lost by a
+/// crash of the machine.
 pub(crate) fn sync_later(engine: &Engine) {
     if !engine.store().needs_sync().unwrap_or(false) {
         return;
@@ -26,7 +27,9 @@ pub(crate) fn sync_later(engine: &Engine) {
         .stderr(Stdio::null())
         .current_dir("/")
         .spawn();
-    drop(started);
+    if started.is_err() {
+        let _ = engine.store().sync();
+    }
 }
 
 /// Leaves the terminal's session, so that neither Ctrl-C nor its end stops the sync.

@@ -53,7 +53,7 @@ pub use caches::{CacheFrom, CacheMode, CacheTo};
 pub use check::Checked;
 pub use confine::{Confinement, Device};
 pub use context::{ContextSource, DockerfileSource};
-pub(crate) use context::{MAX_TEXT, no_context};
+pub(crate) use context::{MAX_TEXT, no_context, open_file};
 pub(crate) use failure::failed_process;
 pub use failure::{BuildFailure, Cause, Kept, Source, StepLog};
 pub use imagetools::{CombineRequest, CombineSource};

@@ -71,7 +71,8 @@ impl Drop for Watch {
 
 /// Without a thread, or a descriptor for it, what is long goes on to its end.
 fn begin(state: &mut Watching, pending: &Pending, cancel: &Cancel) {
-    let (Watching::NotYet, Ok(done)) = (&*state, Cancel::new()) else { return };
+    let Watching::NotYet = &*state else { return };
+    let Ok(done) = Cancel::new() else { return };
     let (pending, cancel, ended) = (pending.clone(), cancel.clone(), done.clone());
     let thread = std::thread::Builder::new().name("signals".to_owned());
     if let Ok(thread) = thread.spawn(move || watch(&pending, &cancel, &ended)) {

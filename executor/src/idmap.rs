@@ -86,7 +86,7 @@ pub fn enter_user_namespace() -> Result<()> {
     let _ = ENTERED.set(());
     *state() = State::Unmapped { mapper, uid, gid };
     UNSETTLED.store(true, Ordering::Release);
-    ids::settle_by(|| UNSETTLED.load(Ordering::Acquire) && settle().is_ok());
+    ids::settle_by(|| !UNSETTLED.load(Ordering::Acquire) || settle().is_ok());
     Ok(())
 }
 
@@ -117,9 +117,7 @@ pub(crate) fn settle_with_reason() -> Result<(Ids, Option<Unmapped>)> {
     }
     match &*state {
         State::Mapped(ids, why) => Ok((*ids, why.clone())),
-        State::Failed(reason) => {
-            Err(Error::Setup { doing: "mapping ids".to_owned(), reason: reason.clone() })
-        }
+        State::Failed(reason) => Err(no_ids(reason)),
         State::Outside | State::Unmapped { .. } => Ok((Ids::Real, None)),
     }
 }
@@ -131,7 +129,11 @@ fn map(mapper: Result<Mapper, Unmapped>, uid: Uid, gid: Gid) -> State {
         // Without the helpers, or with ranges that they refuse, the user's own id is what there is.
         Err(why) => match map_single(uid, gid) {
             Ok(()) => State::Mapped(Ids::Single, Some(why)),
-            Err(error) => State::Failed(error.to_string()),
+            // With one helper's map written there can't be another one.
+            Err(error) => State::Failed(match why {
+                Unmapped::Refused(said) => said,
+                Unmapped::NoRanges { .. } => error.to_string(),
+            }),
         },
     }
 }
@@ -147,7 +149,14 @@ pub fn forget() {
 
 /// Why the process has no ids, if it asked for some.
 pub fn failure() -> Option<Error> {
-    matches!(&*state(), State::Failed(_)).then(|| settle().err()).flatten()
+    match &*state() {
+        State::Failed(reason) => Some(no_ids(reason)),
+        State::Outside | State::Unmapped { .. } | State::Mapped(..) => None,
+    }
+}
+
+fn no_ids(reason: &str) -> Error {
+    Error::Setup { doing: "mapping ids".to_owned(), reason: reason.to_owned() }
 }
 
 fn state() -> MutexGuard<'static, State> {

@@ -86,6 +86,9 @@ impl Store {
                 let size =
                     rustix::fs::statat(self.dir(), format!("{parent}/{hex}"), AtFlags::SYMLINK_NOFOLLOW)
                         .map_or(0, |stat| stat.st_size.unsigned_abs());
+                if moved.is_empty() {
+                    self.flush_rows()?;
+                }
                 moved.extend(self.move_away(&parent, &hex)?.map(|path| (path, size)));
             }
         }

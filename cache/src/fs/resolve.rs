@@ -26,9 +26,8 @@ pub fn open_resolved(
 ) -> rustix::io::Result<OwnedFd> {
     path.into_with_c_str(|path| {
         for _ in 1..ATTEMPTS {
-            match once(&dir, path, flags, mode, resolve) {
+            match ids::with_ids(|| once(&dir, path, flags, mode, resolve)) {
                 Err(Errno::AGAIN) => {}
-                Err(Errno::ACCESS) if ids::needed() => {}
                 other => return other,
             }
         }

@@ -20,6 +20,7 @@ pub use select::Match;
 
 use super::pattern::Matcher;
 use crate::error::{Error, Result};
+use crate::ids::with_ids;
 use crate::layer::sink::{NodeKind, Timestamp, Xattrs};
 use crate::snapshot::owner::{OwnerView, mtime_of};
 pub use crate::snapshot::tree::Kind;
@@ -144,12 +145,12 @@ impl Context {
 
 /// The entry of `name` in an open directory; none if it vanished since the directory was read.
 fn entry_at(dir: impl AsFd, name: &std::ffi::OsStr, path: PathBuf) -> Result<Option<Entry>, Errno> {
-    let stat = match rustix::fs::statat(&dir, name, AtFlags::SYMLINK_NOFOLLOW) {
+    let stat = match with_ids(|| rustix::fs::statat(&dir, name, AtFlags::SYMLINK_NOFOLLOW)) {
         Err(Errno::NOENT) => return Ok(None),
         other => other?,
     };
     let target = match FileType::from_raw_mode(stat.st_mode) {
-        FileType::Symlink => rustix::fs::readlinkat(&dir, name, Vec::new())?.into_bytes(),
+        FileType::Symlink => with_ids(|| rustix::fs::readlinkat(&dir, name, Vec::new()))?.into_bytes(),
         _ => Vec::new(),
     };
     Ok(Some(entry(path, &stat, target)))

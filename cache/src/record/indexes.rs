@@ -148,7 +148,7 @@ impl Store {
             let created = tx.query_row(
                 "INSERT INTO images (manifest, id, turn, created, boot)
                  VALUES (?1, ?1, (SELECT coalesce(max(turn), 0) + 1 FROM images), ?2, ?3)
-                 ON CONFLICT DO UPDATE SET boot = excluded.boot RETURNING created",
+                 ON CONFLICT DO UPDATE SET turn = turn RETURNING created",
                 params![id, now(), self.boot()],
                 |row| row.get(0),
             )?;

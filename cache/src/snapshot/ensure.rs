@@ -22,7 +22,7 @@ pub(super) fn unpack(layer: &Layer, cancel: &Cancel) -> Result<OwnedFd> {
     }
     let mut failure = None;
     // Blobs that are here come first. One that is not what it should be must not stand in the way of a good one.
-    for blob in layer.blobs()? {
+    for blob in layer.blobs()?.into_iter().flat_map(places) {
         let active = store.new_layer()?;
         let applied = match blob.present {
             true => from_store(layer, &blob, &active, cancel),
@@ -43,6 +43,12 @@ pub(super) fn unpack(layer: &Layer, cancel: &Cancel) -> Result<OwnedFd> {
         }
     }
     Err(failure.unwrap_or_else(|| Error::NotFound { what: "layer", name: layer.diff_id().to_string() }))
+}
+
+/// Where it is to be had: here, and then in its repository.
+fn places(blob: LayerBlob) -> impl Iterator<Item = LayerBlob> {
+    let there = blob.repository.is_some().then(|| LayerBlob { present: false, ..blob.clone() });
+    blob.present.then_some(blob).into_iter().chain(there)
 }
 
 /// Marks a blob whose file turned out to be bad, or to be gone, as not here.

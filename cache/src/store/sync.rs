@@ -5,11 +5,14 @@ use std::time::Duration;
 
 use rusqlite::Params;
 use rustix::fs::{AtFlags, FlockOperation, Mode, OFlags};
+use rustix::io::Errno;
 
 use super::schema::{self, MARKS};
 use super::{BUSY, Store, unique_name};
 use crate::error::{Error, Result};
 
+/// The database's write-ahead log.
+const LOG: &str = "db-wal";
 /// From so many bytes on, reading the write-ahead log takes a process longer than starting one that empties it.
 const LONG_LOG: i64 = 512 << 10;
 /// Whose marks call for a sync. What is lost of the others is made again, and looking through them would take time at the
@@ -41,6 +44,18 @@ impl Store {
         self.empty_log()?;
         self.keep_reserve();
         Ok(())
+    }
+
+    /// Waits for the disk to have the rows that are there so far: a power cut must not bring one back whose files are about to be
+    /// removed.
+    pub(crate) fn flush_rows(&self) -> Result<()> {
+        let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+        let failed = || Error::io("writing to disk", self.path().join(LOG));
+        match rustix::fs::openat(self.dir(), LOG, flags, Mode::empty()) {
+            // All of it is in the database, which was flushed for that.
+            Err(Errno::NOENT) => Ok(()),
+            other => other.and_then(|log| rustix::fs::fdatasync(&log)).map_err(failed()),
+        }
     }
 
     /// The mark of what could not be written: it is forgotten in the next boot.
@@ -82,7 +97,7 @@ impl Store {
         if undurable && (self.is_any("{} = ?1", (boot,))? || !self.is_synced_now()) {
             return Ok(true);
         }
-        let log = rustix::fs::statat(self.dir(), "db-wal", AtFlags::SYMLINK_NOFOLLOW);
+        let log = rustix::fs::statat(self.dir(), LOG, AtFlags::SYMLINK_NOFOLLOW);
         Ok(log.is_ok_and(|log| log.st_size > LONG_LOG))
     }
 
@@ -94,7 +109,7 @@ impl Store {
     /// Whether a process is in [`Store::sync`]: one is enough for what it has begun with.
     fn is_synced_now(&self) -> bool {
         self.lock_syncs(FlockOperation::NonBlockingLockExclusive)
-            .is_err_and(|errno| errno == rustix::io::Errno::WOULDBLOCK)
+            .is_err_and(|errno| errno == Errno::WOULDBLOCK)
     }
 
     /// Syncs share this lock, which nobody else takes, until it is closed. Where there are no locks of directories, a sync too

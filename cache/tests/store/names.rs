@@ -1,5 +1,9 @@
 //! Images and their names: what each stands for, whatever others record, and after a power cut.
 
+use boxwright_cache::oci::Index;
+use boxwright_cache::oci::descriptor::OCI_MANIFEST;
+use boxwright_cache::record::NewImage;
+
 use super::*;
 
 #[test]
@@ -23,6 +27,44 @@ fn what_is_recorded_again_as_it_was_need_not_be_made_durable_again() {
     put(&layers, &digests[2], &digests[1]);
     assert_eq!(store.image_named(&name).unwrap().unwrap().id, digests[2]);
     assert!(store.needs_sync().unwrap());
+}
+
+#[test]
+fn an_index_that_is_recorded_again_stays_durable() {
+    let dir = tempfile::tempdir().unwrap();
+    let store = Store::open_in_boot(dir.path(), "boot-1").unwrap();
+    let [config, manifest] = [b"a", b"b"].map(|text| Digest::of(text));
+    let layers = [layer(&store, "one")];
+    let index = serde_json::to_vec(&Index::oci(vec![Descriptor::new(OCI_MANIFEST, manifest, 2)])).unwrap();
+    let (digest, name) = (Digest::of(&index), "some/name".parse::<Reference>().unwrap());
+    for _ in 0..2 {
+        let new = NewImage { config: (&config, b"{}"), manifest: (&manifest, b"{}"), layers: &layers };
+        store.put_index((&digest, &index), &[new], &[], &[(name.clone(), None)]).unwrap();
+        if store.needs_sync().unwrap() {
+            store.sync().unwrap();
+        } else {
+            // The second time.
+            drop((store, layers));
+            let store = Store::open_in_boot(dir.path(), "boot-2").unwrap();
+            return assert_eq!(store.names(None).unwrap()[0].manifest, digest);
+        }
+    }
+    panic!("what is as it was has to be made durable again");
+}
+
+#[test]
+fn a_repair_gives_up_bad_documents_so_that_good_ones_can_come() {
+    let dir = tempfile::tempdir().unwrap();
+    let (store, cancel) = (Store::open(dir.path()).unwrap(), Cancel::new().unwrap());
+    let (good, manifest) = (b"{\"os\":\"linux\"}".as_slice(), b"{}".as_slice());
+    let put = |config| {
+        let (id, digest) = (Digest::of(good), Digest::of(manifest));
+        store.put_image((&id, config), (&digest, manifest), &[], &[]).unwrap();
+    };
+    put(b"{}");
+    assert_eq!(store.check(true, &cancel).unwrap().problems.len(), 1);
+    put(good);
+    assert!(store.check(false, &cancel).unwrap().problems.is_empty());
 }
 
 #[test]

@@ -18,6 +18,7 @@ use super::names::ResolverFlags;
 use super::trust::TrustFlags;
 use super::{LimitFlags, ulimit};
 use crate::config;
+use crate::engine::open_file;
 use crate::error::{Error, Result};
 
 #[derive(Debug, clap::Args)]
@@ -225,7 +226,7 @@ impl SecretSource {
         }
         let path = Path::new(if self.file.is_empty() { &self.id } else { &self.file });
         let doing = "failed to read the secret";
-        let file = std::fs::File::open(path).map_err(Error::io(doing, path))?;
+        let file = open_file(path).map_err(Error::io(doing, path))?;
         let mut value = Vec::new();
         file.take(MAX_SECRET + 1).read_to_end(&mut value).map_err(Error::io(doing, path))?;
         if value.len() as u64 > MAX_SECRET {
@@ -273,7 +274,7 @@ fn agent(paths: &str) -> Result<Agent> {
 
 fn key(path: &Path) -> Result<SshKey> {
     let doing = "reading the ssh key";
-    let file = std::fs::File::open(path).map_err(Error::io(doing, path))?;
+    let file = open_file(path).map_err(Error::io(doing, path))?;
     let mut bytes = Vec::new();
     file.take(MAX_KEY).read_to_end(&mut bytes).map_err(Error::io(doing, path))?;
     SshKey::parse(&bytes).map_err(|reason| {

@@ -223,10 +223,11 @@ pub(crate) fn run(args: Args) -> Result<u8> {
     }
     let helped = |error| helped(error, &root);
     let registries = if command.is_offline() { config::no_registries() } else { config::registries()? };
-    let engine = Engine::open(&root, registries, config::git()).map_err(helped)?;
+    // Before the store is opened: SQLite gives a file that it makes to the owner of another one, who has to be the same by then.
     if long && !matches!(command, Command::Build(_)) {
         idmap::settle().map_err(no_ids)?;
     }
+    let engine = Engine::open(&root, registries, config::git()).map_err(helped)?;
     let mut out = std::io::BufWriter::new(std::io::stdout());
     let terminal = std::io::stdout().is_terminal();
     let mut session = Session { engine, signals, networks, out: &mut out, terminal };

@@ -2,11 +2,13 @@
 //! elsewhere is fetched for that; what is read of it is resolved inside of it.
 
 use std::collections::HashMap;
+use std::fs::File;
 use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
 
 use boxwright_cache::Store;
 use boxwright_cache::fs::pattern::Matcher;
+use boxwright_cache::ids::with_ids;
 use boxwright_cache::layer::tar;
 use boxwright_cache::snapshot::Tree;
 use boxwright_cache::snapshot::tree::Kind;
@@ -286,7 +288,7 @@ fn default_dockerfile(context: &Path) -> PathBuf {
 
 pub(super) fn open_dir(path: &Path) -> Result<OwnedFd> {
     let flags = OFlags::DIRECTORY | OFlags::RDONLY | OFlags::CLOEXEC;
-    rustix::fs::open(path, flags, Mode::empty()).map_err(|e| match e {
+    with_ids(|| rustix::fs::open(path, flags, Mode::empty())).map_err(|e| match e {
         rustix::io::Errno::NOENT => {
             Error::invalid(format!("unable to prepare context: path {:?} not found", path.display()))
         }
@@ -311,9 +313,14 @@ pub(super) fn ignored(context: &Path, dockerfile: Option<&Path>) -> Result<Vec<S
     Ok(Vec::new())
 }
 
+/// A file that the command line names, for reading.
+pub(crate) fn open_file(path: &Path) -> rustix::io::Result<File> {
+    with_ids(|| rustix::fs::open(path, OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty())).map(File::from)
+}
+
 fn read_text(doing: &'static str, path: &Path) -> Result<Vec<u8>> {
     use std::io::Read as _;
-    let file = std::fs::File::open(path).map_err(Error::io(doing, path))?;
+    let file = open_file(path).map_err(Error::io(doing, path))?;
     let mut text = Vec::new();
     file.take(MAX_TEXT + 1).read_to_end(&mut text).map_err(Error::io(doing, path))?;
     if text.len() as u64 > MAX_TEXT {

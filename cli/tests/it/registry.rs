@@ -133,6 +133,22 @@ fn a_damaged_blob_is_refused_and_the_next_pull_is_whole() {
 }
 
 #[test]
+fn a_blob_that_went_bad_here_is_fetched_again_at_once() {
+    let (registry, boxwright) = (Registry::start(), Boxwright::new());
+    let name = busybox_in(&registry);
+    boxwright.ok(&["pull", &name]);
+    for layer in fs::read_dir(boxwright.store().join("layers")).unwrap() {
+        fs::remove_dir_all(layer.unwrap().path()).unwrap();
+    }
+    boxwright.run(&["system", "check", "--repair"]).says_nothing_of("gave up").ok();
+    let digest = manifest(&name)["layers"][0]["digest"].as_str().unwrap().to_owned();
+    let blob = boxwright.store().join("blobs").join(digest.replace(':', "/"));
+    assert!(blob.is_file());
+    fs::write(blob, "something else").unwrap();
+    assert_eq!(boxwright.output_of(&name, &["echo", "hi"]), "hi\n");
+}
+
+#[test]
 fn of_a_list_the_manifest_of_this_platform_is_taken() {
     let (registry, boxwright) = (Registry::start(), Boxwright::with_busybox());
     let name = busybox_in(&registry);

@@ -91,14 +91,26 @@ fn ids_are_mapped_for_a_build_that_has_something_to_do_only() {
 }
 
 #[test]
-fn what_only_a_mapped_user_may_read_is_read_from_a_context() {
-    let script = "mkdir c; printf 'FROM busybox\nCOPY d /d\n' > c/Dockerfile; \
+fn what_only_a_mapped_user_may_read_is_read_for_a_build() {
+    let script = "mkdir c; printf 'FROM busybox\nCOPY a d /d/\nRUN --mount=type=secret,id=s cp /run/secrets/s /s\n' > c/Dockerfile; \
                   bw run --rm -v $PWD/c:/c busybox sh -c \
-                      'mkdir /c/d; echo a > /c/d/f; chmod 600 /c/d/f; chmod 700 /c/d; chown -R 5:5 /c/d'; \
-                  cat c/d/f 2>/dev/null || echo mine not; \
-                  bw build -q c > first; bw build -q c | cmp - first; bw run --rm $(cat first) cat /d/f; \
+                      'cd /c; mkdir a d; echo b > a/g; chmod 744 a; echo a > d/f; echo s > s; chmod 600 d/f s Dockerfile; \
+                       chmod 700 d; chown -R 5:5 a d s Dockerfile'; \
+                  cat c/d/f c/s c/Dockerfile 2>/dev/null || echo mine not; \
+                  for built in first again; do bw build -q --secret id=s,src=c/s c > $built; done; cmp first again; \
+                  bw run --rm $(cat first) cat /d/f /d/g /s; \
                   bw run --rm -v $PWD/c:/c busybox chown -R 0:0 /c; rm -r c";
-    assert_eq!(as_user(RANGES, script).ok(), "mine not\na\n");
+    assert_eq!(as_user(RANGES, script).ok(), "mine not\na\nb\ns\n");
+}
+
+#[test]
+fn a_helper_that_maps_nothing_ends_a_build_with_what_it_said() {
+    let script = "mkdir bin; printf '#!/bin/sh\necho no luck >&2; exit 1\n' > bin/newgidmap; chmod +x bin/newgidmap; \
+                  PATH=$PWD/bin:$PATH; mkdir c; printf 'FROM busybox\nRUN true\n' > c/Dockerfile; \
+                  bw build c || echo $?; bw volume ls || echo $?";
+    let ran = as_user(RANGES, script);
+    assert_eq!(ran.stdout, "1\n1\n", "{ran}");
+    assert_eq!(ran.stderr.matches("\nError: mapping ids: newgidmap: no luck").count(), 2, "{ran}");
 }
 
 #[test]

@@ -5,6 +5,8 @@ use std::io::{Read as _, Write as _};
 use std::os::fd::{AsFd as _, OwnedFd};
 use std::process::{Child, Command, Stdio};
 
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::io::retry_on_intr;
 use rustix::pipe::{PipeFlags, pipe_with};
 use rustix::process::{
     Signal, WaitId, WaitIdOptions, getpid, getppid, pidfd_send_signal, set_parent_process_death_signal,
@@ -13,6 +15,9 @@ use rustix::process::{
 
 use crate::error::{Error, Result};
 use crate::sys;
+
+/// They may have to ask a server for the user's ranges.
+const PATIENCE: Timespec = Timespec { tv_sec: 30, tv_nsec: 0 };
 
 /// Dropping it ends the child.
 #[derive(Debug)]
@@ -64,6 +69,11 @@ impl Mapper {
         self.ask();
         let mut text = String::new();
         let answer = self.answer.try_clone().map_err(|error| error.to_string())?;
+        let mut answered = [PollFd::new(&self.answer, PollFlags::IN)];
+        if matches!(retry_on_intr(|| poll(&mut answered, Some(&PATIENCE))), Ok(0)) {
+            let _ = pidfd_send_signal(&self.process, Signal::KILL);
+            return Err(format!("newuidmap and newgidmap have not ended within {} seconds", PATIENCE.tv_sec));
+        }
         match (std::fs::File::from(answer).read_to_string(&mut text), text.trim()) {
             (Ok(length), "") if length > 0 => Ok(()),
             (_, reason) => Err(reason.to_owned()),
@@ -85,7 +95,8 @@ type Helper = (&'static str, std::io::Result<Child>);
 fn start(program: &'static str, pid: &str, arguments: &[String]) -> Helper {
     let (nothing, errors) = (Stdio::null, Stdio::piped());
     let command = &mut Command::new(program);
-    let child = command.arg(pid).args(arguments).stdin(nothing()).stdout(nothing()).stderr(errors).spawn();
+    command.arg(pid).args(arguments).stdin(nothing()).stdout(nothing()).stderr(errors);
+    let child = sys::signal::pass_on(command).spawn();
     (program, child)
 }
 

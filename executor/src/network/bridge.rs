@@ -126,9 +126,13 @@ fn ensure(dir: &Path, interrupted: Interrupted<'_>) -> Result<Bridge> {
     };
     let ruled = firewall::ensure(dir, subnet, found.is_none(), interrupted);
     let ruled = ruled.and_then(|warning| forward().map(|()| warning));
-    if ruled.is_err() && found.is_none() {
+    if let (Err(error), None) = (&ruled, found) {
         // Whoever is the next one makes it again, and says what there is to say.
-        let _ = firewall::remove_own();
+        let _ = match error {
+            // Rules in the filters of others are for a bridge that is not there.
+            Error::Cancelled => firewall::remove_own().map(drop),
+            _ => firewall::remove(&|| false),
+        };
         let _ = links.remove(bridge);
     }
     let warning = ruled?;
