@@ -1,7 +1,7 @@
 //! Ctrl-C and its like raise the engine's [`Cancel`]: whatever is being done ends in order, and leaves nothing half done.
 
 use std::sync::atomic::{AtomicI32, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::thread::JoinHandle;
 
 use boxwright_cache::Cancel;
@@ -14,12 +14,16 @@ use crate::error::Result;
 /// The last of them that came; zero is none.
 static CAME: AtomicI32 = AtomicI32::new(0);
 
+/// What they raise while a command's work is watched.
+static TOKEN: OnceLock<Cancel> = OnceLock::new();
+
 /// Those that ask for an end.
 const ENDING: [Signal; 4] = [Signal::HUP, Signal::INT, Signal::QUIT, Signal::TERM];
 
 /// Does `work` while a thread waits for signals.
 pub(crate) fn watched<T>(signals: &Signals, cancel: &Cancel, work: impl FnOnce() -> Result<T>) -> Result<T> {
     let done = Cancel::new()?;
+    TOKEN.get_or_init(|| cancel.clone());
     std::thread::scope(|scope| {
         scope.spawn(|| watch(signals.pending(), cancel, &done));
         // Also when `work` panics, or the scope would wait for ever.
@@ -102,6 +106,11 @@ pub(crate) fn is_asked_to_end(signals: &Pending) -> bool {
         CAME.store(number, Ordering::Relaxed);
     }
     asked.is_some()
+}
+
+/// What is raised when this process is asked to end; none if that ends it at once.
+pub(crate) fn token() -> Option<&'static Cancel> {
+    TOKEN.get()
 }
 
 /// The number of the signal that this process was asked to end by.

@@ -14,6 +14,7 @@ mod explain;
 mod format;
 mod graph;
 mod interrupt;
+mod patient;
 pub mod progress;
 mod prompt;
 mod report;

@@ -16,6 +16,7 @@ use boxwright_frontend::Diagnostic;
 use crate::call::visible;
 use crate::engine::Source;
 use crate::error::{BuildFailure, Error, Usage};
+use crate::patient::Stderr;
 use crate::{config, exit};
 use snippet::Look;
 
@@ -23,7 +24,7 @@ pub(crate) fn print(error: &Error) {
     let text = text(error);
     let result = match error {
         Error::Usage(Usage::Shown(_)) => std::io::stdout().write_all(text.as_bytes()),
-        _ => std::io::stderr().write_all(text.as_bytes()),
+        _ => Stderr.write_all(text.as_bytes()),
     };
     // Nobody is left who could be told.
     let _ = result;
@@ -86,13 +87,13 @@ pub(crate) fn warnings_as_json(warnings: &[Diagnostic], source: &Source) {
 
 /// For programs: what a terminal would be driven by is kept.
 pub(crate) fn as_it_is(text: &str) {
-    let _ = std::io::stderr().write_all(text.as_bytes());
+    let _ = Stderr.write_all(text.as_bytes());
 }
 
 /// Warnings of a build that went well: each with its place, then all of them in docker's short form.
 pub(crate) fn warnings(warnings: &[Diagnostic], source: &Source) {
     let look = look(&std::io::stderr());
-    let _ = std::io::stderr().write_all(warnings_text(warnings, source, look).as_bytes());
+    let _ = Stderr.write_all(warnings_text(warnings, source, look).as_bytes());
 }
 
 fn warnings_text(warnings: &[Diagnostic], source: &Source, look: Look) -> String {
@@ -122,7 +123,7 @@ static HELD: Mutex<Option<Vec<String>>> = Mutex::new(None);
 pub(crate) fn remark(line: &str) {
     match &mut *HELD.lock().unwrap_or_else(|e| e.into_inner()) {
         Some(held) => held.push(visible(line)),
-        None => drop(writeln!(std::io::stderr(), "{}", visible(line))),
+        None => drop(writeln!(Stderr, "{}", visible(line))),
     }
 }
 

@@ -169,7 +169,7 @@ pub enum Material {
 /// The first vertex that failed, by its own error; what ran beside it was cancelled and is gone.
 pub fn solve(definition: &Definition, outputs: &[VertexId], env: &Env<'_>) -> Result<Solved, SolveError> {
     let needed = plan::reachable(definition, outputs);
-    let _ = env.events.send(Event::Planned { vertices: needed.clone() });
+    env.events.send(Event::Planned { vertices: needed.clone() });
     check_allowed(definition, &needed, env.allowed)?;
     let pins = pin::pin(definition, &needed, env)?;
     let plan = plan::plan(definition, &needed, outputs, &pins, env.imports, env)?;
@@ -180,7 +180,7 @@ pub fn solve(definition: &Definition, outputs: &[VertexId], env: &Env<'_>) -> Re
     match solved {
         // Then this machine does without others.
         Err(error) if error.is_lost() => {
-            let _ = env.events.send(Event::Planned { vertices: needed.clone() });
+            env.events.send(Event::Planned { vertices: needed.clone() });
             let plan = plan::plan(definition, &needed, outputs, &pins, &[], env)?;
             schedule::run(definition, outputs, &pins, plan, env)
         }
@@ -197,7 +197,7 @@ fn hold(outputs: &[VertexId], solved: &Solved, env: &Env<'_>) -> Result<(), Solv
                 && let Err(error) = layer.dir(&env.cancel)
             {
                 let error = lost(error, env);
-                let _ = env.events.send(Event::Lost { message: error.to_string() });
+                env.events.send(Event::Lost { message: error.to_string() });
                 return Err(SolveError::of(*output, error));
             }
         }

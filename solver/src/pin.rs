@@ -107,7 +107,7 @@ fn pin_image(image: &ImageSource, env: &Env<'_>) -> Pinned {
 fn pin_local(id: VertexId, local: &LocalSource, env: &Env<'_>) -> Pinned {
     let Looked { content, compared, ballast } = file::look_at(local, env)?;
     if let Some(ballast) = ballast {
-        let _ = env.events.send(Event::Ballast { vertex: id, ballast });
+        env.events.send(Event::Ballast { vertex: id, ballast });
     }
     Ok((Pin::Local(content, compared.map(Arc::new)), Material::Local { name: local.name.clone(), content }))
 }
@@ -137,10 +137,10 @@ fn pin_git(id: VertexId, git: &GitSource, env: &Env<'_>) -> Pinned {
 /// Tells of the pinning of a vertex that shows no other work.
 fn observed(id: VertexId, env: &Env<'_>, pin: impl FnOnce() -> Pinned) -> Pinned {
     let (at, started) = (SystemTime::now(), Instant::now());
-    let _ = env.events.send(Event::Started { vertex: id, at });
+    env.events.send(Event::Started { vertex: id, at });
     let pinned = pin();
     let took = started.elapsed();
-    let _ = env.events.send(match &pinned {
+    env.events.send(match &pinned {
         Ok(_) => Event::Finished { vertex: id, took, how: How::Free },
         Err(error) if error.is_cancelled() => Event::Canceled { vertex: id },
         Err(error) => Event::Failed { vertex: id, took, message: error.to_string() },

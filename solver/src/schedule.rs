@@ -110,7 +110,7 @@ impl<'a> Loop<'a, '_> {
                 _ => None,
             };
             let event = Event::Keyed { vertex, key: *key, fields: fields.clone(), files };
-            let _ = self.env.events.send(event);
+            self.env.events.send(event);
         }
     }
 
@@ -145,7 +145,7 @@ impl<'a> Loop<'a, '_> {
                     let how = if origin.is_some() { How::Imported } else { How::Cached };
                     self.results.insert(id, Input::Snapshot(snapshot.clone()));
                     self.solved.results.insert(id, result(Some(snapshot.clone()), how, *took));
-                    let _ = self.env.events.send(Event::Cached { vertex: id, how, origin: origin.clone() });
+                    self.env.events.send(Event::Cached { vertex: id, how, origin: origin.clone() });
                 }
                 Fate::Unneeded => {
                     self.solved.results.insert(id, result(None, How::Free, Duration::ZERO));
@@ -169,7 +169,7 @@ impl<'a> Loop<'a, '_> {
         }
         for (vertex, error) in &missing {
             let (took, message) = (Duration::ZERO, error.to_string());
-            let _ = self.env.events.send(Event::Failed { vertex: *vertex, took, message });
+            self.env.events.send(Event::Failed { vertex: *vertex, took, message });
         }
         if missing.is_empty() { Ok(()) } else { Err(SolveError::Vertices(missing)) }
     }
@@ -181,7 +181,7 @@ impl<'a> Loop<'a, '_> {
             op => matches!(op, Op::Source(SourceOp::Local(_))),
         };
         if !told {
-            let _ = self.env.events.send(Event::Cached { vertex: id, how: How::Free, origin: None });
+            self.env.events.send(Event::Cached { vertex: id, how: How::Free, origin: None });
         }
     }
 
@@ -268,7 +268,7 @@ impl<'a> Loop<'a, '_> {
             }
             how => Event::Finished { vertex, took: outcome.took, how },
         };
-        let _ = self.env.events.send(event);
+        self.env.events.send(event);
         if outcome.left == Left::ForThisBuild {
             self.own.insert(vertex);
         } else if let Some(results) = &self.env.results {
@@ -293,14 +293,14 @@ impl<'a> Loop<'a, '_> {
     /// The first failure is the build's; it stops everything else.
     fn fail(&mut self, vertex: VertexId, error: VertexError, took: Duration) {
         if error.is_cancelled() {
-            let _ = self.env.events.send(Event::Canceled { vertex });
+            self.env.events.send(Event::Canceled { vertex });
             return;
         }
         self.cancel.raise();
         let message = error.to_string();
         let lost = matches!(error, VertexError::Lost(_));
         let event = if lost { Event::Lost { message } } else { Event::Failed { vertex, took, message } };
-        let _ = self.env.events.send(event);
+        self.env.events.send(event);
         self.failed.get_or_insert(SolveError::of(vertex, error));
     }
 }
@@ -399,7 +399,7 @@ impl Task<'_> {
         self.cancel.check()?;
         self.bring_inputs()?;
         let (at, started) = (SystemTime::now(), Instant::now());
-        let _ = self.env.events.send(Event::Started { vertex: self.id, at });
+        self.env.events.send(Event::Started { vertex: self.id, at });
         let mut left = self.left;
         let mut snapshot = match self.op {
             Op::Exec(exec) => {

@@ -167,7 +167,7 @@ impl Bench {
         results: Option<Sender<SolvedVertex>>,
     ) -> Result<(Solved, Vec<Event>), SolveError> {
         let store = Store::open(self.dir.path()).unwrap();
-        let (events, received) = channel();
+        let (events, received) = boxwright_solver::event::channel();
         let env = Env {
             store: &store,
             executor: &self.executor,
@@ -185,7 +185,7 @@ impl Bench {
         };
         let solved = solve(definition, &[output], &env);
         drop(env);
-        solved.map(|s| (s, received.iter().collect()))
+        solved.map(|s| (s, received.collect()))
     }
 
     /// What was fetched since the last call, while things elsewhere were as `now` says.

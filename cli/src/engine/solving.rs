@@ -71,7 +71,7 @@ impl<'a> Solving<'a> {
         let steps = engine.settings(&request.steps);
         let networks = executor::network::Networks::new(engine.store.path());
         let executor = executor::LocalExecutor::new(engine.stubs()?, steps, networks);
-        let (events, received) = std::sync::mpsc::channel();
+        let (events, received) = solver::event::channel();
         let env = solver::Env {
             store: &engine.store,
             executor: &executor,

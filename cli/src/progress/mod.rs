@@ -18,6 +18,7 @@ pub(crate) use rawjson::warnings as warnings_as_rawjson;
 
 use crate::config;
 use crate::error::{Error, Result};
+use crate::patient::Stderr;
 use crate::report;
 use colours::Colours;
 
@@ -51,8 +52,8 @@ impl Mode {
 
     pub(crate) fn watch(self) -> Box<dyn Watch> {
         match self {
-            Mode::Plain => Box::new(Plain::new(BufWriter::new(std::io::stderr()))),
-            Mode::RawJson => Box::new(rawjson::RawJson::new(BufWriter::new(std::io::stderr()))),
+            Mode::Plain => Box::new(Plain::new(BufWriter::new(Stderr))),
+            Mode::RawJson => Box::new(rawjson::RawJson::new(BufWriter::new(Stderr))),
             Mode::Quiet => Box::new(Quiet),
             Mode::Tty => {
                 let look = config::terminal_look();

@@ -10,6 +10,7 @@ use std::time::Duration;
 use super::colours::Colours;
 use super::frame::Frame;
 use super::{Note, Watch};
+use crate::patient::Stderr;
 use crate::report;
 
 const PAUSE: Duration = Duration::from_millis(100);
@@ -108,7 +109,7 @@ impl State {
         let text = painted(self.painted, width, &above, &lines);
         self.painted = Painted { lines: lines.len(), width };
         // Nobody is left who could be told.
-        let _ = std::io::stderr().write_all(text.as_bytes());
+        let _ = Stderr.write_all(text.as_bytes());
     }
 }
 

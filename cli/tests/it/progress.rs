@@ -2,12 +2,13 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::io::Read as _;
+use std::process::Stdio;
 
 use rustix::process::Signal;
 use serde_json::Value;
 
 use crate::terminal::Terminal;
-use crate::tool::{Boxwright, Context};
+use crate::tool::{Boxwright, Context, Running, eventually};
 
 /// What a terminal of this width shows of what was written to it, by the few sequences that the display needs.
 struct Screen {
@@ -232,4 +233,43 @@ fn programs_read_buildkits_statuses() {
     let cached = statuses(&[]);
     let ran: Vec<&Value> = cached.iter().flat_map(|status| status["vertexes"].as_array()).flatten().collect();
     assert!(ran.iter().any(|v| v["name"] == run["name"] && v["cached"] == true));
+}
+
+/// What the process had in memory at most, in KiB, when that has not changed for a while.
+fn settled_peak(running: &Running) -> u64 {
+    let status = format!("/proc/{}/status", running.0.id());
+    let (mut peak, mut looks) = (0, 0);
+    eventually("the command takes no more memory", || {
+        let status = std::fs::read_to_string(&status).unwrap();
+        let now = status.lines().find_map(|line| line.strip_prefix("VmHWM:")?.strip_suffix("kB")).unwrap();
+        let now = now.trim().parse().unwrap();
+        looks = if now == peak { looks + 1 } else { 0 };
+        peak = now;
+        looks == 30
+    });
+    peak
+}
+
+#[test]
+fn output_that_nobody_reads_is_held_and_ctrl_c_ends_the_build() {
+    let boxwright = Boxwright::with_busybox();
+    let context = Context::new("FROM busybox AS a\nRUN yes | head -c 150000000\nFROM a\nRUN true\n");
+    for mode in ["plain", "rawjson"] {
+        let args = ["build", "--progress", mode, "--no-cache", context.path()];
+        let mut running = Running::start(boxwright.command(&args).stderr(Stdio::piped()));
+        let stderr = running.0.stderr.take().unwrap();
+        eventually("nobody reads", || rustix::io::ioctl_fionread(&stderr).unwrap() > 32 << 10);
+        let peak = settled_peak(&running);
+        assert!(peak < 64 << 10, "{mode}: {peak} KiB");
+        running.signal(Signal::INT);
+        assert_eq!(running.wait(), 130, "{mode}");
+    }
+    let Terminal { person, terminal } = Terminal::new();
+    let command = boxwright.command(&["build", "--no-cache", context.path()]);
+    let mut running = Terminal { person: person.try_clone().unwrap(), terminal }.start(&command);
+    eventually("it is shown", || rustix::io::ioctl_fionread(&person).unwrap() > 0);
+    let peak = settled_peak(&running);
+    assert!(peak < 64 << 10, "tty: {peak} KiB");
+    running.signal(Signal::INT);
+    assert_eq!(running.wait(), 130, "tty");
 }

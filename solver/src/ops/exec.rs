@@ -10,7 +10,6 @@ use boxwright_cache::snapshot::Snapshot;
 use super::{Input, Inputs};
 use crate::Env;
 use crate::error::VertexError;
-use crate::event::Event;
 use crate::executor::{ExecMount, ExecMountSource, ExecSpec, Left};
 use crate::ir::{CacheMount, ExecOp, FileOwner, Mount, MountSource, VertexId};
 
@@ -48,7 +47,7 @@ pub(crate) fn run(
     };
     let mut layer = env.store.new_layer()?;
     let mut log = |stream, bytes: &[u8]| {
-        let _ = env.events.send(Event::Log { vertex: id, stream, bytes: bytes.to_vec() });
+        env.events.log(id, stream, bytes, cancel);
     };
     match env.executor.run(&spec, &mut layer, &mut log, cancel) {
         Ok(left) => Ok((spec.root.with(layer.commit(cancel)?), left)),
