@@ -97,7 +97,7 @@ impl LocalExecutor {
         let refused = match self.networks.connect(nested, &|| cancel.is_raised()) {
             Ok(mut connection) => {
                 if let Some(warning) = connection.warning().filter(|text| self.networks.is_news(text)) {
-                    log(LogStream::Stderr, format!("{warning}\n").as_bytes());
+                    log(LogStream::Notice, format!("{warning}\n").as_bytes());
                 }
                 return Ok(Some(connection));
             }
@@ -106,7 +106,7 @@ impl LocalExecutor {
         };
         if !self.said.swap(true, Ordering::Relaxed) {
             let line = format!("steps use the host's network, as there is no other: {refused}\n");
-            log(LogStream::Stderr, line.as_bytes());
+            log(LogStream::Notice, line.as_bytes());
         }
         Ok(None)
     }
@@ -129,7 +129,7 @@ impl LocalExecutor {
             "warning: {} has certificates of --ca-cert, so no other build will be given this result\n",
             path.display()
         );
-        log(LogStream::Stderr, line.as_bytes());
+        log(LogStream::Notice, line.as_bytes());
         Ok(Left::ForThisBuild)
     }
 
@@ -248,7 +248,7 @@ impl Executor for LocalExecutor {
             let line = format!(
                 "steps run in copies of their layers, as the kernel refuses an overlay of them: {reason}\n"
             );
-            log(LogStream::Stderr, line.as_bytes());
+            log(LogStream::Notice, line.as_bytes());
         }
         let mut sink = |stream, bytes: &[u8]| {
             log(stream, bytes);
@@ -265,7 +265,7 @@ impl Executor for LocalExecutor {
             self.networks.give_back(connection);
         }
         match container.out_of_memory() {
-            Some(why) if status.success() => log(LogStream::Stderr, format!("{why}\n").as_bytes()),
+            Some(why) if status.success() => log(LogStream::Notice, format!("{why}\n").as_bytes()),
             None if status.success() => {}
             Some(why) => return Err(ExecError::Killed { code: status.code(), reason: why.to_string() }),
             None => return Err(ExecError::Exit { code: status.code() }),

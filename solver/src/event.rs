@@ -17,6 +17,8 @@ use crate::ops::file::Ballast;
 pub enum LogStream {
     Stdout,
     Stderr,
+    /// No output of the step: what whoever runs it has to say of how it ran.
+    Notice,
 }
 
 #[derive(Clone, Debug)]

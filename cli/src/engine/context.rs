@@ -25,7 +25,7 @@ use super::named;
 use super::received::Received;
 use super::solving::Solving;
 use crate::error::{Error, Result};
-use crate::progress::Note;
+use crate::progress::{LOAD_DEFINITION, Note};
 
 /// The largest Dockerfile or ignore file, in bytes.
 pub(crate) const MAX_TEXT: u64 = 16 << 20;
@@ -233,7 +233,7 @@ fn dockerfile(solving: &Solving<'_>, place: Option<&Place<'_>>) -> Result<Text> 
         _ => None,
     };
     let watch = solving.watch;
-    step(watch, &format!("[internal] load build definition from {name}"), || {
+    step(watch, &format!("{LOAD_DEFINITION} from {name}"), || {
         let bytes = match (source, place, &path, &url) {
             (DockerfileSource::Text(text), ..) => text.clone(),
             (_, _, Some(path), _) => read_text("failed to read dockerfile: open", path)?,

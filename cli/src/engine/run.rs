@@ -246,6 +246,6 @@ pub(super) fn copy_out(stream: LogStream, bytes: &[u8]) -> std::io::Result<()> {
             out.write_all(bytes)?;
             out.flush()
         }
-        LogStream::Stderr => std::io::stderr().lock().write_all(bytes),
+        LogStream::Stderr | LogStream::Notice => std::io::stderr().lock().write_all(bytes),
     }
 }

@@ -3,7 +3,7 @@
 use std::collections::{HashMap, VecDeque};
 use std::time::{Duration, Instant};
 
-use boxwright_solver::{Definition, Event, VertexId};
+use boxwright_solver::{Definition, Event, LogStream, VertexId};
 
 use super::Note;
 use super::colours::Colours;
@@ -101,6 +101,11 @@ impl Frame {
             Event::Ballast { vertex, ballast } => {
                 let step = self.step(definition, *vertex);
                 self.steps[step].notes.push(visible_line(&explain::ballast(ballast)));
+            }
+            // What is said once of how steps run is not for those alone who see them run.
+            Event::Log { vertex, stream: LogStream::Notice, bytes } => {
+                let step = self.step(definition, *vertex);
+                self.steps[step].notes.push(visible_line(String::from_utf8_lossy(bytes).trim_end()));
             }
             Event::Log { vertex, bytes, .. } => {
                 let (step, tail) = (self.step(definition, *vertex), self.tail);
@@ -228,8 +233,8 @@ impl Line {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use boxwright_solver::How;
     use boxwright_solver::ir::{About, LocalSource, Op, SourceOp};
-    use boxwright_solver::{How, LogStream};
     use std::time::SystemTime;
 
     fn definition(names: &[String]) -> (Definition, Vec<VertexId>) {
@@ -293,6 +298,16 @@ mod tests {
         let all = shown(&frame, 30, None);
         assert_eq!(all[0], "[+] Building 0.0s (4/4) FIN...", "it is cut");
         assert_eq!(all[4..], [" => ERROR [2/3] RUN y     0.0s", " => CANCELED [3/3] RUN z  0.0s"]);
+    }
+
+    #[test]
+    fn a_notice_of_how_a_step_ran_outlasts_its_output() {
+        let (definition, ids) = definition(&["RUN x".into()]);
+        let mut frame = Frame::new(2);
+        let notice = Event::Log { vertex: ids[0], stream: LogStream::Notice, bytes: b"no network\n".into() };
+        let finished = Event::Finished { vertex: ids[0], took: Duration::ZERO, how: How::Ran };
+        told(&mut frame, &definition, &[started(ids[0]), notice, log(ids[0], "said\n"), finished]);
+        assert_eq!(shown(&frame, 30, None)[1..], [" => RUN x                 0.0s", " => => no network"]);
     }
 
     #[test]

@@ -22,6 +22,9 @@ use crate::patient::Stderr;
 use crate::report;
 use colours::Colours;
 
+/// How the name begins of the step that reads the Dockerfile.
+pub(crate) const LOAD_DEFINITION: &str = "[internal] load build definition";
+
 /// What `--progress` asks for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Mode {

@@ -13,7 +13,7 @@ use boxwright_frontend::Diagnostic;
 use boxwright_solver::{Definition, Event, LogStream, VertexId};
 use serde_json::{Value, json};
 
-use super::{Note, Watch};
+use super::{LOAD_DEFINITION, Note, Watch};
 use crate::explain;
 use crate::format::time;
 
@@ -49,6 +49,11 @@ impl<W: Write + Send> Watch for RawJson<W> {
     }
 }
 
+/// The vertex that warnings are about: BuildKit's readers drop those that are about none.
+fn definition_digest() -> Digest {
+    Digest::of(LOAD_DEFINITION.as_bytes())
+}
+
 /// The warnings of a build, which are known when it has been solved.
 pub(crate) fn warnings(warnings: &[Diagnostic]) -> String {
     let told = warnings.iter().map(|warning| {
@@ -56,6 +61,7 @@ pub(crate) fn warnings(warnings: &[Diagnostic]) -> String {
         let rule = warning.rule.map_or(String::new(), |rule| format!("{rule}: "));
         let short = format!("{rule}{} (line {first})", warning.title());
         json!({
+            "vertex": definition_digest().to_string(),
             "level": 1,
             "short": BASE64_STANDARD.encode(short),
             "range": [{"start": {"line": first}, "end": {"line": last}}],
@@ -110,7 +116,7 @@ impl<W: Write> State<W> {
                 let digest = self.vertex(definition, *vertex);
                 let stream = match stream {
                     LogStream::Stdout => 1,
-                    LogStream::Stderr => 2,
+                    LogStream::Stderr | LogStream::Notice => 2,
                 };
                 let (data, now) = (BASE64_STANDARD.encode(bytes), timestamp(SystemTime::now()));
                 let log =
@@ -140,7 +146,10 @@ impl<W: Write> State<W> {
     /// A step that is no vertex.
     fn begin(&mut self, name: &str) -> std::io::Result<Digest> {
         self.steps += 1;
-        let digest = Digest::of(format!("step {}", self.steps).as_bytes());
+        let digest = match definition_digest() {
+            digest if name.starts_with(LOAD_DEFINITION) && !self.vertexes.contains_key(&digest) => digest,
+            _ => Digest::of(format!("step {}", self.steps).as_bytes()),
+        };
         self.vertexes.insert(digest, json!({"digest": digest.to_string(), "name": name}));
         self.change(digest, |vertex| vertex["started"] = timestamp(SystemTime::now()).into())?;
         Ok(digest)

@@ -230,6 +230,11 @@ fn programs_read_buildkits_statuses() {
         .any(|status| status["id"].as_str().unwrap().starts_with("writing image sha256:"));
     assert!(exported);
     assert_eq!(list("warnings").len(), 2, "FROM … as, and MAINTAINER");
+    let about = |warning: &Value| vertexes[warning["vertex"].as_str().unwrap()]["name"].clone();
+    assert!(
+        list("warnings").iter().all(|w| about(w) == "[internal] load build definition from Dockerfile"),
+        "whoever reads them looks for their vertex"
+    );
     let cached = statuses(&[]);
     let ran: Vec<&Value> = cached.iter().flat_map(|status| status["vertexes"].as_array()).flatten().collect();
     assert!(ran.iter().any(|v| v["name"] == run["name"] && v["cached"] == true));

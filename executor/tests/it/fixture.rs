@@ -109,7 +109,7 @@ pub(crate) fn try_run(spec: Spec) -> Result<Output, Error> {
     let status = container.wait(&Cancel::new().unwrap(), None, &mut |stream, bytes: &[u8]| {
         match stream {
             LogStream::Stdout => stdout.extend_from_slice(bytes),
-            LogStream::Stderr => stderr.extend_from_slice(bytes),
+            LogStream::Stderr | LogStream::Notice => stderr.extend_from_slice(bytes),
         }
         Ok(())
     })?;

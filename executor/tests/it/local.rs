@@ -72,7 +72,10 @@ impl Steps {
         let cancel = Cancel::new().unwrap();
         let mut layer = self.store.new_layer().unwrap();
         let mut text = Vec::new();
-        let mut log = |_: LogStream, bytes: &[u8]| text.extend_from_slice(bytes);
+        let mut log = |stream: LogStream, bytes: &[u8]| {
+            text.extend_from_slice(if stream == LogStream::Notice { b"notice: " } else { b"" });
+            text.extend_from_slice(bytes);
+        };
         self.executor.run(spec, &mut layer, &mut log, &cancel)?;
         let layer = layer.commit(&cancel).unwrap();
         Ok((spec.root.with(layer), String::from_utf8(text).unwrap()))
@@ -190,8 +193,7 @@ fn why_steps_run_in_copies_is_told_once() {
         many = many.with(layer.commit(&cancel).unwrap());
     }
     let (next, first) = steps.run(&steps.step(&many, "ls -d /d499; rmdir /d0")).unwrap();
-    let said =
-        "steps run in copies of their layers, as the kernel refuses an overlay of them: Invalid argument";
+    let said = "notice: steps run in copies of their layers, as the kernel refuses an overlay of them: Invalid argument";
     assert!(first.starts_with(said) && first.ends_with("\n/d499\n") && first.lines().count() == 2, "{first}");
     let (_, second) = steps.run(&steps.step(&next, "test ! -e /d0 && ls -d /d1")).unwrap();
     assert_eq!(second, "/d1\n");
