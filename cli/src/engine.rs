@@ -4,6 +4,7 @@ mod base;
 mod build;
 mod caches;
 mod check;
+mod clipped;
 mod confine;
 mod context;
 mod created;

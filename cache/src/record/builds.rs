@@ -1,4 +1,4 @@
-//! What builds were: when, how they ended, what became of each step and by which key, and all that they printed. The
+//! What builds were: when, how they ended, what became of each step and by which key, and what they printed. The
 //! newest are kept.
 
 use std::collections::HashMap;
@@ -98,12 +98,17 @@ impl BuildLog {
         &self.name
     }
 
-    /// Where all that the build prints goes.
+    /// Where what the build prints goes.
     ///
     /// # Errors
     /// When the process has too many open files.
     pub fn writer(&self) -> Result<File> {
         self.file.try_clone().map_err(Error::io("opening the log of build", &self.name))
+    }
+
+    /// How much it printed so far; 0 where nobody can tell.
+    pub fn length(&self) -> u64 {
+        self.file.metadata().map_or(0, |file| file.len())
     }
 }
 

@@ -1,4 +1,4 @@
-//! Keeps a record of a build while it runs: what became of each step, by which key, and all that was shown. Everything
+//! Keeps a record of a build while it runs: what became of each step, by which key, and what was shown. Everything
 //! is passed on to whoever watches.
 
 use std::collections::{HashMap, HashSet};
@@ -14,6 +14,7 @@ use boxwright_solver::why::{self, Became, PastStep};
 use boxwright_solver::{Definition, Event, How, VertexId};
 use serde_json::Value;
 
+use super::clipped::Clipped;
 use super::past;
 use crate::error::Result;
 use crate::progress::{Note, Plain, Watch};
@@ -25,6 +26,7 @@ pub(super) struct Recorder<'a> {
     about: Value,
     log: BuildLog,
     printed: Plain<BufWriter<File>>,
+    clipped: Mutex<Clipped>,
     steps: Mutex<Steps>,
     /// The steps of builds before, if each step is to be explained as it comes.
     earlier: Option<Vec<PastStep>>,
@@ -52,7 +54,8 @@ impl<'a> Recorder<'a> {
         let printed = Plain::new(BufWriter::new(log.writer()?));
         let earlier = if explain { Some(past::steps_before(store, None)?) } else { None };
         let started = (SystemTime::now(), Instant::now());
-        Ok(Recorder { store, shown, started, about, log, printed, steps: Mutex::default(), earlier })
+        let (steps, clipped) = (Mutex::default(), Mutex::default());
+        Ok(Recorder { store, shown, started, about, log, printed, clipped, steps, earlier })
     }
 
     /// The build's name, and the number of the step that failed, if it is kept what that left.
@@ -132,6 +135,19 @@ impl<'a> Recorder<'a> {
 
     fn pass_on(&self, note: Note<'_>) {
         self.shown.note(note);
+        self.keep(note);
+    }
+
+    fn keep(&self, note: Note<'_>) {
+        if let Note::Vertex { definition, event } = note {
+            let mut clipped = self.clipped.lock().unwrap_or_else(|e| e.into_inner());
+            if clipped.takes(event, self.log.length()) {
+                return;
+            }
+            if let Some(rest) = clipped.before(event) {
+                self.printed.note(Note::Vertex { definition, event: &rest });
+            }
+        }
         self.printed.note(note);
     }
 }
