@@ -5,7 +5,7 @@ use std::collections::HashMap;
 use boxwright_solver::{Event, LogStream, VertexId};
 
 /// How long a log is before anything is left out of it.
-const MOST: u64 = 8 << 20;
+const MOST: u64 = 128 << 20;
 /// What is kept of a step's output beyond that, at least.
 const TAIL: usize = 32 << 10;
 
