@@ -50,11 +50,12 @@ impl Store {
     /// removed.
     pub(crate) fn flush_rows(&self) -> Result<()> {
         let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-        let failed = || Error::io("writing to disk", self.path().join(LOG));
         match rustix::fs::openat(self.dir(), LOG, flags, Mode::empty()) {
             // All of it is in the database, which was flushed for that.
             Err(Errno::NOENT) => Ok(()),
-            other => other.and_then(|log| rustix::fs::fdatasync(&log)).map_err(failed()),
+            log => log
+                .and_then(|log| rustix::fs::fdatasync(&log))
+                .map_err(Error::io("writing to disk", self.path().join(LOG))),
         }
     }
 

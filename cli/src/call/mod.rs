@@ -108,7 +108,6 @@ fn rows(gap: usize, cells: Vec<Vec<String>>) -> String {
 
 /// Text with everything that drives a terminal made visible: it may come from a Dockerfile that nobody trusts.
 pub(crate) fn visible(text: &str) -> String {
-    let turns = |c: char| matches!(c, '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}');
     let mut rest = text.chars().peekable();
     let mut shown = String::with_capacity(text.len());
     while let Some(c) = rest.next() {
@@ -123,7 +122,12 @@ pub(crate) fn visible(text: &str) -> String {
     shown
 }
 
-/// The same in one line.
+/// Whether it has the text behind it go the other way.
+pub(crate) fn turns(c: char) -> bool {
+    matches!(c, '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
+}
+
+/// As [`visible`], in one line.
 pub(crate) fn visible_line(text: &str) -> String {
     visible(text).replace(['\n', '\r', '\t'], " ")
 }

@@ -207,12 +207,13 @@ pub(crate) fn run(args: Args) -> Result<u8> {
         return doctor.execute(&root);
     }
     let long = command.needs_snapshots();
+    // A build may turn out to be cached as a whole, and asks when it is not.
+    let needs_ids = long && !matches!(command, Command::Build(_));
     if long {
         idmap::enter_user_namespace().map_err(no_ids)?;
-        // A build may turn out to be cached as a whole.
-        if !matches!(command, Command::Build(_)) {
-            idmap::ask_for_ids();
-        }
+    }
+    if needs_ids {
+        idmap::ask_for_ids();
     }
     // Before any thread is started. A program that keeps secrets is started by these two.
     let held = long || matches!(command, Command::Login(_) | Command::Logout(_));
@@ -224,7 +225,7 @@ pub(crate) fn run(args: Args) -> Result<u8> {
     let helped = |error| helped(error, &root);
     let registries = if command.is_offline() { config::no_registries() } else { config::registries()? };
     // Before the store is opened: SQLite gives a file that it makes to the owner of another one, who has to be the same by then.
-    if long && !matches!(command, Command::Build(_)) {
+    if needs_ids {
         idmap::settle().map_err(no_ids)?;
     }
     let engine = Engine::open(&root, registries, config::git()).map_err(helped)?;

@@ -30,8 +30,7 @@ impl Engine {
         let digests = names.iter().filter(|n| n.manifest == own);
         let digests: BTreeSet<String> =
             digests.filter_map(|n| Some(format!("{}@{}", n.name.familiar_name(), n.digest?))).collect();
-        let mut value = describe(&image, &names);
-        value["RepoDigests"] = json!(digests);
+        let mut value = describe(&image, &names, &digests);
         if let Some(document) = document {
             let Descriptor { media_type, size, .. } = described(&document)?;
             let digest = if platform.is_none() { own } else { image.manifest };
@@ -41,7 +40,7 @@ impl Engine {
     }
 }
 
-fn describe(image: &ImageRecord, names: &[NameRecord]) -> Value {
+fn describe(image: &ImageRecord, names: &[NameRecord], digests: &BTreeSet<String>) -> Value {
     let config = &image.config;
     let tags: Vec<String> =
         names.iter().filter(|n| n.name.tag().is_some()).map(|n| n.name.familiar()).collect();
@@ -49,7 +48,7 @@ fn describe(image: &ImageRecord, names: &[NameRecord]) -> Value {
     let mut value = json!({
         "Id": image.id,
         "RepoTags": tags,
-        "RepoDigests": [],
+        "RepoDigests": digests,
         "Parent": "",
         "Comment": text("comment"),
         "Created": config.created,

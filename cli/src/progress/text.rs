@@ -2,6 +2,8 @@
 
 use unicode_width::{UnicodeWidthChar, UnicodeWidthStr};
 
+use crate::call::turns;
+
 /// What is kept of a line that has not ended, in bytes.
 const LONGEST: usize = 4 << 10;
 const TAB: usize = 8;
@@ -81,7 +83,7 @@ fn as_line(bytes: &[u8]) -> String {
                 column += spaces;
             }
             '\u{8}' => column -= line.pop().and_then(UnicodeWidthChar::width).unwrap_or(0),
-            c if c.is_control() || matches!(c, '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}') => {}
+            c if c.is_control() || turns(c) => {}
             c => {
                 line.push(c);
                 column += c.width().unwrap_or(0);

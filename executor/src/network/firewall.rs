@@ -101,7 +101,7 @@ pub(super) fn remove(interrupted: Interrupted<'_>) -> Result<()> {
     foreign::take_back(&mut remove_own()?, interrupted)
 }
 
-/// Takes our own table away.
+/// Takes our own table away, and gives the connection for whatever else is to be asked.
 pub(super) fn remove_own() -> Result<Netlink> {
     let doing = "removing the bridge's rules from the packet filter";
     let mut netlink = Netlink::open(Some(NETFILTER)).map_err(failed(doing))?;
