@@ -1,6 +1,7 @@
 //! What the cloned process does before it becomes the user's program. All of it works on descriptors and strings that
 //! were prepared before: nothing here allocates, locks or panics.
 
+mod hierarchies;
 mod identity;
 mod mounts;
 mod program;
@@ -15,6 +16,7 @@ use rustix::io::Errno;
 use rustix::process::{DumpableBehavior, Signal, set_dumpable_behavior, set_parent_process_death_signal};
 use rustix::thread::{LinkNameSpaceType, move_into_link_name_space};
 
+pub(crate) use hierarchies::Hierarchies;
 pub(crate) use identity::{Identity, Limit};
 pub(crate) use mounts::{Attachment, Hidden, Mounts, Pseudo, Source, Steps};
 pub(crate) use program::{Init, Program};

@@ -1,6 +1,7 @@
 //! A [`Spec`] becomes a [`Plan`]: file systems are made, users looked up, strings built; all that can be done before
 //! the process is cloned, so that it only has to put things where they belong.
 
+mod groups;
 mod layout;
 mod sources;
 mod stack;
@@ -68,7 +69,7 @@ pub(crate) fn prepare(spec: &mut Spec, entrances: Entrances) -> Result<Prepared>
     let scratch = sources::Scratch::new()?;
     let dev = Dev::new(scratch.mount.as_fd(), spec.shm_size, spec.host_devices)?;
     let (stdio, ends, console) = streams(spec, &dev)?;
-    let mut laid_out = layout::lay_out(spec, mounts, root, scratch, dev, console)?;
+    let mut laid_out = layout::lay_out(spec, mounts, root, scratch, dev, console, &entrances.seen)?;
     (laid_out.mount_points.trusted, laid_out.mount_points.copied) = (trusted, copied);
     laid_out.mount_points.refused = refused;
     let (status, status_end) = pipe("making the status pipe")?;

@@ -3,11 +3,11 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use boxwright_testdata::Ran;
+use boxwright_testdata::{Ran, run};
 use rustix::process::Signal;
 
 use crate::run::start;
-use crate::tool::{Boxwright, Context, eventually};
+use crate::tool::{Boxwright, Context, Who, eventually, wrapped};
 
 /// A control group of a test's own, in which containers have theirs.
 pub(crate) struct Parent(pub(crate) String);
@@ -110,6 +110,62 @@ fn limits_reach_the_kernel_and_go_with_the_container() {
         boxwright.ok(&again);
         parent.groups().is_empty()
     });
+}
+
+/// Of version 1 each hierarchy has a directory, of version 2 there is one mount; the fields of mountinfo before the root, and
+/// those from the place on but for the options of the whole file system.
+fn expected(access: &str) -> Vec<String> {
+    let own = fs::read_to_string("/proc/self/mountinfo").unwrap();
+    let kinds = own.lines().filter_map(|line| Some((line.split(' ').nth(4)?, line.split_once(" - ")?.1)));
+    let of = |wanted: &'static str| {
+        let found = kinds.clone().filter(move |(_, kind)| kind.split(' ').next() == Some(wanted));
+        found.map(move |(place, _)| format!("/ {place} {access},nosuid,nodev,noexec,relatime {wanted}"))
+    };
+    let mut all: Vec<_> =
+        if of("cgroup").next().is_some() { of("cgroup").collect() } else { of("cgroup2").collect() };
+    all.sort();
+    all
+}
+
+/// What the container has of that, by its mountinfo.
+fn seen(boxwright: &Boxwright, flags: &[&str]) -> Vec<String> {
+    let script = "grep -E -- '- cgroup2? ' /proc/self/mountinfo | grep -o '/.*' | sed -E 's/ - ([a-z0-9]*).*/ \\1/' | sort";
+    let all = [&["run", "--rm"], flags, &["busybox", "sh", "-c", script]].concat();
+    boxwright.ok(&all).lines().map(str::to_owned).collect()
+}
+
+#[test]
+fn a_container_sees_its_own_groups_and_may_change_them_if_it_is_privileged() {
+    let boxwright = Boxwright::with_busybox();
+    assert_eq!(seen(&boxwright, &[]), expected("ro"));
+    assert_eq!(seen(&boxwright, &["-m", "64m"]), expected("ro"));
+    assert_eq!(seen(&boxwright, &["--privileged"]), expected("rw"));
+    let limit = "cd /sys/fs/cgroup; cat memory/memory.limit_in_bytes 2>/dev/null || cat memory.max";
+    let run = |flags: &[&str], script: &str| {
+        boxwright.ok(&[&["run", "--rm", "-m", "64m"], flags, &["busybox", "sh", "-c", script]].concat())
+    };
+    assert_eq!(run(&[], limit), "67108864\n");
+    assert_eq!(run(&["--user", "7"], limit), "67108864\n");
+    let make = format!("{limit}; cd memory 2>/dev/null; mkdir made && rmdir made && echo done");
+    assert_eq!(run(&["--privileged"], &make), "67108864\ndone\n");
+    let context = Context::new(&format!("FROM busybox\nRUN ({limit}) > /limit\n"));
+    boxwright.built(&context, &["-m", "64m"]);
+    assert_eq!(boxwright.output_of("x", &["cat", "/limit"]), "67108864\n");
+    let user = Boxwright::with_busybox_of(Who::User);
+    assert_eq!(seen(&user, &[]), expected("ro"));
+}
+
+#[test]
+fn controllers_of_one_hierarchy_are_links_to_its_directory() {
+    let boxwright = Boxwright::with_busybox();
+    let script =
+        "cd /sys/fs/cgroup; ls; readlink cpu; readlink cpuacct; test -f cpuacct/cgroup.procs && echo there";
+    let mounts = "umount -R /sys/fs/cgroup && mount -t tmpfs none /sys/fs/cgroup && cd /sys/fs/cgroup && \
+                  mkdir cpu,cpuacct && mount -t cgroup -o cpu none cpu,cpuacct && exec \"$@\"";
+    let run_there = boxwright.command(&["run", "--rm", "busybox", "sh", "-c", script]);
+    let there = ["unshare", "--mount", "--propagation", "private", "sh", "-c", mounts, "sh"];
+    let said = run(&mut wrapped(&there, &run_there)).ok();
+    assert_eq!(said, "cpu\ncpu,cpuacct\ncpuacct\ncpu,cpuacct\ncpu,cpuacct\nthere\n");
 }
 
 #[test]

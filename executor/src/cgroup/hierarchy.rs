@@ -7,7 +7,7 @@ use std::path::{Component, Path, PathBuf};
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Hierarchy {
     pub(crate) at: PathBuf,
-    /// Of version 1; None is version 2.
+    /// Of version 1, or the `name=` of a hierarchy that has none; None is version 2.
     pub(crate) controllers: Option<Vec<String>>,
     /// The group that is seen at `at`.
     root: String,
@@ -22,16 +22,22 @@ const CONTROLLERS: &[&str] = &[
     "freezer",
     "hugetlb",
     "memory",
+    "misc",
     "net_cls",
     "net_prio",
     "perf_event",
     "pids",
     "rdma",
 ];
+const NAME: &str = "name=";
 
 impl Hierarchy {
     pub(crate) fn has(&self, controller: &str) -> bool {
         self.controllers.as_ref().is_some_and(|names| names.iter().any(|name| name == controller))
+    }
+
+    pub(crate) fn has_controllers(&self) -> bool {
+        self.controllers.as_ref().is_some_and(|names| names.iter().any(|name| !name.starts_with(NAME)))
     }
 
     /// The directory of the group that we are in (`own` is `/proc/self/cgroup`), as far as it is seen from here.
@@ -52,7 +58,7 @@ impl Hierarchy {
     }
 }
 
-/// Those with controllers, of the lines of mountinfo; the first mount of each.
+/// Those with controllers or a name, of the lines of mountinfo; the first mount of each.
 pub(crate) fn hierarchies(mounts: &str) -> Vec<Hierarchy> {
     let mut found: Vec<Hierarchy> = Vec::new();
     for hierarchy in mounts.lines().filter_map(hierarchy) {
@@ -72,7 +78,8 @@ fn hierarchy(line: &str) -> Option<Hierarchy> {
     match words.next()? {
         "cgroup2" => Some(Hierarchy { at, controllers: None, root }),
         "cgroup" => {
-            let options = words.nth(1)?.split(',').filter(|o| CONTROLLERS.contains(o));
+            let known = |o: &&str| CONTROLLERS.contains(o) || o.starts_with(NAME);
+            let options = words.nth(1)?.split(',').filter(known);
             let controllers: Vec<String> = options.map(str::to_owned).collect();
             (!controllers.is_empty()).then_some(Hierarchy { at, controllers: Some(controllers), root })
         }
@@ -98,17 +105,18 @@ mod tests {
     use super::*;
 
     #[test]
-    fn hierarchies_are_those_with_controllers() {
+    fn hierarchies_are_those_with_controllers_or_a_name() {
         let mounts = "30 25 0:26 / /sys/fs/cgroup/unified rw shared:9 - cgroup2 cgroup2 rw,nsdelegate\n\
                       31 25 0:27 / /sys/fs/cgroup/cpu,cpuacct rw - cgroup cgroup rw,cpu,cpuacct\n\
                       32 25 0:28 / /sys/fs/cgroup/systemd rw - cgroup cgroup rw,name=systemd\n\
                       33 25 0:29 / /tmp rw - tmpfs tmpfs rw\n\
                       34 25 0:26 / /elsewhere rw - cgroup2 cgroup2 rw\n";
         let found = hierarchies(mounts);
-        assert_eq!(found.len(), 2);
+        assert_eq!(found.len(), 3);
         assert_eq!((found[0].at.to_str(), &found[0].controllers), (Some("/sys/fs/cgroup/unified"), &None));
         assert!(found[1].has("cpu") && found[1].has("cpuacct") && !found[1].has("memory"));
         assert_eq!(found[1].own_group("3:cpu,cpuacct:/none/such\n"), found[1].at);
+        assert!(found[1].has_controllers() && !found[2].has_controllers() && !found[0].has_controllers());
     }
 
     #[test]

@@ -6,6 +6,7 @@ mod directory;
 pub(crate) mod hierarchy;
 mod place;
 mod resources;
+pub(crate) mod view;
 
 use std::fmt::{self, Write as _};
 use std::os::fd::{AsFd, OwnedFd};
@@ -33,6 +34,8 @@ pub(crate) struct Groups {
     enter: Vec<OwnedFd>,
     /// That of version 2, in which it can be cloned.
     unified: Option<OwnedFd>,
+    /// See [`Entrances::seen`].
+    seen: Vec<(PathBuf, OwnedFd)>,
     /// With the limit of memory, and whether it is one of version 2.
     memory: Option<(OwnedFd, bool)>,
 }
@@ -42,6 +45,8 @@ pub(crate) struct Groups {
 pub(crate) struct Entrances {
     pub(crate) groups: Vec<OwnedFd>,
     pub(crate) unified: Option<Unified>,
+    /// Those of version 1 that it is in then, by where their hierarchies are mounted: of two the later one.
+    pub(crate) seen: Vec<(PathBuf, OwnedFd)>,
 }
 
 /// A group of version 2.
@@ -175,6 +180,8 @@ impl Groups {
             self.memory = Some((directory.same().map_err(Error::io("opening", directory.path()))?, false));
         }
         self.enter.push(procs(directory.dir(), &directory)?);
+        let same = directory.same().map_err(Error::io("opening", directory.path()))?;
+        self.seen.push((hierarchy.at.clone(), same));
         self.made.push(directory);
         Ok(())
     }
@@ -197,6 +204,7 @@ impl Groups {
         }
         let inner = directory.inner().map_err(Error::io("making a group in", directory.path()))?;
         self.enter.push(procs(&inner, &directory)?);
+        self.seen.push((hierarchy.at.clone(), inner));
         self.made.push(directory);
         Ok(())
     }
@@ -242,7 +250,8 @@ impl Groups {
             let procs = procs.map_err(Error::io("opening", "cgroup.procs"))?;
             Ok(Unified { group, procs })
         });
-        Ok(Entrances { groups: std::mem::take(&mut self.enter), unified: unified.transpose()? })
+        let (groups, seen) = (std::mem::take(&mut self.enter), std::mem::take(&mut self.seen));
+        Ok(Entrances { groups, unified: unified.transpose()?, seen })
     }
 
     /// Whether the kernel has killed a process of the container for its memory.

@@ -5,7 +5,7 @@ use std::ffi::{CStr, CString};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 
 use boxwright_cache::fs::open_resolved;
-use rustix::fs::{FileType, Mode, OFlags, ResolveFlags, fstat, fstatfs, mkdirat, mknodat};
+use rustix::fs::{FileType, Mode, OFlags, ResolveFlags, StatVfsMountFlags, fstat, fstatfs, mkdirat, mknodat};
 use rustix::io::Errno;
 use rustix::mount::{
     FsMountFlags, FsOpenFlags, MountAttrFlags, MountFlags, MountPropagationFlags, MoveMountFlags,
@@ -13,6 +13,7 @@ use rustix::mount::{
     unmount,
 };
 
+use super::hierarchies::Hierarchies;
 use super::shared::is_shared;
 use super::{Outcome, Stage, at};
 use crate::spec::Propagation;
@@ -76,6 +77,7 @@ pub(crate) enum Source {
         attributes: MountAttrFlags,
         fallback: Option<OwnedFd>,
     },
+    Hierarchies(Hierarchies),
     /// A file system without options.
     New(&'static CStr, MountAttrFlags),
 }
@@ -211,6 +213,11 @@ impl Mounts {
                     (result, _) => result?,
                 }
             }
+            Source::Hierarchies(hierarchies) => {
+                return hierarchies
+                    .attach(self.scratch.as_fd(), target, attachment.attributes)
+                    .map(|()| None);
+            }
             Source::New(name, attributes) => new(name, *attributes)?,
         };
         place(made.as_fd(), target, attachment.attributes)?;
@@ -295,7 +302,7 @@ impl Mounts {
 /// The empty directory of the scratch tmpfs.
 pub(crate) const EMPTY: &CStr = c"empty";
 
-fn attach(mount: BorrowedFd<'_>, target: BorrowedFd<'_>) -> Result<(), Errno> {
+pub(super) fn attach(mount: BorrowedFd<'_>, target: BorrowedFd<'_>) -> Result<(), Errno> {
     let empty = MoveMountFlags::MOVE_MOUNT_F_EMPTY_PATH | MoveMountFlags::MOVE_MOUNT_T_EMPTY_PATH;
     move_mount(mount, c"", target, c"", empty)
 }
@@ -344,31 +351,25 @@ fn read_only(mount: BorrowedFd<'_>) -> Result<(), Errno> {
 }
 
 /// By the host's procfs, which is still there.
-fn remount(mount: BorrowedFd<'_>, attributes: MountAttrFlags) -> Result<(), Errno> {
+pub(super) fn remount(mount: BorrowedFd<'_>, attributes: MountAttrFlags) -> Result<(), Errno> {
     let mut buffer = [0u8; 32];
     let path = fd_path(&mut buffer, FDS, mount.as_raw_fd());
     let kept = rustix::fs::fstatvfs(mount)?.f_flag;
     let mut flags = MountFlags::BIND;
-    if attributes.contains(MountAttrFlags::MOUNT_ATTR_RDONLY) {
-        flags |= MountFlags::RDONLY;
-    }
-    if attributes.contains(MountAttrFlags::MOUNT_ATTR_NODEV) {
-        flags |= MountFlags::NODEV;
-    }
-    for (bit, flag) in [
-        (rustix::fs::StatVfsMountFlags::RDONLY, MountFlags::RDONLY),
-        (rustix::fs::StatVfsMountFlags::NOSUID, MountFlags::NOSUID),
-        (rustix::fs::StatVfsMountFlags::NODEV, MountFlags::NODEV),
-        (rustix::fs::StatVfsMountFlags::NOEXEC, MountFlags::NOEXEC),
+    for (attribute, bit, flag) in [
+        (MountAttrFlags::MOUNT_ATTR_RDONLY, StatVfsMountFlags::RDONLY, MountFlags::RDONLY),
+        (MountAttrFlags::MOUNT_ATTR_NOSUID, StatVfsMountFlags::NOSUID, MountFlags::NOSUID),
+        (MountAttrFlags::MOUNT_ATTR_NODEV, StatVfsMountFlags::NODEV, MountFlags::NODEV),
+        (MountAttrFlags::MOUNT_ATTR_NOEXEC, StatVfsMountFlags::NOEXEC, MountFlags::NOEXEC),
     ] {
-        if kept.contains(bit) {
+        if attributes.contains(attribute) || kept.contains(bit) {
             flags |= flag;
         }
     }
     rustix::mount::mount_remount(path, flags, c"")
 }
 
-const FDS: &[u8] = b"/proc/self/fd/";
+pub(super) const FDS: &[u8] = b"/proc/self/fd/";
 
 /// `/proc/self/fd/N`, or another path that ends in the number, without allocating.
 pub(super) fn fd_path<'a>(buffer: &'a mut [u8; 32], prefix: &[u8], fd: i32) -> &'a CStr {
@@ -391,7 +392,7 @@ pub(super) fn fd_path<'a>(buffer: &'a mut [u8; 32], prefix: &[u8], fd: i32) -> &
 }
 
 /// A detached copy of the mount at `path` below `from`, to be attached once.
-fn clone_of(from: BorrowedFd<'_>, path: &CStr, recursive: bool) -> Result<OwnedFd, Errno> {
+pub(super) fn clone_of(from: BorrowedFd<'_>, path: &CStr, recursive: bool) -> Result<OwnedFd, Errno> {
     let mut flags = OpenTreeFlags::OPEN_TREE_CLONE | OpenTreeFlags::OPEN_TREE_CLOEXEC;
     flags |= OpenTreeFlags::AT_EMPTY_PATH | OpenTreeFlags::AT_SYMLINK_NOFOLLOW;
     if recursive {

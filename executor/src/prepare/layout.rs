@@ -2,14 +2,15 @@
 
 use std::ffi::CString;
 use std::os::fd::{AsFd, OwnedFd};
+use std::path::PathBuf;
 
 use rustix::fs::{CWD, FileType, Mode, OFlags, openat};
 use rustix::io::Errno;
 use rustix::mount::MountAttrFlags;
 
-use super::MountPoints;
 use super::sources::{Ready, Scratch};
 use super::stack::{self, RootMount};
+use super::{MountPoints, groups};
 use crate::dev::{self, Dev};
 use crate::error::{Error, Result};
 use crate::idmap;
@@ -17,6 +18,10 @@ use crate::init::{Attachment, Mounts, Pseudo, Source, Steps};
 use crate::mountpoint;
 use crate::spec::{Network, Propagation, Spec};
 use crate::trust::Installed;
+
+pub(super) const QUIET: MountAttrFlags = MountAttrFlags::MOUNT_ATTR_NOSUID
+    .union(MountAttrFlags::MOUNT_ATTR_NODEV)
+    .union(MountAttrFlags::MOUNT_ATTR_NOEXEC);
 
 /// The mounts, and what only messages and the end of the container need.
 #[derive(Debug)]
@@ -40,13 +45,15 @@ pub(super) fn lay_out(
     mut scratch: Scratch,
     dev: Dev,
     console: Option<CString>,
+    groups: &[(PathBuf, OwnedFd)],
 ) -> Result<LaidOut> {
     let root_at = scratch.directory("root")?;
     scratch.directory("empty")?;
     let mut list = List::default();
     let dev_fd = dev.dev.try_clone().map_err(Error::io("copying a descriptor", ""))?;
     let own: Vec<&str> = mounts.iter().map(|mount| mount.target.as_str()).collect();
-    let (proc, sys) = list.system(spec, dev, console, &own)?;
+    let groups = groups::source(&mut scratch, groups)?;
+    let (proc, sys) = list.system(spec, dev, console, groups, &own)?;
     let mut made = Vec::new();
     for path in ["proc", "sys", "dev"] {
         made.extend(ensure_system(&root, path)?);
@@ -145,6 +152,7 @@ impl List {
         spec: &Spec,
         dev: Dev,
         console: Option<CString>,
+        groups: Option<Source>,
         own: &[&str],
     ) -> Result<(usize, usize)> {
         let (directory, plain) = (Some(FileType::Directory), MountAttrFlags::empty());
@@ -159,15 +167,13 @@ impl List {
         let of_sys = if spec.writable_sys { plain } else { MountAttrFlags::MOUNT_ATTR_RDONLY };
         let source = Source::Sys { attributes: of_sys, fallback: host_sys(&spec.network)? };
         let sys = self.push("/sys", source, None, plain, false)?;
-        let quiet = MountAttrFlags::MOUNT_ATTR_NOSUID
-            | MountAttrFlags::MOUNT_ATTR_NODEV
-            | MountAttrFlags::MOUNT_ATTR_NOEXEC;
-        if has_cgroup2() {
-            self.push("/sys/fs/cgroup", Source::New(c"cgroup2", quiet), directory, of_sys, true)?;
+        if let Some(source) = groups {
+            let optional = matches!(source, Source::New(..));
+            self.push("/sys/fs/cgroup", source, directory, QUIET | of_sys, optional)?;
         }
         // What the container has there itself takes their place.
         if !own.contains(&"/dev/mqueue") {
-            self.push("/dev/mqueue", Source::New(c"mqueue", quiet), directory, plain, true)?;
+            self.push("/dev/mqueue", Source::New(c"mqueue", QUIET), directory, plain, true)?;
         }
         if !own.contains(&"/dev/shm") {
             self.push("/dev/shm", Source::Mount(dev.shm), directory, plain, false)?;
@@ -193,10 +199,4 @@ fn host_sys(network: &Network) -> Result<Option<OwnedFd>> {
     let sys = openat(CWD, c"/sys", OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty());
     let sys = sys.map_err(Error::io("opening", "/sys"))?;
     dev::bind(&sys, true).map(Some).map_err(Error::io("binding", "/sys"))
-}
-
-/// Under v1 and the hybrid layout `/sys/fs/cgroup` stays empty.
-fn has_cgroup2() -> bool {
-    const CGROUP2_SUPER_MAGIC: i64 = 0x6367_7270;
-    rustix::fs::statfs(c"/sys/fs/cgroup").is_ok_and(|fs| fs.f_type == CGROUP2_SUPER_MAGIC)
 }

@@ -4,7 +4,7 @@ use serde::{Deserialize, Serialize};
 
 use super::Answer;
 use super::child::attempt_in_namespace;
-use crate::cgroup::hierarchy::hierarchies;
+use crate::cgroup::hierarchy::{Hierarchy, hierarchies};
 use crate::cgroup::{Resources, device_groups, settable};
 use crate::idmap;
 
@@ -29,7 +29,7 @@ pub fn cgroups() -> Answer<Cgroups> {
         let mounts = std::fs::read_to_string(path).map_err(|e| format!("reading {path}: {e}"))?;
         let hierarchies = hierarchies(&mounts);
         let mut found = Cgroups {
-            v1: hierarchies.iter().any(|h| h.controllers.is_some()),
+            v1: hierarchies.iter().any(Hierarchy::has_controllers),
             v2: hierarchies.iter().any(|h| h.controllers.is_none()),
             devices: (!idmap::in_user_namespace()).then(device_groups),
             ..Cgroups::default()
