@@ -67,7 +67,8 @@ impl<'a> Destination<'a> {
     }
 }
 
-/// Pushes an image, or an index with all of its images; what came from a registry unchanged keeps its manifest.
+/// Pushes an image, or an index with all of its images; what came from a registry unchanged keeps its manifest. If the name is
+/// that of the image here as well, its digest there is kept with it.
 ///
 /// # Errors
 /// When a layer can't be had or compressed, an image of the index is not here, or the registry refuses something.
@@ -78,13 +79,17 @@ pub fn push(
     tell: &(dyn Fn(PushEvent) + Sync),
     cancel: &Cancel,
 ) -> Result<Descriptor> {
-    match stored {
+    let pushed = match stored {
         Stored::Image(image) => {
             let Ready { media_type, digest, manifest } = push_parts(sources, image, to, tell, cancel)?;
-            put(sources, to, &media_type, digest, manifest, cancel)
+            put(sources, to, &media_type, digest, manifest, cancel)?
         }
-        Stored::Index(index) => push_index(sources, index, to, tell, cancel),
+        Stored::Index(index) => push_index(sources, index, to, tell, cancel)?,
+    };
+    if !to.by_digest {
+        sources.store.set_digest(to.reference, stored.manifest(), &pushed.digest)?;
     }
+    Ok(pushed)
 }
 
 /// A manifest whose blobs are in the registry.

@@ -157,8 +157,10 @@ impl Store {
             .query_row([image], |row| row.get(0))
             .optional()?;
         let Some(manifest) = manifest else { return Ok(false) };
-        // A build that gave what it gave before writes nothing that would have to be made durable again.
-        let is_so = "SELECT EXISTS (SELECT 1 FROM names WHERE name = ?1 AND image = ?2 AND digest IS ?3)";
+        // A build that gave what it gave before writes nothing that would have to be made durable again, and a registry that
+        // has it has it still.
+        let is_so = "SELECT EXISTS (SELECT 1 FROM names
+                     WHERE name = ?1 AND image = ?2 AND (?3 IS NULL OR digest IS ?3))";
         if tx.prepare_cached(is_so)?.query_row(params![name, manifest, digest], |row| row.get(0))? {
             return Ok(true);
         }
@@ -175,6 +177,17 @@ impl Store {
         .execute(params![name, manifest, digest, self.boot()])?;
         before.map_or(Ok(()), |id| remove_older_of(tx, &id))?;
         Ok(true)
+    }
+
+    /// Keeps that a registry has what a name stands for under this digest, if the name still stands for this manifest.
+    ///
+    /// # Errors
+    /// When the store can't be written.
+    pub fn set_digest(&self, name: &Reference, manifest: &Digest, digest: &Digest) -> Result<()> {
+        self.write("keeping a digest", |tx| {
+            let values = params![name.to_string(), manifest.to_string(), digest.to_string()];
+            tx.execute("UPDATE names SET digest = ?3 WHERE name = ?1 AND image = ?2", values).map(drop)
+        })
     }
 
     /// Forgets that a registry has what a name stands for under this digest. The name stays.
@@ -296,8 +309,9 @@ impl Store {
         rows.map(|row| {
             let row: (String, String, String, Option<String>) = row.map_err(Error::db(doing))?;
             let (name, image, manifest, digest) = row;
-            let digest = digest.map(|d| d.parse()).transpose()?;
-            Ok(NameRecord { name: name.parse()?, image: image.parse()?, manifest: manifest.parse()?, digest })
+            let name: Reference = name.parse()?;
+            let digest = digest.map(|d| d.parse()).transpose()?.or(name.digest().copied());
+            Ok(NameRecord { name, image: image.parse()?, manifest: manifest.parse()?, digest })
         })
         .collect()
     }

@@ -173,6 +173,7 @@ fn a_push_by_digest_moves_no_tag() {
     assert_eq!(raw(&name), before);
     assert_eq!(boxwright.output_of(&name, &[]), "options");
     assert_eq!(boxwright.inspect(&canonical)["Id"], told["containerimage.config.digest"]);
+    assert_eq!(boxwright.inspect(&canonical)["RepoDigests"], serde_json::json!([canonical]));
     assert_eq!(Boxwright::new().output_of(&canonical, &[]), "other\n");
     let tagged = registry.name("app:1");
     boxwright.build(&other, &["-t", &tagged, "-o", output]).fails_with(1).says("can't push tagged ref");

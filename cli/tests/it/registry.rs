@@ -107,6 +107,48 @@ fn what_we_push_others_pull() {
 }
 
 #[test]
+fn what_was_pushed_is_known_by_its_digest_there() {
+    let ([one, two], boxwright) = ([Registry::start(), Registry::start()], Boxwright::with_busybox());
+    let names = [&one, &two].map(|registry| registry.name("app:1"));
+    let context = Context::new("FROM busybox\nRUN echo pushed > /p\n");
+    let build = |more: &[&str]| boxwright.build(&context, &[&["-t", &names[0]][..], more].concat()).ok();
+    let digests = || boxwright.inspect(&names[0])["RepoDigests"].clone();
+    build(&[]);
+    assert_eq!(digests(), serde_json::json!([]));
+    let pushed =
+        |said: &str| said.split_whitespace().find(|word| word.starts_with("sha256:")).unwrap().to_owned();
+    let digest = pushed(&boxwright.ok(&["push", &names[0]]));
+    boxwright.ok(&["tag", &names[0], &names[1]]);
+    boxwright.ok(&["push", &names[1]]);
+    // The layer was compressed on its way, so the manifest is not the one that is here.
+    assert_ne!(boxwright.inspect(&names[0])["Descriptor"]["digest"], digest);
+    let mut expected = [&one, &two].map(|registry| format!("{}@{digest}", registry.name("app")));
+    expected.sort();
+    assert_eq!(digests(), serde_json::json!(expected));
+    assert_eq!(boxwright.inspect(&expected[0])["Id"], boxwright.inspect(&names[0])["Id"]);
+    let listed = boxwright.ok(&["images", "--format", "{{.Digest}}", &one.name("app")]);
+    assert_eq!(listed, format!("{digest}\n"));
+    build(&[]);
+    assert_eq!(digests(), serde_json::json!(expected), "the same build is the same image");
+
+    context.write("Dockerfile", "FROM busybox\nRUN echo other > /p\n");
+    build(&[]);
+    assert_eq!(digests(), serde_json::json!([]), "the name is that of another image");
+    for (more, platforms) in [(&["--push"][..], 1), (&["--push", "--platform", "linux/amd64,linux/arm64"], 2)]
+    {
+        context.write("Dockerfile", format!("FROM scratch\nCOPY Dockerfile /{platforms}\n"));
+        build(more);
+        let there = skopeo(&["inspect", "--raw", "--tls-verify=false", &format!("docker://{}", names[0])]);
+        let digest = boxwright_cache::Digest::of(there.ok().as_bytes());
+        assert_eq!(digests(), serde_json::json!([format!("{}@{digest}", one.name("app"))]), "{more:?}");
+    }
+    // An index is what it was when one of its images was pushed alone.
+    let index = digests();
+    boxwright.ok(&["push", "--platform", "linux/arm64", &names[0]]);
+    assert_eq!(digests(), index);
+}
+
+#[test]
 fn what_is_not_there_is_named() {
     let (registry, boxwright) = (Registry::start(), Boxwright::new());
     let missing = registry.name("nosuch:1");
