@@ -34,6 +34,20 @@ impl Write for Stderr {
         stderr.write(&bytes[..bytes.len().min(PART)])
     }
 
+    /// Nobody else writes between its parts.
+    fn write_all(&mut self, mut bytes: &[u8]) -> Result<()> {
+        let _whole = std::io::stderr().lock();
+        while !bytes.is_empty() {
+            match self.write(bytes) {
+                Ok(0) => return Err(std::io::ErrorKind::WriteZero.into()),
+                Ok(written) => bytes = &bytes[written..],
+                Err(e) if e.kind() == std::io::ErrorKind::Interrupted => {}
+                Err(e) => return Err(e),
+            }
+        }
+        Ok(())
+    }
+
     fn flush(&mut self) -> Result<()> {
         Ok(())
     }

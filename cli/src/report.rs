@@ -8,8 +8,8 @@ mod snippet;
 use std::collections::BTreeSet;
 use std::fmt::Write as _;
 use std::io::{IsTerminal, Write as _};
-use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Mutex, MutexGuard};
 
 use boxwright_frontend::Diagnostic;
 
@@ -17,7 +17,7 @@ use crate::call::visible;
 use crate::engine::Source;
 use crate::error::{BuildFailure, Error, Usage};
 use crate::patient::Stderr;
-use crate::{config, exit};
+use crate::{config, exit, progress};
 use snippet::Look;
 
 pub(crate) fn print(error: &Error) {
@@ -44,7 +44,9 @@ fn text(error: &Error) -> String {
         Error::Several(errors) => errors.iter().map(text).collect(),
         Error::Output(e) if e.kind() == std::io::ErrorKind::BrokenPipe => String::new(),
         error if exit::is_cancelled(error) => "ERROR: canceled\n".to_owned(),
-        Error::Build(failure) => build(failure, look(&std::io::stderr())),
+        Error::Build(failure) => {
+            build(failure, matches!(*beside(), Beside::RawJson), look(&std::io::stderr()))
+        }
         Error::BuildAsJson(failure) => json_of(failure),
         Error::Container { message, .. } => {
             format!("boxwright: {}\nSee 'boxwright run --help'.\n", visible(message))
@@ -53,19 +55,22 @@ fn text(error: &Error) -> String {
     }
 }
 
-fn build(failure: &BuildFailure, look: Look) -> String {
+/// With `rawjson` the warnings are for a program, which has the step's output already.
+fn build(failure: &BuildFailure, rawjson: bool, look: Look) -> String {
     let BuildFailure::Because(causes) = failure else { return String::new() };
     let mut out = String::new();
     let warned: Vec<Diagnostic> =
         causes.iter().filter(|c| !c.diagnostic.is_error()).map(|c| c.diagnostic.clone()).collect();
     let source = causes.iter().find_map(|cause| cause.source.as_ref());
-    if let Some(source) = source.filter(|_| !warned.is_empty()) {
+    if rawjson {
+        out.push_str(&progress::warnings_as_rawjson(&warned));
+    } else if let Some(source) = source.filter(|_| !warned.is_empty()) {
         out.push_str(&warnings_text(&warned, source, look));
         out.push('\n');
     }
     for (n, cause) in causes.iter().filter(|c| c.diagnostic.is_error()).enumerate() {
         out.push_str(if n == 0 { "" } else { "\n" });
-        if let Some(log) = &cause.log {
+        if let Some(log) = cause.log.as_ref().filter(|_| !rawjson) {
             out.push_str(&output::block(log, cause.kept.as_ref(), IN_PLACE.load(Ordering::Relaxed)));
         }
         let title = format!("failed to solve: {}", cause.diagnostic.title());
@@ -116,15 +121,34 @@ fn look(stream: &impl IsTerminal) -> Look {
     if stream.is_terminal() && !config::no_color() { Look::Styled } else { Look::Plain }
 }
 
-/// Remarks that wait for a display that has the terminal.
-static HELD: Mutex<Option<Vec<String>>> = Mutex::new(None);
+/// What becomes of remarks.
+#[derive(Debug)]
+enum Beside {
+    Line,
+    /// They wait for a display that has the terminal.
+    Held(Vec<String>),
+    /// A program reads statuses as BuildKit writes them, and nothing else before an error that ends the command.
+    RawJson,
+}
+
+static BESIDE: Mutex<Beside> = Mutex::new(Beside::Line);
+
+fn beside() -> MutexGuard<'static, Beside> {
+    BESIDE.lock().unwrap_or_else(|e| e.into_inner())
+}
 
 /// One line beside a command's output, for the person at the terminal.
 pub(crate) fn remark(line: &str) {
-    match &mut *HELD.lock().unwrap_or_else(|e| e.into_inner()) {
-        Some(held) => held.push(visible(line)),
-        None => drop(writeln!(Stderr, "{}", visible(line))),
+    match &mut *beside() {
+        Beside::Line => drop(writeln!(Stderr, "{}", visible(line))),
+        Beside::Held(held) => held.push(visible(line)),
+        Beside::RawJson => as_it_is(&progress::remark_as_rawjson(line)),
     }
+}
+
+/// From here on remarks are for a program.
+pub(crate) fn speak_rawjson() {
+    *beside() = Beside::RawJson;
 }
 
 /// Whether a display had the terminal, on which nothing stays of what steps said.
@@ -133,17 +157,22 @@ static IN_PLACE: AtomicBool = AtomicBool::new(false);
 /// From now on remarks wait until somebody takes what is [`held`].
 pub(crate) fn hold() {
     IN_PLACE.store(true, Ordering::Relaxed);
-    HELD.lock().unwrap_or_else(|e| e.into_inner()).get_or_insert_default();
+    let mut beside = beside();
+    if !matches!(*beside, Beside::Held(_)) {
+        *beside = Beside::Held(Vec::new());
+    }
 }
 
 pub(crate) fn held() -> Vec<String> {
-    HELD.lock().unwrap_or_else(|e| e.into_inner()).as_mut().map(std::mem::take).unwrap_or_default()
+    if let Beside::Held(held) = &mut *beside() { std::mem::take(held) } else { Vec::new() }
 }
 
 /// Undoes [`hold`].
 pub(crate) fn release() {
-    let held = HELD.lock().unwrap_or_else(|e| e.into_inner()).take();
-    held.into_iter().flatten().for_each(|line| remark(&line));
+    let before = std::mem::replace(&mut *beside(), Beside::Line);
+    if let Beside::Held(held) = before {
+        held.iter().for_each(|line| remark(line));
+    }
 }
 
 /// The same, unless it was said before.
@@ -165,7 +194,7 @@ mod tests {
     }
 
     fn failed(cause: Cause) -> String {
-        build(&BuildFailure::Because(vec![cause]), Look::Plain)
+        build(&BuildFailure::Because(vec![cause]), false, Look::Plain)
     }
 
     #[test]
@@ -269,7 +298,7 @@ mod tests {
         let causes = [warning, error]
             .map(|d| Cause { diagnostic: d, source: Some(source.clone()), log: None, kept: None })
             .into();
-        let text = build(&BuildFailure::Because(causes), Look::Plain);
+        let text = build(&BuildFailure::Because(causes), false, Look::Plain);
         let list = text.find(" 1 warning found:\n - Rule: careful (line 1)\n\nERROR: failed to solve: no\n");
         assert!(text.starts_with("warning[Rule]: careful\n") && list.is_some(), "{text}");
     }

@@ -14,7 +14,7 @@ use boxwright_solver::why::Why;
 use boxwright_solver::{Definition, Event, VertexId};
 
 pub(crate) use plain::Plain;
-pub(crate) use rawjson::warnings as warnings_as_rawjson;
+pub(crate) use rawjson::{remark as remark_as_rawjson, warnings as warnings_as_rawjson};
 
 use crate::config;
 use crate::error::{Error, Result};
@@ -56,7 +56,10 @@ impl Mode {
     pub(crate) fn watch(self) -> Box<dyn Watch> {
         match self {
             Mode::Plain => Box::new(Plain::new(BufWriter::new(Stderr))),
-            Mode::RawJson => Box::new(rawjson::RawJson::new(BufWriter::new(Stderr))),
+            Mode::RawJson => {
+                report::speak_rawjson();
+                Box::new(rawjson::RawJson::new(Stderr))
+            }
             Mode::Quiet => Box::new(Quiet),
             Mode::Tty => {
                 let look = config::terminal_look();

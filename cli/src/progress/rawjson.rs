@@ -45,7 +45,7 @@ impl<W: Write + Send> RawJson<W> {
 impl<W: Write + Send> Watch for RawJson<W> {
     fn note(&self, note: Note<'_>) {
         let mut state = self.0.lock().unwrap_or_else(|e| e.into_inner());
-        let _ = state.note(note).and_then(|()| state.out.flush());
+        let _ = state.note(note);
     }
 }
 
@@ -69,6 +69,13 @@ pub(crate) fn warnings(warnings: &[Diagnostic]) -> String {
     });
     let told: Vec<Value> = told.collect();
     if told.is_empty() { String::new() } else { format!("{}\n", json!({"warnings": told})) }
+}
+
+/// What is said beside the steps.
+pub(crate) fn remark(line: &str) -> String {
+    let vertex = definition_digest().to_string();
+    let short = BASE64_STANDARD.encode(line);
+    format!("{}\n", json!({"warnings": [{"vertex": vertex, "level": 1, "short": short}]}))
 }
 
 impl<W: Write> State<W> {
@@ -195,8 +202,9 @@ impl<W: Write> State<W> {
         }]}))
     }
 
+    /// In one piece: remarks come from other threads.
     fn tell(&mut self, status: &Value) -> std::io::Result<()> {
-        writeln!(self.out, "{status}")
+        self.out.write_all(format!("{status}\n").as_bytes())
     }
 }
 
@@ -246,6 +254,33 @@ mod tests {
         let failed = &told[3]["vertexes"][0];
         assert_eq!((&failed["error"], &failed["started"]), (&"no".into(), &begun["started"]));
         assert!(failed["completed"].is_string());
+    }
+
+    /// What was written at once.
+    #[derive(Default)]
+    struct Pieces(Vec<String>);
+
+    impl Write for Pieces {
+        fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
+            self.0.push(String::from_utf8(bytes.to_vec()).unwrap());
+            Ok(bytes.len())
+        }
+
+        fn flush(&mut self) -> std::io::Result<()> {
+            Ok(())
+        }
+    }
+
+    #[test]
+    fn a_line_is_written_in_one_piece_however_long_it_is() {
+        let raw = RawJson::new(Pieces::default());
+        raw.note(Note::Began { name: &"n".repeat(100_000) });
+        raw.note(Note::Line { text: "line" });
+        let pieces = raw.0.into_inner().unwrap().out.0;
+        assert_eq!(pieces.len(), 2);
+        for piece in &pieces {
+            assert!(serde_json::from_str::<Value>(piece).is_ok() && piece.ends_with('\n'));
+        }
     }
 
     #[test]

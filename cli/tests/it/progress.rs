@@ -4,6 +4,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::io::Read as _;
 use std::process::Stdio;
 
+use base64::Engine as _;
+use base64::prelude::BASE64_STANDARD;
 use rustix::process::Signal;
 use serde_json::Value;
 
@@ -238,6 +240,32 @@ fn programs_read_buildkits_statuses() {
     let cached = statuses(&[]);
     let ran: Vec<&Value> = cached.iter().flat_map(|status| status["vertexes"].as_array()).flatten().collect();
     assert!(ran.iter().any(|v| v["name"] == run["name"] && v["cached"] == true));
+}
+
+#[test]
+fn programs_meet_nothing_else_before_the_error_of_a_build() {
+    let boxwright = Boxwright::with_busybox();
+    let context = Context::new("FROM busybox as a\nRUN echo said; exit 3\n");
+    let ran = boxwright.build(&context, &["--progress", "rawjson", "--security-opt", "seccomp=unconfined"]);
+    assert_eq!(ran.status, 1, "{ran}");
+    let is_error = |line: &&str| line.starts_with("ERROR: failed to solve: process ");
+    let told: Vec<Value> = ran
+        .stderr
+        .lines()
+        .take_while(|line| !is_error(line))
+        .map(|line| serde_json::from_str(line).unwrap())
+        .collect();
+    let rest: Vec<&str> = ran.stderr.lines().skip(told.len()).collect();
+    assert!(is_error(&rest[0]), "{ran}");
+    assert!(!rest.contains(&"------"), "they have the step's output: {ran}");
+    let warnings = told.iter().filter_map(|status| status["warnings"].as_array()).flatten();
+    let short = |warning: &Value| {
+        let text = BASE64_STANDARD.decode(warning["short"].as_str().unwrap()).unwrap();
+        String::from_utf8(text).unwrap()
+    };
+    let warnings: Vec<String> = warnings.map(short).collect();
+    assert!(warnings.iter().any(|text| text.contains("security-opt")), "{warnings:?}");
+    assert!(warnings.iter().any(|text| text.starts_with("FromAsCasing: ")), "{warnings:?}");
 }
 
 /// What the process had in memory at most, in KiB, when that has not changed for a while.
