@@ -62,8 +62,12 @@ fn describe(image: &ImageRecord, names: &[NameRecord], digests: &BTreeSet<String
         "RootFS": { "Type": config.rootfs.kind, "Layers": config.rootfs.diff_ids },
         "Metadata": { "LastTagTime": "0001-01-01T00:00:00Z" },
     });
-    if let (Some(variant), Value::Object(map)) = (&config.variant, &mut value) {
-        map.insert("Variant".to_owned(), json!(variant));
+    // Docker has them where the image has them.
+    let version = config.platform().and_then(|platform| platform.os_version().map(str::to_owned));
+    for (name, text) in [("Variant", config.variant.clone()), ("OsVersion", version)] {
+        if let Some(text) = text.filter(|text| !text.is_empty()) {
+            value[name] = json!(text);
+        }
     }
     value
 }

@@ -46,9 +46,10 @@ fn what_has_only_files_is_built_beside_others_with_paths_and_shell_of_its_own() 
     // From such an image, what makes no layer.
     let labelled = Context::new(&format!("FROM {name}\nLABEL a=b\nUSER ContainerUser\n"));
     boxwright.build(&labelled, &["--platform", "windows/amd64", "-t", "labelled"]).ok();
-    let found =
-        boxwright.ok(&["image", "inspect", "--format", "{{.Os}} {{json .Config.Labels}}", "labelled"]);
-    assert_eq!(found, "windows {\"a\":\"b\"}\n");
+    let format = "{{.Os}} {{.OsVersion}} {{json .Config.Labels}}";
+    let found = boxwright.ok(&["image", "inspect", "--format", format, "labelled"]);
+    assert_eq!(found, "windows 10.0.20348.1 {\"a\":\"b\"}\n");
+    assert!(linux.get("OsVersion").is_none(), "{linux}");
     boxwright
         .run(&["run", "--rm", "labelled"])
         .fails_with(125)
