@@ -34,6 +34,7 @@ mod settings;
 mod shell;
 mod shortage;
 mod solving;
+mod tail;
 mod transfer;
 mod verify;
 mod volumes;

@@ -4,20 +4,16 @@ use std::collections::HashMap;
 
 use boxwright_solver::{Event, LogStream, VertexId};
 
+use super::tail::Tail;
+
 /// How long a log is before anything is left out of it.
 const MOST: u64 = 128 << 20;
-/// What is kept of a step's output beyond that, at least.
+/// What is kept of a step's output beyond that.
 const TAIL: usize = 32 << 10;
 
 /// By step; only of those that run.
 #[derive(Debug, Default)]
 pub(super) struct Clipped(HashMap<VertexId, Tail>);
-
-#[derive(Debug, Default)]
-struct Tail {
-    bytes: Vec<u8>,
-    left_out: usize,
-}
 
 impl Clipped {
     /// Whether the event is to be left out of a log that is this long.
@@ -26,7 +22,7 @@ impl Clipped {
             Event::Planned { .. } => self.0.clear(),
             // The rest of a step that something was left out of comes after that.
             Event::Log { vertex, bytes, .. } if length >= MOST || self.0.contains_key(vertex) => {
-                self.0.entry(*vertex).or_default().add(bytes);
+                self.0.entry(*vertex).or_insert_with(|| Tail::of(TAIL)).add(bytes);
                 return true;
             }
             _ => {}
@@ -42,26 +38,16 @@ impl Clipped {
             return None;
         };
         let tail = self.0.remove(vertex)?;
-        Some(Event::Log { vertex: *vertex, stream: LogStream::Stdout, bytes: tail.text() })
+        Some(Event::Log { vertex: *vertex, stream: LogStream::Stdout, bytes: text(&tail) })
     }
 }
 
-impl Tail {
-    fn add(&mut self, bytes: &[u8]) {
-        self.bytes.extend_from_slice(bytes);
-        // Not each time, as that moves all that is kept.
-        if self.bytes.len() > 2 * TAIL {
-            let extra = self.bytes.len() - TAIL;
-            self.bytes.drain(..extra);
-            self.left_out += extra;
+fn text(tail: &Tail) -> Vec<u8> {
+    match tail.before().bytes {
+        0 => tail.bytes(),
+        left_out => {
+            let told = format!("\n[output clipped: {left_out} bytes left out]\n");
+            [told.as_bytes(), &tail.bytes()].concat()
         }
-    }
-
-    fn text(self) -> Vec<u8> {
-        if self.left_out == 0 {
-            return self.bytes;
-        }
-        let told = format!("\n[output clipped: {} bytes left out]\n", self.left_out);
-        [told.as_bytes(), &self.bytes].concat()
     }
 }

@@ -1,6 +1,6 @@
 //! Why a build failed, with what a report needs: the place in the Dockerfile and the step's last output.
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::HashMap;
 use std::ffi::OsStr;
 use std::io::ErrorKind;
 use std::path::Path;
@@ -12,6 +12,7 @@ use boxwright_solver::ir::Op;
 use boxwright_solver::ops::file::{FileError, Hints};
 use boxwright_solver::{Definition, Event, SolveError, Span, VertexError, VertexId};
 
+use super::tail::Tail;
 use super::{foreign, shortage};
 
 /// A Dockerfile as it was read.
@@ -282,21 +283,11 @@ pub(super) struct Logs {
     tails: HashMap<VertexId, Tail>,
 }
 
-#[derive(Debug, Default)]
-struct Tail {
-    bytes: VecDeque<u8>,
-    /// How many lines ended before these bytes.
-    earlier: usize,
-}
-
 impl Logs {
     pub(super) fn hear(&mut self, event: &Event) {
         match event {
             Event::Log { vertex, bytes, .. } => {
-                let tail = self.tails.entry(*vertex).or_default();
-                tail.bytes.extend(bytes);
-                let extra = tail.bytes.len().saturating_sub(BYTES);
-                tail.earlier += tail.bytes.drain(..extra).filter(|byte| *byte == b'\n').count();
+                self.tails.entry(*vertex).or_insert_with(|| Tail::of(BYTES)).add(bytes);
             }
             // The log of a step that went well is of no use any more.
             Event::Finished { vertex, .. } => {
@@ -308,9 +299,8 @@ impl Logs {
 
     fn of(&self, vertex: VertexId, name: &str) -> Option<StepLog> {
         let tail = self.tails.get(&vertex)?;
-        let bytes: Vec<u8> = tail.bytes.iter().copied().collect();
-        let lines: Vec<String> = String::from_utf8_lossy(&bytes).lines().map(str::to_owned).collect();
-        let log = StepLog { name: name.to_owned(), lines, earlier: tail.earlier };
+        let lines: Vec<String> = String::from_utf8_lossy(&tail.bytes()).lines().map(str::to_owned).collect();
+        let log = StepLog { name: name.to_owned(), lines, earlier: tail.before().lines };
         let surplus = log.lines.len() - log.last(LINES).len();
         Some(StepLog { lines: log.last(LINES).to_vec(), earlier: log.earlier + surplus, ..log })
     }
@@ -394,7 +384,7 @@ mod tests {
             let bytes = "y\n".repeat(BYTES / 4).into_bytes();
             logs.hear(&Event::Log { vertex: id, stream: LogStream::Stdout, bytes });
         }
-        assert_eq!(logs.tails[&id].bytes.len(), BYTES);
+        assert_eq!(logs.tails[&id].bytes().len(), BYTES);
         let log = logs.of(id, "").unwrap();
         assert_eq!(
             (log.lines.len(), log.earlier),

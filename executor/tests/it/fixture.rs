@@ -1,10 +1,10 @@
-//! A busybox root file system, and containers over it.
+//! A busybox root file system, and containers over it: what the tests with root and without share.
 
 use std::fs::{self, File};
 use std::os::fd::OwnedFd;
 use std::os::unix::fs::{PermissionsExt, symlink};
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, OnceLock};
+use std::sync::Arc;
 
 use boxwright_cache::Cancel;
 use boxwright_executor::{Container, Error, ExitStatus, Root, Spec, Stubs, Upper, open_directory};
@@ -24,26 +24,14 @@ pub(crate) struct Output {
 }
 
 impl Sandbox {
-    pub(crate) fn new() -> Sandbox {
-        Sandbox::over(busybox())
-    }
-
-    fn over(base: &Path) -> Sandbox {
+    /// Over the layer that `base` gives, which may make it in the sandbox's directory.
+    pub(crate) fn over(base: impl FnOnce(&Path) -> PathBuf) -> Sandbox {
         let dir = tempfile::tempdir().unwrap();
         for name in ["upper", "stubs"] {
             fs::create_dir(dir.path().join(name)).unwrap();
         }
-        Sandbox { dir, lowers: vec![base.to_owned()] }
-    }
-
-    /// As [`Sandbox::new`], with every file the caller's own.
-    #[allow(dead_code, reason = "the tests without root use it")]
-    pub(crate) fn in_home() -> Sandbox {
-        let mut sandbox = Sandbox::over(Path::new(""));
-        let base = sandbox.path("base");
-        fs::create_dir(&base).unwrap();
-        sandbox.lowers = vec![make_busybox(&base)];
-        sandbox
+        let lowers = vec![base(dir.path())];
+        Sandbox { dir, lowers }
     }
 
     /// A further layer on top, filled by `fill`.
@@ -63,16 +51,6 @@ impl Sandbox {
         self.path("upper")
     }
 
-    /// What is in the upper directory, sorted.
-    pub(crate) fn changes(&self) -> Vec<String> {
-        let mut names: Vec<_> = fs::read_dir(self.upper())
-            .unwrap()
-            .map(|e| e.unwrap().file_name().into_string().unwrap())
-            .collect();
-        names.sort();
-        names
-    }
-
     pub(crate) fn spec(&self, args: &[&str]) -> Spec {
         // A work directory serves one container only; it is removed with the sandbox.
         let work = tempfile::tempdir_in(self.dir.path()).unwrap();
@@ -87,11 +65,6 @@ impl Sandbox {
         let _ = work.keep();
         spec.env = vec!["PATH=/usr/sbin:/usr/bin:/sbin:/bin".to_owned()];
         spec
-    }
-
-    /// Runs a shell script in a container with docker's defaults.
-    pub(crate) fn sh(&self, script: &str) -> Output {
-        run(self.spec(&["sh", "-c", script]))
     }
 }
 
@@ -123,19 +96,10 @@ impl Output {
         assert!(self.status.success() && self.stderr.is_empty(), "{self:?}");
         self.stdout
     }
-
-    pub(crate) fn code(&self) -> i32 {
-        self.status.code()
-    }
 }
 
-/// A layer with busybox and its names, made once for all tests.
-pub(crate) fn busybox() -> &'static Path {
-    static LAYER: OnceLock<PathBuf> = OnceLock::new();
-    LAYER.get_or_init(|| make_busybox(Path::new(env!("CARGO_TARGET_TMPDIR"))))
-}
-
-fn make_busybox(base: &Path) -> PathBuf {
+/// A layer with busybox and its names, in this directory.
+pub(crate) fn make_busybox(base: &Path) -> PathBuf {
     let made = tempfile::tempdir_in(base).unwrap();
     for name in ["bin", "etc", "root", "tmp", "usr", "var"] {
         fs::create_dir(made.path().join(name)).unwrap();

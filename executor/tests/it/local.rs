@@ -3,7 +3,7 @@
 use std::path::Path;
 use std::sync::Arc;
 
-use crate::fixture::busybox;
+use crate::base::busybox;
 use boxwright_cache::snapshot::Snapshot;
 use boxwright_cache::snapshot::tree::Kind;
 use boxwright_cache::{Cancel, Store};

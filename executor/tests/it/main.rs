@@ -1,5 +1,6 @@
 //! Containers on the real kernel: needs root (or the rights of root in a user namespace) and a static busybox.
 
+mod base;
 mod copies;
 mod fixture;
 mod hostile;

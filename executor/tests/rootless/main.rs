@@ -3,7 +3,6 @@
 //! Needs root to become that user, newuidmap (Debian: uidmap) and a static busybox.
 
 #[path = "../it/fixture.rs"]
-#[allow(dead_code, reason = "the other tests use the rest of it")]
 mod fixture;
 
 use std::fs;
@@ -14,7 +13,7 @@ use std::process::Command;
 
 use boxwright_executor::idmap::{Ids, enter_user_namespace, settle};
 use boxwright_executor::{Mount, MountSource, Network};
-use fixture::{Sandbox, run};
+use fixture::{Sandbox, make_busybox, run};
 
 const USER: u32 = 1;
 const MODE: &str = "BOXWRIGHT_TEST_IDS";
@@ -80,7 +79,7 @@ fn as_user(expected: Ids) {
 
 fn sandbox() -> Sandbox {
     // The shared layer of the other tests belongs to somebody else.
-    Sandbox::in_home()
+    Sandbox::over(make_busybox)
 }
 
 fn root_of_the_container() {
