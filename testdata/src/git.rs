@@ -1,32 +1,42 @@
 //! Git repositories made on the spot, and git's own daemon that serves them on this machine.
 
 use std::fs;
+use std::net::TcpListener;
+use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
 use tempfile::TempDir;
 
-use crate::peer::{Daemon, free_port};
 use crate::{Ran, run};
 
 /// A directory of repositories, served at `git://127.0.0.1:PORT/NAME` as long as this value lives.
 #[derive(Debug)]
 pub struct Repositories {
     dir: TempDir,
-    _daemon: Daemon,
     port: u16,
 }
 
 impl Repositories {
     pub fn serve() -> Repositories {
-        let (dir, port) = (tempfile::tempdir().unwrap(), free_port());
-        let mut base = std::ffi::OsString::from("--base-path=");
-        base.push(dir.path());
-        let mut daemon = git(dir.path());
-        daemon.args(["daemon", "--reuseaddr", "--listen=127.0.0.1", "--export-all"]);
-        daemon.arg(format!("--port={port}")).arg(base).stdout(Stdio::null()).stderr(Stdio::null());
-        let answers = || std::net::TcpStream::connect(("127.0.0.1", port)).is_ok();
-        Repositories { dir, _daemon: Daemon::start(&mut daemon, answers), port }
+        let dir = tempfile::tempdir().unwrap();
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let port = listener.local_addr().unwrap().port();
+        let top = dir.path().to_owned();
+        // The daemon takes no port that the kernel picks: it gets each connection.
+        std::thread::spawn(move || {
+            for connection in listener.incoming() {
+                let connection = OwnedFd::from(connection.unwrap());
+                let mut daemon = git(&top);
+                daemon
+                    .args(["daemon", "--inetd", "--export-all"])
+                    .arg(format!("--base-path={}", top.display()));
+                daemon.stdin(connection.try_clone().unwrap()).stdout(connection).stderr(Stdio::null());
+                let mut daemon = daemon.spawn().unwrap();
+                std::thread::spawn(move || daemon.wait());
+            }
+        });
+        Repositories { dir, port }
     }
 
     /// A new repository with a branch `main` and no commit.

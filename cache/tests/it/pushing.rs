@@ -307,15 +307,15 @@ fn a_server_has_its_time_after_the_last_byte() {
         "HEAD" => Reply::new(404, ""),
         "POST" => Reply::new(202, "").header("Location", "/up"),
         _ => {
-            std::thread::sleep(Duration::from_millis(1200));
+            std::thread::sleep(Duration::from_secs(3));
             Reply::new(201, "")
         }
     });
-    let client = Client::new(Options { idle_timeout: Duration::from_secs(2), ..Options::default() });
+    let client = Client::new(Options { idle_timeout: Duration::from_secs(5), ..Options::default() });
     let reference: Reference = format!("{}/a/b", server.address()).parse().unwrap();
     let bytes = pattern(300_000);
-    // The last byte leaves after 1.6 s, the answer comes 1.2 s later: never were 2 s without anything.
-    let late = || Late(Cursor::new(bytes.as_ref().clone()), Duration::from_millis(1600));
+    // The last byte leaves after 3 s, the answer comes 3 s later: never were 5 s without anything.
+    let late = || Late(Cursor::new(bytes.as_ref().clone()), Duration::from_secs(3));
     let mut open = || Ok(Box::new(late()) as Box<dyn Read + Send>);
     let cancel = Cancel::new().unwrap();
     let sent = client.push_blob(&reference, &blob(&bytes), None, &mut open, &cancel).unwrap();

@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use rustix::process::Signal;
 
-use crate::tool::{Boxwright, Context, Running, eventually};
+use crate::tool::{Boxwright, Context, Running, eventually, sleeping};
 
 /// Builds a Dockerfile that must fail, and checks that it left no image.
 #[track_caller]
@@ -109,13 +109,13 @@ fn an_interrupted_build_ends_at_once_and_leaves_nothing() {
     for (signal, code) in [(Signal::INT, 130), (Signal::TERM, 143)] {
         let mut command = boxwright.command(&["build", "--progress", "plain", "-t", "half", context.path()]);
         let mut running = Running::start(command.stdout(Stdio::null()).stderr(Stdio::null()));
-        eventually("the step runs", || processes_with(&seconds) > 0);
+        eventually("the step runs", || sleeping(&seconds) > 0);
         let asked = Instant::now();
         running.signal(signal);
         let status = running.wait();
         assert!(asked.elapsed() < Duration::from_secs(10), "it took {:?}", asked.elapsed());
         assert_eq!(status, code);
-        eventually("the step is gone", || processes_with(&seconds) == 0);
+        eventually("the step is gone", || sleeping(&seconds) == 0);
     }
     assert_no_mount_of(&boxwright);
     boxwright.run(&["image", "inspect", "half"]).fails_with(1);
@@ -131,10 +131,10 @@ fn a_killed_build_leaves_a_store_that_works() {
     let context = Context::new(&format!("FROM busybox\nRUN echo first > /first\nRUN sleep {seconds}\n"));
     let mut command = boxwright.command(&["build", "--progress", "plain", context.path()]);
     let mut running = Running::start(command.stdout(Stdio::null()).stderr(Stdio::null()));
-    eventually("the step runs", || processes_with(&seconds) > 0);
+    eventually("the step runs", || sleeping(&seconds) > 0);
     running.signal(Signal::KILL);
     running.wait();
-    eventually("the step is gone", || processes_with(&seconds) == 0);
+    eventually("the step is gone", || sleeping(&seconds) == 0);
     assert_no_mount_of(&boxwright);
     let context = Context::new("FROM busybox\nRUN echo first > /first\nRUN echo second > /second\n");
     boxwright.build(&context, &["-t", "next"]).ok();
@@ -149,15 +149,7 @@ fn a_failed_stage_ends_its_siblings() {
         "FROM busybox AS slow\nRUN sleep {seconds}\nFROM busybox AS bad\nRUN sleep 1; exit 4\nFROM scratch\nCOPY --from=slow /bin /a\nCOPY --from=bad /bin /b\n"
     ));
     boxwright.build(&context, &[]).fails_with(1).says("exit code: 4");
-    eventually("the sibling is gone", || processes_with(&seconds) == 0);
-}
-
-fn processes_with(argument: &str) -> usize {
-    let sleeps = |entry: &fs::DirEntry| {
-        let line = fs::read(entry.path().join("cmdline")).unwrap_or_default();
-        line.split(|b| *b == 0).any(|a| a == argument.as_bytes())
-    };
-    fs::read_dir("/proc").unwrap().filter(|e| sleeps(e.as_ref().unwrap())).count()
+    eventually("the sibling is gone", || sleeping(&seconds) == 0);
 }
 
 #[track_caller]

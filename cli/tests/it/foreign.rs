@@ -35,19 +35,21 @@ pub(crate) fn with_list(entry: Option<&str>, script: &str) -> Ran {
                                 for other in $others; do echo 1 > $other; done; }; \
                   for other in $others; do echo 0 > $other; done; trap give_back EXIT; \
                   [ ! -s entry ] || cat entry > $list/register; sh -eu script";
-    let lock = std::env::temp_dir().join("boxwright-test-binfmt_misc");
-    let mut command = if has_own_lists() {
-        Command::new("unshare")
-    } else {
-        let mut command = Command::new("flock");
-        command.arg(lock).arg("unshare");
-        command
-    };
-    if has_own_lists() {
+    let borrowed = machines_list();
+    let mut command = Command::new("unshare");
+    if borrowed.is_none() {
         command.args(["--user", "--map-root-user"]);
     }
     command.args(["--mount", "--propagation", "private", "sh", "-ec", script]).current_dir(dir.path());
     run(&mut command)
+}
+
+/// The machine's list of emulators for us alone, where everybody has the same one.
+fn machines_list() -> Option<fs::File> {
+    let path = std::env::temp_dir().join("boxwright-test-binfmt_misc");
+    let list = (!has_own_lists()).then(|| fs::File::create(path).unwrap())?;
+    rustix::fs::flock(&list, rustix::fs::FlockOperation::LockExclusive).unwrap();
+    Some(list)
 }
 
 /// Whether a user namespace may have its own list of emulators.
@@ -67,11 +69,13 @@ fn as_root(emulator: Option<(&str, &str)>, script: &str) -> Ran {
 /// By a user with ranges, whose home has the tar of arm64 beside the usual busybox image.
 fn as_user(script: &str) -> Ran {
     let base = base::busybox_arm64(cache());
-    as_user_with(
-        RANGES,
-        &[(&base, "busybox-arm64.tar")],
-        &format!("base=../busybox-arm64.tar; {MAKE} {script}"),
-    )
+    with_files(&[(&base, "busybox-arm64.tar")], &format!("base=../busybox-arm64.tar; {MAKE} {script}"))
+}
+
+/// By a user with ranges, whose home is beside these files.
+fn with_files(files: &[(&std::path::Path, &str)], script: &str) -> Ran {
+    let _borrowed = machines_list();
+    as_user_with(RANGES, files, script)
 }
 
 #[test]
@@ -178,8 +182,7 @@ fn what_a_step_adds_to_a_list_is_not_in_ours() {
                       printf \"%%s\" \":x:M:16:\\\\x03\\\\x00\\\\x3e::/hostile:F\" > /m/register && read how < /m/x && echo x is $how >&2\\n\
                   RUN uname -m >&2\\n' > d/Dockerfile; \
                   bw build --progress plain --allow security.insecure --platform linux/arm64 -t x d; bw images -q > /dev/null; echo built";
-    let ran = as_user_with(
-        RANGES,
+    let ran = with_files(
         &[(&program, "hostile"), (&base::busybox_arm64(cache()), "busybox-arm64.tar")],
         &format!("base=../busybox-arm64.tar; {MAKE} {script}"),
     );
@@ -243,7 +246,7 @@ fn variants_of_a_machine_have_one_emulator() {
                       bw run --rm $variant || echo $?; \
                       printf 'FROM %s\\nRUN [\"/program\"]\\n' $variant | bw build --platform linux/arm/$variant - || :; \
                   done";
-    let ran = as_user_with(RANGES, &[(&program, "small")], script);
+    let ran = with_files(&[(&program, "small")], script);
     if has_own_lists() {
         let ran =
             ran.says("did not complete successfully: exit code: 42").says_nothing_of("exec format error");

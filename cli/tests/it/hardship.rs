@@ -152,6 +152,8 @@ def files(top):
             if os.path.isfile(path) and not os.path.islink(path):
                 yield path
 
+# Nobody makes anything durable meanwhile.
+db.execute('BEGIN IMMEDIATE')
 durable = []
 if not everything:
     dirs = db.execute('SELECT dir FROM layers WHERE boot IS NULL AND dir_boot IS NULL AND dir IS NOT NULL UNION '

@@ -8,7 +8,7 @@ use boxwright_testdata::{Ran, run, run_with};
 use rustix::process::Signal;
 
 use crate::terminal::Terminal;
-use crate::tool::{Boxwright, Context, eventually};
+use crate::tool::{Boxwright, Context, eventually, sleeping};
 
 /// A store in which the collection that follows the first command is over: on a disk that is almost full it would take
 /// what the test looks into.
@@ -249,17 +249,12 @@ fn a_killed_shell_leaves_nothing_running() {
     let boxwright = with_busybox();
     boxwright.build(&Context::new("FROM busybox\nRUN false\n"), &[]).fails_with(1);
     let mut terminal = Terminal::new();
-    let mut running = terminal.start(&boxwright.command(&["debug", "shell", "^", "RUN", "sleep", "876543"]));
-    let sleeps = || {
-        let processes = fs::read_dir("/proc").unwrap().flatten();
-        processes
-            .filter(|p| fs::read(p.path().join("cmdline")).is_ok_and(|line| line == b"sleep\x00876543\x00"))
-            .count()
-    };
-    eventually("it sleeps", || sleeps() == 1);
+    let seconds = format!("87{}", std::process::id());
+    let mut running = terminal.start(&boxwright.command(&["debug", "shell", "^", "RUN", "sleep", &seconds]));
+    eventually("it sleeps", || sleeping(&seconds) > 0);
     running.signal(Signal::KILL);
     running.wait();
-    eventually("it is gone", || sleeps() == 0);
+    eventually("it is gone", || sleeping(&seconds) == 0);
     drop(terminal.person.flush());
 }
 

@@ -44,26 +44,31 @@ fn memory(pid: u32) -> (usize, u64) {
 fn a_hundred_at_once_live_with_networks_of_their_own_and_little_memory(who: Who) {
     let boxwright = Boxwright::with_busybox_of(who);
     let script = "read n; echo $n $(readlink /proc/self/ns/net); read n; echo end $n";
-    let mut containers: Vec<(Running, BufReader<ChildStdout>)> = (0..MANY)
-        .map(|n| {
-            // A helper each is what takes a user's containers their time: some will do.
-            let network = if who == Who::Root || n % 4 == 0 { "bridge" } else { "none" };
-            let args = ["run", "--rm", "-i", "--network", network, "busybox", "sh", "-c", script];
-            let mut command = boxwright.command(&args);
-            let mut running = Running::start(command.stdin(Stdio::piped()).stdout(Stdio::piped()));
-            let out = BufReader::new(running.0.stdout.take().unwrap());
-            (running, out)
-        })
-        .collect();
+    let start = |n: usize| {
+        // A helper each is what takes a user's containers their time: some will do.
+        let network = if who == Who::Root || n.is_multiple_of(4) { "bridge" } else { "none" };
+        let args = ["run", "--rm", "-i", "--network", network, "busybox", "sh", "-c", script];
+        let mut command = boxwright.command(&args);
+        let mut running = Running::start(command.stdin(Stdio::piped()).stdout(Stdio::piped()));
+        let out = BufReader::new(running.0.stdout.take().unwrap());
+        (running, out)
+    };
     let say = |running: &mut Running, n: usize| writeln!(running.0.stdin.as_mut().unwrap(), "{n}").unwrap();
+    let mut containers: Vec<(Running, BufReader<ChildStdout>)> = Vec::new();
     let mut networks = BTreeSet::new();
-    for (n, (running, out)) in containers.iter_mut().enumerate() {
-        say(running, n);
-        let mut line = String::new();
-        out.read_line(&mut line).unwrap();
-        let (number, network) = line.trim().split_once(' ').unwrap_or_else(|| panic!("{n}: {line:?}"));
-        assert_eq!(number, n.to_string());
-        networks.insert(network.to_owned());
+    // A helper has half a minute to be ready.
+    let at_once = if who == Who::Root { MANY } else { MANY / 5 };
+    while containers.len() < MANY {
+        let begun = containers.len();
+        containers.extend((begun..begun + at_once).map(start));
+        for (n, (running, out)) in containers.iter_mut().enumerate().skip(begun) {
+            say(running, n);
+            let mut line = String::new();
+            out.read_line(&mut line).unwrap();
+            let (number, network) = line.trim().split_once(' ').unwrap_or_else(|| panic!("{n}: {line:?}"));
+            assert_eq!(number, n.to_string());
+            networks.insert(network.to_owned());
+        }
     }
     // Now all of them live.
     assert_eq!(networks.len(), MANY);

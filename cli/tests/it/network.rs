@@ -97,7 +97,7 @@ fn the_hosts_loopback_is_out_of_reach() {
     let (_, port) = address.split_once(':').unwrap();
     let script = format!(
         "for host in 127.0.0.1 $(ip route | grep default | cut -d' ' -f3); do \
-         timeout 3 wget -qO- http://$host:{port}/ || echo refused; done"
+         timeout 10 wget -qO- http://$host:{port}/ || echo refused; done"
     );
     for who in BOTH {
         let boxwright = Boxwright::with_busybox_of(who);
@@ -199,9 +199,14 @@ fn a_user_without_a_helper_has_the_hosts_network_and_is_told_once() {
     ran.ok();
 }
 
-/// Runs a shell script in a network namespace with nothing in it, with mounts of its own; `bw` is the command.
+/// What bridges keep is of this mount namespace alone.
+pub(crate) const OWN_RUN: &str = "mkdir -p /run/boxwright; mount -t tmpfs none /run/boxwright;";
+
+/// Runs a shell script in a network namespace with nothing in it, with mounts of its own; `bw` is the command. Whoever else
+/// makes a bridge meanwhile sweeps what networks have left that nobody uses: not here.
 pub(crate) fn apart(boxwright: &Boxwright, script: &str) -> boxwright_testdata::Ran {
-    let script = format!("program=$0 store=$2; bw() {{ \"$program\" --root \"$store\" \"$@\"; }}; {script}");
+    let script =
+        format!("program=$0 store=$2; bw() {{ \"$program\" --root \"$store\" \"$@\"; }}; {OWN_RUN} {script}");
     let by = ["unshare", "--net", "--mount", "--propagation", "private", "sh", "-euc", &script];
     run(&mut wrapped(&by, &boxwright.command(&[])))
 }
@@ -246,7 +251,7 @@ fn who_finds_no_free_address_is_not_let_into_the_hosts_network() {
     let ran = apart(&boxwright, script);
     assert_eq!(ran.stdout, "125\n1\n", "{ran}");
     assert_eq!(ran.stderr.matches("all 1 of the bridge are in use").count(), 3, "{ran}");
-    ran.says_nothing_of("#6 started");
+    ran.says_nothing_of(" started\n");
 }
 
 #[test]

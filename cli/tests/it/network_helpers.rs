@@ -133,7 +133,7 @@ fn a_step_has_a_network_when_the_helper_of_the_step_before_has_gone() {
     executable(
         &boxwright,
         "end",
-        format!("#!/bin/sh\nkill $(cat {}/home/pid)\n", boxwright.scratch("").display()),
+        format!("#!/bin/sh\ntouch {0}/asked; kill $(cat {0}/home/pid)\n", boxwright.scratch("").display()),
     );
     let script = format!(
         "{moods} {MACHINE} mood works; busybox nc -ll -p 7 -e ./end & trap 'kill $pages $names $!' EXIT; \
@@ -142,4 +142,5 @@ fn a_step_has_a_network_when_the_helper_of_the_step_before_has_gone() {
          bw build --progress plain --add-host up=host-gateway -"
     );
     apart(&boxwright, &script).says_nothing_of("Connection refused").ok();
+    assert!(boxwright.scratch("asked").exists(), "the helper was not killed");
 }

@@ -7,8 +7,6 @@ use std::io::{Read, Write};
 use std::net::TcpStream;
 use std::process::Stdio;
 
-use boxwright_testdata::peer::free_port;
-
 use crate::tool::{Boxwright, Context, Running, eventually};
 
 #[test]
@@ -59,14 +57,18 @@ fn a_python_web_application_serves_its_page() {
          bottle.run(host='0.0.0.0', port=int(os.environ['PORT']), quiet=True)\n",
     );
     boxwright.build(&context, &["-t", "web"]).ok();
-    let port = free_port();
-    let published = format!("127.0.0.1:{port}:8000");
-    let mut command = boxwright.command(&["run", "--rm", "-e", "PORT=8000", "-p", &published, "web"]);
-    let mut running = Running::start(command.stdout(Stdio::null()));
+    let flags = ["run", "--rm", "--name", "web", "-e", "PORT=8000", "-p", "127.0.0.1::8000", "web"];
+    let mut running = Running::start(boxwright.command(&flags).stdout(Stdio::null()));
+    let mut address = String::new();
+    eventually("its port is told", || {
+        let ran = boxwright.run(&["port", "web", "8000"]);
+        address = ran.stdout.trim().to_owned();
+        ran.status == 0
+    });
     let mut page = String::new();
     eventually("the page is served", || {
         // Before the server listens, connections are taken and ended.
-        get(port, &mut page).is_ok() && !page.is_empty()
+        get(&address, &mut page).is_ok() && !page.is_empty()
     });
     assert!(
         page.starts_with("HTTP/1.0 200") && page.ends_with("served by uid 1000 from /home/app"),
@@ -75,11 +77,11 @@ fn a_python_web_application_serves_its_page() {
     // Of the signals that end a process, the first one of a namespace heeds those that it handles: Python does Ctrl-C.
     running.signal(rustix::process::Signal::INT);
     running.wait();
-    assert!(TcpStream::connect(("127.0.0.1", port)).is_err(), "the server outlived its container");
+    assert!(TcpStream::connect(&address).is_err(), "the server outlived its container");
 }
 
-fn get(port: u16, page: &mut String) -> std::io::Result<()> {
-    let mut stream = TcpStream::connect(("127.0.0.1", port))?;
+fn get(address: &str, page: &mut String) -> std::io::Result<()> {
+    let mut stream = TcpStream::connect(address)?;
     stream.write_all(b"GET / HTTP/1.0\r\n\r\n")?;
     page.clear();
     stream.read_to_string(page)?;

@@ -106,7 +106,7 @@ fn on_a_terminal(
 fn failing() -> Context {
     Context::new(
         "FROM busybox AS a\n\
-         RUN for n in 1 2 3 4 5 6 7 8 9; do printf '\\033[2J\\033]0;title\\007said %s\\n' $n; done; sleep 0.3\n\
+         RUN for n in 1 2 3 4 5 6 7 8 9; do printf '\\033[2J\\033]0;title\\007said %s\\n' $n; done; sleep 1\n\
          FROM busybox\n\
          COPY --from=a /etc/group /\n\
          RUN seq 101 119; printf '\\033[2Jlast words\\n'; exit 3\n",

@@ -261,7 +261,7 @@ fn the_first_process_waits_for_orphans() {
     let boxwright = Boxwright::with_busybox();
     // An orphan that has ended is a zombie until somebody waits for it, which awk does not.
     let count =
-        "sleep 1; cat /proc/1/comm; grep -l '^State:.Z' /proc/[0-9]*/status 2>/dev/null | wc -l; exit 5";
+        "sleep 3; cat /proc/1/comm; grep -l '^State:.Z' /proc/[0-9]*/status 2>/dev/null | wc -l; exit 5";
     let script =
         format!("(sleep 0.1 &); exec awk 'BEGIN {{ exit system(\"{}\") }}'", count.replace('\'', "'\\''"));
     let ran = |flags: &[&str]| {

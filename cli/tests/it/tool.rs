@@ -272,6 +272,14 @@ pub(crate) fn eventually(what: &str, mut holds: impl FnMut() -> bool) {
     }
 }
 
+/// How many processes of the machine are `sleep SECONDS`.
+pub(crate) fn sleeping(seconds: &str) -> usize {
+    let wanted = format!("sleep\0{seconds}\0");
+    let sleeps =
+        |entry: &fs::DirEntry| fs::read(entry.path().join("cmdline")).is_ok_and(|l| l == wanted.as_bytes());
+    fs::read_dir("/proc").unwrap().filter(|entry| sleeps(entry.as_ref().unwrap())).count()
+}
+
 /// The command as arguments of another, which starts it.
 pub(crate) fn wrapped(by: &[&str], command: &Command) -> Command {
     let mut outer = Command::new(by[0]);

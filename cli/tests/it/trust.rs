@@ -3,7 +3,7 @@
 use std::fs;
 use std::process::{Command, Stdio};
 
-use boxwright_testdata::peer::{Certificates, free_port};
+use boxwright_testdata::peer::{Certificates, port_in};
 use boxwright_testdata::run;
 
 use crate::tool::{Boxwright, Context, Running, eventually};
@@ -169,15 +169,20 @@ fn what_is_no_certificate_is_refused() {
 #[test]
 fn debians_programs_trust_it_also_when_they_were_just_installed() {
     let (certificates, boxwright) = (Certificates::new(), Boxwright::with_debian());
-    let port = free_port();
     let mut server = Command::new("openssl");
-    server.args(["s_server", "-quiet", "-WWW", "-accept", &format!("127.0.0.1:{port}")]);
+    server.args(["s_server", "-WWW", "-accept", "127.0.0.1:0"]);
     server.arg("-cert").arg(certificates.path("server.pem")).arg("-key").arg(certificates.path("server.key"));
     let root = tempfile::tempdir().unwrap();
     fs::write(root.path().join("page"), "it is trusted\n").unwrap();
-    server.current_dir(root.path()).stdout(Stdio::null()).stderr(Stdio::null()).stdin(Stdio::null());
-    let _server = Running::start(&mut server);
-    eventually("the server listens", || std::net::TcpStream::connect(("127.0.0.1", port)).is_ok());
+    let said = root.path().join("said");
+    server.current_dir(root.path()).stdout(fs::File::create(&said).unwrap());
+    let _server = Running::start(server.stderr(Stdio::null()).stdin(Stdio::null()));
+    let mut port = None;
+    eventually("the server listens", || {
+        port = port_in(&said, "ACCEPT 127.0.0.1:");
+        port.is_some()
+    });
+    let port = port.unwrap();
     let context = Context::new(&format!(
         "FROM debian:bookworm-slim\n\
          RUN apt-get update && apt-get install -y --no-install-recommends ca-certificates curl wget openssl && \

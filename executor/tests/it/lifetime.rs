@@ -44,6 +44,7 @@ fn signals_reach_the_first_process() {
     let sandbox = Sandbox::new();
     let script = "trap 'exit 42' USR1; echo up; while :; do sleep 0.01; done";
     let mut container = Container::spawn(sandbox.spec(&["sh", "-c", script])).unwrap();
+    let pid = rustix::process::Pid::from_raw(container.id()).unwrap();
     let (tell, told) = std::sync::mpsc::channel();
     let status = std::thread::scope(|scope| {
         let waiting = scope.spawn(|| {
@@ -54,7 +55,6 @@ fn signals_reach_the_first_process() {
         });
         told.recv().unwrap();
         // The trap is set before it says so.
-        let pid = pid_of_shell(script);
         rustix::process::kill_process(pid, rustix::process::Signal::USR1).unwrap();
         waiting.join().unwrap().unwrap()
     });
@@ -85,22 +85,19 @@ fn a_closed_reader_ends_the_writer() {
 fn dropping_a_container_ends_it() {
     let sandbox = Sandbox::new();
     let container = Container::spawn(sandbox.spec(&["sleep", "4242"])).unwrap();
-    let pid = pid_of_shell("4242");
+    let pid = rustix::process::Pid::from_raw(container.id()).unwrap();
     drop(container);
     assert!(rustix::process::test_kill_process(pid).is_err());
 }
 
 #[test]
 fn nothing_is_left_mounted_on_the_host() {
-    let mounts = || {
-        std::fs::read_to_string("/proc/self/mounts")
-            .unwrap()
-            .lines()
-            .filter(|l| l.contains("boxwright"))
-            .count()
-    };
-    assert_eq!(mounts(), 0);
     let sandbox = Sandbox::new();
+    let place = sandbox.path("").to_str().unwrap().to_owned();
+    let mounts = || {
+        let all = std::fs::read_to_string("/proc/self/mountinfo").unwrap();
+        all.lines().filter(|line| line.contains(&place)).count()
+    };
     let mut container = Container::spawn(sandbox.spec(&["sh", "-c", "echo x"])).unwrap();
     assert_eq!(mounts(), 0);
     container.wait(&Cancel::new().unwrap(), None, &mut ignore).unwrap();

@@ -1,6 +1,6 @@
 //! A background process that ends with the value that holds it.
 
-use std::net::TcpListener;
+use std::path::Path;
 use std::process::{Child, Command};
 use std::thread::sleep;
 use std::time::{Duration, Instant};
@@ -19,7 +19,7 @@ impl Daemon {
     /// Starts the process and returns when `ready` says so. It stays in our process group, so that whoever kills a
     /// test that hangs kills this too.
     #[track_caller]
-    pub(crate) fn start(command: &mut Command, ready: impl Fn() -> bool) -> Daemon {
+    pub(crate) fn start(command: &mut Command, mut ready: impl FnMut() -> bool) -> Daemon {
         let text = format!("{command:?}");
         let child = command
             .spawn()
@@ -48,7 +48,11 @@ impl Drop for Daemon {
     }
 }
 
-/// A port that nobody listened on a moment ago.
-pub fn free_port() -> u16 {
-    TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port()
+/// The port that a daemon listens on, as it says once in a file: digits after `words`.
+pub fn port_in(file: &Path, words: &str) -> Option<u16> {
+    let text = std::fs::read_to_string(file).ok()?;
+    let (_, rest) = text.split_once(words)?;
+    // A digit may be the last one that has been written so far.
+    let end = rest.find(|c: char| !c.is_ascii_digit())?;
+    rest[..end].parse().ok()
 }

@@ -8,8 +8,7 @@ mod registry;
 mod tokens;
 
 pub use certificates::Certificates;
-pub(crate) use daemon::Daemon;
-pub use daemon::free_port;
+pub use daemon::port_in;
 pub use dockerd::Dockerd;
 pub use podman::Podman;
 pub use registry::{PASSWORD, Registry, Setup, USER, skopeo};

@@ -1,14 +1,13 @@
 //! A registry (distribution) on 127.0.0.1, with its files where a test can damage them.
 
 use std::fs::{self, File};
-use std::net::TcpStream;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
 use tempfile::TempDir;
 
 use super::certificates::Certificates;
-use super::daemon::{Daemon, free_port};
+use super::daemon::{Daemon, port_in};
 use super::tokens::{ISSUER, SERVICE, TokenServer};
 use crate::{Ran, run};
 
@@ -62,24 +61,28 @@ impl Setup {
 
     pub fn start(self) -> Registry {
         let dir = tempfile::tempdir().unwrap();
-        let port = free_port();
         let config = dir.path().join("config.yml");
         let Setup { tls, auth } = self;
         fs::write(
             &config,
             format!(
-                "version: 0.1\nlog: {{level: error}}\n\
+                "version: 0.1\nlog: {{level: info}}\n\
                  storage: {{filesystem: {{rootdirectory: {}}}, delete: {{enabled: true}}}}\n\
-                 http: {{addr: 127.0.0.1:{port}, secret: test{tls}}}\n{auth}",
+                 http: {{addr: \"127.0.0.1:0\", secret: test{tls}}}\n{auth}",
                 dir.path().join("data").display()
             ),
         )
         .unwrap();
         let mut command = Command::new("docker-registry");
         command.arg("serve").arg(&config).stdin(Stdio::null());
-        command.stdout(File::create(dir.path().join("log")).unwrap()).stderr(Stdio::null());
-        let daemon = Daemon::start(&mut command, || TcpStream::connect(("127.0.0.1", port)).is_ok());
-        Registry { _daemon: daemon, dir, port }
+        let said = dir.path().join("said");
+        command.stdout(File::create(dir.path().join("log")).unwrap()).stderr(File::create(&said).unwrap());
+        let mut port = None;
+        let daemon = Daemon::start(&mut command, || {
+            port = port_in(&said, "listening on 127.0.0.1:");
+            port.is_some()
+        });
+        Registry { _daemon: daemon, dir, port: port.unwrap() }
     }
 }
 

@@ -5,7 +5,7 @@ use std::fs;
 use boxwright_testdata::tar::Tar;
 use serde_json::json;
 
-use super::race::while_exchanged;
+use super::race::{PATIENCE, while_exchanged};
 use super::{Canary, PATH, load, patient, tries, try_load};
 use crate::hardship::rounds;
 use crate::tool::{Boxwright, Context, Who};
@@ -76,7 +76,9 @@ fn a_directory_that_turns_into_a_link_while_a_container_starts_leads_nowhere_out
     let (outer, inner) = (format!("{}:/s", shared.path()), format!("{}:/s/dir/new/deep", other.path()));
     let mut started = 0;
     while_exchanged(&shared.join("dir"), &shared.join("link"), || {
-        for _ in 0..rounds(if who == Who::Root { 20 } else { 10 }) {
+        let mut round = 0;
+        while round < rounds(if who == Who::Root { 20 } else { 10 }) || (started == 0 && round < PATIENCE) {
+            round += 1;
             let command = ["run", "--rm", "-v", &outer, "-v", &inner, "busybox", "cat", "/s/dir/file"];
             let ran = patient(&boxwright.command(&command));
             started += u32::from(ran.status == 1);

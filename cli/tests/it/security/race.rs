@@ -55,7 +55,7 @@ fn how_often(who: Who) -> u32 {
 }
 
 /// Rounds until chance has to have shown something once.
-const PATIENCE: u32 = 100;
+pub(super) const PATIENCE: u32 = 100;
 
 /// What was seen so often that the race was one.
 #[derive(Default)]
