@@ -74,7 +74,7 @@ fn doing(stage: Stage) -> &'static str {
         Stage::Private => "separating the mounts of the host",
         Stage::Root | Stage::Pivot => "entering the root file system",
         Stage::Hidden => "attaching layers to bind from",
-        Stage::Hostname => "setting the host name",
+        Stage::Hostname => "setting the names of host and domain",
         Stage::Network => "setting up the loopback interface",
         Stage::Stdio => "connecting the standard streams",
         Stage::Capabilities => "setting capabilities",

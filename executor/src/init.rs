@@ -34,6 +34,7 @@ pub(crate) struct Plan {
     pub(crate) oom_score: Option<CString>,
     pub(crate) mounts: Mounts,
     pub(crate) hostname: Option<Vec<u8>>,
+    pub(crate) domain: Option<Vec<u8>>,
     pub(crate) network: NewNetwork,
     pub(crate) identity: Identity,
     pub(crate) program: Program,
@@ -145,6 +146,9 @@ fn become_container(plan: &Plan, entered: bool) -> Outcome {
     plan.mounts.enter()?;
     if let Some(name) = &plan.hostname {
         rustix::system::sethostname(name).map_err(at(Stage::Hostname, 0))?;
+    }
+    if let Some(name) = &plan.domain {
+        rustix::system::setdomainname(name).map_err(at(Stage::Hostname, 1))?;
     }
     let entered = plan.program.enter_cwd(&plan.mounts, &plan.identity)?;
     connect(&plan.stdio).map_err(at(Stage::Stdio, 0))?;

@@ -166,7 +166,7 @@ impl LocalExecutor {
             spec.unconfine();
         }
         let hosts = exec.hosts.iter().map(|host| (host.address.0.clone(), host.name.clone())).collect();
-        let names = Names { hostname, hosts, resolver: self.settings.resolver.clone() };
+        let names = Names { hostname, domain: None, hosts, resolver: self.settings.resolver.clone() };
         spec.mounts = names.files(&spec.network, connection).map_err(translate_error)?.mounts(true);
         // A step sees the image's own.
         spec.mounts.retain(|mount| mount.target != "/etc/hostname");

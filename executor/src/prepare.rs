@@ -75,13 +75,15 @@ pub(crate) fn prepare(spec: &mut Spec, entrances: Entrances) -> Result<Prepared>
     let (status, status_end) = pipe("making the status pipe")?;
     let identity = identity(spec, &user)?;
     give(&stdio, identity.uid);
+    let own_name = |name: &Option<String>| name.clone().filter(|_| !spec.host_uts).map(String::into_bytes);
     let grouped = !entrances.groups.is_empty() || entrances.unified.is_some();
     let plan = Plan {
         user_namespace: spec.user_namespace.take(),
         entrances,
         oom_score: oom_score(spec)?,
         mounts: laid_out.mounts,
-        hostname: spec.hostname.as_ref().filter(|_| !spec.host_uts).map(|name| name.as_bytes().to_vec()),
+        hostname: own_name(&spec.hostname),
+        domain: own_name(&spec.domain),
         network: match &spec.network {
             Network::Host => NewNetwork::Ours,
             Network::None => NewNetwork::Empty,

@@ -37,6 +37,8 @@ pub struct Spec {
     /// Names or numbers, besides those that the group file gives.
     pub extra_groups: Vec<String>,
     pub hostname: Option<String>,
+    /// The NIS domain name.
+    pub domain: Option<String>,
     pub network: Network,
     /// A pseudo-terminal of this size as stdin, stdout and stderr. Output is then all stdout.
     pub tty: Option<Winsize>,
@@ -260,6 +262,7 @@ impl Spec {
             user: String::new(),
             extra_groups: Vec::new(),
             hostname: None,
+            domain: None,
             network: Network::default(),
             tty: None,
             stdin: None,

@@ -23,7 +23,7 @@ pub(crate) struct NetworkFlags {
     /// A port of the container, for --publish-all
     #[arg(long, value_name = "PORT[/udp]")]
     expose: Vec<String>,
-    /// Domain of the container
+    /// NIS domain name of the container, and its domain in /etc/hosts
     #[arg(long, value_name = "DOMAIN")]
     pub(crate) domainname: Option<String>,
 }

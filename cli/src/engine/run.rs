@@ -178,6 +178,7 @@ impl Engine {
         spec.user = settings.user;
         spec.extra_groups.clone_from(&request.groups);
         spec.hostname = settings.hostname;
+        spec.domain.clone_from(&settings.names.domain);
         spec.network = joined.network();
         spec.certificates.clone_from(&request.certificates);
         spec.mounts = settings.names.mounts(false);

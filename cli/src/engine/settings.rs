@@ -25,7 +25,7 @@ const PATH: &str = "PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin
 /// How much of a container's id is its host name.
 const SHORT_ID: usize = 12;
 /// The kernel keeps no longer ones.
-const MAX_HOST_NAME: usize = 64;
+const MAX_NAME: usize = 64;
 
 impl Settings {
     pub(super) fn of(
@@ -49,6 +49,9 @@ impl Settings {
         if request.hostname.is_some() && request.confinement.host_uts {
             return Err(Error::invalid("conflicting options: hostname and the UTS mode"));
         }
+        if domain(request).is_some() && request.confinement.host_uts {
+            return Err(Error::invalid("conflicting options: domainname and the UTS mode"));
+        }
         let hostname = match (&request.hostname, joined) {
             _ if request.confinement.host_uts => None,
             (_, Joined::Another { names, .. }) => Some(names.hostname.clone()),
@@ -56,23 +59,21 @@ impl Settings {
             (None, Joined::Host) => None,
             (None, _) => Some(id[..SHORT_ID].to_owned()),
         };
-        let domain = request.domain.as_ref().filter(|domain| !domain.is_empty());
-        let hostname = match (hostname, domain) {
-            (Some(name), Some(domain)) => Some(format!("{name}.{domain}")),
-            (name, _) => name,
-        };
         let name = hostname.clone().unwrap_or_else(host_name);
-        if name.len() > MAX_HOST_NAME {
-            return Err(Error::invalid(format!(
-                "the host name {name:?} is too long: it may have {MAX_HOST_NAME} bytes"
-            )));
+        let names = names(request, joined, &name)?;
+        for (what, name) in [("host", Some(&name)), ("domain", names.domain.as_ref())] {
+            if let Some(name) = name.filter(|name| name.len() > MAX_NAME) {
+                return Err(Error::invalid(format!(
+                    "the {what} name {name:?} is too long: it may have {MAX_NAME} bytes"
+                )));
+            }
         }
         Ok(Settings {
             args: args(config.entrypoint.as_deref(), config.cmd.as_deref(), request)?,
             env: env(&config.env, &request.env, &name, request.tty),
             cwd,
             user: request.user.clone().unwrap_or_else(|| config.user.clone()),
-            names: names(request, joined, &name)?,
+            names,
             hostname,
         })
     }
@@ -117,6 +118,10 @@ fn env(image: &[String], request: &[String], hostname: &str, tty: bool) -> Vec<S
     env
 }
 
+fn domain(request: &RunRequest) -> Option<String> {
+    request.domain.clone().filter(|domain| !domain.is_empty())
+}
+
 fn host_name() -> String {
     rustix::system::uname().nodename().to_string_lossy().into_owned()
 }
@@ -139,11 +144,10 @@ fn names(request: &RunRequest, joined: &Joined, hostname: &str) -> Result<NameFi
     if let Joined::Another { names, .. } = joined {
         return Ok(names.clone());
     }
-    let short =
-        hostname.split_once('.').map(|(short, _)| ("127.0.1.1".to_owned(), format!("{hostname} {short}")));
     let names = Names {
         hostname: hostname.to_owned(),
-        hosts: short.into_iter().chain(request.hosts.iter().cloned()).collect(),
+        domain: domain(request),
+        hosts: request.hosts.clone(),
         resolver: request.resolver.clone(),
     };
     names.files(&joined.network(), joined.connection()).map_err(not_started)

@@ -213,6 +213,7 @@ fn limits_that_are_none_are_refused() {
     refused(&boxwright, &["--cgroup-parent", "a/../../b"], "invalid cgroup parent");
     refused(&boxwright, &["--oom-score-adj", "1001"], "invalid value 1001");
     refused(&boxwright, &["--uts", "host", "-h", "name"], "conflicting options");
+    refused(&boxwright, &["--uts", "host", "--domainname", "name"], "conflicting options");
     boxwright
         .build(&Context::new("FROM busybox\n"), &["-m", "lots"])
         .fails_with(1)

@@ -81,12 +81,16 @@ fn a_container_has_a_network_of_its_own() {
             "busybox",
             "sh",
             "-c",
-            "cat /etc/hosts /etc/resolv.conf; hostname",
+            "cat /etc/hosts /etc/resolv.conf; hostname; cat /etc/hostname /proc/sys/kernel/domainname; echo $HOSTNAME",
         ]);
         // Behind a helper the gateway is nobody: `network_helpers.rs` tries what is said there.
         assert!(hosts.contains("\tup\n"), "{hosts}");
         assert_eq!(hosts.contains(&format!("{gateway}\tup\n")), who == Who::Root, "{hosts}");
-        assert!(hosts.contains("nameserver 127.0.0.1\n") && hosts.ends_with("a.b.test\n"), "{hosts}");
+        assert!(
+            hosts.contains("nameserver 127.0.0.1\n") && hosts.ends_with("\na\na\nb.test\na\n"),
+            "{hosts}"
+        );
+        assert_eq!(hosts.matches("\ta.b.test a\n").count(), 1, "{hosts}");
     }
 }
 

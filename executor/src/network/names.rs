@@ -12,6 +12,8 @@ use crate::spec::{Mount, MountSource, Network};
 #[derive(Clone, Debug, Default)]
 pub struct Names {
     pub hostname: String,
+    /// What comes after it in the first name that the hosts file has for the container.
+    pub domain: Option<String>,
     /// Further lines of the hosts file, as (address, name). The address [`HOST_GATEWAY`] is that of the host.
     pub hosts: Vec<(String, String)>,
     pub resolver: Resolver,
@@ -21,6 +23,8 @@ pub struct Names {
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct NameFiles {
     pub hostname: String,
+    #[serde(default)]
+    pub domain: Option<String>,
     pub hosts: String,
     pub resolv_conf: Vec<u8>,
 }
@@ -46,6 +50,7 @@ impl Names {
         let resolv_conf = self.resolver.apply(resolv_conf(network, connection)?);
         Ok(NameFiles {
             hostname: self.hostname.clone(),
+            domain: self.domain.clone(),
             hosts: self.hosts(network, connection.map(|c| (c.address(), c.host()))),
             resolv_conf,
         })
@@ -59,7 +64,7 @@ impl Names {
             Network::None | Network::Joined(_) => addresses.map(|(own, _)| own.to_string()),
         };
         if let Some(own) = own.filter(|_| !self.hostname.is_empty()) {
-            hosts.push_str(&format!("{own}\t{}\n", self.hostname));
+            hosts.push_str(&format!("{own}\t{}\n", self.in_full()));
         }
         let host = addresses.map_or(Ipv4Addr::LOCALHOST, |(_, host)| host).to_string();
         for (address, name) in &self.hosts {
@@ -67,6 +72,13 @@ impl Names {
             hosts.push_str(&format!("{address}\t{name}\n"));
         }
         hosts
+    }
+
+    /// With its domain, and without, wherever that is said.
+    fn in_full(&self) -> String {
+        let domain = self.domain.as_ref().map_or(String::new(), |domain| format!(".{domain}"));
+        let full = format!("{}{domain}", self.hostname);
+        full.split_once('.').map_or(full.clone(), |(short, _)| format!("{full} {short}"))
     }
 }
 
