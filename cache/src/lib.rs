@@ -18,6 +18,7 @@ pub mod lease;
 pub mod lock;
 pub mod mount;
 pub mod oci;
+pub mod ordered;
 mod parallel;
 pub mod programs;
 pub mod record;

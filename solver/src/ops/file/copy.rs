@@ -152,11 +152,11 @@ fn names_directory(dest: &str) -> bool {
 }
 
 /// As [`View::look`], for which the root of an empty tree is not there.
-fn look(view: &View, path: &Path) -> Result<Option<Seen>, FileError> {
+fn look(view: &mut View, path: &Path) -> Result<Option<Seen>, FileError> {
     if path.as_os_str().is_empty() { Ok(Some(Seen::Dir)) } else { view.look(path) }
 }
 
-fn refuse_directory(view: &View, path: &Path) -> Result<(), FileError> {
+fn refuse_directory(view: &mut View, path: &Path) -> Result<(), FileError> {
     if look(view, path)? == Some(Seen::Dir) {
         return Err(FileError::FileOverDirectory { path: shown(path) });
     }

@@ -5,7 +5,9 @@ mod ballast;
 mod copy;
 mod error;
 mod hint;
+mod kept;
 mod owner;
+mod packed;
 mod planned;
 mod resolve;
 pub(crate) mod run;
@@ -38,8 +40,8 @@ pub(crate) use run::{Context, Looked, look_at, look_for_sources, run};
 #[cfg(test)]
 mod tests;
 
-/// Plans and writes `op` over `base` into `sink`. Compressed archives are unpacked in the directory `spool`. Gives what
-/// the layer is made of, if it is the copy of one directory of the host.
+/// Plans and writes `op` over `base` into `sink`. Compressed archives are unpacked in the directory `spool`, and plans
+/// that are large wait there. Gives what the layer is made of, if it is the copy of one directory of the host.
 fn execute(
     op: &FileOp,
     base: Arc<Tree>,
@@ -48,7 +50,7 @@ fn execute(
     sink: &mut dyn LayerSink,
     cancel: &Cancel,
 ) -> Result<Option<String>, FileError> {
-    let mut view = View::new(base, now());
+    let mut view = View::new(base, now(), spool)?;
     // The latest copy, which is only planned if something follows.
     let mut latest = None;
     for action in &op.actions {

@@ -1,134 +1,182 @@
-//! What is planned, by paths: all of it is in memory until it is written, so there is a bound.
+//! What is planned, by paths, and how it waits on the disk.
 
-use std::collections::BTreeMap;
-use std::collections::btree_map::IntoIter;
-use std::ops::Bound;
+use std::ffi::{OsStr, OsString};
+use std::fs::File;
+use std::os::fd::OwnedFd;
+use std::os::unix::ffi::{OsStrExt as _, OsStringExt as _};
 use std::path::{Path, PathBuf};
-
-use boxwright_cache::Error as CacheError;
+use std::rc::Rc;
+use std::sync::Arc;
 
 use super::FileError;
-use super::view::Entry;
+use super::kept::{Aside, Keep, Kept};
+use super::packed::{Packed, Unpacked};
+use super::source::Content;
+use super::view::{Data, Entry, Group};
 
-/// Three million entries with names of the usual length.
-const MOST: usize = 1 << 30;
-/// What keeping an entry takes besides its names and attributes, and an attribute besides its name and value.
-const KEEPING: usize = 256;
-const ATTRIBUTE: usize = 64;
+/// What keeping a source takes besides its path.
+const KEEPING: usize = 192;
 
 #[derive(Debug)]
-pub(super) struct Planned {
-    entries: BTreeMap<PathBuf, Entry>,
-    /// Bytes that they take.
-    held: usize,
-    most: usize,
-}
-
-impl Default for Planned {
-    fn default() -> Planned {
-        Planned { entries: BTreeMap::new(), held: 0, most: MOST }
-    }
-}
+pub(super) struct Planned(Kept<Entry>);
 
 impl Planned {
-    pub(super) fn get(&self, path: &Path) -> Option<&Entry> {
-        self.entries.get(path)
-    }
-
-    pub(super) fn get_mut(&mut self, path: &Path) -> Option<&mut Entry> {
-        self.entries.get_mut(path)
-    }
-
-    pub(super) fn paths(&self) -> impl Iterator<Item = &Path> {
-        self.entries.keys().map(PathBuf::as_path)
+    pub(super) fn new(spool: &Rc<OwnedFd>) -> Planned {
+        Planned(Kept::new(spool))
     }
 
     /// # Errors
-    /// When there are more than memory should hold.
+    /// As [`Kept::get`].
+    pub(super) fn get(&mut self, path: &Path) -> Result<Option<Rc<Entry>>, FileError> {
+        self.0.get(&key(path))
+    }
+
+    /// Whether nothing is planned but the directory `path` and those it lies in.
+    pub(super) fn is_way_to(&self, path: &Path) -> bool {
+        let is_on_the_way = |planned: &[u8]| path.starts_with(path_of(planned));
+        self.0.keys().is_some_and(|mut keys| keys.all(is_on_the_way))
+    }
+
+    /// # Errors
+    /// As [`Kept::put`].
     pub(super) fn insert(&mut self, path: &Path, entry: Entry) -> Result<(), FileError> {
-        self.held += weight(path, &entry);
-        if let Some(before) = self.entries.insert(path.to_owned(), entry) {
-            self.held = self.held.saturating_sub(weight(path, &before));
-        }
-        if self.held <= self.most {
-            return Ok(());
-        }
-        let reason = format!(
-            "names and attributes of the {} entries up to here take more than {} MiB of memory",
-            self.entries.len(),
-            self.most >> 20
-        );
-        Err(CacheError::malformed(path.display().to_string(), reason).into())
+        self.0.put(key(path), entry)
     }
 
     /// Forgets all that is in the directory `path`.
-    pub(super) fn forget_below(&mut self, path: &Path) {
-        let behind = (Bound::Excluded(path), Bound::Unbounded);
-        let below = self.entries.range::<Path, _>(behind).map(|(p, _)| p).take_while(|p| p.starts_with(path));
-        for path in below.cloned().collect::<Vec<_>>() {
-            if let Some(entry) = self.entries.remove(&path) {
-                self.held = self.held.saturating_sub(weight(&path, &entry));
+    ///
+    /// # Errors
+    /// As [`Kept::forget`].
+    pub(super) fn forget_below(&mut self, path: &Path) -> Result<(), FileError> {
+        let key = key(path);
+        self.0.forget(&[&key[..], &[0]].concat(), &[&key[..], &[1]].concat())
+    }
+
+    /// Gives all in the order of an archive: parents first, names by their bytes.
+    ///
+    /// # Errors
+    /// As [`Kept::drain`].
+    pub(super) fn drain(
+        &mut self,
+        mut give: impl FnMut(&Path, Entry) -> Result<(), FileError>,
+    ) -> Result<(), FileError> {
+        self.0.drain(|key, entry| give(&path_of(key), entry))
+    }
+}
+
+/// Bytes that have the order of an archive. No name has the byte in it that is between names here.
+fn key(path: &Path) -> Vec<u8> {
+    let mut key = path.as_os_str().as_bytes().to_vec();
+    key.iter_mut().filter(|byte| **byte == b'/').for_each(|byte| *byte = 0);
+    key
+}
+
+fn path_of(key: &[u8]) -> PathBuf {
+    let mut path = key.to_vec();
+    path.iter_mut().filter(|byte| **byte == 0).for_each(|byte| *byte = b'/');
+    OsString::from_vec(path).into()
+}
+
+/// Where the bytes of files are, of which a number is on the disk.
+#[derive(Debug, Default)]
+pub(super) struct Sources {
+    archives: Vec<Arc<File>>,
+    /// Of files that are in no archive.
+    others: Vec<Data>,
+    held: usize,
+}
+
+impl Aside for Sources {
+    fn weight(&self) -> usize {
+        self.held
+    }
+}
+
+impl Sources {
+    fn archive(&mut self, file: &Arc<File>) -> u64 {
+        let known = self.archives.iter().position(|archive| Arc::ptr_eq(archive, file));
+        let at = known.unwrap_or(self.archives.len());
+        if known.is_none() {
+            self.archives.push(file.clone());
+        }
+        at as u64
+    }
+
+    fn other(&mut self, data: &Data) -> u64 {
+        self.held += KEEPING
+            + match data {
+                Data::Bytes(bytes) => bytes.len(),
+                Data::Part { .. } => 0,
+                Data::Source(Content::Host { path, .. }) => path.as_os_str().len(),
+                Data::Source(Content::Snapshot { node, .. }) => node.path.as_os_str().len(),
+            };
+        self.others.push(data.clone());
+        self.others.len() as u64 - 1
+    }
+
+    fn pack(&mut self, data: &Data, to: &mut Packed) {
+        let numbers = match data {
+            Data::Part { file, offset, size } => [0, self.archive(file), *offset, *size],
+            other => [1, self.other(other), 0, 0],
+        };
+        numbers.into_iter().for_each(|n| to.number(n));
+    }
+
+    fn unpack(&self, from: &mut Unpacked<'_>) -> Option<Data> {
+        let (is_other, at) = (from.number()? == 1, usize::try_from(from.number()?).ok()?);
+        let (offset, size) = (from.number()?, from.number()?);
+        if is_other {
+            return self.others.get(at).cloned();
+        }
+        Some(Data::Part { file: self.archives.get(at)?.clone(), offset, size })
+    }
+}
+
+impl Keep for Entry {
+    type Aside = Sources;
+
+    fn weight(&self) -> usize {
+        match self {
+            Entry::Symlink { meta, target } => meta.weight() + target.len(),
+            Entry::Dir { meta, .. } | Entry::File { meta, .. } | Entry::Node { meta, .. } => meta.weight(),
+        }
+    }
+
+    fn pack(&self, to: &mut Packed, sources: &mut Sources) {
+        let (Entry::Dir { meta, .. }
+        | Entry::File { meta, .. }
+        | Entry::Symlink { meta, .. }
+        | Entry::Node { meta, .. }) = self;
+        to.metadata(meta);
+        match self {
+            Entry::Dir { opaque, .. } => to.number(u64::from(*opaque)),
+            Entry::File { data, group, .. } => {
+                to.number(2_u64);
+                to.number(group.map_or(0, |Group(n)| n));
+                sources.pack(data, to);
+            }
+            Entry::Symlink { target, .. } => {
+                to.number(3_u64);
+                to.string(target.as_bytes());
+            }
+            Entry::Node { kind, .. } => {
+                to.number(4_u64);
+                to.node(*kind);
             }
         }
     }
 
-    /// In the order of an archive: parents first, names by their bytes.
-    pub(super) fn take(&mut self) -> IntoIter<PathBuf, Entry> {
-        self.held = 0;
-        std::mem::take(&mut self.entries).into_iter()
-    }
-}
-
-fn weight(path: &Path, entry: &Entry) -> usize {
-    let (meta, target) = match entry {
-        Entry::Symlink { meta, target } => (meta, target.len()),
-        Entry::Dir { meta, .. } | Entry::File { meta, .. } | Entry::Node { meta, .. } => (meta, 0),
-    };
-    let attributes: usize =
-        meta.xattrs.iter().map(|(name, value)| ATTRIBUTE + name.len() + value.len()).sum();
-    KEEPING + path.as_os_str().len() + target + attributes
-}
-
-#[cfg(test)]
-mod tests {
-    use boxwright_cache::layer::Metadata;
-
-    use super::*;
-
-    fn planned() -> Planned {
-        Planned { most: 1 << 20, ..Planned::default() }
-    }
-
-    fn dir(attributes: usize) -> Entry {
-        let xattrs = (0..attributes).map(|n| (format!("user.{n}").into_bytes(), vec![0; 1000])).collect();
-        Entry::Dir { meta: Metadata { xattrs, ..Metadata::default() }, opaque: false }
-    }
-
-    #[test]
-    fn more_than_memory_should_hold_is_refused() {
-        let mut many = planned();
-        let refused = (0..5000).find_map(|n| many.insert(Path::new(&n.to_string()), dir(0)).err());
-        let message = refused.unwrap().to_string();
-        assert!(message.contains("entries up to here take more than 1 MiB of memory"), "{message}");
-        assert!(many.paths().count() > 1000);
-        let (name, mut long) = ("n/".repeat(2000), planned());
-        assert!((0..300).any(|n| long.insert(&Path::new(&name).join(n.to_string()), dir(0)).is_err()));
-        assert!(planned().insert(Path::new("attributes"), dir(1100)).is_err());
-    }
-
-    #[test]
-    fn what_is_replaced_or_forgotten_takes_nothing() {
-        let mut planned = planned();
-        for n in 0..100 {
-            planned.insert(Path::new("same"), dir((n + 1) % 2 * 900)).unwrap();
-        }
-        for n in 0..50 {
-            for below in 0..500 {
-                planned.insert(Path::new(&format!("d/{below}")), dir(0)).unwrap();
+    fn unpack(from: &mut Unpacked<'_>, sources: &Sources) -> Option<Entry> {
+        let meta = from.metadata()?;
+        Some(match from.number()? {
+            opaque @ (0 | 1) => Entry::Dir { meta, opaque: opaque == 1 },
+            2 => {
+                let group = from.small()?;
+                Entry::File { meta, data: sources.unpack(from)?, group: (group != 0).then_some(Group(group)) }
             }
-            planned.insert(Path::new(&format!("e{n}")), dir(0)).unwrap();
-            planned.forget_below(Path::new("d"));
-        }
-        assert_eq!(planned.take().count(), 51);
+            3 => Entry::Symlink { meta, target: OsStr::from_bytes(from.string()?).to_owned() },
+            4 => Entry::Node { meta, kind: from.node()? },
+            _ => return None,
+        })
     }
 }

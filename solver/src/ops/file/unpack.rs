@@ -130,7 +130,7 @@ impl Archive {
     }
 
     /// A path of the archive as a path in the image. Directories go through a link of their own name as well.
-    fn resolve(&self, view: &View, path: &Path, follow: bool) -> Result<PathBuf, FileError> {
+    fn resolve(&self, view: &mut View, path: &Path, follow: bool) -> Result<PathBuf, FileError> {
         Ok(self.root.join(resolve(path, follow, |p| -> Result<Option<Seen>, FileError> {
             view.look(&self.root.join(p))
         })?))
@@ -139,7 +139,7 @@ impl Archive {
     /// Another name for what is at `target`. A file of a lower layer is copied, so that both names are one file here;
     /// the file becomes what the new name says of it.
     fn link(&self, view: &mut View, target: &Path, linked: &Metadata) -> Result<Entry, FileError> {
-        if view.planned(target).is_none() {
+        if view.planned(target)?.is_none() {
             let Some(node) = view.base_node(target)?.filter(|node| node.kind != Kind::Dir) else {
                 return Err(self.broken(format!("hard link to {}, which is no file", shown(target))));
             };
@@ -147,20 +147,24 @@ impl Archive {
             let item = of_node(view.base(), node).ok_or_else(broken)?;
             view.put(target, lower(item))?;
         }
-        let group = view.new_group();
-        match view.planned_mut(target) {
-            Some(Entry::File { meta, data, group: shared }) => {
-                let group = *shared.get_or_insert(group);
+        let there = view.planned(target)?;
+        match there.as_deref() {
+            Some(Entry::File { meta, data, group }) => {
                 let xattrs = if linked.xattrs.is_empty() { &meta.xattrs } else { &linked.xattrs }.clone();
-                let meta = Metadata { xattrs, ..linked.clone() };
-                let entry = Entry::File { meta: meta.clone(), data: data.clone(), group: Some(group) };
-                view.set_group(group, meta);
-                Ok(entry)
+                let linked = Metadata { xattrs, ..linked.clone() };
+                let shared = group.unwrap_or_else(|| view.new_group());
+                let file = |meta: &Metadata| Entry::File {
+                    meta: meta.clone(),
+                    data: data.clone(),
+                    group: Some(shared),
+                };
+                if group.is_none() {
+                    view.put(target, file(meta))?;
+                }
+                view.set_group(shared, linked.clone())?;
+                Ok(file(&linked))
             }
-            Some(Entry::Symlink { meta, target }) => {
-                Ok(Entry::Symlink { meta: meta.clone(), target: target.clone() })
-            }
-            Some(Entry::Node { meta, kind }) => Ok(Entry::Node { meta: meta.clone(), kind: *kind }),
+            Some(same @ (Entry::Symlink { .. } | Entry::Node { .. })) => Ok(same.clone()),
             _ => Err(self.broken(format!("hard link to {}, which is no file", shown(target)))),
         }
     }

@@ -2,16 +2,19 @@
 //! also plans the directories it lies in, with the metadata they have in `base`, so that a layer of the planned
 //! entries changes nothing else.
 
-use std::collections::HashMap;
 use std::ffi::OsString;
 use std::fs::File;
+use std::os::fd::{BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};
+use std::rc::Rc;
 use std::sync::Arc;
 
+use boxwright_cache::Error as CacheError;
 use boxwright_cache::layer::{Metadata, NodeKind, Timestamp};
 use boxwright_cache::snapshot::tree::{Kind, Node, Tree};
 
 use super::FileError;
+use super::kept::Kept;
 use super::planned::Planned;
 use super::resolve::{Seen, resolve, shown};
 use super::source::Content;
@@ -20,7 +23,7 @@ use super::source::Content;
 const IMPLIED_MODE: u32 = 0o755;
 
 /// What will be at a path.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(super) enum Entry {
     Dir { meta: Metadata, opaque: bool },
     File { meta: Metadata, data: Data, group: Option<Group> },
@@ -28,9 +31,15 @@ pub(super) enum Entry {
     Node { meta: Metadata, kind: NodeKind },
 }
 
-/// Files of one group are one file with several names.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub(super) struct Group(u32);
+/// Files of one group are one file with several names. None is 0.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Group(pub(super) u32);
+
+impl Group {
+    pub(super) fn key(self) -> Vec<u8> {
+        self.0.to_be_bytes().to_vec()
+    }
+}
 
 /// Where the bytes of a file are until they are written.
 #[derive(Clone, Debug)]
@@ -58,22 +67,29 @@ pub(super) struct View {
     planned: Planned,
     groups: u32,
     /// What the files of a group have become after they were planned.
-    regrouped: HashMap<Group, Metadata>,
+    regrouped: Kept<Metadata>,
     /// The time of whatever has none of its own.
     now: Timestamp,
     any_opaque: bool,
+    /// Where what is more than memory should hold may wait.
+    spool: Rc<OwnedFd>,
 }
 
 impl View {
-    pub(super) fn new(base: Arc<Tree>, now: Timestamp) -> View {
-        View {
+    /// # Errors
+    /// When the directory `spool` can't be opened once more.
+    pub(super) fn new(base: Arc<Tree>, now: Timestamp, spool: BorrowedFd<'_>) -> Result<View, FileError> {
+        let spool = spool.try_clone_to_owned().map_err(CacheError::io("opening", "a directory of the store"));
+        let spool = Rc::new(spool?);
+        Ok(View {
             base,
-            planned: Planned::default(),
+            planned: Planned::new(&spool),
             groups: 0,
-            regrouped: HashMap::new(),
+            regrouped: Kept::new(&spool),
             now,
             any_opaque: false,
-        }
+            spool,
+        })
     }
 
     pub(super) fn base(&self) -> &Arc<Tree> {
@@ -89,22 +105,29 @@ impl View {
         self.now
     }
 
-    /// What was planned, in the order of an archive: parents first, names by their bytes.
-    pub(super) fn take_planned(&mut self) -> impl Iterator<Item = (PathBuf, Entry)> + use<> {
-        let regrouped = std::mem::take(&mut self.regrouped);
-        self.planned.take().map(move |(path, mut entry)| {
+    pub(super) fn spool(&self) -> &Rc<OwnedFd> {
+        &self.spool
+    }
+
+    /// Gives what was planned, in the order of an archive: parents first, names by their bytes.
+    pub(super) fn take_planned(
+        &mut self,
+        mut give: impl FnMut(&Path, &Entry) -> Result<(), FileError>,
+    ) -> Result<(), FileError> {
+        let View { planned, regrouped, .. } = self;
+        planned.drain(|path, mut entry| {
             if let Entry::File { meta, group: Some(group), .. } = &mut entry
-                && let Some(other) = regrouped.get(group)
+                && let Some(other) = regrouped.get(&group.key())?
             {
-                meta.clone_from(other);
+                meta.clone_from(&other);
             }
-            (path, entry)
+            give(path, &entry)
         })
     }
 
     /// Sets the metadata of all names of a file.
-    pub(super) fn set_group(&mut self, group: Group, meta: Metadata) {
-        self.regrouped.insert(group, meta);
+    pub(super) fn set_group(&mut self, group: Group, meta: Metadata) -> Result<(), FileError> {
+        self.regrouped.put(group.key(), meta)
     }
 
     pub(super) fn new_group(&mut self) -> Group {
@@ -113,8 +136,8 @@ impl View {
     }
 
     /// What is at `path`, whose parents hold no links; a link there is not followed.
-    pub(super) fn look(&self, path: &Path) -> Result<Option<Seen>, FileError> {
-        Ok(match self.planned.get(path) {
+    pub(super) fn look(&mut self, path: &Path) -> Result<Option<Seen>, FileError> {
+        Ok(match self.planned.get(path)?.as_deref() {
             Some(Entry::Dir { .. }) => Some(Seen::Dir),
             Some(Entry::Symlink { target, .. }) => Some(Seen::Symlink(target.clone())),
             Some(_) => Some(Seen::Other),
@@ -123,28 +146,29 @@ impl View {
     }
 
     /// Where `path` leads: every link is followed, inside the root.
-    pub(super) fn resolve(&self, path: &Path) -> Result<PathBuf, FileError> {
+    pub(super) fn resolve(&mut self, path: &Path) -> Result<PathBuf, FileError> {
         resolve(path, true, |p| self.look(p))
     }
 
     /// The file of `base` that shows at `path`, unless something planned is there or hides it.
-    pub(super) fn base_node(&self, path: &Path) -> Result<Option<Node>, FileError> {
-        if self.is_hidden(path) { Ok(None) } else { Ok(self.base.lookup(path, false)?) }
+    pub(super) fn base_node(&mut self, path: &Path) -> Result<Option<Node>, FileError> {
+        if self.is_hidden(path)? { Ok(None) } else { Ok(self.base.lookup(path, false)?) }
     }
 
-    fn is_hidden(&self, path: &Path) -> bool {
-        let mut ancestors = path.ancestors().skip(1).filter_map(|p| self.planned.get(p));
-        let hides = |entry: &Entry| !matches!(entry, Entry::Dir { opaque: false, .. });
-        // All parents of what is planned are planned, and only directories: without opaque ones, the first tells.
-        if self.any_opaque { ancestors.any(hides) } else { ancestors.next().is_some_and(hides) }
+    fn is_hidden(&mut self, path: &Path) -> Result<bool, FileError> {
+        for path in path.ancestors().skip(1) {
+            match self.planned.get(path)?.as_deref() {
+                // All parents of what is planned are planned, and only directories: without opaque ones, the first tells.
+                Some(Entry::Dir { opaque: false, .. }) if !self.any_opaque => return Ok(false),
+                Some(Entry::Dir { opaque: false, .. }) | None => {}
+                Some(_) => return Ok(true),
+            }
+        }
+        Ok(false)
     }
 
-    pub(super) fn planned(&self, path: &Path) -> Option<&Entry> {
+    pub(super) fn planned(&mut self, path: &Path) -> Result<Option<Rc<Entry>>, FileError> {
         self.planned.get(path)
-    }
-
-    pub(super) fn planned_mut(&mut self, path: &Path) -> Option<&mut Entry> {
-        self.planned.get_mut(path)
     }
 
     /// Makes the directory `path`, which holds no links, and its missing parents.
@@ -179,24 +203,24 @@ impl View {
             return Ok(());
         }
         self.plan_parents(path)?;
-        let before = self.planned.get(path);
+        let before = self.planned.get(path)?;
         if let Entry::Dir { opaque, .. } = &mut entry {
-            *opaque = match before {
+            *opaque = match before.as_deref() {
                 Some(Entry::Dir { opaque, .. }) => *opaque,
                 // What hid a directory of `base` goes away, and the directory must not come back with its files.
                 Some(_) => self.base_node(path)?.is_some_and(|node| node.kind == Kind::Dir),
                 None => false,
             };
             self.any_opaque |= *opaque;
-        } else if matches!(before, Some(Entry::Dir { .. })) {
-            self.planned.forget_below(path);
+        } else if matches!(before.as_deref(), Some(Entry::Dir { .. })) {
+            self.planned.forget_below(path)?;
         }
         self.planned.insert(path, entry)
     }
 
     /// The metadata that the directory `path` has, or gets if it is only on the way to something.
-    pub(super) fn dir_meta(&self, path: &Path) -> Result<Metadata, FileError> {
-        if let Some(Entry::Dir { meta, .. }) = self.planned.get(path) {
+    pub(super) fn dir_meta(&mut self, path: &Path) -> Result<Metadata, FileError> {
+        if let Some(Entry::Dir { meta, .. }) = self.planned.get(path)?.as_deref() {
             return Ok(meta.clone());
         }
         let node = self.base_node(path)?.filter(|node| node.kind == Kind::Dir);
@@ -206,13 +230,18 @@ impl View {
 
     /// Whether nothing is planned but the directory `path` and those it lies in.
     pub(super) fn is_way_to(&self, path: &Path) -> bool {
-        self.planned.paths().all(|planned| path.starts_with(planned))
+        self.planned.is_way_to(path)
     }
 
     /// Plans the directories that `path` lies in, as they are.
     pub(super) fn plan_parents(&mut self, path: &Path) -> Result<(), FileError> {
-        let is_new = |path: &&Path| !path.as_os_str().is_empty() && self.planned.get(path).is_none();
-        let new: Vec<_> = path.ancestors().skip(1).take_while(is_new).collect();
+        let mut new = Vec::new();
+        for path in path.ancestors().skip(1).take_while(|path| !path.as_os_str().is_empty()) {
+            if self.planned.get(path)?.is_some() {
+                break;
+            }
+            new.push(path);
+        }
         new.into_iter().rev().try_for_each(|path| {
             let meta = self.dir_meta(path)?;
             self.planned.insert(path, Entry::Dir { meta, opaque: false })

@@ -1,8 +1,6 @@
 //! From the plan to a layer: every entry once, in the order of an archive, its bytes read while they are written. A
 //! directory that is copied last is not even planned: however many entries it has, none is kept.
 
-use std::collections::HashMap;
-use std::collections::hash_map::Entry as Slot;
 use std::io::Read;
 use std::path::{Path, PathBuf};
 
@@ -12,16 +10,17 @@ use boxwright_cache::snapshot::tree::Extent;
 
 use super::FileError;
 use super::copy::Copying;
+use super::kept::Kept;
 use super::since::made_of;
 use super::source::Content;
-use super::view::{Data, Entry, Group, View};
+use super::view::{Data, Entry, View};
 
 /// Where entries are written, each once.
 struct Writer<'a> {
     sink: &'a mut dyn LayerSink,
     cancel: &'a Cancel,
     /// The first name of each file that has several.
-    first: HashMap<Group, PathBuf>,
+    first: Kept<PathBuf>,
 }
 
 /// Writes what `view` has planned, and `rest`, a copy of which nothing is planned but where it goes. The root of the
@@ -38,7 +37,7 @@ pub(super) fn write(
     } else {
         sink.dir(Path::new(""), &Metadata { mode: 0o755, mtime: view.now(), ..Metadata::default() })?;
     }
-    let mut writer = Writer { sink, cancel, first: HashMap::new() };
+    let mut writer = Writer { sink, cancel, first: Kept::new(view.spool()) };
     let mut made_of = None;
     match rest {
         Some(rest) if rest.dir().is_some_and(|dir| view.is_way_to(dir)) => {
@@ -53,7 +52,7 @@ pub(super) fn write(
 
 impl Writer<'_> {
     fn planned(&mut self, view: &mut View) -> Result<(), FileError> {
-        view.take_planned().try_for_each(|(path, entry)| self.entry(&path, &entry))
+        view.take_planned(|path, entry| self.entry(path, entry))
     }
 
     /// Writes a directory's content as it is read: in order, and behind all that is planned. Gives what the layer is
@@ -94,14 +93,14 @@ impl Writer<'_> {
                     sink.opaque(path)?;
                 }
             }
-            Entry::File { meta, data, group } => match group.map(|group| self.first.entry(group)) {
-                Some(Slot::Occupied(first)) => sink.hard_link(path, first.get())?,
-                Some(Slot::Vacant(slot)) => {
+            Entry::File { meta, data, group: Some(group) } => match self.first.get(&group.key())? {
+                Some(first) => sink.hard_link(path, &first)?,
+                None => {
                     file(sink, path, meta, data, self.cancel)?;
-                    slot.insert(path.to_owned());
+                    self.first.put(group.key(), path.to_owned())?;
                 }
-                None => file(sink, path, meta, data, self.cancel)?,
             },
+            Entry::File { meta, data, group: None } => file(sink, path, meta, data, self.cancel)?,
             Entry::Symlink { meta, target } => sink.symlink(path, meta, target)?,
             Entry::Node { meta, kind } => sink.node(path, meta, *kind)?,
         }
