@@ -111,10 +111,13 @@ pub(crate) fn no_registries() -> Options {
 fn logins() -> Option<Logins> {
     let home = || path_variable("HOME").map(|home| home.join(".docker"));
     let dir = path_variable("DOCKER_CONFIG").or_else(home)?;
+    Some(Logins { dir, programs: programs(), remark: remark_once })
+}
+
+/// Where helpers are looked for: a program in the current directory is nobody's.
+pub(crate) fn programs() -> Vec<PathBuf> {
     let path = env::var_os("PATH").unwrap_or_else(|| "/usr/local/bin:/usr/bin:/bin".into());
-    // A program in the current directory is nobody's helper.
-    let programs = env::split_paths(&path).filter(|dir| dir.is_absolute()).collect();
-    Some(Logins { dir, programs, remark: remark_once })
+    env::split_paths(&path).filter(|dir| dir.is_absolute()).collect()
 }
 
 /// Proxies, by the variables that other programs read for this; the upper-case spelling wins.

@@ -3,10 +3,11 @@
 
 mod mapper;
 
+use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, MutexGuard, OnceLock, PoisonError};
 
-use boxwright_cache::ids;
+use boxwright_cache::{Cancel, ids};
 use rustix::fs::{Gid, Mode, OFlags, Uid};
 use rustix::io::Errno;
 use rustix::mount::{MountPropagationFlags, mount_change};
@@ -50,11 +51,15 @@ enum State {
     Mapped(Ids, Option<Unmapped>),
     /// Why it has no ids.
     Failed(String),
+    /// It was asked to end while it waited for them.
+    Cancelled,
 }
 
 static STATE: Mutex<State> = Mutex::new(State::Outside);
 /// The state is `Unmapped`: what processes that may not lock look at.
 static UNSETTLED: AtomicBool = AtomicBool::new(false);
+/// What ends the wait.
+static CANCEL: Mutex<Option<Cancel>> = Mutex::new(None);
 static ENTERED: OnceLock<()> = OnceLock::new();
 
 /// Moves the process into a user namespace of its own, with a mount namespace to match. Nothing is done for a process that
@@ -86,8 +91,13 @@ pub fn enter_user_namespace() -> Result<()> {
     let _ = ENTERED.set(());
     *state() = State::Unmapped { mapper, uid, gid };
     UNSETTLED.store(true, Ordering::Release);
-    ids::settle_by(|| !UNSETTLED.load(Ordering::Acquire) || settle().is_ok());
+    ids::settle_by(|| !is_unsettled() || settle().is_ok());
     Ok(())
+}
+
+/// Has `newuidmap` and `newgidmap` looked for in these directories. To be called before they are needed, once.
+pub fn helpers_in(directories: Vec<PathBuf>) {
+    let _ = mapper::PLACES.set(directories);
 }
 
 /// Has the ids mapped while something else is done.
@@ -97,10 +107,20 @@ pub fn ask_for_ids() {
     }
 }
 
+/// Whether the ids may have to be waited for.
+pub fn is_unsettled() -> bool {
+    UNSETTLED.load(Ordering::Acquire)
+}
+
+/// Whoever waits for ids does so until this token is raised, which is told by [`Cancel::begin_long`] when that begins.
+pub fn settle_until(cancel: &Cancel) {
+    *CANCEL.lock().unwrap_or_else(PoisonError::into_inner) = Some(cancel.clone());
+}
+
 /// Gives the process its ids, if it has none yet: it is root of its namespace then.
 ///
 /// # Errors
-/// When not even the user's own id can be had, again each time.
+/// When not even the user's own id can be had, and [`Error::Cancelled`]; again each time.
 pub fn settle() -> Result<Ids> {
     settle_with_reason().map(|(ids, _)| ids)
 }
@@ -118,12 +138,18 @@ pub(crate) fn settle_with_reason() -> Result<(Ids, Option<Unmapped>)> {
     match &*state {
         State::Mapped(ids, why) => Ok((*ids, why.clone())),
         State::Failed(reason) => Err(no_ids(reason)),
+        State::Cancelled => Err(Error::Cancelled),
         State::Outside | State::Unmapped { .. } => Ok((Ids::Real, None)),
     }
 }
 
 fn map(mapper: Result<Mapper, Unmapped>, uid: Uid, gid: Gid) -> State {
-    let mapped = mapper.and_then(|mapper| mapper.map().map_err(Unmapped::Refused));
+    let cancel = CANCEL.lock().unwrap_or_else(PoisonError::into_inner).clone();
+    let mapped = match mapper.map(|mapper| mapper.map(cancel.as_ref())) {
+        Ok(None) => return State::Cancelled,
+        Ok(Some(mapped)) => mapped.map_err(Unmapped::Refused),
+        Err(why) => Err(why),
+    };
     match mapped {
         Ok(()) => State::Mapped(Ids::Mapped, None),
         // Without the helpers, or with ranges that they refuse, the user's own id is what there is.
@@ -151,6 +177,7 @@ pub fn forget() {
 pub fn failure() -> Option<Error> {
     match &*state() {
         State::Failed(reason) => Some(no_ids(reason)),
+        State::Cancelled => Some(Error::Cancelled),
         State::Outside | State::Unmapped { .. } | State::Mapped(..) => None,
     }
 }

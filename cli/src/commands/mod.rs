@@ -35,6 +35,7 @@ mod why;
 
 use std::io::{IsTerminal as _, Write};
 
+use boxwright_cache::Cancel;
 use boxwright_executor::Signals;
 use boxwright_executor::idmap;
 use boxwright_executor::network::Networks;
@@ -43,6 +44,7 @@ use crate::args::Args;
 use crate::call::visible;
 use crate::engine::{Engine, helped};
 use crate::error::{Error, Result};
+use crate::interrupt::Watch;
 use crate::{config, durability, interrupt};
 
 #[derive(Debug, clap::Subcommand)]
@@ -203,6 +205,7 @@ pub(crate) fn run(args: Args) -> Result<u8> {
     // Nobody hears what the command that uses it says.
     config::keep_storage()?;
     let command = args.command.flattened();
+    idmap::helpers_in(config::programs());
     if let Command::Doctor(doctor) = &command {
         return doctor.execute(&root);
     }
@@ -225,10 +228,13 @@ pub(crate) fn run(args: Args) -> Result<u8> {
     let helped = |error| helped(error, &root);
     let registries = if command.is_offline() { config::no_registries() } else { config::registries()? };
     // Before the store is opened: SQLite gives a file that it makes to the owner of another one, who has to be the same by then.
+    let watch = signals.as_ref().filter(|_| idmap::is_unsettled()).map(watch_for_ids).transpose()?;
     if needs_ids {
         idmap::settle().map_err(no_ids)?;
     }
     let engine = Engine::open(&root, registries, config::git()).map_err(helped)?;
+    drop(watch);
+    idmap::settle_until(engine.cancel());
     let mut out = std::io::BufWriter::new(std::io::stdout());
     let terminal = std::io::stdout().is_terminal();
     let mut session = Session { engine, signals, networks, out: &mut out, terminal };
@@ -240,8 +246,18 @@ pub(crate) fn run(args: Args) -> Result<u8> {
     result.map_err(helped).and_then(|code| flushed.map(|()| code))
 }
 
+/// Ctrl-C ends the wait for ids, before there is anything else that it could end.
+fn watch_for_ids(signals: &Signals) -> Result<Watch> {
+    let cancel = Cancel::new()?;
+    idmap::settle_until(&cancel);
+    Ok(Watch::when_long(signals, &cancel))
+}
+
 fn no_ids(error: boxwright_executor::Error) -> Error {
-    Error::invalid(error.to_string())
+    match error {
+        boxwright_executor::Error::Cancelled => boxwright_cache::Error::Cancelled.into(),
+        error => Error::invalid(error.to_string()),
+    }
 }
 
 impl BuildxCommand {

@@ -13,6 +13,7 @@ use rustix::process::Signal;
 use crate::copies::{assert_sound, in_use};
 use crate::limits::Parent;
 use crate::network::apart;
+use crate::rootless::{RANGES, as_user};
 use crate::terminal::{Terminal, same};
 use crate::tool::{Boxwright, Context, Running, Who, eventually, wrapped};
 
@@ -235,6 +236,21 @@ fn who_waits_for_others_to_be_done_with_the_bridge_ends_at_once() {
     let mut lines: Vec<&str> = ran.stdout.lines().collect();
     let before = lines.remove(0);
     assert_eq!(lines, ["130", "130", "130", before, "lock"], "{ran}");
+    ran.says_nothing_of(" started");
+}
+
+#[test]
+fn who_waits_for_newuidmap_ends_at_once_and_leaves_no_helper() {
+    let script = "mkdir bin c; printf 'FROM busybox\nRUN echo sta$(echo rted)\n' > c/Dockerfile; \
+         printf '#!/bin/sh\necho $$ > %s/pid\nmv %s/pid %s/asked\nexec sleep 1000\n' $PWD $PWD $PWD > bin/newuidmap; \
+         chmod +x bin/newuidmap; PATH=$PWD/bin:$PATH; \
+         for words in 'run --rm busybox echo started' 'build --progress plain c' 'volume ls'; do for signal in INT KILL; do \
+         ../program --root store $words & pid=$!; while ! test -e asked; do :; done; \
+         kill -$signal $pid; wait $pid || echo $?; \
+         while test $signal = KILL && kill -0 $(cat asked) 2>/dev/null; do :; done; \
+         kill -0 $(cat asked) 2>/dev/null || echo ended; rm asked; done; done";
+    let ran = as_user(RANGES, script);
+    assert_eq!(ran.stdout, "130\nended\n137\nended\n".repeat(3), "{ran}");
     ran.says_nothing_of(" started");
 }
 

@@ -104,6 +104,13 @@ fn what_only_a_mapped_user_may_read_is_read_for_a_build() {
 }
 
 #[test]
+fn helpers_are_not_looked_for_where_the_user_happens_to_be() {
+    let script = "printf '#!/bin/sh\nexit 1\n' > newuidmap; chmod +x newuidmap; \
+                  for path in .:$PATH :$PATH; do (PATH=$path; bw run --rm busybox sh -c 'wc -l < /proc/self/uid_map'); done";
+    assert_eq!(as_user(RANGES, script).ok(), "2\n2\n");
+}
+
+#[test]
 fn a_helper_that_maps_nothing_ends_a_build_with_what_it_said() {
     let script = "mkdir bin; printf '#!/bin/sh\necho no luck >&2; exit 1\n' > bin/newgidmap; chmod +x bin/newgidmap; \
                   PATH=$PWD/bin:$PATH; mkdir c; printf 'FROM busybox\nRUN true\n' > c/Dockerfile; \
