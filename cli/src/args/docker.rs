@@ -50,6 +50,9 @@ impl DockerFlags {
         if let Some(kind) = self.isolation.as_deref().filter(|kind| !matches!(*kind, "" | "default")) {
             return Err(Error::invalid(format!("--isolation {kind}: on Linux there is only \"default\"")));
         }
+        if !self.rm {
+            report::remark_once("WARNING: not heeded: --rm=false; there is no container to be left over");
+        }
         if !self.security_opt.is_empty() {
             report::remark_once(
                 "WARNING: not heeded: --security-opt; `RUN --security=insecure` and `--allow security.insecure` are what \

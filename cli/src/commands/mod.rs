@@ -206,9 +206,11 @@ pub(crate) fn run(args: Args) -> Result<u8> {
     config::keep_storage()?;
     let command = args.command.flattened();
     idmap::helpers_in(config::programs());
-    if let Command::Doctor(doctor) = &command {
-        return doctor.execute(&root);
-    }
+    let command = match command {
+        Command::Doctor(doctor) => return doctor.execute(&root),
+        Command::Version(version) => return version.execute().map(|()| 0),
+        command => command,
+    };
     let long = command.needs_snapshots();
     // A build may turn out to be cached as a whole, and asks when it is not.
     let needs_ids = long && !matches!(command, Command::Build(_));
@@ -316,7 +318,6 @@ impl Command {
                 | Command::Images(_)
                 | Command::Dockerfile(_)
                 | Command::Port(_)
-                | Command::Version(_)
                 | Command::Sync(_)
         )
     }
@@ -337,7 +338,6 @@ impl Command {
                 | Command::Image(ImageCommand::History(_))
                 | Command::Buildx(_)
                 | Command::Why(_)
-                | Command::Version(_)
                 | Command::Info(_)
                 | Command::Sync(_)
         )
@@ -382,7 +382,6 @@ impl Command {
             Command::Image(ImageCommand::History(c)) => c.execute(session),
             Command::Buildx(Buildx { command, builder }) => command.work(builder, session),
             Command::Why(c) => c.execute(session),
-            Command::Version(c) => c.execute(session),
             Command::Info(c) => c.execute(session),
             Command::Sync(c) => c.execute(session),
             Command::Debug(c) => c.execute(session),
@@ -394,6 +393,7 @@ impl Command {
             Command::System(SystemCommand::Check(c)) => c.execute(session),
             Command::Run(_)
             | Command::Doctor(_)
+            | Command::Version(_)
             | Command::Image(_)
             | Command::Container(_)
             | Command::Builder(_)

@@ -27,8 +27,11 @@ pub(crate) struct BuilderPrune {
     #[arg(long, value_name = "FILTER")]
     filter: Vec<String>,
     /// How much may stay: what was used last does
-    #[arg(long, visible_aliases = ["reserved-space", "max-used-space"], value_name = "SIZE")]
+    #[arg(long, visible_alias = "reserved-space", value_name = "SIZE")]
     keep_storage: Option<String>,
+    /// The same; of both the larger one counts
+    #[arg(long, value_name = "SIZE")]
+    max_used_space: Option<String>,
 }
 
 /// Remove images that have no name
@@ -77,13 +80,14 @@ impl BuilderPrune {
 impl BuilderPrune {
     fn forget(&self) -> Result<Forget> {
         let unused_for = self.filter.iter().map(|filter| unused_for(filter)).collect::<Result<Vec<_>>>()?;
-        let keep = self.keep_storage.as_ref().map(|text| {
-            size::parse(text)
-                .ok_or_else(|| Error::invalid(format!("invalid size: {text:?} for --keep-storage")))
+        let kept = [("--keep-storage", &self.keep_storage), ("--max-used-space", &self.max_used_space)];
+        let keep = kept.into_iter().filter_map(|(flag, text)| Some((flag, text.as_ref()?)));
+        let keep = keep.map(|(flag, text)| {
+            size::parse(text).ok_or_else(|| Error::invalid(format!("invalid size: {text:?} for {flag}")))
         });
         Ok(Forget {
             unused_for: unused_for.into_iter().max(),
-            keep: keep.transpose()?,
+            keep: keep.collect::<Result<Vec<_>>>()?.into_iter().max(),
             ..everything(self.all)
         })
     }

@@ -1,9 +1,10 @@
-//! `version`.
+//! `version`. It opens no store: it is there for those that this program can't read as well.
+
+use std::io::Write as _;
 
 use serde_json::json;
 
-use super::Session;
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::format::{Template, json as format_json};
 
 /// Show the version
@@ -15,7 +16,11 @@ pub(crate) struct Version {
 }
 
 impl Version {
-    pub(crate) fn execute(self, session: &mut Session<'_>) -> Result<()> {
+    pub(crate) fn execute(self) -> Result<()> {
+        std::io::stdout().write_all(self.text()?.as_bytes()).map_err(Error::Output)
+    }
+
+    fn text(&self) -> Result<String> {
         let platform = boxwright_cache::oci::Platform::host();
         let program = json!({
             "Version": env!("CARGO_PKG_VERSION"),
@@ -23,21 +28,18 @@ impl Version {
             "Arch": platform.architecture,
             "Compatibility": boxwright_cache::COMPATIBILITY,
         });
-        match self.format.as_deref() {
-            // There is no daemon: client and server are the same program.
-            Some("json") => {
-                session.print(format_json::pretty(&json!({"Client": program, "Server": program})))
-            }
-            Some(format) => {
-                let text = Template::parse(format)?.render(&json!({"Client": program, "Server": program}))?;
-                session.print(text)
-            }
-            None => {
-                session.print("Boxwright:")?;
-                session.print(format_args!(" Version:  {}", env!("CARGO_PKG_VERSION")))?;
-                session.print(format_args!(" OS/Arch:  {}/{}", platform.os, platform.architecture))?;
-                session.print(format_args!(" Compatibility:  {}", boxwright_cache::COMPATIBILITY))
-            }
-        }
+        // There is no daemon: client and server are the same program.
+        let both = json!({"Client": program, "Server": program});
+        Ok(match self.format.as_deref() {
+            Some("json") => format!("{}\n", format_json::pretty(&both)),
+            Some(format) => format!("{}\n", Template::parse(format)?.render(&both)?),
+            None => format!(
+                "Boxwright:\n Version:  {}\n OS/Arch:  {}/{}\n Compatibility:  {}\n",
+                env!("CARGO_PKG_VERSION"),
+                platform.os,
+                platform.architecture,
+                boxwright_cache::COMPATIBILITY
+            ),
+        })
     }
 }

@@ -37,6 +37,9 @@ fn scripts_that_set_up_a_builder_find_it() {
     // As buildx does.
     let warned = boxwright.build(&context, &["--security-opt", "seccomp=unconfined"]);
     assert!(warned.status == 0 && warned.stderr.contains("not heeded: --security-opt"), "{warned}");
+    let warned = boxwright.build(&context, &["--rm=false"]);
+    assert!(warned.status == 0 && warned.stderr.contains("not heeded: --rm=false"), "{warned}");
+    boxwright.build(&context, &["--rm"]).says_nothing_of("not heeded").ok();
     boxwright.ok(&["buildx", "--builder", "mine", "build", "-q", context.path()]);
     assert!(boxwright.ok(&["buildx", "--builder=mine", "inspect"]).starts_with("Name:   mine\n"));
     assert_eq!(boxwright.ok(&["buildx", "rm", "-f", "mine"]), "mine removed\n");

@@ -66,7 +66,10 @@ fn pruning_keeps_what_was_used_last() {
         let lock = std::fs::File::options().write(true).open(cache.unwrap().path().join("lock")).unwrap();
         lock.set_modified(SystemTime::now() + Duration::from_secs(60)).unwrap();
     }
-    boxwright.run(&["builder", "prune", "-af", "--keep-storage", "8MB"]).says("Total:").ok();
+    for [one, other] in [["8MB", "1kB"], ["1kB", "8MB"]] {
+        let limits = ["--keep-storage", one, "--max-used-space", other];
+        boxwright.run(&[&["builder", "prune", "-af"], &limits[..]].concat()).says("Total:").ok();
+    }
     assert!((5.2..8.4).contains(&megabytes(&cache(&boxwright, "Size"))), "{}", cache(&boxwright, "Size"));
     assert!(boxwright.ok(&["system", "df", "-v"]).contains("five"));
     boxwright.build(&context, &[]).ok();
@@ -75,7 +78,9 @@ fn pruning_keeps_what_was_used_last() {
         .says("only until=DURATION")
         .fails_with(1);
     boxwright.run(&["builder", "prune", "-af", "--filter", "until=x"]).says("invalid duration").fails_with(1);
-    boxwright.run(&["builder", "prune", "-af", "--keep-storage", "x"]).says("invalid size").fails_with(1);
+    for flag in ["--keep-storage", "--reserved-space", "--max-used-space"] {
+        boxwright.run(&["builder", "prune", "-af", flag, "x"]).says("invalid size").fails_with(1);
+    }
 }
 
 #[test]

@@ -1,6 +1,9 @@
 //! The commands about images in the store: images, tag, rmi, inspect, history, dockerfile, prune, version, info.
 
+use std::process::Command;
+
 use boxwright_testdata::peer::Registry;
+use boxwright_testdata::run;
 
 use crate::tool::{Boxwright, Context};
 
@@ -279,5 +282,12 @@ fn size_of(dir: &std::path::Path) -> u64 {
 fn version_and_info_say_what_this_is() {
     let boxwright = Boxwright::new();
     boxwright.run(&["version"]).says("Version").ok();
+    assert!(!boxwright.store().exists(), "version needs no store");
     boxwright.run(&["info"]).says(boxwright.store().to_str().unwrap()).ok();
+    // The store of another release.
+    let script = "import sqlite3, sys; sqlite3.connect(sys.argv[1]).execute('PRAGMA user_version = 1')";
+    run(Command::new("python3").args(["-c", script]).arg(boxwright.store().join("db"))).ok();
+    boxwright.run(&["info"]).says("its format is version 1, this program reads version 7").fails_with(1);
+    boxwright.run(&["version"]).says("Version").ok();
+    boxwright.run(&["buildx", "version"]).says("Version").ok();
 }

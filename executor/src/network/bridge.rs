@@ -105,7 +105,11 @@ pub(crate) fn attempt() -> Result<()> {
     let never = || false;
     let tried = namespace::in_thread(|| plug(&never)).map(drop).and_then(|()| remove_unused(&never));
     let dir = directory()?;
-    std::fs::remove_dir_all(&dir).map_err(Error::io("removing", &dir))?;
+    match std::fs::remove_dir_all(&dir) {
+        // Who made a bridge meanwhile has swept it.
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => {}
+        removed => removed.map_err(Error::io("removing", &dir))?,
+    }
     tried.map(drop)
 }
 
