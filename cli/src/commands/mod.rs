@@ -223,6 +223,8 @@ pub(crate) fn run(args: Args) -> Result<u8> {
     // Before any thread is started. A program that keeps secrets is started by these two.
     let held = long || matches!(command, Command::Login(_) | Command::Logout(_));
     let signals = if held { Some(Signals::hold().map_err(|e| Error::invalid(e.to_string()))?) } else { None };
+    // Before any other thread waits for ids, as one that makes a network does.
+    let watch = signals.as_ref().filter(|_| idmap::is_unsettled()).map(watch_for_ids).transpose()?;
     let networks = Networks::new(&root);
     if matches!(&command, Command::Run(run) if run.has_own_network()) {
         networks.begin();
@@ -230,7 +232,6 @@ pub(crate) fn run(args: Args) -> Result<u8> {
     let helped = |error| helped(error, &root);
     let registries = if command.is_offline() { config::no_registries() } else { config::registries()? };
     // Before the store is opened: SQLite gives a file that it makes to the owner of another one, who has to be the same by then.
-    let watch = signals.as_ref().filter(|_| idmap::is_unsettled()).map(watch_for_ids).transpose()?;
     if needs_ids {
         idmap::settle().map_err(no_ids)?;
     }
