@@ -129,9 +129,14 @@ fn expected(access: &str) -> Vec<String> {
 
 /// What the container has of that, by its mountinfo.
 fn seen(boxwright: &Boxwright, flags: &[&str]) -> Vec<String> {
+    seen_by(&["env"], boxwright, flags)
+}
+
+/// The same where another program starts the command.
+fn seen_by(starter: &[&str], boxwright: &Boxwright, flags: &[&str]) -> Vec<String> {
     let script = "grep -E -- '- cgroup2? ' /proc/self/mountinfo | grep -o '/.*' | sed -E 's/ - ([a-z0-9]*).*/ \\1/' | sort";
     let all = [&["run", "--rm"], flags, &["busybox", "sh", "-c", script]].concat();
-    boxwright.ok(&all).lines().map(str::to_owned).collect()
+    run(&mut wrapped(starter, &boxwright.command(&all))).ok().lines().map(str::to_owned).collect()
 }
 
 #[test]
@@ -153,6 +158,15 @@ fn a_container_sees_its_own_groups_and_may_change_them_if_it_is_privileged() {
     assert_eq!(boxwright.output_of("x", &["cat", "/limit"]), "67108864\n");
     let user = Boxwright::with_busybox_of(Who::User);
     assert_eq!(seen(&user, &[]), expected("ro"));
+}
+
+#[test]
+fn a_kernel_that_changes_no_detached_mounts_shows_them_as_well() {
+    let boxwright = Boxwright::with_busybox();
+    let refuse = "inject=mount_setattr:error=ENOSYS";
+    let older = ["strace", "-f", "-qq", "-o", "/dev/null", "-e", "trace=mount_setattr", "-e", refuse];
+    assert_eq!(seen_by(&older, &boxwright, &[]), expected("ro"));
+    assert_eq!(seen_by(&older, &boxwright, &["--privileged"]), expected("rw"));
 }
 
 #[test]
