@@ -309,9 +309,8 @@ impl Store {
         rows.map(|row| {
             let row: (String, String, String, Option<String>) = row.map_err(Error::db(doing))?;
             let (name, image, manifest, digest) = row;
-            let name: Reference = name.parse()?;
-            let digest = digest.map(|d| d.parse()).transpose()?.or(name.digest().copied());
-            Ok(NameRecord { name, image: image.parse()?, manifest: manifest.parse()?, digest })
+            let digest = digest.map(|d| d.parse()).transpose()?;
+            Ok(NameRecord { name: name.parse()?, image: image.parse()?, manifest: manifest.parse()?, digest })
         })
         .collect()
     }

@@ -164,7 +164,15 @@ fn wish(fields: &mut Fields<'_>) -> Result<Option<Wish>> {
 /// In `name`: several are separated by commas.
 fn names(fields: &mut Fields<'_>) -> Result<Vec<Reference>> {
     let text = fields.take("name").unwrap_or_default();
-    text.split(',').map(str::trim).filter(|name| !name.is_empty()).map(reference).collect()
+    text.split(',').map(str::trim).filter(|name| !name.is_empty()).map(tag).collect()
+}
+
+/// What a build calls its image. Which digest that has is not for names to say.
+pub(crate) fn tag(text: &str) -> Result<Reference> {
+    match reference(text)? {
+        name if name.digest().is_some() => Err(Error::invalid("build tag cannot contain a digest")),
+        name => Ok(name),
+    }
 }
 
 /// An option that has only one value so far.

@@ -18,7 +18,7 @@ use crate::args::{DockerFlags, StepFlags, annotation, caches, outputs, platform}
 use crate::call::{self, Call, Method};
 use crate::engine::{
     BuildRequest, Built, BuiltImage, CacheTo, Engine, Kept, Output, ShellRequest, Source, Verified,
-    reference, write_file,
+    write_file,
 };
 use crate::error::{Error, Result};
 use crate::progress::{Mode, Watch, warnings_as_rawjson};
@@ -290,7 +290,7 @@ impl Build {
     pub(super) fn request(&self, engine: &Engine) -> Result<BuildRequest> {
         self.docker.check()?;
         let (context, dockerfile) = self.sources(engine)?;
-        let tags = self.tag.iter().map(|t| reference(t)).collect::<Result<Vec<_>>>()?;
+        let tags = self.tag.iter().map(|t| outputs::tag(t)).collect::<Result<Vec<_>>>()?;
         let annotations = self.annotation.iter().map(|text| annotation::flag(text, Holder::Manifest));
         let annotations = annotations.collect::<Result<Vec<_>>>()?.concat();
         let outputs = outputs::parse(&self.output, (self.push, self.load), &tags, &annotations)?;

@@ -9,7 +9,7 @@ use boxwright_cache::oci::Reference;
 use super::Session;
 use crate::args::platform;
 use crate::engine::reference;
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::report;
 
 /// Bring an image to its registry
@@ -28,6 +28,9 @@ pub(crate) struct Push {
 impl Push {
     pub(crate) fn execute(self, session: &mut Session<'_>) -> Result<()> {
         let name = reference(&self.image)?;
+        if name.digest().is_some() {
+            return Err(Error::invalid("cannot push a digest reference"));
+        }
         let (lines, left_out) = (Mutex::new(Vec::new()), AtomicUsize::new(0));
         let platform = platform::one(self.platform.as_deref())?;
         let pushed = session.engine.push(&name, platform.as_ref(), &|event| {

@@ -119,13 +119,11 @@ impl Engine {
     /// A name with a digest stands for the image that was pulled as, or has, that digest.
     pub(super) fn stored_as(&self, name: &Reference) -> Result<Option<Stored>> {
         let Some(digest) = name.digest() else { return Ok(self.store.stored_named(name)?) };
-        if let Some(stored) = self.store.stored_named(name)? {
-            return Ok(Some(stored));
-        }
-        for known in self.store.names(None)? {
-            if !same_repository(&known.name, name) {
-                continue;
-            }
+        let mut names = self.store.names(None)?;
+        names.retain(|known| same_repository(&known.name, name));
+        names.sort_by_key(|known| known.name != *name);
+        // That a name has this digest in it is nobody's word for what it stands for.
+        for known in names {
             let stored = self.store.stored(&known.manifest)?;
             if let Some(stored) =
                 stored.filter(|s| known.digest == Some(*digest) || s.manifest() == digest || s.id() == digest)
@@ -200,14 +198,17 @@ impl Engine {
         digest: &Digest,
         names: &[NameRecord],
     ) -> Result<Vec<Removed>> {
-        let own: Vec<&NameRecord> = names.iter().filter(|n| same_repository(&n.name, name)).collect();
-        let (tagged, bare): (Vec<&NameRecord>, Vec<_>) = own
+        let (tagged, bare): (Vec<&NameRecord>, Vec<_>) = names
             .iter()
-            .copied()
+            .filter(|n| same_repository(&n.name, name))
             .filter(|n| n.digest == Some(*digest) || n.name.digest() == Some(digest))
             .partition(|n| n.name.tag().is_some());
+        if tagged.is_empty() && bare.is_empty() {
+            // It has the digest here, but no registry ever said so: tags are not meant.
+            return Err(Error::NoSuchImage(name.familiar()));
+        }
         if tagged.is_empty() {
-            return self.forget(id, if bare.is_empty() { &own } else { &bare });
+            return self.forget(id, &bare);
         }
         for known in tagged {
             self.store.forget_digest(&known.name, digest)?;

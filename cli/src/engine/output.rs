@@ -255,6 +255,7 @@ impl Exporter<'_> {
         let canonical: Vec<_> = canonical.map(|name| name.by_digest(manifest.digest)).collect();
         for name in &canonical {
             store.set_name(name, stored.manifest())?;
+            store.set_digest(name, stored.manifest(), &manifest.digest)?;
         }
         let told = |name: &Reference| {
             if how.by_digest && !names.is_empty() {

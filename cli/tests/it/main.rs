@@ -13,6 +13,7 @@ mod contexts;
 mod copies;
 mod copying;
 mod debug;
+mod digests;
 mod disk;
 mod docker_equality;
 mod doctor;
