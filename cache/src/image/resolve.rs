@@ -385,6 +385,7 @@ pub(crate) fn rank(offered: Option<&Platform>, wanted: &Platform) -> Option<(u32
 mod tests {
     use super::*;
     use crate::oci::descriptor::OCI_MANIFEST;
+    use crate::record::{IndexRecord, Member};
 
     fn index(platforms: &[&str]) -> Index {
         let manifests = platforms.iter().map(|text| {
@@ -399,10 +400,23 @@ mod tests {
         Index::oci(manifests.collect())
     }
 
+    /// What a pull or FROM takes of such an index in a registry, which is also what these and `run` take of it in the store.
     fn chosen(platforms: &[&str], wanted: &str) -> Option<String> {
-        let index = index(platforms);
-        let digest = choose(&index, &wanted.parse().unwrap())?.digest;
-        platforms.iter().find(|p| Digest::of(p.as_bytes()) == digest).map(ToString::to_string)
+        let (index, wanted) = (index(platforms), wanted.parse().unwrap());
+        let digest = choose(&index, &wanted).map(|descriptor| descriptor.digest);
+        let member = |descriptor: &Descriptor| {
+            let (config, digest) = (ImageConfig::default(), descriptor.digest);
+            let image = ImageRecord { id: digest, manifest: digest, config, layers: Vec::new(), created: 0 };
+            Member { descriptor: descriptor.clone(), image }
+        };
+        let members = index.manifests.iter().map(member).collect();
+        let stored = Stored::Index(IndexRecord { id: Digest::of(b""), index, members, created: 0 });
+        assert_eq!(
+            stored.for_platform(&wanted).map(|image| image.manifest),
+            digest,
+            "{platforms:?} for {wanted}"
+        );
+        platforms.iter().find(|p| Some(Digest::of(p.as_bytes())) == digest).map(ToString::to_string)
     }
 
     #[test]
@@ -438,6 +452,19 @@ mod tests {
             assert_eq!(chosen(&windows, wanted).as_deref(), Some(expected), "{wanted}");
         }
         assert_eq!(chosen(&windows[2..], "windows(10.0.14393.9)/amd64"), None);
+        // As containerd's matchers have it: what needs nothing runs everywhere, and of what runs the first is taken.
+        let features = ["linux(+gpu+simd)/amd64", "linux(+gpu)/amd64", "linux/amd64", "linux(+tpu)/arm64"];
+        for (wanted, expected) in [
+            ("linux/amd64", Some("linux/amd64")),
+            ("linux(+simd)/amd64", Some("linux/amd64")),
+            ("linux(+gpu)/amd64", Some("linux(+gpu)/amd64")),
+            ("linux(+gpu+simd)/amd64", Some("linux(+gpu+simd)/amd64")),
+            ("linux(+gpu)/amd64/v3", Some("linux(+gpu)/amd64")),
+            ("linux/arm64", None),
+            ("linux(6.1+tpu)/arm64", Some("linux(+tpu)/arm64")),
+        ] {
+            assert_eq!(chosen(&features, wanted).as_deref(), expected, "{wanted}");
+        }
         assert_eq!(chosen(&["linux/arm64", ""], "linux/amd64").as_deref(), Some(""));
         assert_eq!(chosen(&["linux/amd64/v2"], "linux/amd64"), None, "a newer variant need not run");
     }

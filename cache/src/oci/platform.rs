@@ -66,10 +66,14 @@ impl Platform {
 
     /// As [`Platform::satisfies`], for another variant of the same machine too.
     pub(crate) fn fits_but_for_variant(&self, wanted: &Platform) -> bool {
-        let (mine, theirs) = (self.normalised(), wanted.normalised());
-        let features = wanted.os_features();
-        mine.os == theirs.os
-            && mine.architecture == theirs.architecture
+        self.normalised().architecture == wanted.normalised().architecture
+            && self.fits_but_for_machine(wanted)
+    }
+
+    /// As [`Platform::satisfies`], whatever the machine: whether the system is the one, of such a release, and has what is needed.
+    pub fn fits_but_for_machine(&self, wanted: &Platform) -> bool {
+        let (mine, features) = (self.normalised(), wanted.os_features());
+        mine.os == wanted.normalised().os
             && (mine.os != "windows" || is_for_windows(self.os_version(), wanted.os_version()))
             && self.os_features().iter().all(|feature| features.contains(feature))
     }
@@ -186,18 +190,25 @@ impl FromStr for Platform {
         if let Some(bad) = parts.iter().find(|part| part.is_empty() || !part.bytes().all(is_plain)) {
             return Err(invalid(format!("invalid component {bad:?}")));
         }
+        if os.contains('.') {
+            return Err(invalid(format!("invalid operating system {os:?}")));
+        }
         let system = match os.to_ascii_lowercase().as_str() {
             "macos" => "darwin".to_owned(),
             other => other.to_owned(),
         };
         let mut platform = match parts[..] {
-            [_] if matches!(system.as_str(), "linux" | "windows" | "darwin" | "freebsd") => {
-                Platform::new(&system, std::env::consts::ARCH, None)
-            }
+            [_] if SYSTEMS.contains(&&*system) => Platform::new(&system, std::env::consts::ARCH, None),
             [_] if options.is_some() => {
                 return Err(invalid(format!("{os:?} is not an operating system that is known")));
             }
-            [architecture] => Platform::new("linux", architecture, None),
+            [architecture] => {
+                let platform = Platform::new("linux", architecture, None);
+                if !MACHINES.contains(&&*platform.architecture) {
+                    return Err(invalid("unknown operating system or architecture".to_owned()));
+                }
+                platform
+            }
             [_, architecture] => Platform::new(&system, architecture, None),
             [_, architecture, variant] => Platform::new(&system, architecture, Some(variant)),
             _ => return Err(invalid("more than three components".to_owned())),
@@ -209,12 +220,26 @@ impl FromStr for Platform {
     }
 }
 
+/// What containerd takes for an operating system where it stands alone.
+#[rustfmt::skip]
+const SYSTEMS: &[&str] = &[
+    "aix", "android", "darwin", "dragonfly", "freebsd", "hurd", "illumos", "ios", "js", "linux", "nacl", "netbsd", "openbsd",
+    "plan9", "solaris", "windows", "zos",
+];
+
+/// The same for an architecture.
+#[rustfmt::skip]
+const MACHINES: &[&str] = &[
+    "386", "amd64", "amd64p32", "arm", "armbe", "arm64", "arm64be", "ppc64", "ppc64le", "loong64", "mips", "mipsle", "mips64",
+    "mips64le", "mips64p32", "mips64p32le", "ppc", "riscv", "riscv64", "s390", "s390x", "sparc", "sparc64", "wasm",
+];
+
 /// What stands for itself in every part.
 fn is_plain(byte: u8) -> bool {
     byte.is_ascii_alphanumeric() || matches!(byte, b'_' | b'-' | b'.')
 }
 
-/// A version or feature, in which `%2B` stands for `+`; none if it is broken.
+/// A version or feature, in which `%2B` stands for `+`; none if it is broken, or has control characters, which containerd takes.
 fn decoded(text: &str) -> Option<String> {
     let mut out = Vec::with_capacity(text.len());
     let mut bytes = text.bytes();
@@ -231,8 +256,14 @@ fn decoded(text: &str) -> Option<String> {
     String::from_utf8(out).ok().filter(|text| !text.contains(char::is_control))
 }
 
+/// As containerd writes it: what would be read as something else stands as `%2B`. Here that is also so for what is no printable
+/// ASCII, which terminals may obey; it is read as what it was.
 fn encoded(text: &str) -> String {
-    let one = |byte| if is_plain(byte) { char::from(byte).to_string() } else { format!("%{byte:02X}") };
+    let one = |byte| match byte {
+        b'%' | b'+' | b'(' | b')' | b'/' => format!("%{byte:02X}"),
+        b' '..=b'~' => char::from(byte).to_string(),
+        byte => format!("%{byte:02X}"),
+    };
     text.bytes().map(one).collect()
 }
 
@@ -271,11 +302,19 @@ mod tests {
             ("macOS/arm64", "darwin/arm64"),
             ("linux(+simd+gpu+gpu)/amd64", "linux(+gpu+simd)/amd64"),
             ("windows(1%2b%28%41%29%2F..+win32k)/arm/7", "windows(1%2B%28A%29%2F..+win32k)/arm/v7"),
+            ("windows(50%25done)/amd64", "windows(50%25done)/amd64"),
+            ("linux(+100%25gpu+feat%2Bv2)/amd64", "linux(+100%25gpu+feat%2Bv2)/amd64"),
+            ("windows(%C3%A9%E2%80%AE)/amd64", "windows(%C3%A9%E2%80%AE)/amd64"),
+            ("openbsd(7.1)/riscv64", "openbsd(7.1)/riscv64"),
+            ("riscv64", "linux/riscv64"),
         ] {
             let platform: Platform = text.parse().unwrap();
             assert_eq!(platform.to_string(), normal);
             assert_eq!(normal.parse::<Platform>().unwrap(), platform);
         }
+        // As containerd's: written as they are, and not read.
+        let odd: Platform = "windows(10%3A0%20rc%7E1+a%2Cb)/amd64".parse().unwrap();
+        assert_eq!(odd.to_string(), "windows(10:0 rc~1+a,b)/amd64");
         let alone: Platform = "windows(10.0.17763)".parse().unwrap();
         assert_eq!(alone.os_version(), Some("10.0.17763"));
         for bad in [
@@ -291,6 +330,10 @@ mod tests {
             "windows(1+)/amd64",
             "B(rc)",
             "(1)/amd64",
+            "windows(10:0)/amd64",
+            "windows(1 2)/amd64",
+            "B",
+            "linux.x/amd64",
         ] {
             assert!(bad.parse::<Platform>().is_err(), "{bad}");
         }

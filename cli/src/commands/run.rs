@@ -227,9 +227,10 @@ fn platform_of(image: &ImageRecord) -> Platform {
     image.config.platform().unwrap_or_else(Platform::host)
 }
 
-/// Docker's words for an image of another machine that nobody asked for.
+/// Docker's words for an image of another machine, or one that needs what the system is not known to have, that nobody asked for.
 fn warn_of(platform: &Platform) {
-    if !Machine::of(platform).is_some_and(Machine::is_native) {
+    let is_native = Machine::of(platform).is_some_and(Machine::is_native);
+    if !(is_native && platform.fits_but_for_machine(&Platform::host())) {
         report::remark(&format!(
             "WARNING: The requested image's platform ({platform}) does not match the detected host platform ({}) and no \
              specific platform was requested",

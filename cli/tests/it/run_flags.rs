@@ -308,3 +308,20 @@ fn what_networks_and_names_can_not_be_is_refused() {
     refused(&boxwright, &["--network", "nosuch"], "network nosuch not found");
     refused(&boxwright, &["-h", &"x".repeat(65)], "too long: it may have 64 bytes");
 }
+
+#[test]
+fn an_image_that_needs_features_is_taken_where_they_are_asked_for() {
+    let boxwright = Boxwright::with_busybox();
+    // Nobody is there.
+    let name = "127.0.0.1:9/gpu:1";
+    let gpu = ["--platform", "linux(+gpu)"];
+    boxwright.build(&Context::new("FROM busybox\n"), &[&gpu[..], &["-t", name]].concat()).ok();
+    let run =
+        |flags: &[&str]| boxwright.run(&[&["run", "--rm", "--pull=never"], flags, &[name, "true"]].concat());
+    run(&[]).says("WARNING: The requested image's platform (linux(+gpu)/").ok();
+    run(&gpu).says_nothing_of("WARNING").ok();
+    run(&["--platform", "linux"]).fails_with(125).says("what is here is for linux(+gpu)/");
+    let from = Context::new(&format!("FROM {name}\n"));
+    boxwright.build(&from, &gpu).ok();
+    boxwright.build(&from, &[]).fails_with(1).says("here it is for linux(+gpu)/");
+}
