@@ -1,12 +1,15 @@
 //! Standard error, for whoever reads it at leisure: a pager that stands still holds what is written, but not for longer
 //! than the command may go on.
 
-use std::io::{Result, Write};
+use std::fs::File;
+use std::io::{Error, ErrorKind, Result, Write};
 use std::os::fd::AsFd as _;
+use std::sync::OnceLock;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::fs::{Mode, OFlags};
 use rustix::io::retry_on_intr;
 
 use crate::interrupt;
@@ -15,6 +18,8 @@ use crate::interrupt;
 const PART: usize = 4096;
 /// How long a reader may stand still who was asked to come to an end.
 const GRACE: Duration = Duration::from_secs(1);
+/// How long a terminal is left alone that has room for next to nothing.
+const PAUSE: Duration = Duration::from_millis(10);
 
 /// What is written after Ctrl-C is lost if nobody reads it.
 #[derive(Debug)]
@@ -28,10 +33,16 @@ impl Write for Stderr {
         // Whoever else writes meanwhile could take the room.
         let mut stderr = std::io::stderr().lock();
         if LOST.load(Ordering::Relaxed) || !has_room() {
-            LOST.store(true, Ordering::Relaxed);
-            return Err(std::io::ErrorKind::TimedOut.into());
+            return Err(lost());
         }
-        stderr.write(&bytes[..bytes.len().min(PART)])
+        let part = &bytes[..bytes.len().min(PART)];
+        let Some(mut terminal) = terminal() else { return stderr.write(part) };
+        match terminal.write(part) {
+            // There was room for less than a character.
+            Err(e) if e.kind() == ErrorKind::WouldBlock && pause() => Err(ErrorKind::Interrupted.into()),
+            Err(e) if e.kind() == ErrorKind::WouldBlock => Err(lost()),
+            written => written,
+        }
     }
 
     /// Nobody else writes between its parts.
@@ -39,9 +50,9 @@ impl Write for Stderr {
         let _whole = std::io::stderr().lock();
         while !bytes.is_empty() {
             match self.write(bytes) {
-                Ok(0) => return Err(std::io::ErrorKind::WriteZero.into()),
+                Ok(0) => return Err(ErrorKind::WriteZero.into()),
                 Ok(written) => bytes = &bytes[written..],
-                Err(e) if e.kind() == std::io::ErrorKind::Interrupted => {}
+                Err(e) if e.kind() == ErrorKind::Interrupted => {}
                 Err(e) => return Err(e),
             }
         }
@@ -51,6 +62,35 @@ impl Write for Stderr {
     fn flush(&mut self) -> Result<()> {
         Ok(())
     }
+}
+
+fn lost() -> Error {
+    LOST.store(true, Ordering::Relaxed);
+    ErrorKind::TimedOut.into()
+}
+
+/// Standard error where that is a terminal, opened once more so that no write waits: a terminal that has room may have too
+/// little, and would hold whoever writes until somebody reads.
+fn terminal() -> Option<&'static File> {
+    static TERMINAL: OnceLock<Option<File>> = OnceLock::new();
+    let open = || {
+        let flags = OFlags::WRONLY | OFlags::NONBLOCK | OFlags::NOCTTY | OFlags::CLOEXEC;
+        let is_one = rustix::termios::isatty(rustix::stdio::stderr());
+        is_one
+            .then(|| rustix::fs::open("/proc/self/fd/2", flags, Mode::empty()).ok().map(File::from))
+            .flatten()
+    };
+    TERMINAL.get_or_init(open).as_ref()
+}
+
+/// Waits a little; false if the command is asked to end meanwhile.
+fn pause() -> bool {
+    let little = Timespec::try_from(PAUSE).expect("it is short");
+    let mut asked: Vec<_> = interrupt::token()
+        .into_iter()
+        .map(|cancel| PollFd::from_borrowed_fd(cancel.as_fd(), PollFlags::IN))
+        .collect();
+    retry_on_intr(|| poll(&mut asked, Some(&little))) == Ok(0)
 }
 
 /// Waits for that; false if it does not come although the command is asked to end. A poll that fails is no reason not to

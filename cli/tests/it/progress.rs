@@ -6,6 +6,7 @@ use std::process::Stdio;
 
 use base64::Engine as _;
 use base64::prelude::BASE64_STANDARD;
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::process::Signal;
 use serde_json::Value;
 
@@ -305,4 +306,23 @@ fn output_that_nobody_reads_is_held_and_ctrl_c_ends_the_build() {
     assert!(peak < 64 << 10, "tty: {peak} KiB");
     running.signal(Signal::INT);
     assert_eq!(running.wait(), 130, "tty");
+}
+
+#[test]
+fn a_terminal_that_nobody_reads_holds_no_build_after_ctrl_c() {
+    let boxwright = Boxwright::with_busybox();
+    let context =
+        Context::new("FROM busybox\nRUN for n in $(seq 100); do seq 100 | xargs echo; done; sleep 1000\n");
+    let terminal = Terminal::new();
+    terminal.resize(100, 200);
+    let mut command = boxwright.command(&["build", "--no-cache", context.path()]);
+    command.env("TERM", "xterm").env("BUILDKIT_TTY_LOG_LINES", "50");
+    let mut running = terminal.start(&command);
+    // What is shown is painted again and again, and in the end there is room for a part of it only.
+    eventually("no room is left", || {
+        let mut fds = [PollFd::new(&terminal.terminal, PollFlags::OUT)];
+        poll(&mut fds, Some(&Timespec { tv_sec: 0, tv_nsec: 0 })) == Ok(0)
+    });
+    running.signal(Signal::INT);
+    eventually("it ends", || running.0.try_wait().unwrap().is_some());
 }
