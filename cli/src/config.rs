@@ -114,6 +114,18 @@ fn logins() -> Option<Logins> {
     Some(Logins { dir, programs: programs(), remark: remark_once })
 }
 
+/// What docker's `config.json` has containers told of proxies, by both spellings of each variable. Nothing fails because of it.
+pub(crate) fn proxies_of_containers() -> Vec<(String, String)> {
+    let told = logins().map_or(Ok(Vec::new()), |logins| logins.proxies());
+    let told = told.unwrap_or_else(|error| {
+        remark_once(&format!("containers are told of no proxy: {error}"));
+        Vec::new()
+    });
+    told.into_iter()
+        .flat_map(|(name, value)| [(name.to_owned(), value.clone()), (name.to_lowercase(), value)])
+        .collect()
+}
+
 /// Where helpers are looked for: a program in the current directory is nobody's.
 pub(crate) fn programs() -> Vec<PathBuf> {
     let path = env::var_os("PATH").unwrap_or_else(|| "/usr/local/bin:/usr/bin:/bin".into());

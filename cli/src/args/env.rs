@@ -1,13 +1,24 @@
 //! Variables and labels of a container: `-e`, `--env-file`, `--label`, `--label-file`, by docker's rules.
 
+use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 
 use crate::config;
 use crate::error::{Error, Result};
 
+/// Those of a container: what it is told of proxies, but for what is [`given`].
+pub(crate) fn variables(files: &[PathBuf], flags: &[String]) -> Result<Vec<String>> {
+    let given = given(files, flags)?;
+    let names: BTreeSet<&str> = given.iter().filter_map(|variable| variable.split('=').next()).collect();
+    let proxies =
+        config::proxies_of_containers().into_iter().filter(|(name, _)| !names.contains(name.as_str()));
+    let proxies: Vec<String> = proxies.map(|(name, value)| format!("{name}={value}")).collect();
+    Ok([proxies, given].concat())
+}
+
 /// Those of the files come first, so that flags win. One that a flag names alone and that is not set here is given by its
 /// name alone: it is to be removed.
-pub(crate) fn variables(files: &[PathBuf], flags: &[String]) -> Result<Vec<String>> {
+fn given(files: &[PathBuf], flags: &[String]) -> Result<Vec<String>> {
     let mut variables = Vec::new();
     for file in files {
         variables.extend(read(file, "env")?.iter().filter_map(|line| variable(line)));
@@ -105,12 +116,10 @@ mod tests {
         let file = dir.path().join("env");
         std::fs::write(&file, "A=file\nNO_SUCH_VARIABLE_HERE\n").unwrap();
         let files = [file];
-        assert_eq!(variables(&files, &["A=flag".into()]).unwrap(), ["A=file", "A=flag"]);
-        assert_eq!(variables(&[], &["NO_SUCH_VARIABLE_HERE".into()]).unwrap(), ["NO_SUCH_VARIABLE_HERE"]);
-        assert!(
-            variables(&[], &["=x".into()]).unwrap_err().to_string().contains("invalid environment variable")
-        );
-        assert!(variables(&[dir.path().join("none")], &[]).is_err());
+        assert_eq!(given(&files, &["A=flag".into()]).unwrap(), ["A=file", "A=flag"]);
+        assert_eq!(given(&[], &["NO_SUCH_VARIABLE_HERE".into()]).unwrap(), ["NO_SUCH_VARIABLE_HERE"]);
+        assert!(given(&[], &["=x".into()]).unwrap_err().to_string().contains("invalid environment variable"));
+        assert!(given(&[dir.path().join("none")], &[]).is_err());
         assert_eq!(
             labels(&[], &["a".into(), "b=c=d".into()]).unwrap(),
             [("a".to_owned(), String::new()), ("b".to_owned(), "c=d".to_owned())]

@@ -333,7 +333,7 @@ impl Build {
         }
         Ok(boxwright_frontend::Options {
             target: self.target.clone().filter(|t| !t.is_empty()),
-            build_args: build_args(&self.build_arg),
+            build_args: with_proxies(build_args(&self.build_arg)),
             labels: labels(&self.label)?,
             no_cache: self.no_cache,
             no_cache_stages: self.no_cache_filter.clone(),
@@ -410,6 +410,14 @@ fn build_args(args: &[String]) -> BTreeMap<String, String> {
         all.entry(EPOCH.to_owned()).or_insert(value);
     }
     all
+}
+
+/// And those of `config.json`; one that is given, in either spelling, stands for both.
+fn with_proxies(mut args: BTreeMap<String, String>) -> BTreeMap<String, String> {
+    let mut proxies = config::proxies_of_containers();
+    proxies.retain(|(name, _)| !args.keys().any(|given| given.eq_ignore_ascii_case(name)));
+    args.extend(proxies);
+    args
 }
 
 fn contexts(contexts: &[String]) -> Result<Vec<(String, String)>> {

@@ -54,6 +54,37 @@ fn proxies_reach_steps_and_nothing_else() {
 }
 
 #[test]
+fn proxies_of_dockers_configuration_are_told_to_steps_and_containers() {
+    let boxwright = Boxwright::with_busybox();
+    let docker = boxwright.scratch("docker");
+    std::fs::create_dir_all(&docker).unwrap();
+    let config =
+        r#"{"proxies": {"default": {"httpProxy": "http://canary.test:1", "noProxy": "inside.test"}}}"#;
+    std::fs::write(docker.join("config.json"), config).unwrap();
+    let context = Context::new("FROM busybox\nRUN env | grep -i _proxy= | sort > /seen\n");
+    let told = "HTTP_PROXY=http://canary.test:1\nNO_PROXY=inside.test\nhttp_proxy=http://canary.test:1\nno_proxy=inside.test\n";
+    boxwright.build(&context, &["-t", "x"]).ok();
+    assert_eq!(boxwright.output_of("x", &["cat", "/seen"]), told);
+    assert!(!boxwright.inspect("x").to_string().contains("canary"), "nothing is in the config");
+    let env = |flags: &[&str]| {
+        let script = ["busybox", "sh", "-c", "env | grep -i _proxy= | sort"];
+        boxwright.ok(&[&["run", "--rm"], flags, &script].concat())
+    };
+    assert_eq!(env(&[]), told);
+    assert_eq!(
+        env(&["-e", "NO_PROXY=all.test", "-e", "http_proxy"]),
+        told.replace("Y=inside", "Y=all").replace("http_proxy=http://canary.test:1\n", "")
+    );
+    // An argument stands for both spellings.
+    boxwright.build(&context, &["--no-cache", "-t", "x", "--build-arg", "http_proxy=http://given.test"]).ok();
+    assert_eq!(boxwright.output_of("x", &["cat", "/seen"]), told.replace("canary.test:1", "given.test"));
+    // Neither fails because of what it can't read, and says so.
+    std::fs::write(docker.join("config.json"), "{").unwrap();
+    boxwright.run(&["run", "--rm", "busybox", "true"]).says("containers are told of no proxy: ").ok();
+    boxwright.build(&context, &[]).says("containers are told of no proxy: ").ok();
+}
+
+#[test]
 fn a_step_that_takes_too_long_is_killed_with_all_that_it_started() {
     let boxwright = Boxwright::with_busybox();
     let seconds = format!("98{}", std::process::id());

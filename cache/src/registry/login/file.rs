@@ -1,4 +1,4 @@
-//! Docker's `config.json`, of which only the logins are ours: whatever else is in it stays as it is.
+//! Docker's `config.json`, of which we change the logins alone, and read the proxies too: whatever else is in it stays as it is.
 
 use std::fs::{self, File, OpenOptions};
 use std::io::{ErrorKind, Write};
@@ -72,6 +72,22 @@ impl ConfigFile {
             let path = self.path.display().to_string();
             Error::malformed(path, format!("what it has for {registry} are no credentials"))
         })
+    }
+
+    /// The proxies of containers: upper-case names of variables, and values.
+    pub(super) fn proxies(&self) -> Vec<(&'static str, String)> {
+        const FIELDS: [(&str, &str); 5] = [
+            ("httpProxy", "HTTP_PROXY"),
+            ("httpsProxy", "HTTPS_PROXY"),
+            ("noProxy", "NO_PROXY"),
+            ("ftpProxy", "FTP_PROXY"),
+            ("allProxy", "ALL_PROXY"),
+        ];
+        let Some(default) = self.content.get("proxies").and_then(|all| all.get("default")) else {
+            return Vec::new();
+        };
+        let value = |field| default.get(field).and_then(Value::as_str).filter(|value| !value.is_empty());
+        FIELDS.iter().filter_map(|(field, name)| Some((*name, value(*field)?.to_owned()))).collect()
     }
 
     /// Writes down the credentials, or that there are some elsewhere.
@@ -238,6 +254,18 @@ mod tests {
             ["r.example.evil", "evilr.example", "example", "r.example:5000", "s.example", "t.example"]
         {
             assert_eq!(file.get(registry).unwrap(), None, "{registry}");
+        }
+    }
+
+    #[test]
+    fn proxies_are_those_that_every_host_has() {
+        let (_dir, it) = file(
+            r#"{"proxies": {"default": {"httpProxy": "http://p:1", "noProxy": "", "allProxy": 7, "ftpProxy": "f"},
+                "tcp://other:2375": {"httpsProxy": "s"}}}"#,
+        );
+        assert_eq!(it.proxies(), [("HTTP_PROXY", "http://p:1".to_owned()), ("FTP_PROXY", "f".to_owned())]);
+        for odd in ["{}", r#"{"proxies": []}"#, r#"{"proxies": {"default": "http://p"}}"#] {
+            assert_eq!(file(odd).1.proxies(), [], "{odd}");
         }
     }
 

@@ -110,6 +110,15 @@ impl Logins {
         }
     }
 
+    /// The proxies that containers are to be told of, by upper-case names of variables (`HTTP_PROXY`): those that the file
+    /// has for every host (`proxies.default`).
+    ///
+    /// # Errors
+    /// When the file can't be understood.
+    pub fn proxies(&self) -> Result<Vec<(&'static str, String)>> {
+        Ok(ConfigFile::read(&self.dir)?.proxies())
+    }
+
     /// Whether credentials for `registry` could be kept, as far as that can be told before there are any.
     ///
     /// # Errors
