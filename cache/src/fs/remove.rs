@@ -4,10 +4,11 @@
 use std::ffi::CStr;
 use std::os::fd::{AsFd as _, BorrowedFd, OwnedFd};
 
-use rustix::fs::{AtFlags, Dir, FileType, Mode, OFlags, openat, renameat, unlinkat};
+use rustix::fs::{AtFlags, Dir, FileType, renameat, unlinkat};
 use rustix::io::Errno;
 
 use crate::error::{Error, Result};
+use crate::fs::open_dir;
 use crate::ids;
 use crate::store::{Store, unique_name};
 
@@ -79,8 +80,7 @@ fn empty(top: BorrowedFd<'_>, dir: BorrowedFd<'_>, depth: usize, gone: &mut u64)
 
 /// None where it is gone.
 fn open(dir: BorrowedFd<'_>, name: impl rustix::path::Arg) -> rustix::io::Result<Option<OwnedFd>> {
-    let flags = OFlags::DIRECTORY | OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-    match openat(dir, name, flags, Mode::empty()) {
+    match open_dir(dir, name) {
         Ok(fd) => Ok(Some(fd)),
         Err(Errno::NOENT) => Ok(None),
         Err(errno) => Err(errno),

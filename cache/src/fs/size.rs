@@ -3,10 +3,11 @@
 use std::ffi::CString;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
-use rustix::fs::{AtFlags, Dir, FileType, Mode, OFlags, Stat, fstat, openat, statat};
+use rustix::fs::{AtFlags, Dir, FileType, Stat, fstat, statat};
 
 use crate::cancel::Cancel;
 use crate::error::Result;
+use crate::fs::open_dir;
 use crate::store::Store;
 
 /// What a block of `st_blocks` is.
@@ -35,12 +36,13 @@ fn allocated_in(dir: BorrowedFd<'_>, name: &str, cancel: &Cancel) -> Result<u64>
     let Ok(stat) = statat(dir, name, AtFlags::SYMLINK_NOFOLLOW) else { return Ok(0) };
     let mut bytes = share(&stat);
     let mut levels = Vec::new();
-    levels
-        .extend(open(dir, name).and_then(|top| Level::of(top, &mut bytes, cancel).transpose()).transpose()?);
+    if let Ok(top) = open_dir(dir, name) {
+        levels.extend(Level::of(top, &mut bytes, cancel)?);
+    }
     while let Some(level) = levels.last_mut() {
         cancel.check()?;
         if let (Some(name), Some(own)) = (level.pending.pop(), &level.open) {
-            let Some(child) = open(own.as_fd(), &name) else { continue };
+            let Ok(child) = open_dir(own.as_fd(), &name) else { continue };
             let Some(next) = Level::of(child, &mut bytes, cancel)? else { continue };
             if levels.len() > DEPTH
                 && let Some(level) = levels.last_mut()
@@ -60,7 +62,7 @@ fn allocated_in(dir: BorrowedFd<'_>, name: &str, cancel: &Cancel) -> Result<u64>
 fn leave(levels: &mut Vec<Level>) {
     let Some(left) = levels.pop() else { return };
     let Some(above) = levels.last_mut().filter(|above| above.open.is_none()) else { return };
-    let parent = left.open.and_then(|left| open(left.as_fd(), ".."));
+    let parent = left.open.and_then(|left| open_dir(left.as_fd(), "..").ok());
     above.open = parent.filter(|parent| fstat(parent).is_ok_and(|stat| id(&stat) == above.id));
     if above.open.is_none() {
         levels.truncate(DEPTH);
@@ -88,11 +90,6 @@ impl Level {
     }
 }
 
-fn open(dir: BorrowedFd<'_>, name: impl rustix::path::Arg) -> Option<OwnedFd> {
-    let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-    openat(dir, name, flags, Mode::empty()).ok()
-}
-
 #[allow(clippy::unnecessary_cast, reason = "the field types differ between architectures")]
 fn id(stat: &Stat) -> (u64, u64) {
     (stat.st_dev as u64, stat.st_ino as u64)
@@ -109,7 +106,7 @@ fn share(stat: &Stat) -> u64 {
 mod tests {
     use std::path::Path;
 
-    use rustix::fs::{CWD, RenameFlags, mkdirat, renameat_with};
+    use rustix::fs::{CWD, Mode, OFlags, RenameFlags, mkdirat, openat, renameat_with};
 
     use super::*;
 
@@ -167,12 +164,12 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let (name, empty) = ("d".repeat(200), allocated(dir.path()));
         // Far longer than the longest path that the kernel takes.
-        let mut deepest = open(CWD, dir.path()).unwrap();
+        let mut deepest = open_dir(CWD, dir.path()).unwrap();
         for _ in 0..200 {
             mkdirat(&deepest, name.as_str(), Mode::RWXU).unwrap();
             let file = openat(&deepest, "file", OFlags::CREATE | OFlags::RDWR, Mode::RUSR).unwrap();
             rustix::io::write(&file, &[1; 10_000]).unwrap();
-            deepest = open(deepest.as_fd(), name.as_str()).unwrap();
+            deepest = open_dir(deepest.as_fd(), name.as_str()).unwrap();
         }
         let bytes = allocated(dir.path()) - empty;
         assert!((2_000_000..6_000_000).contains(&bytes), "{bytes}");
@@ -187,7 +184,7 @@ mod tests {
         // The directory at the bottom goes elsewhere while it is looked at: its parent is not where the walk came from.
         let (dir, outside) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
         let level = |path: &Path, opened: bool| {
-            let (fd, cancel) = (open(CWD, path).unwrap(), Cancel::new().unwrap());
+            let (fd, cancel) = (open_dir(CWD, path).unwrap(), Cancel::new().unwrap());
             let mut level = Level::of(fd, &mut 0, &cancel).unwrap().unwrap();
             level.open = level.open.filter(|_| opened);
             level

@@ -2,7 +2,7 @@
 //! once, so most of them wait in a file without a name.
 
 use std::fs::File;
-use std::io::{BufRead, BufReader, Cursor, Read as _, Result, Seek as _};
+use std::io::{BufRead, BufReader, Cursor, Read, Result, Seek};
 use std::os::fd::AsFd;
 use std::os::unix::fs::FileExt as _;
 
@@ -71,15 +71,7 @@ impl Spill {
     /// # Errors
     /// When the file can't be read.
     pub(super) fn reader(&self) -> Result<impl BufRead + '_> {
-        let file: Box<dyn BufRead> = match &self.file {
-            Some(file) => {
-                let mut file = file;
-                file.rewind()?;
-                Box::new(BufReader::new(file.take(self.written)))
-            }
-            None => Box::new(Cursor::new([])),
-        };
-        Ok(file.chain(Cursor::new(&self.tail[..])))
+        all(self.file.as_ref(), self.written, &self.tail[..])
     }
 
     /// As [`Spill::reader`].
@@ -87,18 +79,26 @@ impl Spill {
     /// # Errors
     /// When the file can't be read.
     pub(super) fn into_reader(self) -> Result<impl BufRead> {
-        let file: Box<dyn BufRead> = match self.file {
-            Some(mut file) => {
-                file.rewind()?;
-                Box::new(BufReader::new(file.take(self.written)))
-            }
-            None => Box::new(Cursor::new([])),
-        };
-        Ok(file.chain(Cursor::new(self.tail)))
+        all(self.file, self.written, self.tail)
     }
 
     #[cfg(test)]
     pub(super) fn memory(&self) -> usize {
         self.tail.capacity()
     }
+}
+
+fn all<'a>(
+    file: Option<impl Read + Seek + 'a>,
+    written: u64,
+    tail: impl AsRef<[u8]> + 'a,
+) -> Result<impl BufRead + 'a> {
+    let file: Box<dyn BufRead + 'a> = match file {
+        Some(mut file) => {
+            file.rewind()?;
+            Box::new(BufReader::new(file.take(written)))
+        }
+        None => Box::new(Cursor::new([])),
+    };
+    Ok(file.chain(Cursor::new(tail)))
 }
