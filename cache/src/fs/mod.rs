@@ -1,5 +1,6 @@
 //! Directories of the host, read without being led out of them.
 
+pub(crate) mod names;
 pub mod pattern;
 mod remove;
 mod resolve;

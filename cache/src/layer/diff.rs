@@ -5,12 +5,13 @@ mod names;
 
 use std::ffi::{OsStr, OsString};
 use std::io::{Read, Write};
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::fd::{BorrowedFd, OwnedFd};
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::path::{Path, PathBuf};
 
+use crate::fs::names::Names;
 use crate::fs::open_resolved;
-use rustix::fs::{AtFlags, Dir, FileType, Mode, OFlags, ResolveFlags, Stat};
+use rustix::fs::{AtFlags, FileType, Mode, OFlags, ResolveFlags, Stat};
 use rustix::io::Errno;
 
 use self::names::FirstNames;
@@ -154,7 +155,7 @@ struct Pass<'a> {
 /// A directory on the way down, with what is left to visit in it.
 struct Level {
     path: PathBuf,
-    rest: std::vec::IntoIter<(OsString, FileType)>,
+    rest: Names,
 }
 
 impl Pass<'_> {
@@ -328,22 +329,8 @@ fn describe(content: &mut blake3::Hasher, path: &Path, meta: &Metadata, kind: &E
 
 fn level(dir: Option<&OwnedFd>, path: PathBuf) -> Result<Level> {
     let dir = dir.expect("a directory was just opened");
-    let rest = sorted(dir.as_fd()).map_err(Error::io(READING, &path))?.into_iter();
+    let rest = Names::read(dir).map_err(Error::io(READING, &path))?;
     Ok(Level { path, rest })
-}
-
-/// The names in a directory in the order of their bytes, with their types where the file system tells.
-pub(crate) fn sorted(dir: BorrowedFd<'_>) -> Result<Vec<(OsString, FileType)>, Errno> {
-    let mut names = Vec::new();
-    for entry in Dir::read_from(dir)? {
-        let entry = entry?;
-        let name = entry.file_name().to_bytes();
-        if !matches!(name, b"." | b"..") {
-            names.push((OsString::from_vec(name.to_vec()), entry.file_type()));
-        }
-    }
-    names.sort_unstable_by(|a, b| a.0.cmp(&b.0));
-    Ok(names)
 }
 
 pub(crate) fn open_dir(layer: BorrowedFd<'_>, path: &Path) -> Result<OwnedFd, Errno> {

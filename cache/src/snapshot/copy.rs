@@ -21,7 +21,8 @@ use super::tree::{Kind, Node};
 use super::{Marks, Tree};
 use crate::cancel::Cancel;
 use crate::error::{Error, Result};
-use crate::layer::diff::{open_dir, sorted};
+use crate::fs::names::Names;
+use crate::layer::diff::open_dir;
 use crate::layer::{DirSink, LayerSink as _, NodeKind};
 
 /// What a part of a stack is called in its directory.
@@ -207,8 +208,7 @@ fn put(sink: &mut DirSink, tree: &Tree, node: &Node, place: &Path, cancel: &Canc
 }
 
 fn times_of_all(dir: &OwnedFd) -> Result<Vec<(PathBuf, Timestamps)>, Errno> {
-    let names = sorted(dir.as_fd())?;
-    let times = names.into_iter().map(|(name, _)| {
+    let times = Names::read(dir)?.map(|(name, _)| {
         let stat = statat(dir, &name, AtFlags::SYMLINK_NOFOLLOW)?;
         Ok((PathBuf::from(name), reduce::times(&stat)))
     });

@@ -9,12 +9,13 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use rayon::prelude::*;
-use rustix::fs::{Dir, FileType, OFlags};
+use rustix::fs::{FileType, OFlags};
 use rustix::io::Errno;
 
 use super::{Context, Entry, Kind, entry_at};
 use crate::cancel::Cancel;
 use crate::error::{Error, Result};
+use crate::fs::names::Names;
 use crate::fs::pattern::{Filter, Judged, ParentMatch, Verdict};
 
 /// How many names of a directory are looked at together.
@@ -42,13 +43,6 @@ struct Listing {
     ahead: VecDeque<Listing>,
     /// The directory's own entry, if it is only given before something in it.
     held: Option<Entry>,
-}
-
-/// Names with their types, in the order of their bytes; one piece of memory for all.
-struct Names {
-    bytes: Vec<u8>,
-    /// Where each begins.
-    order: std::vec::IntoIter<usize>,
 }
 
 /// A name that was looked at.
@@ -123,36 +117,6 @@ impl Context {
     }
 }
 
-impl Names {
-    fn read(dir: &OwnedFd) -> Result<Names, Errno> {
-        let (mut bytes, mut order) = (Vec::new(), Vec::new());
-        for entry in Dir::read_from(dir)? {
-            let entry = entry?;
-            let name = entry.file_name();
-            if !matches!(name.to_bytes(), b"." | b"..") {
-                order.push(bytes.len());
-                // Only what may be a directory is treated in another way.
-                let may_be_dir = matches!(entry.file_type(), FileType::Directory | FileType::Unknown);
-                bytes.push(u8::from(may_be_dir));
-                bytes.extend_from_slice(name.to_bytes_with_nul());
-            }
-        }
-        order.sort_unstable_by_key(|at| name_at(&bytes, *at));
-        Ok(Names { bytes, order: order.into_iter() })
-    }
-
-    /// The next ones, and whether each may be a directory.
-    fn part(&mut self) -> Vec<(&OsStr, bool)> {
-        let Names { bytes, order } = self;
-        order.take(PART).map(|at| (OsStr::from_bytes(name_at(bytes, at)), bytes[at] == 1)).collect()
-    }
-}
-
-/// The name behind the byte that tells its type.
-fn name_at(bytes: &[u8], at: usize) -> &[u8] {
-    bytes[at + 1..].split(|byte| *byte == 0).next().unwrap_or_default()
-}
-
 impl Walk<'_> {
     fn open(&self, path: &Path) -> Result<OwnedFd> {
         self.cancel.check()?;
@@ -170,7 +134,7 @@ impl Walk<'_> {
     }
 
     fn next(&self, listing: &mut Listing) -> Result<Option<Item>> {
-        while listing.items.is_empty() && listing.names.order.len() > 0 {
+        while listing.items.is_empty() && listing.names.len() > 0 {
             let fd = self.open(&listing.path)?;
             self.look(listing, &fd)?;
         }
@@ -197,8 +161,10 @@ impl Walk<'_> {
     /// Looks at the next names of `listing`, whose directory is open.
     fn look(&self, listing: &mut Listing, dir: &OwnedFd) -> Result<()> {
         let Listing { path, known, names, items, .. } = listing;
-        let names = names.part();
-        let look = |(name, may_be_dir): (&OsStr, bool)| {
+        let names = names.take_part(PART);
+        let look = |(name, kind): (&OsStr, FileType)| {
+            // Only what may be a directory is treated in another way.
+            let may_be_dir = matches!(kind, FileType::Directory | FileType::Unknown);
             let item = self.item(path, known.as_deref(), dir, name, may_be_dir);
             item.map_err(Error::io("reading directory", &*path)).transpose()
         };

@@ -1,6 +1,7 @@
 //! Layer directories written as archives: the same bytes each time, read by GNU tar, and read back by ourselves.
 
 use std::fs;
+use std::os::fd::AsFd as _;
 use std::os::unix::fs::{MetadataExt, symlink};
 use std::process::Command;
 

@@ -13,7 +13,7 @@ use std::path::{Path, PathBuf};
 use rustix::fs::{AtFlags, FileType, Statx, StatxFlags, statx};
 use rustix::io::Errno;
 
-use super::{open_dir, sorted};
+use super::{Names, open_dir};
 use crate::cancel::Cancel;
 use crate::error::{Error, Result};
 
@@ -126,12 +126,12 @@ fn open(root: &OwnedFd, path: &Path) -> Result<OwnedFd> {
 
 struct Level {
     path: PathBuf,
-    rest: std::vec::IntoIter<(OsString, FileType)>,
+    rest: Names,
 }
 
 impl Level {
     fn new(dir: &OwnedFd, path: PathBuf) -> Result<Level> {
-        let rest = sorted(dir.as_fd()).map_err(Error::io("reading directory", &path))?.into_iter();
+        let rest = Names::read(dir).map_err(Error::io("reading directory", &path))?;
         Ok(Level { rest, path })
     }
 }

@@ -2,16 +2,15 @@
 
 use std::cmp::Ordering;
 use std::collections::HashMap;
-use std::ffi::OsString;
 use std::io::Read as _;
 use std::os::fd::{AsFd as _, OwnedFd};
 use std::os::unix::ffi::OsStrExt as _;
 use std::path::{Path, PathBuf};
 
-use rustix::fs::{AtFlags, FileType, Stat, Timespec, Timestamps, fstat, futimens, unlinkat};
+use rustix::fs::{AtFlags, Stat, Timespec, Timestamps, fstat, futimens, unlinkat};
 
 use super::list::{Listed, Looks, Reader, is_dir, look, names_left};
-use super::{Copied, Kind, Tree, open_dir, own, sorted};
+use super::{Copied, Kind, Names, Tree, open_dir, own};
 use crate::cancel::Cancel;
 use crate::error::{Error, Result};
 use crate::snapshot::owner::OwnerView;
@@ -34,7 +33,7 @@ struct Reduction<'a> {
 /// A directory that is still the one that was copied.
 struct Level {
     path: PathBuf,
-    rest: std::iter::Peekable<std::vec::IntoIter<(OsString, FileType)>>,
+    rest: std::iter::Peekable<Names>,
     /// As the container left them: what is removed here is not the container's doing.
     times: Timestamps,
     /// Whether the directory belongs to the difference.
@@ -89,7 +88,7 @@ impl Level {
     fn new(dir: &OwnedFd, path: PathBuf, kept: bool) -> Result<Level> {
         let failed = |errno| Error::io("reading directory", &path)(errno);
         let times = times(&fstat(dir).map_err(failed)?);
-        let rest = sorted(dir.as_fd()).map_err(failed)?.into_iter().peekable();
+        let rest = Names::read(dir).map_err(failed)?.peekable();
         Ok(Level { rest, times, kept, path })
     }
 
