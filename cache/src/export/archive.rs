@@ -262,10 +262,10 @@ impl Plan {
             (Digest::of(&manifest), manifest)
         };
         if let Some(names) = names {
-            let repo_tags = names.iter().map(|n| n.without_digest().familiar()).collect::<Vec<_>>();
+            let repo_tags = tags(names).map(Reference::familiar).collect::<Vec<_>>();
             let repo_tags = Some(repo_tags).filter(|tags| !tags.is_empty());
             self.manifest.push(DockerEntry { config: blob_path(&id), repo_tags, layers: paths });
-            for name in names.iter().map(Reference::without_digest) {
+            for name in tags(names) {
                 let tag = name.tag().unwrap_or("latest").to_owned();
                 let tags = self.repositories.entry(name.familiar_name()).or_default();
                 tags.insert(tag, top.clone().unwrap_or_default());
@@ -278,10 +278,10 @@ impl Plan {
 
     /// Enters a manifest or index in the archive's own index, once for each name.
     fn name(&mut self, names: &[Reference], manifest: &Descriptor) {
-        if names.is_empty() {
+        if tags(names).next().is_none() {
             self.index.push(manifest.clone());
         }
-        for name in names.iter().map(Reference::without_digest) {
+        for name in tags(names) {
             let tag = name.tag().unwrap_or("latest").to_owned();
             let mut entry = manifest.clone();
             entry.annotations.insert("io.containerd.image.name".to_owned(), name.to_string());
@@ -317,6 +317,11 @@ impl Plan {
         }
         Ok(())
     }
+}
+
+/// What the archive's readers may call the image. By a digest it was found; which tags have it was not asked.
+fn tags(names: &[Reference]) -> impl Iterator<Item = &Reference> {
+    names.iter().filter(|name| name.digest().is_none())
 }
 
 /// How a layer goes into the archive: as a blob that the store has then, or written from its directory.

@@ -141,7 +141,7 @@ fn record(store: &Store, image: Incoming, known: &HashMap<DiffId, Layer>) -> Res
             layers,
         })
         .collect();
-    let given: Vec<_> = names.iter().map(|name| (name.without_digest(), None)).collect();
+    let given: Vec<_> = names.iter().map(|name| (name.clone(), name.digest().copied())).collect();
     let id = match (&index, &new[..]) {
         (Some((id, bytes)), new) => {
             store.put_index((id, bytes), new, &[], &given)?;

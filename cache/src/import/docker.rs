@@ -48,7 +48,7 @@ fn image(archive: &Archive, entry: Entry, originals: &HashMap<Digest, Vec<Origin
         Ok(layer)
     });
     let names = entry.repo_tags.unwrap_or_default();
-    let names: Vec<Reference> = names.iter().map(|name| name.parse()).collect::<Result<_>>()?;
+    let names: Vec<Reference> = names.iter().map(|name| tag(name)).collect::<Result<_>>()?;
     let of_config = originals.get(&blob.digest()).map(Vec::as_slice).unwrap_or_default();
     archive.spend(blob.size())?;
     let part = Part {
@@ -58,6 +58,16 @@ fn image(archive: &Archive, entry: Entry, originals: &HashMap<Digest, Vec<Origin
         layers: layers.collect::<Result<_>>()?,
     };
     Ok(Incoming { index: None, parts: vec![part], names })
+}
+
+/// No tag has a digest, which the image need not even have.
+fn tag(text: &str) -> Result<Reference> {
+    match text.parse::<Reference>()? {
+        name if name.digest().is_some() => {
+            Err(Error::malformed("image archive", format!("invalid tag {text:?}")))
+        }
+        name => Ok(name),
+    }
 }
 
 /// A config is named by its digest: `HEX.json`, or as a blob.

@@ -240,13 +240,18 @@ fn parse_index(bytes: &[u8]) -> Result<Index> {
     }
 }
 
-/// The name that an entry of `index.json` gives; a tag without a repository is none.
+/// The name that an entry of `index.json` gives; a tag without a repository is none, nor is a digest that is another one's.
 fn name_of(descriptor: &Descriptor) -> Option<Reference> {
     let whole = descriptor.annotations.get(IMAGE_NAME).and_then(|n| n.parse().ok());
-    whole.or_else(|| {
+    let name: Reference = whole.or_else(|| {
         let name = descriptor.annotations.get(REF_NAME)?;
         name.contains([':', '/']).then(|| name.parse().ok()).flatten()
-    })
+    })?;
+    match name.digest() {
+        Some(digest) if *digest != descriptor.digest => None,
+        Some(_) if name.tag().is_some() => Some(name.without_digest()),
+        _ => Some(name),
+    }
 }
 
 fn part(source: &dyn Blobs, descriptor: &Descriptor, platform: &Platform) -> Result<Part> {
