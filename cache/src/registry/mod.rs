@@ -17,6 +17,7 @@ mod session;
 mod token;
 mod transport;
 mod upload;
+mod verifier;
 
 use std::io::Read;
 use std::sync::Arc;

@@ -55,6 +55,29 @@ fn a_ca_of_ones_own_vouches_for_its_registry_alone() {
     there_and_back(&boxwright, &two.name("a:1"));
 }
 
+/// `openssl req -x509`, as docker's documentation has it, makes a certificate of a CA.
+#[test]
+fn a_certificate_that_only_itself_vouches_for_may_be_trusted() {
+    let (certificates, boxwright) = (Certificates::self_signed(), Boxwright::with_busybox());
+    let certificate = certificates.path("server.pem");
+    let start = |name| {
+        let setup = Setup::default().tls(&certificates, false);
+        setup.basic(&boxwright.scratch(name)).start()
+    };
+    let (one, two) = (start("one"), start("two"));
+    let login =
+        |registry: &Registry| boxwright.command(&["login", "-u", USER, "-p", PASSWORD, &registry.host()]);
+    run(&mut login(&one)).fails_with(1).says("certificate");
+    configure(&boxwright, &format!("[registry.\"{}\"]\nca = [{certificate:?}]\n", one.host()));
+    run(&mut login(&one)).ok();
+    there_and_back(&boxwright, &one.name("a:1"));
+    run(&mut login(&two)).fails_with(1).says("certificate");
+    // Where the system trusts it.
+    run(login(&two).env("SSL_CERT_FILE", &certificate)).ok();
+    fs::copy(certificate, certs_d(&boxwright, &two.host()).join("ca.crt")).unwrap();
+    there_and_back(&boxwright, &two.name("a:1"));
+}
+
 #[test]
 fn a_client_certificate_is_shown_to_the_registry_that_it_is_for() {
     let (certificates, boxwright) = (Certificates::new(), Boxwright::with_busybox());

@@ -1,5 +1,5 @@
 //! A certificate authority of one test, with a certificate for servers on this machine (and `registry.test`), and one for a
-//! client.
+//! client; or a server's certificate that nobody but itself vouches for.
 
 use std::fs;
 use std::path::PathBuf;
@@ -8,6 +8,8 @@ use std::process::Command;
 use tempfile::TempDir;
 
 use crate::run;
+
+const NAMES: &str = "subjectAltName=IP:127.0.0.1,DNS:localhost,DNS:registry.test";
 
 #[derive(Debug)]
 pub struct Certificates {
@@ -19,10 +21,7 @@ impl Certificates {
         let certificates = Certificates { dir: tempfile::tempdir().unwrap() };
         certificates.request("ca", &["-x509", "-subj", "/CN=Authority of a test", "-days", "2"]);
         for (name, names) in [
-            (
-                "server",
-                "subjectAltName=IP:127.0.0.1,DNS:localhost,DNS:registry.test\nextendedKeyUsage=serverAuth\n",
-            ),
+            ("server", &*format!("{NAMES}\nextendedKeyUsage=serverAuth\n")),
             ("client", "extendedKeyUsage=clientAuth\n"),
         ] {
             let at = |ending: &str| certificates.path(&format!("{name}.{ending}"));
@@ -36,6 +35,14 @@ impl Certificates {
             run(&mut command).ok();
             fs::rename(at("signed"), at("pem")).unwrap();
         }
+        certificates
+    }
+
+    /// As docker's documentation has registries certified: `server.pem` and `server.key`, and nothing else.
+    pub fn self_signed() -> Certificates {
+        let certificates = Certificates { dir: tempfile::tempdir().unwrap() };
+        let subject = "/CN=registry.test";
+        certificates.request("server", &["-x509", "-subj", subject, "-addext", NAMES, "-days", "2"]);
         certificates
     }
 
