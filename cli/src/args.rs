@@ -5,6 +5,7 @@ pub(crate) mod annotation;
 pub(crate) mod caches;
 mod confine;
 mod docker;
+mod docker_run;
 pub(crate) mod env;
 mod fields;
 mod file;
@@ -29,6 +30,7 @@ use clap::{ArgAction, Args as _, CommandFactory as _, FromArgMatches as _};
 
 pub(crate) use confine::ConfineFlags;
 pub(crate) use docker::DockerFlags;
+pub(crate) use docker_run::DockerRunFlags;
 pub(crate) use limits::LimitFlags;
 pub(crate) use names::NameFlags;
 pub(crate) use network::NetworkFlags;
@@ -232,7 +234,7 @@ mod tests {
             ("images --nonsense", true, "unknown flag: --nonsense"),
             ("images -x", true, "unknown shorthand flag: 'x' in -x"),
             ("run --gpus all x", true, "the flag --gpus of boxwright run is not supported yet"),
-            ("run -d x", true, "the flag -d of boxwright run is not supported yet"),
+            ("run --ip 1.2.3.4 x", true, "the flag --ip of boxwright run is not supported yet"),
             ("run --rm=maybe x", true, "invalid argument \"maybe\" for --rm flag: not a truth value"),
         ] {
             assert_eq!(refusal(line), (is_flag, words.to_owned()), "{line}");

@@ -47,9 +47,7 @@ impl DockerFlags {
         if !self.disable_content_trust {
             return Err(Error::Later("--disable-content-trust=false".to_owned()));
         }
-        if let Some(kind) = self.isolation.as_deref().filter(|kind| !matches!(*kind, "" | "default")) {
-            return Err(Error::invalid(format!("--isolation {kind}: on Linux there is only \"default\"")));
-        }
+        isolation(self.isolation.as_deref().unwrap_or_default())?;
         if !self.rm {
             report::remark_once("WARNING: not heeded: --rm=false; there is no container to be left over");
         }
@@ -67,6 +65,13 @@ impl DockerFlags {
         }
         self.attest.iter().filter(|text| !text.is_empty()).try_for_each(|text| attestation(text))
     }
+}
+
+pub(super) fn isolation(kind: &str) -> Result<()> {
+    if matches!(kind, "" | "default") {
+        return Ok(());
+    }
+    Err(Error::invalid(format!("--isolation {kind}: on Linux there is only \"default\"")))
 }
 
 /// `type=KIND,disabled=true` is so anyway.

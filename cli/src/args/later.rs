@@ -51,20 +51,12 @@ const BUILD: &[&str] = &[
 
 #[rustfmt::skip]
 const RUN: &[&str] = &[
-    "--annotation", "--attach", "-a", "--blkio-weight", "--blkio-weight-device",
-    "--cgroupns", "--cpu-count", "--cpu-percent",
-    "--cpu-rt-period", "--cpu-rt-runtime", "--detach",
-    "-d", "--detach-keys", "--device-read-bps", "--device-read-iops",
-    "--device-write-bps", "--device-write-iops", "--disable-content-trust",
-    "--gpus", "--health-cmd",
-    "--health-interval", "--health-retries", "--health-start-interval", "--health-start-period", "--health-timeout",
-    "--io-maxbandwidth", "--io-maxiops", "--ip", "--ip6", "--ipc", "--isolation", "--kernel-memory",
-    "--link", "--link-local-ip", "--log-driver", "--log-opt", "--mac-address",
-    "--memory-swappiness", "--net-alias", "--network-alias",
-    "--no-healthcheck", "--oom-kill-disable", "--pid",
-    "--restart", "--runtime", "--sig-proxy",
-    "--stop-timeout", "--storage-opt", "--sysctl", "--use-api-socket",
-    "--userns", "--volume-driver", "--volumes-from",
+    "--annotation", "--blkio-weight-device", "--cpu-count", "--cpu-percent", "--cpu-rt-period", "--cpu-rt-runtime",
+    "--detach-keys", "--device-read-bps", "--device-read-iops", "--device-write-bps", "--device-write-iops",
+    "--gpus", "--health-cmd", "--health-interval", "--health-retries", "--health-start-interval",
+    "--health-start-period", "--health-timeout", "--io-maxbandwidth", "--io-maxiops", "--ip", "--ip6",
+    "--kernel-memory", "--link", "--link-local-ip", "--log-opt", "--mac-address", "--net-alias", "--network-alias",
+    "--runtime", "--stop-timeout", "--storage-opt", "--sysctl", "--use-api-socket", "--userns", "--volumes-from",
 ];
 
 const VOLUME_CREATE: &[&str] = &[

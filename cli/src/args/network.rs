@@ -12,8 +12,8 @@ use crate::error::{Error, Result};
 #[derive(Debug, clap::Args)]
 pub(crate) struct NetworkFlags {
     /// bridge (a network of its own, the default), host, none, or container:NAME for that of another container
-    #[arg(long, alias = "net", value_name = "MODE", default_value = "default")]
-    network: String,
+    #[arg(long, alias = "net", value_name = "MODE")]
+    network: Vec<String>,
     /// Pass on what arrives at a port of the host
     #[arg(short, long, value_name = "[[ADDRESS:]HOST:]CONTAINER[/udp]")]
     publish: Vec<String>,
@@ -30,7 +30,19 @@ pub(crate) struct NetworkFlags {
 
 impl NetworkFlags {
     pub(crate) fn choice(&self) -> Result<NetworkChoice> {
-        choice(&self.network)
+        let names = self.network.iter().map(|text| name(text)).collect::<Result<Vec<_>>>()?;
+        match names.as_slice() {
+            [] => Ok(NetworkChoice::Default),
+            [one] => choice(one),
+            [first, rest @ ..] if rest.contains(first) => {
+                Err(Error::invalid(format!("network \"{first}\" is specified multiple times")))
+            }
+            // None of those that there are goes with another one.
+            several => Err(Error::invalid(format!(
+                "container cannot be connected to network endpoints: {}",
+                several.join(", ")
+            ))),
+        }
     }
 
     /// The ports that are named.
@@ -86,9 +98,33 @@ fn transport(protocol: &str) -> Result<Transport> {
     }
 }
 
+/// That of `NAME`, or of `name=NAME`: fields that say more are about networks that there are not yet.
+fn name(text: &str) -> Result<&str> {
+    let mut name = "";
+    if !text.contains('=') {
+        name = text;
+    } else {
+        for field in text.split(',') {
+            match field.split_once('=') {
+                Some(("name", value)) => name = value,
+                Some((
+                    key @ ("alias" | "ip" | "ip6" | "mac-address" | "link-local-ip" | "driver-opt"
+                    | "gw-priority"),
+                    _,
+                )) => {
+                    return Err(Error::Later(format!("{key} of --network")));
+                }
+                Some((key, _)) => return Err(Error::invalid(format!("--network: invalid field key {key}"))),
+                None => return Err(Error::invalid(format!("--network: invalid field {field}"))),
+            }
+        }
+    }
+    if name.trim().is_empty() { Err(Error::invalid("no name set for network")) } else { Ok(name) }
+}
+
 fn choice(text: &str) -> Result<NetworkChoice> {
     Ok(match text.split_once(':').unwrap_or((text, "")) {
-        ("default" | "", "") => NetworkChoice::Default,
+        ("default", "") => NetworkChoice::Default,
         ("bridge", "") => NetworkChoice::Bridge,
         ("host", "") => NetworkChoice::Host,
         ("none", "") => NetworkChoice::None,
@@ -99,4 +135,39 @@ fn choice(text: &str) -> Result<NetworkChoice> {
         // There are none yet but those above.
         _ => return Err(Error::invalid(format!("network {text} not found"))),
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::args::Args;
+    use crate::commands::Command;
+
+    fn chosen(flags: &str) -> std::result::Result<NetworkChoice, String> {
+        let words = format!("boxwright run {flags} x");
+        let args: Args = super::super::parse(words.split(' ').map(std::ffi::OsString::from)).unwrap();
+        let Command::Run(run) = args.command else { panic!("a run") };
+        run.network.choice().map_err(|error| error.to_string())
+    }
+
+    #[test]
+    fn one_network_is_chosen_or_none() {
+        assert_eq!(chosen("-i"), Ok(NetworkChoice::Default));
+        assert_eq!(chosen("--network default"), Ok(NetworkChoice::Default));
+        assert_eq!(chosen("--net name=bridge"), Ok(NetworkChoice::Bridge));
+        assert_eq!(chosen("--network container:a"), Ok(NetworkChoice::Container("a".to_owned())));
+        for (flags, words) in [
+            ("--network host --net none", "container cannot be connected to network endpoints: host, none"),
+            ("--network host --network host", "network \"host\" is specified multiple times"),
+            ("--network=", "no name set for network"),
+            ("--network name=", "no name set for network"),
+            ("--network name=bridge,alias=x", "alias of --network is not supported yet"),
+            ("--network name=bridge,odd=x", "invalid field key odd"),
+            ("--network name=bridge,odd", "invalid field odd"),
+            ("--network nosuch", "network nosuch not found"),
+        ] {
+            let refused = chosen(flags).unwrap_err();
+            assert!(refused.contains(words), "{flags}: {refused}");
+        }
+    }
 }

@@ -9,7 +9,9 @@ use boxwright_executor::idmap;
 use boxwright_frontend::is_signal;
 
 use super::{Session, pull};
-use crate::args::{ConfineFlags, NameFlags, NetworkFlags, TrustFlags, env, mount, platform, volume};
+use crate::args::{
+    ConfineFlags, DockerRunFlags, NameFlags, NetworkFlags, TrustFlags, env, mount, platform, volume,
+};
 use crate::engine::{Found, NetworkChoice, PullPolicy, RunRequest, Volume, helped, reference};
 use crate::error::{Error, Result};
 use crate::{exit, interrupt, report};
@@ -79,7 +81,9 @@ pub(crate) struct Run {
     #[command(flatten)]
     trust: TrustFlags,
     #[command(flatten)]
-    network: NetworkFlags,
+    pub(crate) network: NetworkFlags,
+    #[command(flatten)]
+    pub(crate) docker: DockerRunFlags,
     /// Nothing of the image can be written
     #[arg(long)]
     pub(crate) read_only: bool,
@@ -90,7 +94,7 @@ pub(crate) struct Run {
     #[arg(long, value_name = "WHEN", default_value = "missing")]
     pull: String,
     /// Platform of the image [default: this machine's]
-    #[arg(long, value_name = "OS/ARCH")]
+    #[arg(long, value_name = "OS/ARCH", env = platform::DEFAULT, hide_env = true)]
     platform: Option<String>,
     /// Don't show the progress of a pull
     #[arg(short, long)]
@@ -119,6 +123,7 @@ impl Run {
         if !self.rm {
             return Err(Error::Later("--rm=false, a container that stays,".to_owned()));
         }
+        self.docker.check(self.interactive)?;
         let mut request = self.request()?;
         let signals = session.signals.as_ref().expect("held for every command that runs something");
         let policy = self.policy()?;

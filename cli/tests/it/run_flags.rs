@@ -49,6 +49,27 @@ fn variables_come_from_files_and_flags() {
 }
 
 #[test]
+fn the_environment_names_the_platform_where_no_flag_does() {
+    let boxwright = Boxwright::with_busybox();
+    let run = |flags: &[&str]| {
+        let args = [&["run", "--rm", "--pull", "never"], flags, &["busybox", "echo", "ran"]].concat();
+        let mut command = boxwright.command(&args);
+        boxwright_testdata::run(command.env("DOCKER_DEFAULT_PLATFORM", "linux/s390x"))
+    };
+    run(&[]).fails_with(125).says("what is here is for");
+    assert_eq!(run(&["--platform", "local"]).ok(), "ran\n");
+}
+
+#[test]
+fn what_is_so_anyway_may_be_asked_for() {
+    let boxwright = Boxwright::with_busybox();
+    let flags = ["--restart=no", "-a", "stdout", "-a", "stderr", "--detach=false", "--net", "name=none"];
+    assert_eq!(sh(&boxwright, &flags, "ls /sys/class/net"), "lo\n");
+    refused(&boxwright, &["--restart", "always"], "not supported yet");
+    refused(&boxwright, &["--network", "host", "--network", "none"], "network endpoints: host, none");
+}
+
+#[test]
 fn groups_are_added_by_name_and_number() {
     let boxwright = Boxwright::with_busybox();
     assert_eq!(sh(&boxwright, &["--group-add", "wheel", "--group-add", "777"], "id -G"), "0 10 777\n");
