@@ -4,8 +4,10 @@
 mod instruction;
 
 use boxwright_cache::oci::{History, ImageConfig};
+use boxwright_frontend as frontend;
+use frontend::{Bases, Dockerfile, Options};
 
-use self::instruction::{Reader, as_written};
+use self::instruction::{Reader, as_comment, as_written};
 use super::Engine;
 use crate::error::Result;
 
@@ -77,7 +79,56 @@ fn write(image: &ImageConfig, base: Option<&Base>) -> String {
     if !lines.iter().any(|line| line.starts_with("ONBUILD ")) {
         lines.extend(image.config.on_build.iter().map(|trigger| format!("ONBUILD {trigger}")));
     }
+    lines.iter_mut().skip(1).filter(|line| !is_whole(line)).for_each(|line| *line = as_comment(line));
+    buildable(lines)
+}
+
+/// Whether it is one instruction or a comment, and ends where it ends: a history may have the first line of a document alone, or
+/// a line that goes on.
+fn is_whole(line: &str) -> bool {
+    let parsed = frontend::parse(format!("FROM scratch\n{line}\nUSER next\n"));
+    let Dockerfile { nodes, stages, .. } = &parsed.dockerfile;
+    let own = usize::from(!line.starts_with('#'));
+    let ends = nodes.len() == own + 2 && nodes.last().is_some_and(|node| node.original == "USER next");
+    ends && stages.len() == 1 && !parsed.has_errors()
+}
+
+/// How often is looked for what can't be built, of which the first may hide others.
+const LOOKS: usize = 20;
+
+/// With comments for what makes no sense in there, such as files of a stage that is not told of.
+fn buildable(mut lines: Vec<String>) -> String {
+    for _ in 0..LOOKS {
+        let wrong = wrong_lines(&(lines.join("\n") + "\n"));
+        let mut number = 1;
+        for line in &mut lines {
+            let own = number..number + line.lines().count().max(1);
+            number = own.end;
+            if wrong.iter().any(|wrong| own.contains(wrong)) {
+                *line = as_comment(line);
+            }
+        }
+        if wrong.is_empty() {
+            break;
+        }
+    }
     lines.join("\n") + "\n"
+}
+
+/// Where the errors are, whatever the images are that it names.
+fn wrong_lines(text: &str) -> Vec<usize> {
+    let dockerfile = frontend::parse(text).dockerfile;
+    let (options, mut bases) = (Options::default(), Bases::default());
+    let found = loop {
+        match frontend::needed_images(&dockerfile, &options, &bases) {
+            Ok(needed) if needed.is_empty() => {
+                break frontend::lower(&dockerfile, &options, &bases).err().unwrap_or_default();
+            }
+            Ok(needed) => needed.iter().for_each(|wanted| bases.insert_unknown(wanted)),
+            Err(found) => break found,
+        }
+    };
+    found.iter().filter(|found| found.is_error()).map(|found| found.span.first_line).collect()
 }
 
 #[cfg(test)]
@@ -108,6 +159,42 @@ mod tests {
         let mut config = image(&["ENV A=1", ""]);
         config.history[1].comment = "merge of 3 layers".to_owned();
         assert_eq!(write(&config, None), "FROM scratch\nENV A=1\n# merge of 3 layers\n");
+    }
+
+    #[test]
+    fn whatever_a_history_has_it_becomes_a_dockerfile() {
+        for (author, step, expected) in [
+            // Kaniko has the first line of a document alone.
+            ("kaniko", "RUN <<EOF", "# RUN <<EOF"),
+            ("kaniko", "COPY <<EOF /f", "# COPY <<EOF /f"),
+            ("kaniko", "COPY --from=0 /a /b", "# COPY --from=0 /a /b"),
+            ("kaniko", "COPY --from=builder /a /b", "COPY --from=builder /a /b"),
+            ("kaniko", "RUN", "RUN"),
+            ("kaniko", "FROM x AS y", "# FROM x AS y"),
+            ("kaniko", "", "# "),
+            ("", "/bin/sh -c echo \\", "# RUN echo \\"),
+            ("", "/bin/sh -c <<EOF\necho a", "RUN <<EOF\n<<EOF\necho a\nEOF"),
+            ("", "/bin/sh -c #(nop) EXPOSE $PORT", "EXPOSE $PORT"),
+            ("", "/bin/sh -c #(nop) HEALTHCHECK --interval=1 CMD x", "# HEALTHCHECK --interval=1 CMD x"),
+            ("", "/bin/sh", "# /bin/sh"),
+            ("", "COPY a", "# COPY a"),
+            ("", "ENV A", "# ENV A"),
+            ("", "STOPSIGNAL ${X:?none}", "# STOPSIGNAL \\${X:?none}"),
+            ("", "ONBUILD", "# ONBUILD"),
+            ("", "/bin/sh -c #(nop) COPY a $B", "COPY a \\$B"),
+        ] {
+            let mut config = image(&[step]);
+            config.history[0].author = author.to_owned();
+            let text = write(&config, None);
+            let all = format!("# The heading\n{text}USER last\n");
+            let parsed = frontend::parse(&all);
+            assert!(!parsed.has_errors() && wrong_lines(&all).is_empty(), "{text}");
+            assert_eq!(text, format!("FROM scratch\n{expected}\n"), "{step}");
+        }
+        let mut both = image(&["ARG PORT=80", "EXPOSE $PORT", "COPY --from=0 a b", "COPY --from=1 a b"]);
+        both.history.iter_mut().for_each(|step| step.author = "kaniko".to_owned());
+        let expected = "FROM scratch\nARG PORT=80\nEXPOSE $PORT\n# COPY --from=0 a b\n# COPY --from=1 a b\n";
+        assert_eq!(write(&both, None), expected);
     }
 
     #[test]

@@ -27,6 +27,27 @@ fn image(boxwright: &Boxwright) -> std::path::PathBuf {
     file
 }
 
+/// What a history tells in odd ways, or not at all.
+const ODD: &str = "ARG FROM=busybox\n\
+    FROM $FROM AS first\nRUN echo \\\n  first > /first\n\
+    FROM $FROM\nARG WHO=\"you there\" PORT=53\nMAINTAINER Me <me@host.example>\nLABEL a=\"x y\" 'b'=\"\\\"z\\\" \\$5\"\nENV OLD a b  c\n\
+    COPY --from=first /first /\nCOPY --from=0 [\"/first\", \"/with space/\"]\nRUN echo \"$WHO\" | tr a-z A-Z && true # end\n\
+    RUN [\"/bin/sh\", \"-c\", \"echo  'two  blanks'\"]\nEXPOSE $PORT/udp 80\nVOLUME /v /w\nWORKDIR /d/$OLD\nUSER 1:2\n\
+    SHELL [\"/bin/sh\", \"-ec\"]\nRUN true\nSTOPSIGNAL 9\nHEALTHCHECK NONE\nONBUILD RUN echo \"$WHO\"\nENTRYPOINT [\"echo\", \"a  b\"]\nCMD c $d\n";
+
+/// What is printed as the image's Dockerfile is one.
+#[track_caller]
+fn dockerfile_is_understood(boxwright: &Boxwright, name: &str) {
+    let likely = boxwright.ok(&["dockerfile", name]);
+    let checked = boxwright.build(&Context::new(&likely), &["--check"]);
+    // It may have warnings.
+    assert!(
+        checked.stdout.starts_with("Check complete") && !checked.stderr.contains("ERROR"),
+        "{checked}\n{likely}"
+    );
+    assert!(likely.lines().filter(|line| line.starts_with('#')).count() <= 3, "{likely}");
+}
+
 const SAYS: &str = "hello\nlong\nnew\n";
 
 #[test]
@@ -45,6 +66,12 @@ fn dockerd_runs_ours_and_we_run_dockers() {
     dockerd.docker(&["save", "-o", back.to_str().unwrap(), "made"]).ok();
     boxwright.ok(&["load", "-i", back.to_str().unwrap()]);
     assert_eq!(boxwright.output_of("made", &[]), "by docker\n");
+
+    let odd = ODD.replace("=busybox", "=interop:1");
+    dockerd.docker(&["build", "-q", "--network=host", "-t", "odd", Context::new(&odd).path()]).ok();
+    dockerd.docker(&["save", "-o", back.to_str().unwrap(), "odd"]).ok();
+    boxwright.ok(&["load", "-i", back.to_str().unwrap()]);
+    dockerfile_is_understood(&boxwright, "odd");
 }
 
 #[test]
@@ -69,6 +96,13 @@ fn buildah_takes_ours_and_we_take_what_it_builds_and_writes() {
         let likely = fresh.ok(&["dockerfile", "made:2"]);
         assert!(likely.ends_with(made), "{likely}");
     }
+    let odd = Context::new(&ODD.replace("=busybox", "=localhost/interop:1"));
+    peer.buildah(&["build", "-q", "--layers", "--pull=never", "-t", "odd", odd.path()]).ok();
+    let back = boxwright.scratch("odd");
+    let name = format!("oci-archive:{}:docker.io/library/odd:1", back.display());
+    peer.buildah(&["push", "-q", "localhost/odd", &name]).ok();
+    boxwright.ok(&["load", "-i", back.to_str().unwrap()]);
+    dockerfile_is_understood(&boxwright, "odd:1");
 }
 
 #[test]

@@ -51,7 +51,7 @@ impl<'a> Reader<'a> {
             Some(rest) if self.is_old_run(text) => format!("RUN {rest}"),
             Some(rest) => format!("{keyword} {rest}"),
             None if step.starts_with('#') && is_one_line(step) => step.to_owned(),
-            None => format!("# {}", step.trim_end().replace('\n', "\n# ")),
+            None => as_comment(step),
         }
     }
 
@@ -114,11 +114,15 @@ impl<'a> Reader<'a> {
     }
 }
 
+pub(super) fn as_comment(step: &str) -> String {
+    format!("# {}", step.trim_end().replace('\n', "\n# "))
+}
+
 /// What kaniko writes: the Dockerfile's own words.
 pub(super) fn as_written(step: &str) -> String {
     match step.split_once(' ') {
         Some(("RUN", script)) => format!("RUN {}", in_lines(script.trim())),
-        _ if step.contains('\n') => format!("# {}", step.trim_end().replace('\n', "\n# ")),
+        _ if step.contains('\n') => as_comment(step),
         _ => step.trim_end().to_owned(),
     }
 }
