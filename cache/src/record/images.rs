@@ -209,13 +209,7 @@ impl Store {
     pub fn remove_names(&self, image: &Digest, names: &[&Reference]) -> Result<bool> {
         let id = image.to_string();
         self.write("removing an image", |tx| {
-            for name in names.iter().map(|name| name.to_string()) {
-                let own = "DELETE FROM names
-                           WHERE name = ?1 AND image IN (SELECT manifest FROM images WHERE id = ?2)";
-                if tx.execute(own, [&name, &id])? > 0 {
-                    tx.execute("DELETE FROM moved WHERE name = ?1", [name])?;
-                }
-            }
+            take_away(tx, &id, names)?;
             let members: Vec<String> = tx
                 .prepare_cached("SELECT id FROM members JOIN images ON manifest = image WHERE parent = ?1")?
                 .query_map([&id], |row| row.get(0))?
@@ -231,6 +225,14 @@ impl Store {
             }
             Ok(gone)
         })
+    }
+
+    /// Takes names of an image away. It stays, also without any.
+    ///
+    /// # Errors
+    /// When the store can't be written.
+    pub fn untag(&self, image: &Digest, names: &[&Reference]) -> Result<()> {
+        self.write("removing names", |tx| take_away(tx, &image.to_string(), names))
     }
 
     /// Takes an image out of an index, which still names it; it goes if nothing else needs it. The last one stays, and
@@ -324,6 +326,17 @@ pub(super) fn keep_document(
     tx.prepare_cached("INSERT OR IGNORE INTO documents (digest, bytes) VALUES (?1, ?2)")?
         .execute(params![digest, bytes])
         .map(drop)
+}
+
+fn take_away(tx: &rusqlite::Transaction<'_>, id: &str, names: &[&Reference]) -> rusqlite::Result<()> {
+    for name in names.iter().map(|name| name.to_string()) {
+        let own = "DELETE FROM names
+                   WHERE name = ?1 AND image IN (SELECT manifest FROM images WHERE id = ?2)";
+        if tx.execute(own, [name.as_str(), id])? > 0 {
+            tx.execute("DELETE FROM moved WHERE name = ?1", [name])?;
+        }
+    }
+    Ok(())
 }
 
 /// Removes what has no name and is in no index of the manifests with this id: true if there was such a one.

@@ -4,7 +4,8 @@
 use std::io::{Read as _, Seek as _, Write as _};
 use std::os::fd::AsFd as _;
 
-use boxwright_cache::Store;
+use boxwright_cache::record::ImageRecord;
+use boxwright_cache::{Digest, Store};
 use boxwright_executor::network::{NameFiles, Reached};
 use rustix::fs::{AtFlags, FlockOperation, Mode, OFlags};
 use serde::{Deserialize, Serialize};
@@ -27,6 +28,8 @@ pub struct RunningContainer {
     pub process: Option<FirstProcess>,
     pub names: NameFiles,
     pub ports: Vec<Reached>,
+    /// The id of its image, where an index has several the one that runs; none from an earlier release.
+    pub image: Option<Digest>,
 }
 
 #[derive(Clone, Copy, Debug, Serialize, Deserialize)]
@@ -37,11 +40,11 @@ pub struct FirstProcess {
 }
 
 impl ContainerName {
-    /// Takes `name` for the container `id`.
+    /// Takes `name` for the container `id` of `image`.
     ///
     /// # Errors
     /// When the name is none, or another container has it.
-    pub(super) fn take(store: &Store, name: &str, id: &str) -> Result<ContainerName> {
+    pub(super) fn take(store: &Store, name: &str, id: &str, image: &Digest) -> Result<ContainerName> {
         if !is_name(name) {
             return Err(Error::invalid(format!(
                 "Invalid container name ({name}), only [a-zA-Z0-9][a-zA-Z0-9_.-] are allowed"
@@ -72,6 +75,7 @@ impl ContainerName {
                     process: None,
                     names: NameFiles::default(),
                     ports: Vec::new(),
+                    image: Some(*image),
                 })?;
                 return Ok(name);
             }
@@ -102,13 +106,25 @@ impl RunningContainer {
         {
             return Ok(found);
         }
-        let entries = std::fs::read_dir(&dir).map_err(Error::io("listing", &dir))?;
-        let running = entries.filter_map(|entry| read(&entry.ok()?.path()));
+        let running = RunningContainer::all(store)?.into_iter();
         let mut found = running.filter(|container| container.id.starts_with(word));
         match (found.next(), found.next()) {
             (Some(one), None) => Ok(one),
             _ => Err(Error::invalid(format!("No such container: {word}"))),
         }
+    }
+
+    /// # Errors
+    /// When the directory of their names can't be read.
+    pub(super) fn all(store: &std::path::Path) -> Result<Vec<RunningContainer>> {
+        let dir = store.join("containers");
+        let entries = std::fs::read_dir(&dir).map_err(Error::io("listing", &dir))?;
+        Ok(entries.filter_map(|entry| read(&entry.ok()?.path())).collect())
+    }
+
+    /// Whether its image is one of these.
+    pub(super) fn uses(&self, images: &[&ImageRecord]) -> bool {
+        images.iter().any(|image| self.image == Some(image.id))
     }
 }
 
@@ -159,21 +175,25 @@ impl Drop for ContainerName {
 mod tests {
     use super::*;
 
+    fn image() -> Digest {
+        Digest::of(b"image")
+    }
+
     #[test]
     fn a_name_belongs_to_one_container_at_a_time() {
         let dir = tempfile::tempdir().unwrap();
         let store = Store::open(&dir.path().join("store")).unwrap();
-        let first = ContainerName::take(&store, "web", "1234").unwrap();
-        let conflict = ContainerName::take(&store, "web", "5678").unwrap_err().to_string();
+        let first = ContainerName::take(&store, "web", "1234", &image()).unwrap();
+        let conflict = ContainerName::take(&store, "web", "5678", &image()).unwrap_err().to_string();
         assert!(conflict.contains("already in use by container \"1234\""), "{conflict}");
-        ContainerName::take(&store, "other", "9").unwrap();
+        ContainerName::take(&store, "other", "9", &image()).unwrap();
         let find = |word: &str| RunningContainer::find(store.path(), word).map(|found| found.id);
         assert_eq!((find("web").unwrap(), find("12").unwrap()), ("1234".to_owned(), "1234".to_owned()));
         drop(first);
         for gone in ["web", "12", "../web"] {
             assert_eq!(find(gone).unwrap_err().to_string(), format!("No such container: {gone}"));
         }
-        ContainerName::take(&store, "web", "5678").unwrap();
+        ContainerName::take(&store, "web", "5678", &image()).unwrap();
     }
 
     #[test]
@@ -189,7 +209,8 @@ mod tests {
                     }
                 });
             }
-            let taken: Vec<_> = (0..200).map(|_| ContainerName::take(&store, "web", "1").map(drop)).collect();
+            let taken: Vec<_> =
+                (0..200).map(|_| ContainerName::take(&store, "web", "1", &image()).map(drop)).collect();
             done.store(true, std::sync::atomic::Ordering::Relaxed);
             assert!(taken.iter().all(Result::is_ok), "{:?}", taken.iter().find(|t| t.is_err()));
         });

@@ -8,7 +8,7 @@ use cache::oci::{Platform, Reference};
 use cache::record::{ImageRecord, NameRecord, Stored};
 use cache::snapshot::Layer;
 
-use super::Engine;
+use super::{Engine, RunningContainer};
 use crate::error::{Error, Result};
 
 /// An image or index, and the name it was found by; none when it was found by its id.
@@ -150,15 +150,19 @@ impl Engine {
 
     /// Takes a name away, and the image if it was the last one. By id: all names of the image, when there is but one or
     /// `force` is set. By digest: only that the repository has it under this digest, where tags are left. With `platform`
-    /// an index loses its image for that, and nothing else while it has others.
+    /// an index loses its image for that, and nothing else while it has others. The image of a container that runs stays,
+    /// without a name if `force` takes the last one.
     ///
     /// # Errors
-    /// [`Error::NoSuchImage`], or when several names stand for an id.
+    /// [`Error::NoSuchImage`], or when several names stand for an id, or a container runs.
     pub fn remove(&self, text: &str, force: bool, platform: Option<&Platform>) -> Result<Vec<Removed>> {
         self.store.give_reserve()?;
         let found = self.find(text)?;
         if let Some(platform) = platform {
             let image = found.clone().image(Some(platform))?;
+            if let Some(user) = self.user_of(&[&image])? {
+                return Err(cannot_be_forced(&image.id, &user));
+            }
             if let Stored::Index(index) = &found.stored
                 && self.store.remove_member(&index.id, &image.manifest)?
             {
@@ -166,29 +170,50 @@ impl Engine {
             }
         }
         let Found { stored, name } = found;
-        let id = stored.id();
+        let (id, user) = (stored.id(), self.user_of(&stored.images())?);
         let names = self.store.names(Some(id))?;
-        match name {
-            Some(name) => match name.digest() {
-                Some(digest) => {
-                    let same = names.into_iter().filter(|n| n.manifest == *stored.manifest());
-                    self.remove_digest(id, &name, digest, &same.collect::<Vec<_>>())
-                }
-                None => self.forget(id, &names.iter().filter(|n| n.name == name).collect::<Vec<_>>()),
-            },
-            None if !force && !is_single(&names) => Err(Error::invalid(format!(
-                "conflict: unable to delete {} (must be forced) - image is referenced in multiple repositories",
-                &id.hex()[..12]
+        match (name, user) {
+            (None, Some(user)) => Err(cannot_be_forced(id, &user)),
+            (None, None) => self.remove_id(id, &names, force),
+            (Some(_), Some(user)) if !force && is_single(&names) => Err(Error::invalid(format!(
+                "conflict: unable to remove repository reference {text:?} (must force) - container {} is using its \
+                 referenced image {}",
+                short(&user.id),
+                short(&id.hex())
             ))),
-            None => {
-                let removed = self.forget(id, &names.iter().collect::<Vec<_>>())?;
-                let is_kept = removed.is_empty().then(|| {
-                    let id = &id.hex()[..12];
-                    Error::invalid(format!("conflict: unable to delete {id} - it is part of an index"))
-                });
-                is_kept.map_or(Ok(removed), Err)
+            (Some(name), user) => {
+                let same = |n: &&NameRecord| match name.digest() {
+                    Some(_) => n.manifest == *stored.manifest(),
+                    None => n.name == name,
+                };
+                let names: Vec<&NameRecord> = names.iter().filter(same).collect();
+                match name.digest() {
+                    Some(digest) => self.remove_digest(id, &name, digest, &names, user.is_some()),
+                    None => self.forget(id, &names, user.is_some()),
+                }
             }
         }
+    }
+
+    fn remove_id(&self, id: &Digest, names: &[NameRecord], force: bool) -> Result<Vec<Removed>> {
+        if !force && !is_single(names) {
+            return Err(Error::invalid(format!(
+                "conflict: unable to delete {} (must be forced) - image is referenced in multiple repositories",
+                short(&id.hex())
+            )));
+        }
+        let removed = self.forget(id, &names.iter().collect::<Vec<_>>(), false)?;
+        let is_kept = removed.is_empty().then(|| {
+            let id = id.hex();
+            Error::invalid(format!("conflict: unable to delete {} - it is part of an index", short(&id)))
+        });
+        is_kept.map_or(Ok(removed), Err)
+    }
+
+    /// A container that runs one of these images.
+    fn user_of(&self, images: &[&ImageRecord]) -> Result<Option<RunningContainer>> {
+        let running = RunningContainer::all(self.store.path())?;
+        Ok(running.into_iter().find(|container| container.uses(images)))
     }
 
     fn remove_digest(
@@ -196,10 +221,12 @@ impl Engine {
         id: &Digest,
         name: &Reference,
         digest: &Digest,
-        names: &[NameRecord],
+        names: &[&NameRecord],
+        stays: bool,
     ) -> Result<Vec<Removed>> {
         let (tagged, bare): (Vec<&NameRecord>, Vec<_>) = names
             .iter()
+            .copied()
             .filter(|n| same_repository(&n.name, name))
             .filter(|n| n.digest == Some(*digest) || n.name.digest() == Some(digest))
             .partition(|n| n.name.tag().is_some());
@@ -208,7 +235,7 @@ impl Engine {
             return Err(Error::NoSuchImage(name.familiar()));
         }
         if tagged.is_empty() {
-            return self.forget(id, &bare);
+            return self.forget(id, &bare, stays);
         }
         for known in tagged {
             self.store.forget_digest(&known.name, digest)?;
@@ -217,9 +244,14 @@ impl Engine {
         Ok(vec![Removed::Name(format!("{}@{digest}", name.familiar_name()))])
     }
 
-    /// Removes names, and the image with the last one that it has. The digest of a repository goes with its last name.
-    pub(super) fn forget(&self, id: &Digest, names: &[&NameRecord]) -> Result<Vec<Removed>> {
-        let gone = self.store.remove_names(id, &names.iter().map(|n| &n.name).collect::<Vec<_>>())?;
+    /// Removes names, and unless it `stays` the image with the last one that it has. The digest of a repository goes with its
+    /// last name.
+    pub(super) fn forget(&self, id: &Digest, names: &[&NameRecord], stays: bool) -> Result<Vec<Removed>> {
+        let own: Vec<&Reference> = names.iter().map(|n| &n.name).collect();
+        let gone = match stays {
+            true => self.store.untag(id, &own).map(|()| false)?,
+            false => self.store.remove_names(id, &own)?,
+        };
         let left = if gone { Vec::new() } else { self.store.names(Some(id))? };
         let mut removed = Vec::new();
         for record in names {
@@ -241,6 +273,19 @@ impl Engine {
 fn is_single(names: &[NameRecord]) -> bool {
     let repositories: BTreeSet<String> = names.iter().map(|n| n.name.familiar_name()).collect();
     repositories.len() <= 1 && names.iter().filter(|n| n.name.tag().is_some()).count() <= 1
+}
+
+fn cannot_be_forced(id: &Digest, user: &RunningContainer) -> Error {
+    Error::invalid(format!(
+        "conflict: unable to delete {} (cannot be forced) - image is being used by running container {}",
+        short(&id.hex()),
+        short(&user.id)
+    ))
+}
+
+/// As docker shows ids.
+fn short(hex: &str) -> &str {
+    &hex[..12]
 }
 
 fn is_hex(text: &str) -> bool {

@@ -5,7 +5,7 @@ use std::time::Duration;
 use boxwright_cache::Digest;
 use boxwright_cache::gc::Forget;
 
-use super::{Engine, ImageFilter, Removed};
+use super::{Engine, ImageFilter, Listed, Removed, RunningContainer};
 use crate::error::{Error, Result};
 
 const LOOK_EVERY: Duration = Duration::from_secs(3600);
@@ -64,21 +64,25 @@ impl Engine {
         Ok(())
     }
 
-    /// Of the images that the filters let pass, removes those without a name, or all. A running container keeps its
-    /// layers.
+    /// Of the images that the filters let pass, removes those without a name, or all, but for those of containers that run.
     ///
     /// # Errors
     /// When they can't be removed.
     pub fn prune_images(&self, all: bool, filters: &[ImageFilter]) -> Result<Pruned> {
         self.store.give_reserve()?;
         // Their layers are held only until the ids are known.
-        let mut ids: Vec<Digest> = self.images(filters)?.iter().map(|row| *row.stored.id()).collect();
+        let running = RunningContainer::all(self.store.path())?;
+        let in_use = |row: &Listed| running.iter().any(|container| container.uses(&row.stored.images()));
+        let rows = self.images(filters)?;
+        let mut ids: Vec<Digest> =
+            rows.iter().filter(|row| !in_use(row)).map(|row| *row.stored.id()).collect();
+        drop(rows);
         ids.dedup();
         let mut removed = Vec::new();
         for id in ids {
             let names = self.store.names(Some(&id))?;
             if all || names.is_empty() {
-                removed.extend(self.forget(&id, &names.iter().collect::<Vec<_>>())?);
+                removed.extend(self.forget(&id, &names.iter().collect::<Vec<_>>(), false)?);
             }
         }
         Ok(Pruned { removed, ..self.collect_garbage()? })

@@ -97,7 +97,8 @@ impl Engine {
                 .hex();
         check_terminal(request)?;
         let watch = Watch::when_long(signals, &self.cancel);
-        let mut name = ContainerName::take(&self.store, request.name.as_deref().unwrap_or(&id), &id)?;
+        let mut name =
+            ContainerName::take(&self.store, request.name.as_deref().unwrap_or(&id), &id, &image.id)?;
         let scratch = Scratch(self.store.new_layer()?);
         let snapshot = Snapshot::of_image(image.layers.clone());
         let root = self.root(&snapshot, &scratch, request.read_only)?;
@@ -127,6 +128,7 @@ impl Engine {
             id,
             names,
             ports: published.as_ref().map(|p| p.ports.clone()).unwrap_or_default(),
+            image: Some(image.id),
         })?;
         if let Some(file) = &mut id_file {
             file.started = true;

@@ -1,11 +1,12 @@
 //! The commands about images in the store: images, tag, rmi, inspect, history, dockerfile, prune, version, info.
 
-use std::process::Command;
+use std::io::{BufRead as _, BufReader};
+use std::process::{Command, Stdio};
 
 use boxwright_testdata::peer::Registry;
 use boxwright_testdata::run;
 
-use crate::tool::{Boxwright, Context};
+use crate::tool::{Boxwright, Context, Running};
 
 #[test]
 fn images_lists_names_ids_and_sizes_as_docker_does() {
@@ -149,6 +150,38 @@ fn an_image_with_two_tags_of_one_repository_goes_by_id_only_with_force() {
         boxwright.ok(&["image", "rm", "-f", &id]),
         format!("Untagged: busybox:2\nUntagged: busybox:latest\nDeleted: {id}\n")
     );
+}
+
+#[test]
+fn the_image_of_a_container_that_runs_stays() {
+    let boxwright = Boxwright::with_busybox();
+    let mut command = boxwright.command(&["run", "-i", "--rm", "busybox", "sh", "-c", "echo up; cat"]);
+    let mut running = Running::start(command.stdin(Stdio::piped()).stdout(Stdio::piped()));
+    let mut line = String::new();
+    BufReader::new(running.0.stdout.take().unwrap()).read_line(&mut line).unwrap();
+    assert_eq!(line, "up\n");
+    let id = boxwright.inspect("busybox")["Id"].as_str().unwrap().to_owned();
+    let short = &id[7..19];
+    let conflict =
+        "conflict: unable to remove repository reference \"busybox\" (must force) - container ".to_owned();
+    let refused = boxwright.run(&["rmi", "busybox"]).fails_with(1).says(&conflict);
+    refused.says(&format!(" is using its referenced image {short}\n")).says_nothing_of("Untagged");
+    for args in [&["rmi", &id][..], &["rmi", "-f", &id]] {
+        let conflict =
+            format!("conflict: unable to delete {short} (cannot be forced) - image is being used by");
+        boxwright.run(args).fails_with(1).says(&conflict);
+    }
+    assert_eq!(boxwright.ok(&["image", "prune", "-af"]), "Total reclaimed space: 0B\n");
+    boxwright.ok(&["tag", "busybox", "other"]);
+    assert_eq!(boxwright.ok(&["rmi", "other"]), "Untagged: other:latest\n");
+    assert_eq!(boxwright.ok(&["rmi", "-f", "busybox"]), "Untagged: busybox:latest\n");
+    boxwright.ok(&["system", "prune", "-f"]);
+    assert_eq!(boxwright.inspect(&id)["RepoTags"], serde_json::json!([]));
+
+    // What a killed command leaves of its container says nothing any more.
+    running.signal(rustix::process::Signal::KILL);
+    running.wait();
+    assert_eq!(boxwright.ok(&["rmi", &id]), format!("Deleted: {id}\n"));
 }
 
 #[test]
