@@ -16,6 +16,7 @@ pub(crate) mod mount;
 mod names;
 mod network;
 pub(crate) mod outputs;
+pub(crate) mod pattern;
 pub(crate) mod platform;
 mod steps;
 mod trust;

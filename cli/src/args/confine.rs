@@ -160,9 +160,12 @@ fn set(what: &str, names: &[String]) -> Result<(CapabilitySet, bool)> {
 /// There is neither AppArmor nor SELinux about a container of ours, so it can be free of them, and nothing else.
 fn set_security(option: &str, confinement: &mut Confinement) -> Result<()> {
     let (name, value) = option.split_once('=').or_else(|| option.split_once(':')).unwrap_or((option, ""));
+    let invalid = || Error::invalid(format!("invalid --security-opt: {option:?}"));
     match (name, value) {
-        ("no-new-privileges", "" | "true") => confinement.no_new_privileges = true,
-        ("no-new-privileges", "false") => confinement.no_new_privileges = false,
+        ("no-new-privileges", value) => {
+            let wanted = if value.is_empty() { Ok(true) } else { super::boolean(value) };
+            confinement.no_new_privileges = wanted.map_err(|_| invalid())?;
+        }
         ("seccomp", "unconfined") => confinement.seccomp = Seccomp::Unconfined,
         ("seccomp", "builtin") => confinement.seccomp = Seccomp::Default,
         ("seccomp", file) if !file.is_empty() => confinement.seccomp = profile(file)?,
@@ -171,7 +174,7 @@ fn set_security(option: &str, confinement: &mut Confinement) -> Result<()> {
         ("apparmor" | "label" | "writable-cgroups", _) => {
             return Err(Error::Later(format!("the security option {option:?}")));
         }
-        _ => return Err(Error::invalid(format!("invalid --security-opt: {option:?}"))),
+        _ => return Err(invalid()),
     }
     Ok(())
 }
@@ -264,7 +267,9 @@ mod tests {
         };
         assert!(set("no-new-privileges").unwrap().no_new_privileges);
         assert!(set("no-new-privileges:true").unwrap().no_new_privileges);
+        assert!(set("no-new-privileges:1").unwrap().no_new_privileges);
         assert!(!set("no-new-privileges=false").unwrap().no_new_privileges);
+        assert!(!set("no-new-privileges=F").unwrap().no_new_privileges);
         assert!(matches!(set("seccomp=unconfined").unwrap().seccomp, Seccomp::Unconfined));
         assert!(set("systempaths=unconfined").unwrap().system_paths);
         assert!(matches!(set("apparmor=unconfined").unwrap().seccomp, Seccomp::Default));

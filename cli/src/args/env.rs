@@ -77,7 +77,8 @@ fn lines(bytes: &[u8]) -> Result<Vec<String>, String> {
             continue;
         }
         let name = line.split('=').next().unwrap_or_default();
-        if name.chars().any(char::is_whitespace) {
+        // Other blanks are part of a name to docker as well.
+        if name.contains([' ', '\t']) {
             return Err(format!("variable '{name}' contains whitespaces"));
         }
         if name.is_empty() {
@@ -106,6 +107,7 @@ mod tests {
         let text = "\u{feff}A=1\r\n  # comment\n\n \tQ=\"x y\" # kept \nALONE\nE=\nU=a=b";
         let expected = ["A=1", "Q=\"x y\" # kept ", "ALONE", "E=", "U=a=b"];
         assert_eq!(lines(text.as_bytes()).unwrap(), expected);
+        assert_eq!(lines("A\u{a0}B=1\n".as_bytes()).unwrap(), ["A\u{a0}B=1"]);
         assert_eq!(lines(b"=x").unwrap_err(), "no variable name on line '=x'");
         assert_eq!(lines(b"A=1\nB=\xff").unwrap_err(), "invalid utf8 bytes at line 2");
     }

@@ -1,5 +1,6 @@
 //! The flags of `run` about networks: which one, and what of it is reached from outside.
 
+use std::borrow::Cow;
 use std::collections::BTreeSet;
 
 use boxwright_cache::record::ImageRecord;
@@ -49,7 +50,9 @@ impl NetworkFlags {
     pub(crate) fn ports(&self) -> Result<Vec<Port>> {
         let mut ports = Vec::new();
         for spec in &self.publish {
-            ports.extend(mappings(spec, "-p, --publish")?.into_iter().map(port).collect::<Result<Vec<_>>>()?);
+            let spec = short(spec)?;
+            ports
+                .extend(mappings(&spec, "-p, --publish")?.into_iter().map(port).collect::<Result<Vec<_>>>()?);
         }
         Ok(ports)
     }
@@ -58,6 +61,9 @@ impl NetworkFlags {
     pub(crate) fn exposed(&self, image: &ImageRecord, named: &[Port]) -> Result<Vec<Port>> {
         let mut exposed: BTreeSet<(u16, Transport)> = BTreeSet::new();
         let of_image = image.config.config.exposed_ports.keys().filter(|_| self.publish_all);
+        if let Some(odd) = self.expose.iter().find(|spec| spec.contains(':')) {
+            return Err(Error::invalid(format!("invalid port format for --expose: {odd}")));
+        }
         for spec in of_image.chain(&self.expose) {
             for mapping in mappings(spec, "--expose")? {
                 exposed.insert((mapping.container, transport(mapping.protocol)?));
@@ -76,6 +82,28 @@ fn mappings(spec: &str, flag: &str) -> Result<Vec<PortMapping>> {
     parse_ports(spec).map_err(|reason| {
         Error::invalid(format!("invalid argument \"{spec}\" for \"{flag}\" flag: {reason}"))
     })
+}
+
+/// `target=80,published=8080,protocol=tcp` as `8080:80/tcp`; where there is no swarm, each mode is that of a host.
+fn short(spec: &str) -> Result<Cow<'_, str>> {
+    if !spec.contains('=') {
+        return Ok(Cow::Borrowed(spec));
+    }
+    let (mut target, mut published, mut protocol) = ("", "", "tcp");
+    for field in spec.split(',') {
+        match field.split_once('=') {
+            Some(("target", value)) => target = value,
+            Some(("published", value)) => published = value,
+            Some(("protocol", value)) => protocol = value,
+            Some(("mode", "host" | "ingress")) => {}
+            _ => {
+                return Err(Error::invalid(format!(
+                    "invalid publish opts format (should be name=value but got '{field}')"
+                )));
+            }
+        }
+    }
+    Ok(Cow::Owned(format!("{published}:{target}/{protocol}")))
 }
 
 fn port(mapping: PortMapping) -> Result<Port> {
@@ -148,6 +176,16 @@ mod tests {
         let args: Args = super::super::parse(words.split(' ').map(std::ffi::OsString::from)).unwrap();
         let Command::Run(run) = args.command else { panic!("a run") };
         run.network.choice().map_err(|error| error.to_string())
+    }
+
+    #[test]
+    fn ports_may_be_named_in_fields() {
+        assert_eq!(short("8080:80").unwrap(), "8080:80");
+        assert_eq!(short("target=80,published=8080,protocol=udp,mode=host").unwrap(), "8080:80/udp");
+        assert_eq!(mappings(&short("target=80").unwrap(), "-p").unwrap()[0].host_ports, None);
+        for odd in ["target=80,published", "target=80,odd=1", "mode=odd"] {
+            assert!(short(odd).unwrap_err().to_string().contains("should be name=value but got"), "{odd}");
+        }
     }
 
     #[test]

@@ -386,7 +386,8 @@ fn set(path: Option<&PathBuf>) -> Option<&PathBuf> {
     path.filter(|path| !path.as_os_str().is_empty())
 }
 
-fn path() -> impl TypedValueParser<Value = PathBuf> {
+/// One that may be empty, for none.
+pub(super) fn path() -> impl TypedValueParser<Value = PathBuf> {
     OsStringValueParser::new().map(PathBuf::from)
 }
 

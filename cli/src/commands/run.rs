@@ -69,7 +69,7 @@ pub(crate) struct Run {
     #[arg(long, value_name = "NAME")]
     pub(crate) name: Option<String>,
     /// Write the container's id to this file, which may not be there yet
-    #[arg(long, value_name = "FILE")]
+    #[arg(long, value_name = "FILE", value_parser = super::build::path())]
     cidfile: Option<PathBuf>,
     /// Signal that asks the container to end
     #[arg(long, value_name = "SIGNAL")]
@@ -196,7 +196,22 @@ impl Run {
     fn volumes(&self) -> Result<Vec<Volume>> {
         let flags = self.volume.iter().map(|text| volume::volume(text));
         let mounts = self.mount.iter().map(|text| mount::mount(text));
-        flags.chain(mounts).chain(self.tmpfs.iter().map(|text| volume::tmpfs(text))).collect()
+        let mut volumes = flags.chain(mounts).collect::<Result<Vec<_>>>()?;
+        let mut all: Vec<Volume> = Vec::new();
+        for text in &self.tmpfs {
+            let tmpfs = volume::tmpfs(text)?;
+            // Of several for one place the last one counts, unlike any others.
+            all.retain(|earlier| earlier.target != tmpfs.target);
+            all.push(tmpfs);
+        }
+        volumes.append(&mut all);
+        Ok(volumes)
+    }
+
+    /// Docker shows names with a slash in front, and takes them so.
+    fn name(&self) -> Option<String> {
+        let name = self.name.as_deref().filter(|name| !name.is_empty())?;
+        Some(name.strip_prefix('/').unwrap_or(name).to_owned())
     }
 
     fn request(&self) -> Result<RunRequest> {
@@ -212,10 +227,10 @@ impl Run {
             hosts: self.names.hosts()?,
             resolver: self.names.resolver()?,
             certificates: self.trust.certificates()?,
-            id_file: self.cidfile.clone(),
+            id_file: self.cidfile.clone().filter(|file| !file.as_os_str().is_empty()),
             labels: env::labels(&self.label_file, &self.label)?,
             stop_signal: self.stop_signal()?,
-            name: self.name.clone(),
+            name: self.name(),
             hostname: self.hostname.clone(),
             network: self.network.choice()?,
             domain: self.network.domainname.clone(),

@@ -7,6 +7,7 @@ use boxwright_cache::volume::{VolumeAbout, VolumeName, VolumeRecord, VolumeRemov
 use super::Session;
 use super::prune::agreed;
 use crate::args::env;
+use crate::args::pattern::Pattern;
 use crate::args::volume::not_a_name;
 use crate::error::{Error, Result};
 use crate::format::{self, Table, Template, json, time};
@@ -32,6 +33,9 @@ pub(crate) struct Create {
     /// Set a label
     #[arg(long, value_name = "NAME[=VALUE]")]
     label: Vec<String>,
+    /// As docker had it before names were arguments
+    #[arg(long = "name", value_name = "NAME", hide = true)]
+    named: Option<String>,
     #[arg(value_name = "VOLUME")]
     name: Option<String>,
 }
@@ -49,7 +53,7 @@ pub(crate) struct Inspect {
 /// List volumes
 #[derive(Debug, clap::Args)]
 pub(crate) struct Ls {
-    /// name=PART, label=NAME[=VALUE], dangling=BOOL, driver=local
+    /// name=REGEX, label=NAME[=VALUE], dangling=BOOL, driver=local
     #[arg(short, long, value_name = "FILTER")]
     filter: Vec<String>,
     /// `json`, or a Go template, for each
@@ -101,8 +105,15 @@ impl Create {
         if self.driver != "local" {
             return Err(Error::Later(format!("the volume driver {:?}", self.driver)));
         }
-        let anonymous = self.name.as_ref().is_none_or(String::is_empty);
-        let name = match &self.name {
+        let given = self.named.as_ref().filter(|name| !name.is_empty());
+        if given.is_some() && self.name.is_some() {
+            return Err(Error::invalid(
+                "conflicting options: cannot specify a volume-name through both --name and as a positional arg",
+            ));
+        }
+        let given = given.or(self.name.as_ref());
+        let anonymous = given.is_none_or(String::is_empty);
+        let name = match given {
             Some(name) if !anonymous => name.parse().map_err(|_| not_a_name(name))?,
             _ => VolumeName::random()?,
         };
@@ -199,7 +210,7 @@ impl Ls {
 /// Which volumes are meant. Of several names one has to match, of all else everything.
 #[derive(Debug, PartialEq, Eq)]
 enum Filter {
-    Name(String),
+    Name(Pattern),
     Label(String, Option<String>),
     NoLabel(String, Option<String>),
     Dangling(bool),
@@ -215,7 +226,9 @@ impl Filter {
             None => (value.to_owned(), None),
         };
         match key {
-            "name" => Ok(Filter::Name(value.to_owned())),
+            "name" => Pattern::parse(value)
+                .map(Filter::Name)
+                .ok_or_else(|| Error::Later(format!("the regular expression {value:?}"))),
             "label" => Ok(Filter::Label(label().0, label().1)),
             "label!" => Ok(Filter::NoLabel(label().0, label().1)),
             "dangling" => match value {
@@ -230,7 +243,7 @@ impl Filter {
 
     fn matches(&self, volume: &VolumeRecord) -> bool {
         match self {
-            Filter::Name(part) => volume.name.as_str().contains(part.as_str()),
+            Filter::Name(part) => part.matches(volume.name.as_str()),
             Filter::Label(name, value) => has_label(volume, name, value.as_deref()),
             Filter::NoLabel(name, value) => !has_label(volume, name, value.as_deref()),
             Filter::Dangling(dangling) => volume.in_use != *dangling,
@@ -319,6 +332,8 @@ mod tests {
         for (filters, expected) in [
             (&["name=db"][..], [true, false]),
             (&["name=db", "name=web"], [true, true]),
+            (&["name=^web$"], [false, true]),
+            (&["name=^db$"], [false, false]),
             (&["label=a"], [true, false]),
             (&["label=a=c"], [false, false]),
             (&["label!=a"], [false, true]),
