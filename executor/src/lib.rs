@@ -49,8 +49,8 @@ pub use seccomp::{Profile, Seccomp};
 pub use secret::{Agent, Lent, Secret};
 pub use signals::{Pending, Signals};
 pub use spec::{
-    Bind, DeviceNode, Devices, MissingCwd, Mount, MountSource, Network, Owner, Propagation, Root, Spec,
-    Tmpfs, Upper,
+    AccessTimes, Bind, DeviceNode, Devices, MissingCwd, Mount, MountSource, Network, Owner, Propagation,
+    Root, Spec, Tmpfs, Upper,
 };
 pub use ssh_key::{KeyError, SshKey};
 pub use stub::{Stubs, open_directory};

@@ -21,6 +21,8 @@ use crate::stub::Stubs;
 #[derive(Debug)]
 pub struct Spec {
     pub root: Root,
+    /// It has `/.dockerenv` and `/etc/mtab` as under docker, where its layers have nothing of that name.
+    pub dockers_files: bool,
     /// In any order; a target below another one is mounted after it.
     pub mounts: Vec<Mount>,
     pub args: Vec<String>,
@@ -205,6 +207,19 @@ pub struct Tmpfs {
     pub exec: bool,
     /// Set-user-id bits count.
     pub suid: bool,
+    pub access_times: AccessTimes,
+}
+
+/// When a file's time of access changes because it is read.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum AccessTimes {
+    /// After it was changed, and once a day.
+    #[default]
+    Relative,
+    /// So, but never that of a directory.
+    OfFiles,
+    Never,
+    Always,
 }
 
 /// Mode, user and group of a file, as the container knows them.
@@ -252,6 +267,7 @@ impl Spec {
     pub fn new(root: Root, args: Vec<String>) -> Spec {
         Spec {
             root,
+            dockers_files: false,
             mounts: Vec::new(),
             args,
             own_shell: false,

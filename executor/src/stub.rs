@@ -10,7 +10,8 @@ use std::sync::Mutex;
 
 use boxwright_cache::digest::Digest;
 use rustix::fs::{
-    AtFlags, CWD, FileType, Mode, OFlags, RenameFlags, mkdirat, mknodat, openat, renameat, statat, unlinkat,
+    AtFlags, CWD, FileType, Mode, OFlags, RenameFlags, mkdirat, mknodat, openat, renameat, statat, symlinkat,
+    unlinkat,
 };
 use rustix::io::Errno;
 
@@ -29,13 +30,22 @@ pub struct Stubs {
 const ALWAYS: &[(&str, FileType)] =
     &[("proc", FileType::Directory), ("sys", FileType::Directory), ("dev", FileType::Directory)];
 
+/// What docker gives a container besides: programs look for the first to know that they are in one, for the second to know
+/// what is mounted.
+pub(crate) const DOCKERS: [(&str, FileType); 2] =
+    [("/.dockerenv", FileType::RegularFile), ("/etc/mtab", FileType::Symlink)];
+
+/// Where the only symlink of a stub leads.
+const MOUNTS: &str = "/proc/mounts";
+
 impl Stubs {
     /// `dir` is ours alone; it may be shared by processes.
     pub fn new(dir: OwnedFd) -> Stubs {
         Stubs { dir, next: Mutex::new(0) }
     }
 
-    /// The layer with the mount points of every container and `targets`: paths in the root, files or directories.
+    /// The layer with the mount points of every container and `targets`: paths in the root, files or directories, or a
+    /// symlink, which leads to what is mounted.
     pub(crate) fn layer(&self, targets: &[(&str, FileType)]) -> Result<OwnedFd> {
         let mut wanted = BTreeMap::new();
         for (path, kind) in ALWAYS.iter().chain(targets) {
@@ -97,7 +107,12 @@ fn make_target(layer: &OwnedFd, path: &str, kind: FileType) -> rustix::io::Resul
     for (n, name) in names.iter().enumerate() {
         if n + 1 == names.len() && kind != FileType::Directory {
             // A target that is the directory of another target stays one; mounting a file there is refused later.
-            return match mknodat(&parent, *name, FileType::RegularFile, Mode::from_raw_mode(0o644), 0) {
+            let made = if kind == FileType::Symlink {
+                symlinkat(MOUNTS, &parent, *name)
+            } else {
+                mknodat(&parent, *name, FileType::RegularFile, Mode::from_raw_mode(0o644), 0)
+            };
+            return match made {
                 Err(Errno::EXIST) => Ok(()),
                 result => result,
             };

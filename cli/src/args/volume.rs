@@ -4,7 +4,7 @@ use std::ffi::CStr;
 use std::path::PathBuf;
 
 use boxwright_cache::volume::VolumeName;
-use boxwright_executor::Propagation;
+use boxwright_executor::{AccessTimes, Propagation};
 
 use crate::engine::{HostPath, NamedVolume, TmpfsVolume, Volume, VolumeSource, clean};
 use crate::error::{Error, Result};
@@ -24,8 +24,12 @@ pub(crate) fn volume(text: &str) -> Result<Volume> {
     }
     let target = absolute(target).map_err(invalid)?;
     let mut volume = Volume { target, read_only: false, source: source_of(source)? };
+    let mut kinds = Vec::new();
     for option in options.split(',').filter(|option| !option.is_empty()) {
-        set_option(&mut volume, option).ok_or_else(|| invalid("invalid mode"))?;
+        let twice = kinds.contains(&kind_of(option));
+        let set = set_option(&mut volume, option).filter(|()| !twice);
+        set.ok_or_else(|| invalid(&format!("invalid mode: {options}")))?;
+        kinds.push(kind_of(option));
     }
     Ok(volume)
 }
@@ -72,6 +76,17 @@ pub(super) fn host_path(text: &str) -> Result<Option<PathBuf>> {
     Ok(None)
 }
 
+/// Of each kind there may be one option, as docker has it.
+fn kind_of(option: &str) -> &str {
+    match option {
+        "ro" | "rw" => "rw",
+        "z" | "Z" => "z",
+        "cached" | "delegated" | "consistent" => "consistency",
+        "nocopy" => "copy",
+        _ => "propagation",
+    }
+}
+
 /// None for an option that this kind of volume does not have. Labels for SELinux and hints for file sharing change
 /// nothing where there is neither.
 fn set_option(volume: &mut Volume, option: &str) -> Option<()> {
@@ -98,13 +113,14 @@ pub(super) fn propagation(word: &str) -> Option<Propagation> {
 }
 
 /// What a tmpfs takes beside switches.
-const VALUES: [(&str, &CStr); 6] = [
+const VALUES: [(&str, &CStr); 7] = [
     ("size", c"size"),
     ("mode", c"mode"),
     ("uid", c"uid"),
     ("gid", c"gid"),
     ("nr_inodes", c"nr_inodes"),
     ("nr_blocks", c"nr_blocks"),
+    ("mpol", c"mpol"),
 ];
 
 /// `CONTAINER[:OPTIONS]`. What the values mean is for the kernel to say.
@@ -119,8 +135,22 @@ pub(crate) fn tmpfs(text: &str) -> Result<Volume> {
             ("rw", "") => read_only = false,
             ("exec" | "noexec", "") => tmpfs.exec = name == "exec",
             ("suid" | "nosuid", "") => tmpfs.suid = name == "suid",
-            ("nodev" | "defaults", "") => {}
-            ("dev", "") => return Err(Error::Later("a tmpfs with devices".to_owned())),
+            ("noatime", "") => tmpfs.access_times = AccessTimes::Never,
+            ("nodiratime", "") => tmpfs.access_times = AccessTimes::OfFiles,
+            ("strictatime", "") => tmpfs.access_times = AccessTimes::Always,
+            ("atime" | "relatime" | "norelatime" | "diratime" | "nostrictatime", "") => {
+                tmpfs.access_times = AccessTimes::Relative;
+            }
+            ("nodev" | "defaults" | "nomand", "") => {}
+            // There is no disk behind it that could lag.
+            ("sync" | "async" | "dirsync", "") => {}
+            // There is none like it anywhere else, from which it could hear of mounts.
+            ("private" | "rprivate" | "slave" | "rslave", "") => {}
+            (
+                "dev" | "mand" | "shared" | "rshared" | "unbindable" | "runbindable" | "bind" | "rbind"
+                | "remount",
+                "",
+            ) => return Err(Error::Later(format!("the option {name:?} of a tmpfs"))),
             (_, value) if !value.is_empty() => match VALUES.iter().find(|(known, _)| *known == name) {
                 Some((_, key)) => tmpfs.options.push((key, value.to_owned())),
                 None => return Err(invalid(&format!("invalid tmpfs option [{option:?}]"))),
@@ -165,7 +195,9 @@ mod tests {
             ("/a:.", "mount path must be absolute"),
             ("/:/", "destination can't be '/'"),
             ("/a:/b/..", "destination can't be '/'"),
-            ("/a:/b:maybe", "invalid mode"),
+            ("/a:/b:maybe", "invalid mode: maybe"),
+            ("/a:/b:ro,rw", "invalid mode: ro,rw"),
+            ("/a:/b:slave,shared", "invalid mode: slave,shared"),
             ("/a:/b:nocopy", "invalid mode"),
             ("data:/b:shared", "invalid mode"),
             ("/a:", "empty section"),
@@ -188,10 +220,26 @@ mod tests {
         assert!(options.exec && !options.suid);
         let text = |(key, value): &(&CStr, String)| format!("{}={value}", key.to_str().unwrap());
         assert_eq!(options.options.iter().map(text).collect::<Vec<_>>(), ["size=1k", "mode=0700", "uid=7"]);
+        for (options, expected) in [
+            ("noatime,sync,private", AccessTimes::Never),
+            ("noatime,relatime,rslave", AccessTimes::Relative),
+            ("nodiratime", AccessTimes::OfFiles),
+            ("atime,strictatime,async,nomand", AccessTimes::Always),
+        ] {
+            match tmpfs(&format!("/run:{options},mpol=default")).unwrap().source {
+                VolumeSource::Tmpfs(tmpfs) => {
+                    assert_eq!(tmpfs.access_times, expected, "{options}");
+                    assert_eq!(tmpfs.options, [(c"mpol", "default".to_owned())]);
+                }
+                other => panic!("{other:?}"),
+            }
+        }
         for (text, words) in [
             ("/run:foobar", "invalid tmpfs option [\"foobar\"]"),
             ("/run:huge=1", "invalid tmpfs option [\"huge=1\"]"),
             ("/run:dev", "not supported yet"),
+            ("/run:shared", "the option \"shared\" of a tmpfs is not supported yet"),
+            ("/run:noatime=1", "invalid tmpfs option [\"noatime=1\"]"),
             ("run", "mount path must be absolute"),
             ("/", "destination can't be '/'"),
         ] {

@@ -182,6 +182,7 @@ impl Engine {
         spec.hostname = settings.hostname;
         spec.domain.clone_from(&settings.names.domain);
         spec.network = joined.network();
+        spec.dockers_files = true;
         spec.certificates.clone_from(&request.certificates);
         spec.mounts = settings.names.mounts(false);
         if request.interactive {

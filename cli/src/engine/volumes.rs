@@ -10,7 +10,7 @@ use boxwright_cache::snapshot::Snapshot;
 use boxwright_cache::snapshot::tree::{Kind, Tree};
 use boxwright_cache::store::ActiveLayer;
 use boxwright_cache::volume::{VolumeAbout, VolumeDir, VolumeName};
-use boxwright_executor::{Bind, Mount, MountSource, Propagation, Tmpfs, Upper};
+use boxwright_executor::{AccessTimes, Bind, Mount, MountSource, Propagation, Tmpfs, Upper};
 use rustix::fs::{Mode, OFlags};
 
 use super::Engine;
@@ -65,6 +65,7 @@ pub struct TmpfsVolume {
     pub options: Vec<(&'static CStr, String)>,
     pub exec: bool,
     pub suid: bool,
+    pub access_times: AccessTimes,
 }
 
 impl HostPath {
@@ -133,8 +134,8 @@ impl Engine {
             VolumeSource::Named(named) => self.named_volume(&volume.target, named, content, all),
             VolumeSource::Anonymous { copy } => self.own_volume(&volume.target, *copy, content, all),
             VolumeSource::Tmpfs(tmpfs) => {
-                let TmpfsVolume { options, exec, suid } = tmpfs.clone();
-                Ok(MountSource::Tmpfs(Tmpfs { options, exec, suid }))
+                let TmpfsVolume { options, exec, suid, access_times } = tmpfs.clone();
+                Ok(MountSource::Tmpfs(Tmpfs { options, exec, suid, access_times }))
             }
         }
     }

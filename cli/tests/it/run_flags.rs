@@ -61,6 +61,45 @@ fn the_environment_names_the_platform_where_no_flag_does() {
 }
 
 #[test]
+fn it_finds_what_docker_puts_into_containers_and_no_step_does() {
+    let boxwright = Boxwright::with_busybox();
+    let look = "readlink /etc/mtab; grep -c ' / ' /etc/mtab; stat -c '%F' /.dockerenv";
+    assert_eq!(sh(&boxwright, &[], look), "/proc/mounts\n1\nregular empty file\n");
+    let context = Context::new(
+        "FROM busybox\nRUN for f in /etc/mtab /.dockerenv; do test ! -e $f -a ! -L $f; done\nRUN echo own > /etc/mtab\n",
+    );
+    boxwright.build(&context, &["-t", "own"]).ok();
+    assert_eq!(boxwright.output_of("own", &["cat", "/etc/mtab"]), "own\n");
+    let host = boxwright.scratch("mtab");
+    fs::write(&host, "bound\n").unwrap();
+    let bound = format!("{}:/etc/mtab:ro", host.display());
+    assert_eq!(sh(&boxwright, &["-v", &bound], "cat /etc/mtab"), "bound\n");
+}
+
+#[test]
+fn the_hosts_sysfs_may_be_shown() {
+    let boxwright = Boxwright::with_busybox();
+    let look =
+        "cut -d' ' -f2-4 /proc/mounts | grep -c '^/sys sysfs ro'; ls -A /sys/firmware; ls -d /sys/class/net";
+    assert_eq!(sh(&boxwright, &["-v", "/sys:/sys:ro"], look), "1\n/sys/class/net\n");
+    let all = "test -n \"$(ls -A /sys/kernel)\" && echo shown";
+    assert_eq!(sh(&boxwright, &["--privileged", "-v", "/sys:/sys"], all), "shown\n");
+    refused(&boxwright, &["--tmpfs", "/sys"], "it is a mount of the container's own");
+}
+
+#[test]
+fn names_and_files_that_are_empty_are_none() {
+    let boxwright = Boxwright::with_busybox();
+    sh(&boxwright, &["--name", "", "--cidfile", ""], "true");
+    sh(
+        &boxwright,
+        &["--name", "/slash", "--tmpfs", "/m:size=4k", "--tmpfs", "/m:noatime"],
+        "grep ' /m .*noatime' /proc/mounts",
+    );
+    refused(&boxwright, &["--expose", "80:80"], "invalid port format for --expose: 80:80");
+}
+
+#[test]
 fn what_is_so_anyway_may_be_asked_for() {
     let boxwright = Boxwright::with_busybox();
     let flags = ["--restart=no", "-a", "stdout", "-a", "stderr", "--detach=false", "--net", "name=none"];

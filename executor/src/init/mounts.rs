@@ -156,6 +156,16 @@ pub(crate) fn open_in(root: BorrowedFd<'_>, path: &CStr, resolve: ResolveFlags) 
     open_resolved(root, path, OFlags::PATH | OFlags::CLOEXEC, Mode::empty(), resolve)
 }
 
+impl Attachment {
+    /// The root of what is attached, where that was made before.
+    fn bound(&self) -> Result<Option<OwnedFd>, Errno> {
+        match &self.source {
+            Source::Mount(mount) => open_in(mount.as_fd(), c".", IN_ROOT).map(Some),
+            _ => Ok(None),
+        }
+    }
+}
+
 impl Mounts {
     /// Leaves the process in the container's root, with nothing of the host mounted in sight.
     pub(super) fn enter(&self) -> Outcome {
@@ -185,6 +195,8 @@ impl Mounts {
             match self.attach_one(attachment, target.as_fd()) {
                 Ok(Some(mount)) if n == self.proc => pseudo[0] = Some(mount),
                 Ok(Some(mount)) if n == self.sys => pseudo[1] = Some(mount),
+                // The host's, which was bound there.
+                Ok(None) if n == self.sys => pseudo[1] = attachment.bound().map_err(at(Stage::Attach, n))?,
                 Err(Errno::NODEV | Errno::PERM) if attachment.optional => {}
                 result => drop(result.map_err(at(Stage::Attach, n))?),
             }

@@ -8,7 +8,7 @@ use rustix::fs::{CWD, FileType, Mode, OFlags, openat};
 use rustix::io::Errno;
 use rustix::mount::MountAttrFlags;
 
-use super::sources::{Ready, Scratch};
+use super::sources::{Ready, Scratch, is_sys};
 use super::stack::{self, RootMount};
 use super::{MountPoints, groups};
 use crate::dev::{self, Dev};
@@ -17,6 +17,7 @@ use crate::idmap;
 use crate::init::{Attachment, Mounts, Pseudo, Source, Steps};
 use crate::mountpoint;
 use crate::spec::{Network, Propagation, Spec};
+use crate::stub;
 use crate::trust::Installed;
 
 pub(super) const QUIET: MountAttrFlags = MountAttrFlags::MOUNT_ATTR_NOSUID
@@ -33,7 +34,10 @@ pub(super) struct LaidOut {
 
 /// Mounts the root, stub layer included, for nobody to see.
 pub(super) fn mount_root(spec: &Spec, mounts: &[Ready]) -> Result<RootMount> {
-    let targets: Vec<_> = mounts.iter().map(|m| (m.target.as_str(), m.kind)).collect();
+    let mut targets: Vec<_> = mounts.iter().map(|m| (m.target.as_str(), m.kind)).collect();
+    if spec.dockers_files {
+        targets.extend(stub::DOCKERS);
+    }
     let stub = spec.root.stubs.layer(&targets)?;
     stack::root(&spec.root, &stub, spec.devices.attributes())
 }
@@ -53,7 +57,7 @@ pub(super) fn lay_out(
     let dev_fd = dev.dev.try_clone().map_err(Error::io("copying a descriptor", ""))?;
     let own: Vec<&str> = mounts.iter().map(|mount| mount.target.as_str()).collect();
     let groups = groups::source(&mut scratch, groups)?;
-    let (proc, sys) = list.system(spec, dev, console, groups, &own)?;
+    let (proc, mut sys) = list.system(spec, dev, console, groups, &own)?;
     let mut made = Vec::new();
     for path in ["proc", "sys", "dev"] {
         made.extend(ensure_system(&root, path)?);
@@ -67,8 +71,13 @@ pub(super) fn lay_out(
         }
         outer.push(format!("{}/", mount.target.trim_end_matches('/')));
         let source = scratch.source(n, mount.source)?;
-        let at = list.push(&mount.target, source, Some(mount.kind), mount.attributes, false)?;
+        let in_place_of_sys = is_sys(&mount.target);
+        let create = if in_place_of_sys { None } else { Some(mount.kind) };
+        let at = list.push(&mount.target, source, create, mount.attributes, false)?;
         list.attachments[at].propagation = mount.propagation;
+        if in_place_of_sys {
+            sys = at;
+        }
     }
     let upper = spec.root.upper.as_ref().map(|u| u.dir.try_clone()).transpose();
     let upper = upper.map_err(Error::io("copying a descriptor", ""))?;
@@ -146,7 +155,7 @@ impl List {
         Ok(self.attachments.len() - 1)
     }
 
-    /// What every container has, in docker's order. The positions of procfs and sysfs.
+    /// What every container has, in docker's order. The positions of procfs and sysfs, which one of its own may follow.
     fn system(
         &mut self,
         spec: &Spec,
@@ -165,11 +174,15 @@ impl List {
         let pts = dev.pts.try_clone().map_err(Error::io("copying a descriptor", ""))?;
         self.push("/dev/pts", Source::Mount(dev.pts), directory, plain, false)?;
         let of_sys = if spec.writable_sys { plain } else { MountAttrFlags::MOUNT_ATTR_RDONLY };
-        let source = Source::Sys { attributes: of_sys, fallback: host_sys(&spec.network)? };
-        let sys = self.push("/sys", source, None, plain, false)?;
-        if let Some(source) = groups {
-            let optional = matches!(source, Source::New(..));
-            self.push("/sys/fs/cgroup", source, directory, QUIET | of_sys, optional)?;
+        let mut sys = usize::MAX;
+        // What takes its place has the groups of the host.
+        if !own.iter().any(|target| is_sys(target)) {
+            let source = Source::Sys { attributes: of_sys, fallback: host_sys(&spec.network)? };
+            sys = self.push("/sys", source, None, plain, false)?;
+            if let Some(source) = groups {
+                let optional = matches!(source, Source::New(..));
+                self.push("/sys/fs/cgroup", source, directory, QUIET | of_sys, optional)?;
+            }
         }
         // What the container has there itself takes their place.
         if !own.contains(&"/dev/mqueue") {

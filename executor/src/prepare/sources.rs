@@ -5,8 +5,8 @@ use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 
 use boxwright_cache::fs::open_resolved;
 use rustix::fs::{
-    AtFlags, FileType, Gid, Mode, OFlags, ResolveFlags, Stat, Uid, chmodat, chownat, fchmod, fstat, mkdirat,
-    openat,
+    AtFlags, FileType, Gid, Mode, OFlags, ResolveFlags, Stat, Uid, chmodat, chownat, fchmod, fstat, fstatfs,
+    mkdirat, openat,
 };
 use rustix::io::Errno;
 use rustix::mount::MountAttrFlags;
@@ -17,7 +17,9 @@ use crate::error::{Error, Result};
 use crate::init::{Hidden, Source};
 use crate::rootfs::tmpfs;
 use crate::secret::Secret;
-use crate::spec::{Bind, DeviceNode, Devices, Mount, MountSource, Owner, Propagation, Spec, Tmpfs};
+use crate::spec::{
+    AccessTimes, Bind, DeviceNode, Devices, Mount, MountSource, Owner, Propagation, Spec, Tmpfs,
+};
 use crate::{dev, propagation};
 
 /// How many connections to a socket may wait.
@@ -79,7 +81,7 @@ fn make(mount: Mount, spec: &Spec) -> Result<Ready> {
     // Where root could make a node of any device of the host in it.
     let nodev = spec.devices.attributes();
     let Mount { target, source, mut read_only } = mount;
-    check_target(&target)?;
+    check_target(&target, &source)?;
     let (mut attributes, mut propagation) = (MountAttrFlags::empty(), Propagation::Private);
     let (kind, source) = match source {
         MountSource::Bind(Bind { source, recursive, propagation: wanted, attributes: more }) => {
@@ -158,8 +160,17 @@ fn kind(fd: &OwnedFd) -> Result<FileType> {
     Ok(if directory { FileType::Directory } else { FileType::RegularFile })
 }
 
-fn check_target(target: &str) -> Result<()> {
-    let names: Vec<&str> = target.split('/').filter(|n| !n.is_empty() && *n != ".").collect();
+fn names(target: &str) -> Vec<&str> {
+    target.split('/').filter(|n| !n.is_empty() && *n != ".").collect()
+}
+
+/// Whether a mount takes the place of our sysfs. Only the host's may do so.
+pub(super) fn is_sys(target: &str) -> bool {
+    names(target) == ["sys"]
+}
+
+fn check_target(target: &str, source: &MountSource) -> Result<()> {
+    let names = names(target);
     let refuse = |reason: &str| Err(Error::start(125, format!("invalid mount target {target:?}: {reason}")));
     if !target.starts_with('/') {
         return refuse("mount path must be absolute");
@@ -167,11 +178,21 @@ fn check_target(target: &str) -> Result<()> {
     if names.is_empty() {
         return refuse("destination can't be '/'");
     }
-    if names[0] == "proc" || (names[0] == "sys" && names.len() == 1) {
+    if names[0] == "proc" || (is_sys(target) && !is_sysfs(source)?) {
         return refuse("it is a mount of the container's own");
     }
     Ok(())
 }
+
+/// Whether it is one of the host's, or a directory of it: what is masked in our own is masked in that.
+fn is_sysfs(source: &MountSource) -> Result<bool> {
+    let MountSource::Bind(Bind { source, .. }) = source else { return Ok(false) };
+    let found = fstatfs(source).map_err(Error::io("looking at a mount's source", ""))?;
+    Ok(found.f_type == SYSFS_MAGIC && kind(source)? == FileType::Directory)
+}
+
+/// Of `statfs`; from the kernel's `magic.h`.
+const SYSFS_MAGIC: rustix::fs::FsWord = 0x6265_6572;
 
 fn user_tmpfs(wanted: &Tmpfs, nodev: MountAttrFlags) -> Result<OwnedFd> {
     let mut attributes = nodev;
@@ -181,6 +202,12 @@ fn user_tmpfs(wanted: &Tmpfs, nodev: MountAttrFlags) -> Result<OwnedFd> {
     if !wanted.suid {
         attributes |= MountAttrFlags::MOUNT_ATTR_NOSUID;
     }
+    attributes |= match wanted.access_times {
+        AccessTimes::Relative => MountAttrFlags::MOUNT_ATTR_RELATIME,
+        AccessTimes::OfFiles => MountAttrFlags::MOUNT_ATTR_NODIRATIME,
+        AccessTimes::Never => MountAttrFlags::MOUNT_ATTR_NOATIME,
+        AccessTimes::Always => MountAttrFlags::MOUNT_ATTR_STRICTATIME,
+    };
     let mut options = vec![(c"source", "tmpfs")];
     options.extend(wanted.options.iter().map(|(name, value)| (*name, value.as_str())));
     tmpfs(&options, attributes)

@@ -1,6 +1,7 @@
 //! Mounts, mount points, and what of them stays behind: nothing.
 
 use std::fs;
+use std::os::fd::OwnedFd;
 use std::os::unix::fs::symlink;
 
 use crate::fixture::{Sandbox, open, run, try_run};
@@ -128,6 +129,37 @@ fn a_resolver_file_that_is_a_link_to_nowhere() {
     spec.mounts = vec![file("/etc/resolv.conf", "nameserver 9.9.9.9\n")];
     assert_eq!(run(spec).text(), "nameserver 9.9.9.9\n");
     assert!(!sandbox.upper().join("run").exists());
+}
+
+/// The host's sysfs, at a place of the container.
+fn host_sys(target: &str) -> Mount {
+    let dir = fs::File::open("/sys").unwrap();
+    Mount { target: target.into(), source: MountSource::Bind(OwnedFd::from(dir).into()), read_only: true }
+}
+
+#[test]
+fn the_hosts_sysfs_may_take_the_place_of_ours_and_hides_the_same() {
+    let sandbox = Sandbox::new();
+    let script = "grep -c ' /sys ' /proc/mounts; touch /sys/kernel/uevent_helper 2>/dev/null && echo writable
+        ls -A /sys/firmware /sys/devices/virtual/powercap 2>/dev/null | grep -v : | grep .
+        cat /sys/devices/system/cpu/cpu0/thermal_throttle/* 2>/dev/null; ls -d /sys/class/net /sys/fs/cgroup";
+    for target in ["/sys", "//sys/."] {
+        let mut spec = sandbox.spec(&["sh", "-c", script]);
+        spec.mounts = vec![host_sys(target)];
+        assert_eq!(run(spec).text(), "1\n/sys/class/net\n/sys/fs/cgroup\n", "{target}");
+    }
+    // Something else there would have nothing masked.
+    let mut spec = sandbox.spec(&["true"]);
+    let dir = tempfile::tempdir().unwrap();
+    spec.mounts = vec![Mount {
+        source: MountSource::Bind(OwnedFd::from(fs::File::open(dir.path()).unwrap()).into()),
+        ..host_sys("/sys")
+    }];
+    assert!(try_run(spec).is_err());
+    let linked = Sandbox::new().layer(|layer| symlink("/tmp", layer.join("sys")).unwrap());
+    let mut spec = linked.spec(&["true"]);
+    spec.mounts = vec![host_sys("/sys")];
+    assert!(try_run(spec).is_err(), "/sys as a symlink");
 }
 
 #[test]
