@@ -72,7 +72,7 @@ const VOLUME_CREATE: &[&str] = &[
     "--type",
 ];
 const PULL: &[&str] = &["--all-tags", "-a", "--disable-content-trust"];
-const PUSH: &[&str] = &["--all-tags", "-a", "--disable-content-trust"];
+const PUSH: &[&str] = &["--disable-content-trust"];
 const PRUNE: &[&str] = &["--filter", "--volumes", "--min-free-space", "--verbose"];
 const INSPECT: &[&str] = &["--size", "-s"];
 

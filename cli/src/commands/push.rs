@@ -4,7 +4,7 @@ use std::sync::Mutex;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use boxwright_cache::image::PushEvent;
-use boxwright_cache::oci::Reference;
+use boxwright_cache::oci::{Platform, Reference};
 
 use super::Session;
 use crate::args::platform;
@@ -21,6 +21,9 @@ pub(crate) struct Push {
     /// Of an index only the image for this platform [default: the index with all images]
     #[arg(long, value_name = "OS/ARCH")]
     platform: Option<String>,
+    /// All tags of the repository that are here
+    #[arg(short, long)]
+    all_tags: bool,
     #[arg(value_name = "NAME[:TAG]")]
     image: String,
 }
@@ -28,12 +31,20 @@ pub(crate) struct Push {
 impl Push {
     pub(crate) fn execute(self, session: &mut Session<'_>) -> Result<()> {
         let name = reference(&self.image)?;
-        if name.digest().is_some() {
-            return Err(Error::invalid("cannot push a digest reference"));
-        }
-        let (lines, left_out) = (Mutex::new(Vec::new()), AtomicUsize::new(0));
         let platform = platform::one(self.platform.as_deref())?;
-        let pushed = session.engine.push(&name, platform.as_ref(), &|event| {
+        if !self.all_tags {
+            return self.push(session, &name, platform.as_ref());
+        }
+        if self.image.rsplit('/').next().is_some_and(|last| last.contains([':', '@'])) {
+            return Err(Error::invalid("tag can't be used with --all-tags/-a"));
+        }
+        let tags = session.engine.tags_of(&name)?;
+        tags.iter().try_for_each(|name| self.push(session, name, platform.as_ref()))
+    }
+
+    fn push(&self, session: &mut Session<'_>, name: &Reference, platform: Option<&Platform>) -> Result<()> {
+        let (lines, left_out) = (Mutex::new(Vec::new()), AtomicUsize::new(0));
+        let pushed = session.engine.push(name, platform, &|event| {
             let line = match event {
                 PushEvent::Preparing { layer } => format!("{}: Preparing", &layer.hex()[..12]),
                 PushEvent::Present { layer } => format!("{}: Layer already exists", &layer.hex()[..12]),
@@ -48,7 +59,7 @@ impl Push {
         })?;
         let left_out = left_out.into_inner();
         if left_out > 0 {
-            report::remark(&left_behind(&name, left_out));
+            report::remark(&left_behind(name, left_out));
         }
         if self.quiet {
             return session.print(name);

@@ -8,6 +8,7 @@ use cache::image::{self, Destination, PullEvent, PushEvent, Resolved, Sources};
 use cache::import::Loaded;
 use cache::oci::{Descriptor, Platform, Reference};
 
+use super::names::same_repository;
 use super::{Engine, Found};
 use crate::error::{Error, Result};
 
@@ -36,13 +37,20 @@ impl Engine {
         platform: Option<&Platform>,
         tell: &(dyn Fn(PushEvent) + Sync),
     ) -> Result<Descriptor> {
-        let missing = || {
-            Error::invalid(format!("An image does not exist locally with the tag: {}", name.familiar_name()))
-        };
-        let stored = self.stored_as(name)?.ok_or_else(missing)?;
+        let stored = self.stored_as(name)?.ok_or_else(|| missing(name))?;
         let found = Found { stored, name: Some(name.clone()) }.only(platform)?;
         let sources = Sources { store: &self.store, client: &self.client };
         Ok(image::push(sources, &found.stored, Destination::of(name), tell, &self.cancel)?)
+    }
+
+    /// The names of this repository that have a tag, in order.
+    ///
+    /// # Errors
+    /// When there is none.
+    pub fn tags_of(&self, repository: &Reference) -> Result<Vec<Reference>> {
+        let names = self.store.names(None)?.into_iter().map(|known| known.name);
+        let own: Vec<_> = names.filter(|n| n.tag().is_some() && same_repository(n, repository)).collect();
+        if own.is_empty() { Err(missing(repository)) } else { Ok(own) }
     }
 
     /// Reads an archive of images; of each index with `platform` only the image for that.
@@ -76,4 +84,8 @@ impl Engine {
     pub fn save(&self, images: &[Saved], out: &mut dyn Write) -> Result<()> {
         Ok(cache::export::save(&self.store, images, out, &self.cancel)?)
     }
+}
+
+fn missing(name: &Reference) -> Error {
+    Error::invalid(format!("An image does not exist locally with the tag: {}", name.familiar_name()))
 }

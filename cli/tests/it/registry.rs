@@ -149,6 +149,31 @@ fn what_was_pushed_is_known_by_its_digest_there() {
 }
 
 #[test]
+fn all_tags_of_a_repository_are_pushed() {
+    let (registry, boxwright) = (Registry::start(), Boxwright::with_busybox());
+    let (app, other) = (registry.name("team/app"), registry.name("other"));
+    let names = ["1", "2"].map(|tag| format!("{app}:{tag}"));
+    boxwright.build(&Context::new("FROM busybox\nENV A=1\n"), &["-t", &names[0], "-t", &other]).ok();
+    boxwright.ok(&["tag", "busybox", &names[1]]);
+    let said = boxwright.ok(&["push", "--all-tags", &app]);
+    for (name, tag) in names.iter().zip(["1", "2"]) {
+        let digests = boxwright.inspect(name)["RepoDigests"].clone();
+        let digest = digests[0].as_str().unwrap().strip_prefix(&format!("{app}@")).unwrap();
+        assert!(said.contains(&format!("\n{tag}: digest: {digest} size: ")), "{said}");
+        assert_eq!(manifest(name)["schemaVersion"], 2);
+    }
+    assert_eq!(boxwright.ok(&["push", "-aq", &app]), format!("{}\n{}\n", names[0], names[1]));
+    assert_eq!(
+        boxwright.inspect(&other)["RepoDigests"].as_array().unwrap().len(),
+        1,
+        "that of the other name"
+    );
+    boxwright.run(&["push", "-a", &names[0]]).fails_with(1).says("tag can't be used with --all-tags/-a");
+    let nosuch = registry.name("nosuch");
+    boxwright.run(&["push", "-a", &nosuch]).fails_with(1).says(&format!("locally with the tag: {nosuch}"));
+}
+
+#[test]
 fn what_is_not_there_is_named() {
     let (registry, boxwright) = (Registry::start(), Boxwright::new());
     let missing = registry.name("nosuch:1");
