@@ -27,13 +27,22 @@ pub enum Error {
     Database { doing: &'static str, source: rusqlite::Error },
     /// A registry answered with an error, or not at all.
     #[error("{registry}: {doing}: {reason}")]
-    Registry { registry: String, doing: String, reason: String },
+    Registry { registry: String, doing: String, reason: String, remedy: Option<Remedy> },
     /// The thing is still needed and was therefore not removed.
     #[error("{0}")]
     InUse(String),
     /// The caller's [`crate::Cancel`] was raised.
     #[error("canceled")]
     Cancelled,
+}
+
+/// What has to be known beforehand of a registry that could not be spoken to ([`crate::registry::Host`]).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Remedy {
+    /// That it is spoken to without TLS, which is what it does.
+    PlainHttp,
+    /// Whom to trust as it.
+    Ca,
 }
 
 pub type Result<T, E = Error> = std::result::Result<T, E>;

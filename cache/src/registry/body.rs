@@ -11,7 +11,7 @@ use reqwest::{Body, Response};
 use tokio::sync::mpsc;
 use tokio::time::{Instant, timeout, timeout_at};
 
-use super::transport::reason_of;
+use super::reason::reason_of;
 
 /// So much of it waits at most to be sent.
 pub(super) const CHUNK: usize = 256 << 10;

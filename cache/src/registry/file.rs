@@ -12,8 +12,9 @@ use reqwest::{Response, StatusCode, Url};
 use tokio::sync::mpsc;
 
 use super::hosts::Trust;
+use super::reason::reason_of;
 use super::runtime::cancellable;
-use super::transport::{Transport, reason_of};
+use super::transport::Transport;
 use super::{Client, Inner};
 use crate::cancel::Cancel;
 use crate::error::{Error, Result};
@@ -148,7 +149,8 @@ impl Ask {
 
     fn error(&self, reason: impl Into<String>) -> Error {
         let host = self.url.host_str().unwrap_or_default().to_owned();
-        Error::Registry { registry: host, doing: format!("fetching {}", self.url), reason: reason.into() }
+        let (doing, reason) = (format!("fetching {}", self.url), reason.into());
+        Error::Registry { registry: host, doing, reason, remedy: None }
     }
 
     fn too_large(&self, limit: u64) -> Error {

@@ -11,7 +11,7 @@ use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 
 use super::Options;
 use super::hosts::Trust;
-use super::transport::reason_of;
+use super::reason::reason_of;
 use super::verifier::Verifier;
 
 impl Options {

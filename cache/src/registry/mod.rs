@@ -11,6 +11,7 @@ mod listing;
 mod login;
 mod origin;
 mod pieces;
+mod reason;
 mod referrers;
 mod runtime;
 mod session;

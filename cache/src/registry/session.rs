@@ -11,7 +11,8 @@ use reqwest::{Body, Method, Response, StatusCode, Url};
 
 use super::auth::Actions;
 use super::body::{Moved, moving, rest};
-use super::transport::{Ask, Transport, location, reason_of};
+use super::reason::reason_of;
+use super::transport::{Ask, Transport, location};
 use crate::digest::Algorithm;
 use crate::error::{Error, Result};
 use crate::oci::{Descriptor, Reference};

@@ -7,7 +7,8 @@ use rustix::event::{PollFd, PollFlags, Timespec, poll};
 
 use super::auth::{Actions, Challenge, Scope, Token, TokenAnswer};
 use super::login::{Credentials, Logins};
-use super::transport::{Ask, Transport, authorization, reason_of};
+use super::reason::reason_of;
+use super::transport::{Ask, Transport, authorization};
 use crate::cancel::Cancel;
 use crate::error::{Error, Result};
 

@@ -14,6 +14,7 @@ use super::body::Incoming;
 use super::hosts::Trust;
 use super::login::Credentials;
 use super::origin::{Origin, is_loopback};
+use super::reason::{reason_of, registry_error};
 use crate::error::{Error, Result};
 use crate::oci::Reference;
 
@@ -44,7 +45,7 @@ pub(super) struct Ask {
 
 impl Ask {
     pub(super) fn error(&self, reason: impl Into<String>) -> Error {
-        Error::Registry { registry: self.registry.clone(), doing: self.doing.clone(), reason: reason.into() }
+        registry_error(&self.registry, &self.doing, reason.into())
     }
 }
 
@@ -231,11 +232,7 @@ impl Transport {
             return Ok(origin.clone());
         }
         let plain = Origin::of_registry(registry, "http")?;
-        let failed = |reason: String| Error::Registry {
-            registry: registry.to_owned(),
-            doing: "connecting".to_owned(),
-            reason,
-        };
+        let failed = |reason: String| registry_error(registry, "connecting", reason);
         let client = self.client_with(Trust { plain: true, ..Trust::default() }).map_err(failed)?;
         let ping = client.get(plain.url("/v2/")?).send();
         let origin = match tokio::time::timeout(self.options.connect_timeout, ping).await {
@@ -420,22 +417,6 @@ async fn error_message(mut response: Response) -> String {
         .map(|text| text.chars().filter(|c| !c.is_control()).take(200).collect())
         .collect();
     texts.join(", ")
-}
-
-/// What the HTTP library says, without the URL (which may hold a signature) and without its own layers' names.
-pub(super) fn reason_of(error: reqwest::Error) -> String {
-    let error = error.without_url();
-    let mut parts = vec![error.to_string()];
-    let mut source = std::error::Error::source(&error);
-    while let Some(cause) = source {
-        let text = cause.to_string();
-        if !parts.iter().any(|p| p.ends_with(&text)) {
-            parts.push(text);
-        }
-        source = cause.source();
-    }
-    let from = parts.len().saturating_sub(2);
-    parts[from..].join(": ")
 }
 
 #[cfg(test)]

@@ -11,7 +11,7 @@ use rustls::server::ParsedCertificate;
 use rustls::{CertificateError, DigitallySignedStruct, Error, RootCertStore, SignatureScheme};
 
 /// webpki's name for it; that crate is rustls's own.
-const CA_AS_SERVER: &str = "CaUsedAsEndEntity";
+pub(super) const CA_AS_SERVER: &str = "CaUsedAsEndEntity";
 
 #[derive(Debug)]
 pub(super) struct Verifier {

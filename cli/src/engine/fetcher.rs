@@ -72,6 +72,7 @@ impl Limited {
             registry: self.repository.clone(),
             doing: "fetching a layer".to_owned(),
             reason: format!("it took longer than {} s", self.deadline.limit.as_secs()),
+            remedy: None,
         }
     }
 }

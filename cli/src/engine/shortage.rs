@@ -1,10 +1,12 @@
-//! What a file system lacks on which nothing could be written. The kernel says "No space left on device" also where
-//! there is space and no inode is left, and never on which file system.
+//! What may help against errors of the machine. Mostly it is what a file system lacks on which nothing could be written:
+//! the kernel says "No space left on device" also where there is space and no inode is left, and never on which file
+//! system.
 
 use std::io::ErrorKind;
 use std::path::Path;
 
 use boxwright_cache as cache;
+use cache::error::Remedy;
 
 use crate::error::Error;
 use crate::format;
@@ -26,10 +28,26 @@ pub(crate) fn helped(error: Error, store: &Path) -> Error {
 
 pub(super) fn help(error: &cache::Error, store: &Path) -> Option<String> {
     let path = match error {
+        cache::Error::Registry { registry, remedy, .. } => return remedy.map(|r| configured(registry, r)),
         cache::Error::Io { path, .. } => path,
         _ => store,
     };
     help_at(error.kind()?, path, store)
+}
+
+/// What the configuration should say of a registry.
+fn configured(registry: &str, remedy: Remedy) -> String {
+    let table = format!("[registry.{registry:?}]");
+    let file = "~/.config/boxwright/config.toml or /etc/boxwright/config.toml";
+    match remedy {
+        Remedy::PlainHttp => {
+            format!("if it is meant to have no TLS: plain-http = true below {table} in {file}")
+        }
+        Remedy::Ca => format!(
+            "the certificate that vouches for it belongs to ca = [\"FILE\"] below {table} in {file}, or is \
+             /etc/docker/certs.d/{registry}/ca.crt"
+        ),
+    }
 }
 
 /// `path` is what could not be written; a relative one is that of a file in a layer.

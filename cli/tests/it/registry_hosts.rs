@@ -43,7 +43,9 @@ fn a_ca_of_ones_own_vouches_for_its_registry_alone() {
         Setup::default().tls(&certificates, false).start(),
     );
     boxwright.ok(&["tag", "busybox", &one.name("a:1")]);
-    boxwright.run(&["push", &one.name("a:1")]).fails_with(1).says("certificate");
+    let refused = boxwright.run(&["push", &one.name("a:1")]).fails_with(1);
+    let refused = refused.says("x509: certificate signed by unknown authority\nhelp: ");
+    refused.says(&format!("ca = [\"FILE\"] below [registry.\"{}\"]", one.host()));
     let ca = certificates.path("ca.pem");
     configure(&boxwright, &format!("[registry.\"{}\"]\nca = [{ca:?}]\n", one.host()));
     there_and_back(&boxwright, &one.name("a:1"));
@@ -67,7 +69,7 @@ fn a_certificate_that_only_itself_vouches_for_may_be_trusted() {
     let (one, two) = (start("one"), start("two"));
     let login =
         |registry: &Registry| boxwright.command(&["login", "-u", USER, "-p", PASSWORD, &registry.host()]);
-    run(&mut login(&one)).fails_with(1).says("certificate");
+    run(&mut login(&one)).fails_with(1).says("x509: certificate signed by unknown authority\nhelp: ");
     configure(&boxwright, &format!("[registry.\"{}\"]\nca = [{certificate:?}]\n", one.host()));
     run(&mut login(&one)).ok();
     there_and_back(&boxwright, &one.name("a:1"));
@@ -101,6 +103,20 @@ fn a_client_certificate_is_shown_to_the_registry_that_it_is_for() {
     );
     configure(&boxwright, &table);
     there_and_back(&boxwright, &name);
+}
+
+#[test]
+fn a_plain_registry_of_which_tls_is_expected_is_told_with_what_to_configure() {
+    let (certificates, boxwright) = (Certificates::self_signed(), Boxwright::new());
+    let registry = Registry::start();
+    let (host, name) = (registry.host(), registry.name("a:1"));
+    configure(&boxwright, &format!("[registry.{host:?}]\nca = [{:?}]\n", certificates.path("server.pem")));
+    let help = format!("plain-http = true below [registry.{host:?}] in ");
+    let context = Context::new(&format!("FROM {name}\n"));
+    for refused in [boxwright.run(&["pull", &name]), boxwright.build(&context, &[])] {
+        let refused = refused.fails_with(1).says("http: server gave HTTP response to HTTPS client");
+        refused.says(&help);
+    }
 }
 
 #[test]
