@@ -18,7 +18,8 @@ pub use diagnostic::{Diagnostic, Diagnostics, Severity};
 pub use lower::{
     Argument, Bases, CACHE_NAMESPACE, CacheUse, Credential, Epoch, HOSTNAME, ImageRequest, Lowered,
     LoweredImage, NamedContext, NamedContexts, Options, Origin, Outline, PortMapping, ResolvedBase,
-    check_syntax, epoch, is_signal, lower, needed_images, outline, parse_context_name, parse_ports, proxies,
+    can_be_told, check_syntax, epoch, is_signal, lower, needed_images, outline, parse_context_name,
+    parse_ports, proxies,
 };
 pub use notation::parse_duration;
 pub use syntax::{Parsed, parse};

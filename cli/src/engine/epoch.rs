@@ -8,7 +8,7 @@ use boxwright_cache::layer::compress::{MAGIC, decompressor};
 use boxwright_cache::layer::tar::{EntryKind, Limits, Reader};
 use boxwright_cache::snapshot::Snapshot;
 use boxwright_cache::{Cancel, Error as CacheError};
-use boxwright_frontend::Origin;
+use boxwright_frontend::{Origin, can_be_told};
 use boxwright_solver::FetchError;
 
 use super::remote::Fetcher;
@@ -16,6 +16,16 @@ use crate::error::{Error, Result};
 
 /// In seconds since 1970; none of what does not say.
 pub(super) fn time_of(origin: &Origin, remote: &Fetcher<'_>, cancel: &Cancel) -> Result<Option<i64>> {
+    match said(origin, remote, cancel)? {
+        // Anything may be in an archive.
+        Some(at) if !can_be_told(at) => Err(Error::invalid(format!(
+            "failed to resolve SOURCE_DATE_EPOCH: no image can tell the time {at}"
+        ))),
+        found => Ok(found),
+    }
+}
+
+fn said(origin: &Origin, remote: &Fetcher<'_>, cancel: &Cancel) -> Result<Option<i64>> {
     match origin {
         Origin::Git(source) => remote.time_of_commit(source, cancel).map(Some).map_err(refused),
         Origin::Http(source) => {

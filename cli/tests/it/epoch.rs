@@ -62,10 +62,12 @@ fn a_build_is_as_old_as_its_source() {
         .mtime(60)
         .dir("d", 0o755)
         .finish();
+    let far = Tar::new().pax(b'x', &[("mtime", "1099511627776")]).file("far", 0o644, "1").finish();
     let server = Server::start(move |request, _| match request.path.as_str() {
         "/dated.tar" => {
             Reply::new(200, archive.clone()).header("Last-Modified", "Thu, 01 Jan 1970 01:00:00 GMT")
         }
+        "/far.tar" => Reply::new(200, far.clone()),
         _ => Reply::new(200, archive.clone()),
     });
     let context = |file: &str| {
@@ -80,6 +82,8 @@ fn a_build_is_as_old_as_its_source() {
         assert_eq!(ran.status, 0, "{ran}");
         assert_eq!(boxwright.output_of("x", &["cat", "/epoch"]).trim(), epoch, "{file}");
     }
+    let ran = build(&boxwright, context("far.tar").path(), &[], &[]);
+    assert!(ran.status == 1 && ran.stderr.contains("no image can tell the time 1099511627776"), "{ran}");
     let repositories = Repositories::serve();
     let repository = repositories.make("r");
     repository.write("Dockerfile", "FROM scratch\nCOPY Dockerfile /\n");

@@ -12,6 +12,9 @@ use crate::diagnostic::{Diagnostic, Diagnostics};
 use crate::syntax::Lexer;
 
 pub(super) const NAME: &str = "SOURCE_DATE_EPOCH";
+/// Years have four digits in RFC 3339, by which images tell times; others nobody reads.
+const FIRST: i64 = -62_167_219_200;
+const LAST: i64 = 253_402_300_799;
 
 /// What a build says of its time.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -24,10 +27,15 @@ pub enum Epoch {
     Of(Origin),
 }
 
+/// Whether an image can tell this time, in seconds since 1970.
+pub fn can_be_told(at: i64) -> bool {
+    (FIRST..=LAST).contains(&at)
+}
+
 /// Where the time of the build comes from: the build argument, or else the default of an ARG before the first FROM.
 ///
 /// # Errors
-/// When it is neither a number nor the name of anything that has a time.
+/// When it is neither a number that can be told nor the name of anything that has a time.
 pub fn epoch(dockerfile: &Dockerfile, options: &Options) -> std::result::Result<Epoch, Diagnostics> {
     // What is wrong with the arguments is told when they are lowered.
     let globals = scope::global(dockerfile, options, &mut Vec::new());
@@ -40,7 +48,7 @@ pub fn epoch(dockerfile: &Dockerfile, options: &Options) -> std::result::Result<
         return Ok(Epoch::Unset);
     }
     if let Ok(at) = value.parse() {
-        return Ok(Epoch::At(at));
+        return if can_be_told(at) { Ok(Epoch::At(at)) } else { Err(vec![too_far(&value, dockerfile)]) };
     }
     named(dockerfile, options, &value, globals.without(NAME)).map_err(|error| vec![*error])
 }
@@ -76,6 +84,11 @@ fn named(dockerfile: &Dockerfile, options: &Options, value: &str, globals: scope
     };
     let lexer = Lexer::new(dockerfile.escape);
     of_stage(stage, &options.build_args, globals, lexer).map(Epoch::Of)
+}
+
+fn too_far(value: &str, dockerfile: &Dockerfile) -> Diagnostic {
+    Diagnostic::error(format!("invalid SOURCE_DATE_EPOCH: {value}"), place(dockerfile))
+        .hint(format!("the last time that an image can tell is {LAST}, the end of the year 9999"))
 }
 
 /// The ARG that has the default.
@@ -222,5 +235,11 @@ mod tests {
         let invalid = |line: u32| Err(format!("{line}: invalid SOURCE_DATE_EPOCH: noon"));
         assert_eq!(of("ARG A=1\nARG SOURCE_DATE_EPOCH=noon\nFROM scratch\n", None), invalid(2));
         assert_eq!(of("FROM scratch\n", Some("noon")), invalid(0));
+        let dockerfile = "ARG SOURCE_DATE_EPOCH=253402300800\nFROM scratch\n";
+        assert_eq!(of(dockerfile, None), Err("1: invalid SOURCE_DATE_EPOCH: 253402300800".to_owned()));
+        for far in ["99999999999999", "-62167219201", "99999999999999999999"] {
+            assert_eq!(of("FROM scratch\n", Some(far)), Err(format!("0: invalid SOURCE_DATE_EPOCH: {far}")));
+        }
+        assert_eq!(of("FROM scratch\n", Some("253402300799")), Ok(Epoch::At(LAST)));
     }
 }

@@ -31,7 +31,7 @@ use crate::ast::Dockerfile;
 use crate::diagnostic::{Diagnostic, Diagnostics};
 use crate::lint::{Ignored, Linter};
 use crate::syntax::{Parsed, syntax_image};
-pub use epoch::{Epoch, epoch};
+pub use epoch::{Epoch, can_be_told, epoch};
 pub use mounts::NAMESPACE as CACHE_NAMESPACE;
 pub use named::{NamedContext, NamedContexts, parse_name as parse_context_name};
 pub use origin::Origin;
