@@ -10,7 +10,7 @@ use boxwright_frontend::{parse_duration, size};
 
 use super::Session;
 use crate::args::filter::{self, Pair};
-use crate::engine::{Pruned, Removed};
+use crate::engine::{ImageFilter, Pruned, Removed};
 use crate::error::{Error, Result};
 use crate::format;
 
@@ -40,7 +40,8 @@ pub(crate) struct ImagePrune {
     /// Those that have one as well
     #[arg(short, long)]
     all: bool,
-    /// until=TIME, label=NAME[=VALUE], label!=NAME[=VALUE]
+    /// until=TIME, label=NAME[=VALUE], label!=NAME[=VALUE], dangling=BOOL (`false` is --all). TIME is a length of time before now
+    /// or a date and time, in UTC where it names no zone
     #[arg(long, value_name = "FILTER", value_parser = filter::pair)]
     filter: Vec<Pair>,
     /// Don't ask
@@ -111,13 +112,15 @@ fn unused_for(filter: &str) -> Result<Duration> {
 
 impl ImagePrune {
     pub(crate) fn execute(self, session: &mut Session<'_>) -> Result<()> {
-        if let Some((name, _)) =
-            self.filter.iter().find(|(name, _)| !matches!(name.as_str(), "" | "until" | "label" | "label!"))
-        {
+        let known = |name: &str| matches!(name, "" | "until" | "label" | "label!" | "dangling");
+        if let Some((name, _)) = self.filter.iter().find(|(name, _)| !known(name)) {
             return Err(Error::invalid(format!("invalid filter '{name}'")));
         }
-        let filters = filter::images(&self.filter)?;
-        let what = if self.all {
+        let (dangling, filters): (Vec<_>, Vec<_>) =
+            filter::images(&self.filter)?.into_iter().partition(|f| matches!(f, ImageFilter::Dangling(_)));
+        // As docker has it, `dangling=false` spares none of those without a name.
+        let all = dangling.contains(&ImageFilter::Dangling(false)) || self.all && dangling.is_empty();
+        let what = if all {
             "all images without at least one container associated to them"
         } else {
             "all dangling images"
@@ -125,7 +128,7 @@ impl ImagePrune {
         if !self.force && !agreed(session, what)? {
             return Ok(());
         }
-        let pruned = session.engine.prune_images(self.all, &filters)?;
+        let pruned = session.engine.prune_images(all, &filters)?;
         report(session, &pruned)
     }
 }

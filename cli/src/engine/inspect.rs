@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use boxwright_cache::image::described;
-use boxwright_cache::oci::{ContainerConfig, Descriptor, Platform};
+use boxwright_cache::oci::{ContainerConfig, Descriptor, ImageConfig, Platform};
 use boxwright_cache::record::{ImageRecord, NameRecord};
 use serde_json::{Map, Value, json};
 
@@ -50,7 +50,7 @@ fn describe(image: &ImageRecord, names: &[NameRecord], digests: &BTreeSet<String
         "RepoTags": tags,
         "RepoDigests": digests,
         "Parent": "",
-        "Comment": text("comment"),
+        "Comment": comment_of(config),
         "Created": config.created,
         "DockerVersion": text("docker_version"),
         "Author": config.author,
@@ -70,6 +70,12 @@ fn describe(image: &ImageRecord, names: &[NameRecord], digests: &BTreeSet<String
         }
     }
     value
+}
+
+/// The image's own, as docker's first builder wrote it, or that of its last step.
+fn comment_of(config: &ImageConfig) -> &str {
+    let own = config.extra.get("comment").and_then(Value::as_str).filter(|comment| !comment.is_empty());
+    own.unwrap_or_else(|| config.history.last().map_or("", |step| &step.comment))
 }
 
 /// Docker shows the usual fields even when they are empty, so that scripts can ask for them.
@@ -95,7 +101,21 @@ fn container_config(config: &ContainerConfig) -> Value {
 
 #[cfg(test)]
 mod tests {
+    use boxwright_cache::oci::History;
+
     use super::*;
+
+    #[test]
+    fn the_comment_is_the_images_own_or_that_of_its_last_step() {
+        let step = |comment: &str| History { comment: comment.into(), ..History::default() };
+        let mut config = ImageConfig { history: vec![step("a"), step("b")], ..ImageConfig::default() };
+        assert_eq!(comment_of(&config), "b");
+        config.extra.insert("comment".into(), json!(""));
+        assert_eq!(comment_of(&config), "b");
+        config.extra.insert("comment".into(), json!("own"));
+        assert_eq!(comment_of(&config), "own");
+        assert_eq!(comment_of(&ImageConfig::default()), "");
+    }
 
     #[test]
     fn fields_that_scripts_ask_for_are_always_there() {

@@ -97,10 +97,24 @@ impl ImageFilter {
     }
 }
 
-/// A length of time before `now`, a time as RFC 3339 has it, or seconds since 1970.
+/// A length of time before `now`, a date or the beginning of a time as RFC 3339 has it, or seconds since 1970.
 fn moment(text: &str, now: i64) -> Option<i64> {
     let ago = || parse_duration(text).ok().map(|nanos| now - nanos / 1_000_000_000);
-    time::parse(text).or_else(|| text.parse().ok()).or_else(ago)
+    completed(text).and_then(|text| time::parse(&text)).or_else(|| text.parse().ok()).or_else(ago)
+}
+
+/// A date with what it lacks of a time: what is not said is 0, and in UTC, since a static program can't rely on the data of
+/// time zones.
+fn completed(text: &str) -> Option<String> {
+    let (date, rest) = text.split_at_checked("2006-01-02".len())?;
+    let (clock, zone) = rest.split_at(rest.find(['Z', '+', '-']).unwrap_or(rest.len()));
+    let lacking = match clock.len() {
+        0 => "T00:00:00",
+        3 => ":00:00",
+        6 => ":00",
+        _ => "",
+    };
+    Some(format!("{date}{clock}{lacking}{}", if zone.is_empty() { "Z" } else { zone }))
 }
 
 impl Engine {
@@ -204,6 +218,18 @@ mod tests {
     fn moments_are_times_seconds_or_lengths_of_time() {
         for (text, expected) in [
             ("1970-01-01T00:10:00Z", Some(600)),
+            ("1970-01-01T00:10:00.5Z", Some(600)),
+            ("1970-01-01T00:10:00", Some(600)),
+            ("1970-01-01T00:10", Some(600)),
+            ("1970-01-01T02:10+02:00", Some(600)),
+            ("1970-01-01T01", Some(3600)),
+            ("1970-01-02", Some(86_400)),
+            ("1970-01-02Z", Some(86_400)),
+            ("1970-01-02-01:00", Some(90_000)),
+            ("1970-13-02", None),
+            ("1970-01-02T", None),
+            ("1970-01-02T1", None),
+            ("1234567890", Some(1_234_567_890)),
             ("600", Some(600)),
             ("10m", Some(4400)),
             ("1h10m", Some(800)),
