@@ -162,7 +162,7 @@ impl Container {
     }
 
     fn pass_on(&self, number: i32) {
-        if number != libc::SIGWINCH {
+        if number != libc::SIGWINCH || !self.streams.has_terminal() {
             self.signal(number);
         } else if let Ok(size) = rustix::termios::tcgetwinsize(rustix::stdio::stdin())
             .or_else(|_| rustix::termios::tcgetwinsize(rustix::stdio::stdout()))

@@ -143,6 +143,10 @@ impl Streams {
         }
     }
 
+    pub(crate) fn has_terminal(&self) -> bool {
+        self.terminal.is_some()
+    }
+
     pub(crate) fn resize(&self, size: Winsize) {
         if let Some(terminal) = &self.terminal {
             // A terminal whose other end is closed has no size to be set.

@@ -101,6 +101,9 @@ pub enum ExecError {
     /// The process could not be started: no such command, no such user, not executable.
     #[error("{message}")]
     Start { code: i32, message: String },
+    /// It was to have a secret or an agent that nobody lent.
+    #[error("{0}")]
+    NotLent(String),
     /// The container could not be set up.
     #[error("{doing}: {reason}")]
     Setup { doing: String, reason: String },

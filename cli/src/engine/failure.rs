@@ -194,13 +194,15 @@ fn span_of(definition: &Definition, vertex: VertexId) -> Option<Span> {
 
 fn message_of(definition: &Definition, vertex: VertexId, error: &VertexError) -> String {
     let message = match error {
+        // No process ran that could have given a code.
+        VertexError::Exec(error @ ExecError::Start { .. }) if !error.is_of_process() => error.to_string(),
         VertexError::Exec(ExecError::Start { code, message }) => format!("exit code: {code}: {message}"),
         VertexError::Exec(
             error @ (ExecError::Exit { .. } | ExecError::Killed { .. } | ExecError::TimedOut { .. }),
         ) => error.to_string(),
         other => return other.to_string(),
     };
-    failed_process(definition, vertex, &message)
+    unsuccessful(definition, vertex, &message)
 }
 
 /// The source that is not there.
@@ -262,8 +264,15 @@ fn hints_of_missing(hints: &Hints) -> Vec<String> {
 
 /// BuildKit's words for a process that failed; scripts look for them.
 pub(crate) fn failed_process(definition: &Definition, vertex: VertexId, message: &str) -> String {
+    if message.starts_with("exit code: ") {
+        return unsuccessful(definition, vertex, message);
+    }
+    message.to_owned()
+}
+
+fn unsuccessful(definition: &Definition, vertex: VertexId, message: &str) -> String {
     match &definition.vertex(vertex).op {
-        Op::Exec(exec) if message.starts_with("exit code: ") => {
+        Op::Exec(exec) => {
             format!("process {:?} did not complete successfully: {message}", exec.args.join(" "))
         }
         _ => message.to_owned(),
@@ -361,6 +370,18 @@ mod tests {
         assert_eq!((log.name.as_str(), log.lines.len(), log.earlier), ("[2/2] RUN false", LINES, 40));
         assert_eq!((log.lines[0].as_str(), log.lines[LINES - 1].as_str()), ("line 40", "line 1039"));
         assert_eq!(causes[0].diagnostic.span.first_line, 2);
+    }
+
+    #[test]
+    fn what_kept_a_process_from_being_one_has_no_exit_code() {
+        let (definition, id) = run(&["/bin/sh", "-c", "true"]);
+        let told = |error| message_of(&definition, id, &VertexError::Exec(error));
+        assert_eq!(told(ExecError::NotLent("secret a: not found".into())), "secret a: not found");
+        let nobody = ExecError::Start { code: 125, message: "unable to find user x".into() };
+        let process = "process \"/bin/sh -c true\" did not complete successfully";
+        assert_eq!(told(nobody), format!("{process}: unable to find user x"));
+        let none = ExecError::Start { code: 127, message: "no such file".into() };
+        assert_eq!(told(none), format!("{process}: exit code: 127: no such file"));
     }
 
     #[test]

@@ -163,7 +163,7 @@ fn secrets_are_there_for_their_step_alone() {
         &boxwright,
         "FROM busybox\nRUN --mount=type=secret,id=gone,required true\n",
         &[],
-        &["secret gone: not found", "Dockerfile:2"],
+        &["ERROR: failed to solve: secret gone: not found", "Dockerfile:2"],
     );
 }
 

@@ -136,10 +136,13 @@ pub(crate) fn start(boxwright: &Boxwright, args: &[&str]) -> Running {
 #[test]
 fn signals_are_forwarded() {
     let boxwright = Boxwright::with_busybox();
-    let script = "trap 'exit 42' TERM; echo ready; while :; do usleep 10000; done";
-    let mut running = start(&boxwright, &["run", "--rm", "busybox", "sh", "-c", script]);
-    running.signal(Signal::TERM);
-    assert_eq!(running.wait(), 42);
+    // Without a terminal of its own a container has the signal of one that was resized.
+    for (name, signal) in [("TERM", Signal::TERM), ("WINCH", Signal::WINCH)] {
+        let script = format!("trap 'exit 42' {name}; echo ready; while :; do usleep 10000; done");
+        let mut running = start(&boxwright, &["run", "--rm", "busybox", "sh", "-c", &script]);
+        running.signal(signal);
+        assert_eq!(running.wait(), 42, "{name}");
+    }
 }
 
 #[test]

@@ -55,8 +55,11 @@ pub(crate) struct Attachment {
     /// Added to those that the source has.
     pub(crate) attributes: MountAttrFlags,
     pub(crate) propagation: Propagation,
-    /// Made when missing, as a directory or as a file; None for what must be an ordinary directory already.
+    /// Made when missing, as a directory or as a file; None for what must be an ordinary directory already, or in procfs an
+    /// ordinary file.
     pub(crate) create: Option<FileType>,
+    /// In the place of a file of procfs, one of the few for which that is allowed.
+    pub(crate) in_proc: bool,
     /// Left out where the kernel does not have the file system.
     pub(crate) optional: bool,
 }
@@ -249,6 +252,9 @@ impl Mounts {
             None => {
                 let target = open_in(root, attachment.target.path(), IN_ROOT | ResolveFlags::NO_SYMLINKS)?;
                 let kind = FileType::from_raw_mode(fstat(&target)?.st_mode);
+                if attachment.in_proc {
+                    return if kind == FileType::RegularFile { Ok(target) } else { Err(Errno::PERM) };
+                }
                 if kind == FileType::Directory { Ok(target) } else { Err(Errno::NOTDIR) }
             }
             Some(kind) => {

@@ -90,7 +90,7 @@ pub(super) fn translate(
 
 pub(super) fn secret<'l>(lent: &'l Lent, id: &str, required: bool) -> Result<Option<&'l Secret>, ExecError> {
     match lent.secrets.get(id) {
-        None if required => Err(ExecError::Start { code: 125, message: format!("secret {id}: not found") }),
+        None if required => Err(ExecError::NotLent(format!("secret {id}: not found"))),
         found => Ok(found),
     }
 }
@@ -102,7 +102,7 @@ fn agent<'l>(lent: &'l Lent, wanted: &Guarded) -> Result<Option<&'l Agent>, Exec
         None => format!("unset ssh forward key {}", wanted.id),
         found => return Ok(found),
     };
-    Err(ExecError::Start { code: 125, message })
+    Err(ExecError::NotLent(message))
 }
 
 fn owner(given: FileOwner, mode: u32) -> Owner {

@@ -8,7 +8,7 @@ use rustix::fs::{CWD, FileType, Mode, OFlags, openat};
 use rustix::io::Errno;
 use rustix::mount::MountAttrFlags;
 
-use super::sources::{Ready, Scratch, is_sys};
+use super::sources::{Ready, Scratch, is_in_proc, is_sys};
 use super::stack::{self, RootMount};
 use super::{MountPoints, groups};
 use crate::dev::{self, Dev};
@@ -63,7 +63,7 @@ pub(super) fn lay_out(
         made.extend(ensure_system(&root, path)?);
     }
     // What lies in another mount of this container is made there, when that is in its place.
-    let mut outer = vec!["/dev/".to_owned()];
+    let mut outer = vec!["/dev/".to_owned(), "/proc/".to_owned()];
     for (n, mount) in mounts.into_iter().enumerate() {
         if !outer.iter().any(|o| mount.target.starts_with(o.as_str())) {
             let ensured = mountpoint::ensure(root.as_fd(), &mount.target, mount.kind);
@@ -72,9 +72,11 @@ pub(super) fn lay_out(
         outer.push(format!("{}/", mount.target.trim_end_matches('/')));
         let source = scratch.source(n, mount.source)?;
         let in_place_of_sys = is_sys(&mount.target);
-        let create = if in_place_of_sys { None } else { Some(mount.kind) };
+        let in_proc = is_in_proc(&mount.target);
+        let create = if in_place_of_sys || in_proc { None } else { Some(mount.kind) };
         let at = list.push(&mount.target, source, create, mount.attributes, false)?;
         list.attachments[at].propagation = mount.propagation;
+        list.attachments[at].in_proc = in_proc;
         if in_place_of_sys {
             sys = at;
         }
@@ -150,6 +152,7 @@ impl List {
             attributes,
             propagation: Propagation::Private,
             create,
+            in_proc: false,
             optional,
         });
         Ok(self.attachments.len() - 1)

@@ -178,10 +178,28 @@ fn check_target(target: &str, source: &MountSource) -> Result<()> {
     if names.is_empty() {
         return refuse("destination can't be '/'");
     }
-    if names[0] == "proc" || (is_sys(target) && !is_sysfs(source)?) {
+    let own = if is_in_proc(target) {
+        !PROC_FILES.contains(&names[1..].join("/").as_str()) || !is_file(source)?
+    } else {
+        is_sys(target) && !is_sysfs(source)?
+    };
+    if own {
         return refuse("it is a mount of the container's own");
     }
     Ok(())
+}
+
+/// What LXCFS tells instead of the kernel: numbers of the container, where the kernel has those of the machine.
+const PROC_FILES: [&str; 8] =
+    ["cpuinfo", "diskstats", "loadavg", "meminfo", "slabinfo", "stat", "swaps", "uptime"];
+
+pub(super) fn is_in_proc(target: &str) -> bool {
+    names(target).first() == Some(&"proc")
+}
+
+fn is_file(source: &MountSource) -> Result<bool> {
+    let MountSource::Bind(Bind { source, .. }) = source else { return Ok(false) };
+    Ok(FileType::from_raw_mode(stat(source)?.st_mode) == FileType::RegularFile)
 }
 
 /// Whether it is one of the host's, or a directory of it: what is masked in our own is masked in that.

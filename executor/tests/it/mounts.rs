@@ -163,6 +163,40 @@ fn the_hosts_sysfs_may_take_the_place_of_ours_and_hides_the_same() {
 }
 
 #[test]
+fn only_what_lxcfs_tells_may_take_the_place_of_files_of_procfs() {
+    let dir = tempfile::tempdir().unwrap();
+    fs::write(dir.path().join("told"), "told\n").unwrap();
+    let open = |name: &str| OwnedFd::from(fs::File::open(dir.path().join(name)).unwrap());
+    let bind = |target: &str, source: OwnedFd| Mount {
+        target: target.into(),
+        source: MountSource::Bind(source.into()),
+        read_only: true,
+    };
+    let sandbox = Sandbox::new();
+    let mut spec = sandbox.spec(&["cat", "/proc/meminfo", "/proc/uptime"]);
+    spec.mounts = vec![bind("/proc/meminfo", open("told")), bind("//proc/./uptime", open("told"))];
+    assert_eq!(run(spec).text(), "told\ntold\n");
+    assert!(!sandbox.upper().join("proc").exists(), "nothing is made for them");
+    for (target, name) in [
+        ("/proc/meminfo", "."),
+        ("/proc/keys", "told"),
+        ("/proc/self/status", "told"),
+        ("/proc/1/environ", "told"),
+        ("/proc/sys/kernel/core_pattern", "told"),
+        ("/x/../proc/meminfo", "told"),
+    ] {
+        let mut spec = sandbox.spec(&["true"]);
+        spec.mounts = vec![bind(target, open(name))];
+        assert!(try_run(spec).is_err(), "{target}");
+    }
+    // What a link in the image calls so is another file.
+    let linked = Sandbox::new().layer(|layer| symlink("/etc", layer.join("proc")).unwrap());
+    let mut spec = linked.spec(&["true"]);
+    spec.mounts = vec![bind("/proc/meminfo", open("told"))];
+    assert!(try_run(spec).is_err());
+}
+
+#[test]
 fn targets_that_make_no_sense_are_refused() {
     for target in ["/", "relative", "/proc", "/proc/sys/kernel/core_pattern", "/sys"] {
         let sandbox = Sandbox::new();
