@@ -32,6 +32,7 @@ pub(crate) fn explain(
             Error::start(125, below_shared(mounts, targets, target))
         }
         Stage::Attach | Stage::Shared => setup(format!("mounting {target}")),
+        Stage::Sysctl => setup(sysctl(spec, index)),
         Stage::Mask => setup(format!("masking {}", nth(&mounts.masked, index))),
         Stage::Limits => setup(limit(spec, index)),
         Stage::OomScore => setup(format!("setting the OOM score to {}", spec.oom_score.unwrap_or_default())),
@@ -64,6 +65,10 @@ fn limit(spec: &Spec, n: usize) -> String {
         let name = format!("{resource:?}").to_lowercase();
         format!("setting the limit {name}={}:{}", number(limit.current), number(limit.maximum))
     })
+}
+
+fn sysctl(spec: &Spec, n: usize) -> String {
+    spec.sysctls.get(n).map_or_else(String::new, |(name, value)| format!("setting the sysctl {name}={value}"))
 }
 
 fn doing(stage: Stage) -> &'static str {

@@ -76,6 +76,8 @@ pub(crate) enum Stage {
     Attach,
     /// The attachment of that index would be the host's as well.
     Shared,
+    /// The index is that of the setting.
+    Sysctl,
     /// The index is that of the masked path.
     Mask,
     /// The index is that of the read-only path.
@@ -244,6 +246,7 @@ const STAGES: &[Stage] = &[
     Stage::Hidden,
     Stage::Attach,
     Stage::Shared,
+    Stage::Sysctl,
     Stage::Mask,
     Stage::ReadOnly,
     Stage::Hostname,

@@ -5,6 +5,7 @@ mod groups;
 mod layout;
 mod sources;
 mod stack;
+mod sysctl;
 
 use std::ffi::CString;
 use std::os::fd::{AsFd, OwnedFd};

@@ -60,6 +60,8 @@ pub struct Spec {
     pub host_devices: bool,
     /// A container does not start where one of them can't be set.
     pub limits: Vec<(Resource, Rlimit)>,
+    /// Names, with dots, and values; only what its own namespaces have can be set.
+    pub sysctls: Vec<(String, String)>,
     /// Of `/dev/shm`, in bytes.
     pub shm_size: u64,
     /// Of authorities that are trusted besides those of the image, in PEM; nothing of them stays in the root's upper
@@ -291,6 +293,7 @@ impl Spec {
             writable_sys: false,
             host_devices: false,
             limits: Vec::new(),
+            sysctls: Vec::new(),
             shm_size: 64 << 20,
             certificates: Vec::new(),
             resources: Resources::default(),

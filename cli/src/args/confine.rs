@@ -38,6 +38,9 @@ pub(crate) struct ConfineFlags {
     /// A limit of each process
     #[arg(long, value_name = "NAME=SOFT[:HARD]")]
     ulimit: Vec<String>,
+    /// A setting of the kernel that the container has for itself
+    #[arg(long, value_name = "NAME=VALUE")]
+    sysctl: Vec<String>,
     /// Size of /dev/shm
     #[arg(long, value_name = "BYTES")]
     shm_size: Option<String>,
@@ -66,6 +69,7 @@ impl ConfineFlags {
             device_files: device_files(&self.cdi_spec_dir),
             device_rules: self.device_cgroup_rule.iter().map(|text| rule(text)).collect::<Result<_>>()?,
             limits: self.ulimit.iter().map(|text| ulimit::parse(text)).collect::<Result<_>>()?,
+            sysctls: self.sysctl.iter().map(|text| sysctl(text)).collect::<Result<_>>()?,
             shm_size: self.shm_size.as_ref().map(|text| shm_size(text)).transpose()?.flatten(),
             init: self.init,
             resources: self.limits.resources()?,
@@ -109,6 +113,12 @@ impl ConfineFlags {
         }
         report::remark(&line);
     }
+}
+
+/// Which there are, the executor knows.
+fn sysctl(text: &str) -> Result<(String, String)> {
+    let pair = text.split_once('=').map(|(name, value)| (name.trim().to_owned(), value.to_owned()));
+    pair.ok_or_else(|| Error::invalid(format!("sysctl '{text}' is not allowed")))
 }
 
 /// None is the usual size.

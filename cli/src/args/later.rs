@@ -56,7 +56,7 @@ const RUN: &[&str] = &[
     "--gpus", "--health-cmd", "--health-interval", "--health-retries", "--health-start-interval",
     "--health-start-period", "--health-timeout", "--io-maxbandwidth", "--io-maxiops", "--ip", "--ip6",
     "--kernel-memory", "--link", "--link-local-ip", "--log-opt", "--mac-address", "--net-alias", "--network-alias",
-    "--runtime", "--stop-timeout", "--storage-opt", "--sysctl", "--use-api-socket", "--userns", "--volumes-from",
+    "--runtime", "--stop-timeout", "--storage-opt", "--use-api-socket", "--userns", "--volumes-from",
 ];
 
 const VOLUME_CREATE: &[&str] = &[

@@ -30,6 +30,8 @@ pub struct Confinement {
     /// What may be used besides them, if there is a node.
     pub device_rules: Vec<DeviceRule>,
     pub limits: Vec<(Resource, Rlimit)>,
+    /// Names and values of what the kernel has for each container.
+    pub sysctls: Vec<(String, String)>,
     /// Of `/dev/shm`, in bytes.
     pub shm_size: Option<u64>,
     /// A first process of ours, which waits for orphans.
@@ -64,6 +66,7 @@ impl Default for Confinement {
             device_files: Vec::new(),
             device_rules: Vec::new(),
             limits: Vec::new(),
+            sysctls: Vec::new(),
             shm_size: None,
             init: false,
             resources: Resources::default(),
@@ -95,6 +98,7 @@ impl Confinement {
             spec.read_only_paths.clear();
         }
         spec.limits.extend_from_slice(&self.limits);
+        spec.sysctls.clone_from(&self.sysctls);
         spec.shm_size = self.shm_size.unwrap_or(spec.shm_size);
         spec.init = self.init;
         spec.resources.clone_from(&self.resources);

@@ -88,6 +88,23 @@ fn the_hosts_sysfs_may_be_shown() {
 }
 
 #[test]
+fn settings_of_the_kernel_are_the_containers_own() {
+    let boxwright = Boxwright::with_busybox();
+    let flags = ["--net", "none", "--sysctl", "net.ipv4.ip_unprivileged_port_start=7"];
+    let file = "/proc/sys/net/ipv4/ip_unprivileged_port_start";
+    assert_eq!(sh(&boxwright, &flags, &format!("cat {file}; echo 8 > {file}; cat {file}")), "7\n7\n");
+    refused(
+        &boxwright,
+        &["--sysctl", "kernel.core_pattern=x"],
+        "sysctl 'kernel.core_pattern=x' is not allowed",
+    );
+    refused(&boxwright, &["--sysctl", "net.x"], "sysctl 'net.x' is not allowed");
+    let hosts = ["--net", "host", "--sysctl", "net.ipv4.ip_forward=1"];
+    refused(&boxwright, &hosts, "not allowed in host network namespace");
+    refused(&boxwright, &["--net", "none", "--sysctl", "net.no=1"], "setting the sysctl net.no=1");
+}
+
+#[test]
 fn names_and_files_that_are_empty_are_none() {
     let boxwright = Boxwright::with_busybox();
     sh(&boxwright, &["--name", "", "--cidfile", ""], "true");

@@ -35,6 +35,8 @@ pub(crate) struct Mounts {
     pub(crate) sys: usize,
     /// The tmpfs that becomes `/dev`.
     pub(crate) dev: OwnedFd,
+    /// Paths relative to the root of procfs, and what is written there.
+    pub(crate) sysctls: Vec<(CString, CString)>,
     /// Relative to the root of procfs or sysfs.
     pub(crate) masked: Vec<(Pseudo, CString)>,
     pub(crate) read_only: Vec<(Pseudo, CString)>,
@@ -269,12 +271,16 @@ impl Mounts {
         }
     }
 
-    /// Masks and read-only paths are looked up in the mounts just made, whatever now lies over them.
+    /// Settings, masks and read-only paths are looked up in the mounts just made, whatever now lies over them.
     fn hide(&self, [proc, sysfs]: &[Option<OwnedFd>; 2]) -> Outcome {
         let below = |pseudo| match pseudo {
             Pseudo::Proc => proc.as_ref(),
             Pseudo::Sys => sysfs.as_ref(),
         };
+        for (n, (path, value)) in self.sysctls.iter().enumerate() {
+            let Some(mount) = below(Pseudo::Proc) else { continue };
+            write(mount.as_fd(), path, value).map_err(at(Stage::Sysctl, n))?;
+        }
         for (n, (pseudo, path)) in self.masked.iter().enumerate() {
             let Some(mount) = below(*pseudo) else { continue };
             self.mask(mount.as_fd(), path).map_err(at(Stage::Mask, n))?;
@@ -423,6 +429,13 @@ fn new(name: &CStr, attributes: MountAttrFlags) -> Result<OwnedFd, Errno> {
     let context = fsopen(name, FsOpenFlags::FSOPEN_CLOEXEC)?;
     fsconfig_create(&context)?;
     fsmount(&context, FsMountFlags::FSMOUNT_CLOEXEC, attributes)
+}
+
+/// Into a file of procfs that is there.
+fn write(proc: BorrowedFd<'_>, path: &CStr, value: &CStr) -> Result<(), Errno> {
+    let resolve = ResolveFlags::BENEATH | ResolveFlags::NO_SYMLINKS;
+    let file = open_resolved(proc, path, OFlags::WRONLY | OFlags::CLOEXEC, Mode::empty(), resolve)?;
+    rustix::io::write(&file, value.to_bytes()).map(drop)
 }
 
 /// None where this kernel does not have the path.

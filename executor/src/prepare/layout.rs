@@ -10,7 +10,7 @@ use rustix::mount::MountAttrFlags;
 
 use super::sources::{Ready, Scratch, is_in_proc, is_sys};
 use super::stack::{self, RootMount};
-use super::{MountPoints, groups};
+use super::{MountPoints, groups, sysctl};
 use crate::dev::{self, Dev};
 use crate::error::{Error, Result};
 use crate::idmap;
@@ -96,6 +96,7 @@ pub(super) fn lay_out(
         proc,
         sys,
         dev: dev_fd,
+        sysctls: sysctl::paths(spec)?,
         masked: pseudo_paths(&spec.masked_paths)?,
         read_only: pseudo_paths(&spec.read_only_paths)?,
     };

@@ -1,6 +1,6 @@
 //! What a process can see and do.
 
-use crate::fixture::{Sandbox, run};
+use crate::fixture::{Sandbox, run, try_run};
 use boxwright_executor::{CapabilitySet, Network, Resource, Rlimit};
 
 /// Of the default set that the caller of the tests has itself.
@@ -84,6 +84,38 @@ fn it_sees_its_own_processes_only() {
     let text = Sandbox::new().sh("echo $$; ls /proc | grep -c '^[0-9]'").text();
     assert!(text.starts_with("1\n"), "{text}");
     assert!(text.trim().ends_with(['1', '2', '3']), "{text}");
+}
+
+#[test]
+fn settings_of_the_kernel_are_those_of_its_own_namespaces() {
+    const FILES: [&str; 3] =
+        ["net/ipv4/ip_unprivileged_port_start", "kernel/shm_rmid_forced", "fs/mqueue/msg_max"];
+    let files = FILES.map(|name| format!("/proc/sys/{name}"));
+    let hosts = || files.clone().map(|file| std::fs::read_to_string(file).unwrap_or_default());
+    let before = hosts();
+    let sandbox = Sandbox::new();
+    let set = |network: Network, settings: &[(&str, &str)]| {
+        let mut spec = sandbox.spec(&["cat", &files[0], &files[1], &files[2]]);
+        spec.network = network;
+        spec.sysctls = settings.iter().map(|(n, v)| ((*n).to_owned(), (*v).to_owned())).collect();
+        spec
+    };
+    let three = [
+        ("net.ipv4.ip_unprivileged_port_start", "7"),
+        ("kernel.shm_rmid_forced", "1"),
+        ("fs.mqueue.msg_max", "77"),
+    ];
+    assert_eq!(run(set(Network::None, &three)).text(), "7\n1\n77\n");
+    for (network, name) in [
+        (Network::Host, "net.ipv4.ip_unprivileged_port_start"),
+        (Network::None, "kernel.core_pattern"),
+        (Network::None, "net./../kernel.core_pattern"),
+        (Network::None, "net...kernel.core_pattern"),
+        (Network::None, "net.ipv4.no_such_setting"),
+    ] {
+        assert!(try_run(set(network, &[(name, "7")])).is_err(), "{name}");
+    }
+    assert_eq!(hosts(), before);
 }
 
 #[test]
