@@ -13,7 +13,7 @@ use super::FileError;
 use super::packed::{Packed, Unpacked};
 
 /// Bytes that are in memory. Few in tests, so that all of them try both places.
-const USUAL: usize = if cfg!(test) { 600 } else { 4 << 20 };
+const USUAL: usize = if cfg!(test) { 600 } else { 8 << 20 };
 /// Bytes that are in memory where nothing can wait on the disk: three million entries with names of the usual length.
 const MOST: usize = 1 << 30;
 /// What keeping a value takes besides the bytes of its own.

@@ -156,9 +156,20 @@ impl View {
     }
 
     fn is_hidden(&mut self, path: &Path) -> Result<bool, FileError> {
-        for path in path.ancestors().skip(1) {
+        let above: Vec<_> = path.ancestors().skip(1).filter(|path| !path.as_os_str().is_empty()).collect();
+        // All parents of what is planned are planned, so the deepest of them is found by halves; mostly it is the first.
+        let (mut deepest, mut end, mut middle) = (0, above.len(), 0);
+        while deepest < end {
+            if self.planned.get(above[middle])?.is_some() {
+                end = middle;
+            } else {
+                deepest = middle + 1;
+            }
+            middle = usize::midpoint(deepest, end);
+        }
+        for path in &above[deepest..] {
             match self.planned.get(path)?.as_deref() {
-                // All parents of what is planned are planned, and only directories: without opaque ones, the first tells.
+                // They are only directories but for the deepest: without opaque ones, that tells.
                 Some(Entry::Dir { opaque: false, .. }) if !self.any_opaque => return Ok(false),
                 Some(Entry::Dir { opaque: false, .. }) | None => {}
                 Some(_) => return Ok(true),
