@@ -30,7 +30,7 @@ use clap::error::{ContextKind, ContextValue, ErrorKind};
 use clap::{ArgAction, Args as _, CommandFactory as _, FromArgMatches as _};
 
 pub(crate) use confine::ConfineFlags;
-pub(crate) use docker::DockerFlags;
+pub(crate) use docker::{ContentTrust, DockerFlags};
 pub(crate) use docker_run::DockerRunFlags;
 pub(crate) use limits::LimitFlags;
 pub(crate) use names::NameFlags;

@@ -21,9 +21,8 @@ pub(crate) struct DockerFlags {
     /// Accepted for docker's sake: there is one builder, whatever it is called
     #[arg(long, value_name = "NAME", hide = true)]
     builder: Option<String>,
-    /// Accepted for docker's sake: signatures are not looked at
-    #[arg(long, default_value_t = true, action = clap::ArgAction::Set, num_args = 0..=1, require_equals = true, default_missing_value = "true", hide = true)]
-    disable_content_trust: bool,
+    #[command(flatten)]
+    trust: ContentTrust,
     /// How containers are kept apart: `default`
     #[arg(long, value_name = "KIND", hide = true)]
     isolation: Option<String>,
@@ -41,12 +40,28 @@ pub(crate) struct DockerFlags {
     sbom: Option<String>,
 }
 
+/// Docker's flag of `build`, `pull` and `push`.
+#[derive(Debug, clap::Args)]
+pub(crate) struct ContentTrust {
+    /// Accepted for docker's sake: signatures are not looked at
+    #[arg(long, default_value_t = true, action = clap::ArgAction::Set, num_args = 0..=1, require_equals = true, default_missing_value = "true", value_parser = super::boolean, hide = true)]
+    disable_content_trust: bool,
+}
+
+impl ContentTrust {
+    /// Refuses to be asked for signatures.
+    pub(crate) fn check(&self) -> Result<()> {
+        match self.disable_content_trust {
+            true => Ok(()),
+            false => Err(Error::Later("--disable-content-trust=false".to_owned())),
+        }
+    }
+}
+
 impl DockerFlags {
     /// Refuses what would change something.
     pub(crate) fn check(&self) -> Result<()> {
-        if !self.disable_content_trust {
-            return Err(Error::Later("--disable-content-trust=false".to_owned()));
-        }
+        self.trust.check()?;
         isolation(self.isolation.as_deref().unwrap_or_default())?;
         if !self.rm {
             report::remark_once("WARNING: not heeded: --rm=false; there is no container to be left over");

@@ -6,8 +6,6 @@ pub(super) fn is_known(path: &str, flag: &str) -> bool {
         _ if path.ends_with("volume create") => VOLUME_CREATE,
         Some("build") => BUILD,
         Some("run") => RUN,
-        Some("pull") => PULL,
-        Some("push") => PUSH,
         Some("prune") => PRUNE,
         Some("inspect") => INSPECT,
         _ => &[],
@@ -71,8 +69,6 @@ const VOLUME_CREATE: &[&str] = &[
     "--sharing",
     "--type",
 ];
-const PULL: &[&str] = &["--all-tags", "-a", "--disable-content-trust"];
-const PUSH: &[&str] = &["--disable-content-trust"];
 const PRUNE: &[&str] = &["--filter", "--volumes", "--min-free-space", "--verbose"];
 const INSPECT: &[&str] = &["--size", "-s"];
 

@@ -34,6 +34,7 @@ mod volume;
 mod why;
 
 use std::io::{IsTerminal as _, Write};
+use std::sync::Mutex;
 
 use boxwright_cache::Cancel;
 use boxwright_executor::Signals;
@@ -408,6 +409,25 @@ impl Command {
             _ => None,
         }
     }
+}
+
+/// Prints lines as they come, from any thread.
+fn at_once<'a>(out: &'a mut (dyn Write + Send)) -> impl Fn(String) + Sync + use<'a> {
+    let out = Mutex::new(out);
+    move |line| {
+        let mut out = out.lock().unwrap_or_else(|e| e.into_inner());
+        // A line that nobody reads any more is no reason to stop; what follows finds out.
+        let _ = writeln!(out, "{line}").and_then(|()| out.flush());
+    }
+}
+
+/// Whether an image is named without tag and digest.
+fn is_bare(image: &str) -> bool {
+    !image.contains('@') && !image.rsplit('/').next().unwrap_or_default().contains(':')
+}
+
+fn tag_beside_all() -> Error {
+    Error::invalid("tag can't be used with --all-tags/-a")
 }
 
 impl Session<'_> {

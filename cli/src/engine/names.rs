@@ -134,6 +134,14 @@ impl Engine {
         Ok(None)
     }
 
+    /// The manifest or index that a name stands for.
+    ///
+    /// # Errors
+    /// When the store can't be read.
+    pub fn stands_for(&self, name: &Reference) -> Result<Option<Digest>> {
+        Ok(self.stored_as(name)?.map(|stored| *stored.manifest()))
+    }
+
     /// Gives an image one more name.
     ///
     /// # Errors

@@ -30,6 +30,10 @@ fn a_pulled_image_runs_and_its_digest_is_known() {
         "{said}"
     );
     assert_eq!(boxwright.output_of(&name, &["echo", "hi"]), "hi\n");
+    let again = boxwright.ok(&["pull", &name]);
+    assert!(again.contains(&format!("Status: Image is up to date for {name}\n")), "{again}");
+    boxwright.build(&Context::new("FROM scratch\nLABEL a=b\n"), &["-t", &name]).ok();
+    boxwright.run(&["pull", &name]).says("Status: Downloaded newer image for").ok();
     assert_eq!(boxwright.ok(&["pull", "-q", &name]), format!("{name}\n"));
 
     let digest = said.lines().find_map(|l| l.strip_prefix("Digest: ")).unwrap();
@@ -38,6 +42,32 @@ fn a_pulled_image_runs_and_its_digest_is_known() {
     fresh.ok(&["pull", "-q", &by_digest]);
     assert_eq!(fresh.output_of(&by_digest, &["echo", "hi"]), "hi\n");
     assert_eq!(fresh.inspect(&by_digest)["Id"], boxwright.inspect(&name)["Id"]);
+}
+
+#[test]
+fn a_repository_goes_there_and_comes_back_whole() {
+    let (registry, boxwright) = (Registry::start(), Boxwright::with_busybox());
+    let repository = registry.name("team/app");
+    for tag in ["1", "2"] {
+        boxwright.ok(&["tag", "busybox", &format!("{repository}:{tag}")]);
+    }
+    boxwright.ok(&["tag", "busybox", &registry.name("team/other:3")]);
+    let said = boxwright.ok(&["push", "--disable-content-trust", "--all-tags", &repository]);
+    assert!(said.starts_with(&format!("The push refers to repository [{repository}]\n")), "{said}");
+    assert!(said.contains("\n1: digest: sha256:") && said.contains("\n2: digest: sha256:"), "{said}");
+    let other = Boxwright::new();
+    let said = other.ok(&["pull", "--disable-content-trust", "-a", &repository]);
+    assert_eq!(said.matches("Digest: sha256:").count(), 2, "{said}");
+    let end = format!("Status: Downloaded newer image for {repository}\n{repository}\n");
+    assert!(said.ends_with(&end), "{said}");
+    assert_eq!(other.ok(&["images", "-q", &repository]).lines().count(), 2);
+    other.run(&["pull", "-a", &repository]).says("Status: Image is up to date for").ok();
+    for command in ["pull", "push"] {
+        let refused = other.run(&[command, "-a", &format!("{repository}:1")]);
+        refused.fails_with(1).says("tag can't be used with --all-tags/-a");
+        let refused = other.run(&[command, "--disable-content-trust=false", &format!("{repository}:1")]);
+        refused.fails_with(1).says("--disable-content-trust=false is not supported yet");
+    }
 }
 
 #[test]

@@ -1,6 +1,8 @@
 //! What a push sends, and how much of it at once, counted by the registries that it goes to.
 
 use std::collections::HashSet;
+use std::io::{BufRead, BufReader};
+use std::process::Stdio;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
@@ -53,6 +55,31 @@ fn a_layer_of_another_repository_is_not_sent_again() {
         asked.iter().filter(|r| r.starts_with("GET") && r.contains("/blobs/")).collect();
     assert_eq!(blobs.len(), 1, "the base's config was read, its layer was not: {asked:#?}");
     assert_eq!(Boxwright::new().output_of(&name, &["cat", "/a"]), "a");
+}
+
+/// The registry answers to a layer only after what it was told of the push could be read.
+#[test]
+fn a_push_tells_what_it_does_while_it_does_it() {
+    let (may_answer, answers) = std::sync::mpsc::channel::<()>();
+    let answers = Mutex::new(answers);
+    let server = Server::start(move |request, _| match request.method.as_str() {
+        "POST" => {
+            let _ = answers.lock().unwrap().recv();
+            Reply::new(403, "")
+        }
+        _ => Reply::new(404, ""),
+    });
+    let boxwright = Boxwright::with_busybox();
+    let repository = format!("{}/app", server.address());
+    boxwright.ok(&["tag", "busybox", &repository]);
+    let mut push = boxwright.command(&["push", &repository]);
+    let mut push = push.stdout(Stdio::piped()).stderr(Stdio::null()).spawn().unwrap();
+    let mut lines = BufReader::new(push.stdout.take().unwrap()).lines().map(Result::unwrap);
+    assert_eq!(lines.next().unwrap(), "Using default tag: latest");
+    assert_eq!(lines.next().unwrap(), format!("The push refers to repository [{repository}]"));
+    assert!(lines.next().unwrap().ends_with(": Preparing"));
+    drop(may_answer);
+    assert!(!push.wait().unwrap().success());
 }
 
 #[test]
