@@ -64,7 +64,7 @@ pub use listing::{ImageFilter, Listed};
 pub use name::RunningContainer;
 pub use names::{Found, Removed, layer_size, reference, size_of};
 pub use network::NetworkChoice;
-pub(crate) use output::write_file;
+pub(crate) use output::{Named, STDOUT, write_file};
 pub use past::Explained;
 pub use prune::Pruned;
 pub use received::Received;

@@ -30,8 +30,22 @@ pub fn local(roots: &[Root], epoch: Option<i64>, dest: &Path, cancel: &Cancel) -
     let dir = rustix::fs::open(dest, flags, Mode::empty()).map_err(Error::io("opening directory", dest))?;
     // Ids are what they are: those of this process.
     let mut sink = DirSink::new(dir, OwnerView::Real);
-    each(roots, epoch, cancel, &mut |entry| write(entry, &mut sink))?;
-    sink.finish().map(drop)
+    each(roots, epoch, cancel, &mut |entry| write(entry, &mut sink).map_err(|e| below(dest, e)))?;
+    sink.finish().map(drop).map_err(|e| below(dest, e))
+}
+
+/// With the whole path of what could not be written, if that is why: what is read lies elsewhere.
+fn below(dest: &Path, error: Error) -> Error {
+    use std::io::ErrorKind::{QuotaExceeded, ReadOnlyFilesystem, StorageFull};
+    match error {
+        Error::Io { doing, path, source }
+            if matches!(source.kind(), StorageFull | ReadOnlyFilesystem | QuotaExceeded) =>
+        {
+            // An absolute path stays what it is.
+            Error::Io { doing, path: dest.join(path), source }
+        }
+        error => error,
+    }
 }
 
 fn write(entry: &Entry<'_>, sink: &mut DirSink) -> Result<()> {

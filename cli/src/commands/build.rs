@@ -13,7 +13,7 @@ use boxwright_frontend::gitref::parse_bool;
 use boxwright_solver::ir::NetworkMode;
 use clap::builder::{OsStringValueParser, TypedValueParser};
 
-use super::{Session, debug};
+use super::{Session, builders, debug};
 use crate::args::{DockerFlags, StepFlags, annotation, caches, outputs, platform};
 use crate::call::{self, Call, Method};
 use crate::engine::{
@@ -364,7 +364,9 @@ impl Build {
     fn finish(&self, session: &mut Session<'_>, built: &Built, shows_id: bool) -> Result<()> {
         self.warn(&built.warnings, &built.source);
         if let Some(path) = set(self.metadata_file.as_ref()) {
-            let told = built.image.as_ref().map_or_else(|| serde_json::json!({}), BuiltImage::metadata);
+            let mut told = built.image.as_ref().map_or_else(|| serde_json::json!({}), BuiltImage::metadata);
+            // BUILDER/NODE/BUILD, as buildx has it.
+            told["buildx.build.ref"] = format!("{0}/{0}/{1}", builders::NAME, built.name).into();
             let text = serde_json::to_string_pretty(&told).expect("names and digests always serialise");
             write_file(path, |out| out.write_all(text.as_bytes()).map_err(Error::io("writing", path)))?;
         }

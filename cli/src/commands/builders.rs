@@ -9,7 +9,7 @@ use crate::format::Table;
 use crate::report;
 
 /// What the builder is called if nobody calls it otherwise.
-const NAME: &str = "boxwright";
+pub(super) const NAME: &str = "boxwright";
 
 /// Make a builder; nothing has to be made, so only its name is shown
 #[derive(Debug, clap::Args)]

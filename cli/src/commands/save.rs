@@ -1,10 +1,10 @@
 //! The command `save`: its options, and what it prints.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use super::Session;
 use crate::args::platform;
-use crate::engine::write_file;
+use crate::engine::{Named, STDOUT, write_file};
 use crate::error::{Error, Result};
 
 /// Write images to an archive that docker, podman and skopeo read
@@ -32,7 +32,8 @@ impl Save {
         match &self.output {
             Some(path) => write_file(path, |out| session.engine.save(&images, out)),
             None => {
-                session.engine.save(&images, session.out)?;
+                let mut out = Named { path: Path::new(STDOUT), out: &mut *session.out };
+                session.engine.save(&images, &mut out)?;
                 session.out.flush().map_err(Error::Output)
             }
         }

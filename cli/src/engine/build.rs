@@ -61,6 +61,8 @@ pub struct BuildRequest {
 
 #[derive(Debug)]
 pub struct Built {
+    /// By which its record is found.
+    pub name: String,
     /// None when the result went elsewhere.
     pub image: Option<BuiltImage>,
     pub warnings: Vec<Diagnostic>,
@@ -89,7 +91,8 @@ impl Engine {
         built.and_then(|built| recorded.map(|()| built))
     }
 
-    fn build_watched(&self, request: &BuildRequest, watch: &dyn Watch) -> Result<Built> {
+    fn build_watched(&self, request: &BuildRequest, recorder: &Recorder<'_>) -> Result<Built> {
+        let watch: &dyn Watch = recorder;
         let solving = Solving::new(self, request, watch);
         let input = context::open(&solving)?;
         let (mut lowered, known, source) = self.lower(&solving, &input)?;
@@ -124,7 +127,7 @@ impl Engine {
         }
         let image = output::export(self, &products, lowered.epoch, request, watch)?;
         uploads.finish(&keys, watch)?;
-        Ok(Built { image, warnings, source })
+        Ok(Built { name: recorder.name().to_owned(), image, warnings, source })
     }
 
     /// As far as a build goes without doing anything.

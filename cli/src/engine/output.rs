@@ -2,7 +2,7 @@
 
 use std::fs::File;
 use std::io::Write;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use boxwright_cache as cache;
 use cache::Digest;
@@ -18,6 +18,9 @@ use super::Engine;
 use super::build::{BuildRequest, step};
 use crate::error::{Error, Result};
 use crate::progress::{Note, Watch};
+
+/// What standard output is called in an error; a file that it goes to is found there.
+pub(crate) const STDOUT: &str = "/dev/stdout";
 
 /// A place for the result.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -206,7 +209,7 @@ impl Exporter<'_> {
         let Exporter { engine, epoch, watch, .. } = *self;
         match output {
             Output::Local { dest, split } => step(watch, "exporting to client directory", || {
-                Ok(cache::export::local(&self.roots(*split)?, epoch, dest, &engine.cancel)?)
+                Ok(cache::export::local(&self.roots(*split)?, epoch, &absolute(dest)?, &engine.cancel)?)
             })?,
             Output::Tar { dest, split } => step(watch, "exporting to client tarball", || {
                 let roots = self.roots(*split)?;
@@ -218,6 +221,7 @@ impl Exporter<'_> {
                     .archive(format, names, |save| written(dest.as_ref(), |out| save(Place::Archive(out))));
             }
             Output::Layout { format, dest, names } => {
+                let dest = &absolute(dest)?;
                 return self.archive(format, names, |save| save(Place::Layout(dest)));
             }
             Output::CacheOnly => {}
@@ -332,12 +336,35 @@ impl Exporter<'_> {
     }
 }
 
+/// Tells in its errors what could not be written.
+pub(crate) struct Named<'a, W: ?Sized> {
+    pub(crate) path: &'a Path,
+    pub(crate) out: &'a mut W,
+}
+
+impl<W: Write + ?Sized> Named<'_, W> {
+    fn failed(&self, source: std::io::Error) -> std::io::Error {
+        let (kind, path) = (source.kind(), self.path.to_owned());
+        std::io::Error::new(kind, cache::Error::Io { doing: "writing", path, source })
+    }
+}
+
+impl<W: Write + ?Sized> Write for Named<'_, W> {
+    fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
+        self.out.write(bytes).map_err(|e| self.failed(e))
+    }
+
+    fn flush(&mut self) -> std::io::Result<()> {
+        self.out.flush().map_err(|e| self.failed(e))
+    }
+}
+
 /// Writes a file or (none) standard output.
 fn written(dest: Option<&PathBuf>, write: impl FnOnce(&mut dyn Write) -> Result<()>) -> Result<()> {
     match dest {
         None => {
             let mut out = std::io::stdout().lock();
-            write(&mut out)?;
+            write(&mut Named { path: Path::new(STDOUT), out: &mut out })?;
             out.flush().map_err(Error::Output)
         }
         Some(path) => write_file(path, write),
@@ -345,26 +372,32 @@ fn written(dest: Option<&PathBuf>, write: impl FnOnce(&mut dyn Write) -> Result<
 }
 
 /// Writes a file that is there whole or not at all.
-pub(crate) fn write_file(path: &PathBuf, write: impl FnOnce(&mut dyn Write) -> Result<()>) -> Result<()> {
+pub(crate) fn write_file(path: &Path, write: impl FnOnce(&mut dyn Write) -> Result<()>) -> Result<()> {
+    let path = &absolute(path)?;
     // A device or a pipe is written as it is; only a file can be replaced.
     if std::fs::metadata(path).is_ok_and(|m| !m.is_file()) {
         let mut file = File::options().write(true).open(path).map_err(Error::io("opening", path))?;
-        return write(&mut file);
+        return write(&mut Named { path, out: &mut file });
     }
     let mut name =
         path.file_name().ok_or_else(|| Error::invalid(format!("{} is no file", path.display())))?.to_owned();
     // Processes of different containers may have the same number, and the directory in common.
     name.push(format!(".{}.part", cache::store::unique_name()?));
     let part = path.with_file_name(name);
-    let file = File::create_new(&part).map_err(Error::io("making", &part))?;
-    let mut out = std::io::BufWriter::with_capacity(1 << 20, file);
+    let mut file = File::create_new(&part).map_err(Error::io("making", &part))?;
+    let mut out = std::io::BufWriter::with_capacity(1 << 20, Named { path, out: &mut file });
     let written = write(&mut out)
-        .and_then(|()| out.flush().map_err(Error::io("writing", &part)))
+        .and_then(|()| out.flush().map_err(|e| cache::Error::io("writing", path)(e).into()))
         .and_then(|()| std::fs::rename(&part, path).map_err(Error::io("naming", path)));
     if written.is_err() {
         let _ = std::fs::remove_file(&part);
     }
     written
+}
+
+/// So that an error tells which file system it is.
+fn absolute(path: &Path) -> Result<PathBuf> {
+    std::path::absolute(path).map_err(Error::io("finding", path))
 }
 
 #[cfg(test)]

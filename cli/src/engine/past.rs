@@ -31,13 +31,14 @@ impl Engine {
         Ok(self.store.builds()?)
     }
 
-    /// The build of this name or beginning of a name; `^1` is the one before the newest. None: the newest.
+    /// The build of this name or beginning of a name, with buildx's BUILDER/NODE/ before it or without; `^1` is the one before the newest. None: the newest.
     ///
     /// # Errors
     /// When there is none, or more than one.
     pub fn past_build(&self, name: Option<&str>) -> Result<BuildRecord> {
         let builds = self.store.builds()?;
         let name = name.unwrap_or("^");
+        let name = name.rsplit_once('/').map_or(name, |(_, name)| name);
         let nth = name.strip_prefix(NEWEST).and_then(|n| if n.is_empty() { Some(0) } else { n.parse().ok() });
         let none = || Error::invalid(format!("no record found for {name:?}"));
         if let Some(nth) = nth {

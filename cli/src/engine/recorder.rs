@@ -58,6 +58,11 @@ impl<'a> Recorder<'a> {
         Ok(Recorder { store, shown, started, about, log, printed, clipped, steps, earlier })
     }
 
+    /// The build's name.
+    pub(super) fn name(&self) -> &str {
+        self.log.name()
+    }
+
     /// The build's name, and the number of the step that failed, if it is kept what that left.
     pub(super) fn failed_step(&self) -> Option<(String, usize)> {
         let steps = self.steps.lock().unwrap_or_else(|e| e.into_inner());

@@ -55,6 +55,10 @@ pub(super) fn help_at(kind: ErrorKind, path: &Path, store: &Path) -> Option<Stri
     let of_store = path.is_relative() || path.starts_with(store);
     let place = if of_store { store } else { path };
     let place = place.ancestors().find(|place| place.exists())?;
+    // What a device has no room for is no matter of the file system that it is in.
+    if !of_store && std::fs::metadata(place).is_ok_and(|found| !found.is_file() && !found.is_dir()) {
+        return None;
+    }
     match kind {
         ErrorKind::StorageFull => {
             let lacking = lacking(place)?;

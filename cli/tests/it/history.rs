@@ -84,6 +84,23 @@ fn a_build_explains_each_step_as_it_comes() {
 }
 
 #[test]
+fn the_metadata_file_names_the_record_also_where_there_is_no_image() {
+    let (boxwright, context) = (Boxwright::with_busybox(), context());
+    let file = boxwright.scratch("metadata.json");
+    for output in ["type=image", "type=cacheonly", "type=tar,dest=/dev/null"] {
+        boxwright.build(&context, &["-o", output, "--metadata-file", file.to_str().unwrap()]).ok();
+        let told: Value = serde_json::from_str(&std::fs::read_to_string(&file).unwrap()).unwrap();
+        let reference = told["buildx.build.ref"].as_str().unwrap();
+        let newest: Value =
+            serde_json::from_str(&boxwright.ok(&["history", "inspect", "--format", "json"])).unwrap();
+        let parts: Vec<&str> = reference.split('/').collect();
+        assert!(parts.len() == 3 && parts[2] == newest["Ref"], "{reference}: {newest}");
+        assert!(boxwright.ok(&["buildx", "history", "logs", reference]).contains("RUN echo"));
+        assert!(boxwright.ok(&["why", reference]).contains("RUN echo"));
+    }
+}
+
+#[test]
 fn every_build_leaves_a_record_with_all_that_it_printed() {
     let (boxwright, context) = (Boxwright::with_busybox(), context());
     let printed = boxwright.built(&context, &["-t", "named"]);

@@ -268,7 +268,8 @@ fn the_metadata_file_has_what_scripts_ask_for() {
     let unnamed = told(&[]);
     assert_eq!(unnamed["containerimage.config.digest"], pushed["containerimage.config.digest"]);
     assert_eq!(unnamed.get("image.name"), None);
-    assert_eq!(told(&["-o", "type=cacheonly"]), serde_json::json!({}));
+    let nothing = told(&["-o", "type=cacheonly"]);
+    assert_eq!(nothing.as_object().unwrap().keys().collect::<Vec<_>>(), ["buildx.build.ref"]);
 }
 
 #[test]

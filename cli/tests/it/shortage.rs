@@ -94,6 +94,61 @@ fn a_full_disk_is_said_and_the_next_build_works() {
     small.assert_all_works();
 }
 
+/// A file system with no room for an image.
+struct Full(PathBuf);
+
+impl Full {
+    fn below(boxwright: &Boxwright) -> Full {
+        let full = boxwright.scratch("full");
+        fs::create_dir(&full).unwrap();
+        mount("none", &full, "tmpfs", MountFlags::empty(), Some(c"size=200k")).unwrap();
+        fs::write(full.join("other"), vec![1; 100 << 10]).unwrap();
+        Full(full)
+    }
+}
+
+impl Drop for Full {
+    fn drop(&mut self) {
+        let _ = unmount(&self.0, UnmountFlags::DETACH);
+    }
+}
+
+#[test]
+fn a_full_disk_that_only_the_result_goes_to_is_told_from_the_store_s() {
+    let boxwright = Boxwright::with_busybox();
+    let full = Full::below(&boxwright);
+    let full = &full.0;
+    let context = Context::new("FROM busybox\n");
+    let here = |args: &[&str]| {
+        let mut command = boxwright.command(args);
+        command.current_dir(full);
+        command
+    };
+    let build = |output: &str| here(&["build", "-o", output, context.path()]);
+    let mut to_stdout = here(&["save", "busybox"]);
+    to_stdout.stdout(fs::File::create(full.join("stdout.tar")).unwrap());
+    let place = format!("the file system of {}", full.display());
+    let commands = [
+        (here(&["save", "-o", "a.tar", "busybox"]), &*place),
+        (build("type=oci,dest=b.tar"), &place),
+        (build("type=tar,dest=c.tar"), &place),
+        (build("type=oci,tar=false,dest=layout"), &place),
+        (build("dir"), &place),
+        (to_stdout, "the file system of /dev/stdout"),
+    ];
+    for (mut command, place) in commands {
+        let ran = run(&mut command).fails_with(1).says("No space left on device");
+        ran.says(" is short of space: ").says(place).says_nothing_of("system prune");
+        let left = fs::read_dir(full).unwrap().map(|entry| entry.unwrap().path());
+        for left in left.filter(|left| !left.ends_with("other")) {
+            let _ = fs::remove_dir_all(&left).or_else(|_| fs::remove_file(&left));
+        }
+    }
+    for mut command in [here(&["save", "-o", "/dev/full", "busybox"]), build("type=oci,dest=/dev/full")] {
+        run(&mut command).fails_with(1).says("writing /dev/full: No space left").says_nothing_of("help: ");
+    }
+}
+
 #[test]
 fn used_up_inodes_are_told_from_used_up_space() {
     let small = Small::with(c"size=64m,nr_inodes=1000");
