@@ -333,7 +333,7 @@ impl Build {
         }
         Ok(boxwright_frontend::Options {
             target: self.target.clone().filter(|t| !t.is_empty()),
-            build_args: with_proxies(build_args(&self.build_arg)),
+            build_args: with_proxies(build_args(&self.build_arg), &self.build_arg),
             labels: labels(&self.label)?,
             no_cache: self.no_cache,
             no_cache_stages: self.no_cache_filter.clone(),
@@ -415,10 +415,13 @@ fn build_args(args: &[String]) -> BTreeMap<String, String> {
     all
 }
 
-/// And those of `config.json`; one that is given, in either spelling, stands for both.
-fn with_proxies(mut args: BTreeMap<String, String>) -> BTreeMap<String, String> {
+/// And those of `config.json`; one that is given, in either spelling and even without a value, stands for both.
+fn with_proxies(mut args: BTreeMap<String, String>, given: &[String]) -> BTreeMap<String, String> {
+    let named = |name: &str| {
+        given.iter().any(|arg| arg.split('=').next().is_some_and(|arg| arg.eq_ignore_ascii_case(name)))
+    };
     let mut proxies = config::proxies_of_containers();
-    proxies.retain(|(name, _)| !args.keys().any(|given| given.eq_ignore_ascii_case(name)));
+    proxies.retain(|(name, _)| !named(name));
     args.extend(proxies);
     args
 }

@@ -85,6 +85,12 @@ impl Debug {
     }
 }
 
+/// Those that a step has that was given none by `--build-arg`.
+fn proxies() -> Vec<String> {
+    let told = config::proxies_of_containers().into_iter();
+    told.map(|(name, value)| format!("{name}={value}")).collect()
+}
+
 impl Shell {
     /// Gives the exit code of the shell.
     pub(crate) fn execute(self, session: &mut Session<'_>) -> Result<u8> {
@@ -114,7 +120,7 @@ impl Shell {
             command: self.command,
             allowed: self.steps.allowed(false)?,
             steps: self.steps.settings()?,
-            proxies: Vec::new(),
+            proxies: proxies(),
             hosts: self.steps.hosts()?,
         };
         session.engine.shell(&request, &signals, greet)

@@ -237,7 +237,11 @@ pub(crate) fn run(args: Args) -> Result<u8> {
         idmap::settle().map_err(no_ids)?;
     }
     let engine = Engine::open(&root, registries, config::git()).map_err(helped)?;
-    drop(watch);
+    if let Some((watch, cancel)) = watch {
+        drop(watch);
+        // It has taken the signal, which nobody else hears of any more.
+        cancel.check()?;
+    }
     idmap::settle_until(engine.cancel());
     let mut out = std::io::BufWriter::new(std::io::stdout());
     let terminal = std::io::stdout().is_terminal();
@@ -251,10 +255,10 @@ pub(crate) fn run(args: Args) -> Result<u8> {
 }
 
 /// Ctrl-C ends the wait for ids, before there is anything else that it could end.
-fn watch_for_ids(signals: &Signals) -> Result<Watch> {
+fn watch_for_ids(signals: &Signals) -> Result<(Watch, Cancel)> {
     let cancel = Cancel::new()?;
     idmap::settle_until(&cancel);
-    Ok(Watch::when_long(signals, &cancel))
+    Ok((Watch::when_long(signals, &cancel), cancel))
 }
 
 fn no_ids(error: boxwright_executor::Error) -> Error {

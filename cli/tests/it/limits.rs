@@ -1,5 +1,6 @@
 //! What a container may use: limits reach the kernel, are told when they end a container, and leave nothing behind.
 
+use std::collections::BTreeSet;
 use std::fs;
 use std::path::{Path, PathBuf};
 
@@ -121,15 +122,21 @@ fn expected(access: &str) -> Vec<String> {
         let found = kinds.clone().filter(move |(_, kind)| kind.split(' ').next() == Some(wanted));
         found.map(move |(place, _)| format!("/ {place} {access},nosuid,nodev,noexec,relatime {wanted}"))
     };
-    let mut all: Vec<_> =
+    let all: BTreeSet<_> =
         if of("cgroup").next().is_some() { of("cgroup").collect() } else { of("cgroup2").collect() };
-    all.sort();
-    all
+    all.into_iter().collect()
 }
+
+/// Starts a command in a group of its own in each hierarchy of version 1.
+const IN_GROUPS: &str = "all() { awk '/ - cgroup / { print $5 }' /proc/self/mountinfo; }; \
+    leave() { for at in $(all); do echo $$ > $at/cgroup.procs; rmdir $at/bwtest-view-$$; done; }; trap leave EXIT; \
+    for at in $(all); do group=$at/bwtest-view-$$; mkdir $group; \
+        for file in cpuset.cpus cpuset.mems; do [ ! -e $at/$file ] || cat $at/$file > $group/$file; done; \
+        echo $$ > $group/cgroup.procs; done; \"$@\"";
 
 /// What the container has of that, by its mountinfo.
 fn seen(boxwright: &Boxwright, flags: &[&str]) -> Vec<String> {
-    seen_by(&["env"], boxwright, flags)
+    seen_by(&["sh", "-ec", IN_GROUPS, "sh"], boxwright, flags)
 }
 
 /// The same where another program starts the command.
@@ -165,8 +172,27 @@ fn a_kernel_that_changes_no_detached_mounts_shows_them_as_well() {
     let boxwright = Boxwright::with_busybox();
     let refuse = "inject=mount_setattr:error=ENOSYS";
     let older = ["strace", "-f", "-qq", "-o", "/dev/null", "-e", "trace=mount_setattr", "-e", refuse];
+    let older = [&["sh", "-ec", IN_GROUPS, "sh"], &older[..]].concat();
     assert_eq!(seen_by(&older, &boxwright, &[]), expected("ro"));
     assert_eq!(seen_by(&older, &boxwright, &["--privileged"]), expected("rw"));
+}
+
+/// Neither with all rights, nor where the host's administrator has put something else over a hierarchy.
+#[test]
+fn the_groups_of_everybody_are_no_containers() {
+    let boxwright = Boxwright::with_busybox();
+    let script = "for at in $(awk '/ - cgroup / { print $5 }' /proc/self/mountinfo); do echo $$ > $at/cgroup.procs; done; exec \"$@\"";
+    let first = ["sh", "-ec", script, "sh"];
+    if expected("ro").iter().any(|line| line.ends_with(" cgroup")) {
+        assert_eq!(seen_by(&first, &boxwright, &[]), [""; 0]);
+        assert_eq!(seen_by(&first, &boxwright, &["--privileged"]), [""; 0]);
+        let own = seen_by(&first, &boxwright, &["-m", "64m"]);
+        assert_eq!(own, ["/ /sys/fs/cgroup/memory ro,nosuid,nodev,noexec,relatime cgroup"]);
+    }
+    let over = "mount -t tmpfs none /sys/fs/cgroup/memory 2>/dev/null || exit 0; echo > /sys/fs/cgroup/memory/canary; exec \"$@\"";
+    let over = ["unshare", "--mount", "--propagation", "private", "sh", "-c", over, "sh"];
+    let ls = boxwright.command(&["run", "--rm", "busybox", "sh", "-c", "ls -R /sys/fs/cgroup"]);
+    run(&mut wrapped(&over, &ls)).says_nothing_of("canary").ok();
 }
 
 #[test]
@@ -175,10 +201,17 @@ fn controllers_of_one_hierarchy_are_links_to_its_directory() {
     let script =
         "cd /sys/fs/cgroup; ls; readlink cpu; readlink cpuacct; test -f cpuacct/cgroup.procs && echo there";
     let mounts = "umount -R /sys/fs/cgroup && mount -t tmpfs none /sys/fs/cgroup && cd /sys/fs/cgroup && \
-                  mkdir cpu,cpuacct && mount -t cgroup -o cpu none cpu,cpuacct && exec \"$@\"";
+                  mkdir cpu,cpuacct && mount -t cgroup -o cpu none cpu,cpuacct || exit 77; \
+                  mkdir cpu,cpuacct/bwtest-links-$$; echo $$ > cpu,cpuacct/bwtest-links-$$/cgroup.procs; \"$@\"; code=$?; \
+                  echo $$ > cpu,cpuacct/cgroup.procs; rmdir cpu,cpuacct/bwtest-links-$$; exit $code";
     let run_there = boxwright.command(&["run", "--rm", "busybox", "sh", "-c", script]);
     let there = ["unshare", "--mount", "--propagation", "private", "sh", "-c", mounts, "sh"];
-    let said = run(&mut wrapped(&there, &run_there)).ok();
+    let ran = run(&mut wrapped(&there, &run_there));
+    if ran.status == 77 {
+        // Version 2 alone has the controller, or it shares its hierarchy with another one already.
+        return;
+    }
+    let said = ran.ok();
     assert_eq!(said, "cpu\ncpu,cpuacct\ncpuacct\ncpu,cpuacct\ncpu,cpuacct\nthere\n");
 }
 

@@ -1,11 +1,14 @@
 //! What a container sees of control groups of version 1: of each hierarchy the group that it is in. They are bound from the
-//! host's own mounts, which takes half the time of mounting them anew in its group namespace, and shows the same.
+//! host's own mounts, which takes half the time of mounting them anew in its group namespace, and shows the same. The first
+//! group of a hierarchy has everybody's below it: whoever is in that sees nothing of the hierarchy.
 
+use std::io;
 use std::os::fd::OwnedFd;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::OnceLock;
 
-use rustix::fs::{CWD, Mode, OFlags, openat};
+use rustix::fs::{AtFlags, CWD, Mode, OFlags, fstatfs, openat, statat};
+use rustix::io::Errno;
 
 use super::hierarchy::hierarchies;
 use crate::dev;
@@ -14,7 +17,7 @@ use crate::dev;
 #[derive(Debug)]
 struct Ours {
     at: PathBuf,
-    group: OwnedFd,
+    group: Option<OwnedFd>,
 }
 
 /// A detached mount for each hierarchy, with the name of its directory: that of the one where the host has it, which lists
@@ -22,23 +25,40 @@ struct Ours {
 pub(crate) fn mounts(made: &[(PathBuf, OwnedFd)]) -> Vec<(String, OwnedFd)> {
     // What we are in is asked once, as a build has many containers.
     static OURS: OnceLock<Vec<Ours>> = OnceLock::new();
-    let ours = OURS.get_or_init(|| find().unwrap_or_default()).iter();
-    let mounts = ours.filter_map(|Ours { at, group }| {
-        let own = made.iter().rev().find(|(place, _)| place == at).map_or(group, |(_, own)| own);
-        Some((at.file_name()?.to_str()?.to_owned(), dev::bind(own, false).ok()?))
+    let ours = match OURS.get() {
+        Some(ours) => ours,
+        // Programs can do without.
+        None => match find() {
+            Ok(found) => OURS.get_or_init(|| found),
+            Err(_) => return Vec::new(),
+        },
+    };
+    let mounts = ours.iter().filter_map(|Ours { at, group }| {
+        let own = made.iter().rev().find(|(place, _)| place == at).map(|(_, own)| own);
+        Some((at.file_name()?.to_str()?.to_owned(), dev::bind(own.or(group.as_ref())?, false).ok()?))
     });
     mounts.collect()
 }
 
-/// Programs can do without: what is not to be had is left out.
-fn find() -> std::io::Result<Vec<Ours>> {
+fn find() -> io::Result<Vec<Ours>> {
     let own = std::fs::read_to_string("/proc/self/cgroup")?;
     let all = hierarchies(&std::fs::read_to_string("/proc/self/mountinfo")?);
     let version_1 = all.into_iter().filter(|hierarchy| hierarchy.controllers.is_some());
-    let opened = version_1.filter_map(|hierarchy| {
-        let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
-        let group = openat(CWD, hierarchy.own_group(&own), flags, Mode::empty()).ok()?;
-        Some(Ours { at: hierarchy.at, group })
+    let opened = version_1.map(|hierarchy| {
+        let group = open(&hierarchy.own_group(&own))?;
+        Ok(Ours { at: hierarchy.at, group })
     });
-    Ok(opened.collect())
+    opened.collect()
+}
+
+/// The group at a path, unless it is the first one of its hierarchy, or something else is mounted there.
+fn open(path: &Path) -> io::Result<Option<OwnedFd>> {
+    const CGROUP_SUPER_MAGIC: i64 = 0x27_e0eb;
+    let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
+    let group = match openat(CWD, path, flags, Mode::empty()) {
+        Err(Errno::NOENT | Errno::ACCESS) => return Ok(None),
+        group => group?,
+    };
+    let is_first = statat(&group, c"release_agent", AtFlags::SYMLINK_NOFOLLOW).is_ok();
+    Ok((fstatfs(&group)?.f_type == CGROUP_SUPER_MAGIC && !is_first).then_some(group))
 }

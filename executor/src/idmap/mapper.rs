@@ -3,6 +3,7 @@
 
 use std::io::{Read as _, Write as _};
 use std::os::fd::{AsFd, OwnedFd};
+use std::os::unix::process::CommandExt as _;
 use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
 use std::sync::OnceLock;
@@ -13,8 +14,8 @@ use rustix::fs::Access;
 use rustix::io::{Errno, ioctl_fionbio, retry_on_intr};
 use rustix::pipe::{PipeFlags, pipe_with};
 use rustix::process::{
-    Pid, PidfdFlags, Signal, WaitId, WaitIdOptions, getpid, getppid, pidfd_open, pidfd_send_signal,
-    set_parent_process_death_signal, waitid,
+    Pid, PidfdFlags, Signal, WaitId, WaitIdOptions, getpid, getppid, kill_process_group, pidfd_open,
+    pidfd_send_signal, set_parent_process_death_signal, waitid,
 };
 
 use crate::error::{Error, Result};
@@ -146,7 +147,7 @@ fn comes_first(one: &OwnedFd, other: &OwnedFd) -> bool {
 
 /// A set-user-ID program may be killed by whoever started it; what is not killed is not waited for.
 fn kill(child: &mut Child) {
-    if child.kill().is_ok() {
+    if kill_process_group(Pid::from_child(child), Signal::KILL).is_ok() {
         let _ = child.wait();
     }
 }
@@ -160,7 +161,8 @@ fn start(program: &'static str, pid: &str, arguments: &[String]) -> Helper {
     };
     let command = &mut Command::new(found);
     command.arg(pid).args(arguments).stdin(nothing()).stdout(nothing()).stderr(errors);
-    let child = sys::signal::pass_on(command).spawn();
+    // A group of their own, with all that they start.
+    let child = sys::signal::pass_on(command.process_group(0)).spawn();
     (program, child)
 }
 
