@@ -13,7 +13,7 @@ use crate::oci::config::MAX_CONFIG;
 use crate::oci::descriptor::MediaType;
 use crate::oci::manifest::MAX_INDEX_DEPTH;
 use crate::oci::{Descriptor, Document, ImageConfig, Index, Manifest, Platform, Reference};
-use crate::record::{ImageRecord, NewImage, Stored};
+use crate::record::{ImageRecord, NewImage, Stored, parse_index};
 use crate::registry::{Client, Fetched};
 use crate::snapshot::{Layer, LayerBlob};
 use crate::store::Store;
@@ -169,9 +169,7 @@ impl Found {
         let top = client.fetch_manifest(reference, cancel)?;
         let (digest, bytes) = (top.digest, top.bytes.clone());
         let (fetched, manifest) = manifest_for(client, reference, top, platform, cancel)?;
-        let names_it = |index: &Index| index.manifests.iter().any(|d| d.digest == fetched.digest);
-        let is_index =
-            matches!(Document::parse(&bytes, None), Ok(Document::Index(index)) if names_it(&index));
+        let is_index = parse_index(&bytes).is_ok_and(|index| index.names(&fetched.digest));
         let config = config_bytes(sources, reference, &manifest.config, cancel)?;
         let layers = name_layers(store, reference, &manifest, &ImageConfig::parse(&config)?)?;
         let index = is_index.then_some(bytes);
@@ -179,15 +177,18 @@ impl Found {
     }
 
     /// Records it under its name. Where that stands for another platform's image of the same index already, it becomes
-    /// the name of the index.
+    /// the name of the index. What was built and pushed here has the registry's digest with its name, too, but may have
+    /// other manifests, which are no images of that index.
     pub(super) fn keep(self, store: &Store, reference: &Reference) -> Result<Resolved> {
         let manifest = (&self.manifest.digest, self.manifest.bytes.as_slice());
         let config = (&self.id, self.config.as_slice());
         let name = (kept_name(reference), Some(self.digest));
         let known = store.stored_named(&name.0)?;
         let others: Vec<(Digest, Digest)> = match (&known, &self.index) {
-            (Some(found), Some(_)) if digest_of(store, found, &name.0)? == name.1 => {
-                found.images().iter().map(|image| (image.manifest, image.id)).collect()
+            (Some(found), Some(bytes)) if digest_of(store, found, &name.0)? == name.1 => {
+                let index = parse_index(bytes)?;
+                let images = found.images().into_iter().filter(|image| index.names(&image.manifest));
+                images.map(|image| (image.manifest, image.id)).collect()
             }
             _ => Vec::new(),
         };

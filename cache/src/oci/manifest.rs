@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
+use crate::digest::Digest;
 use crate::error::{Error, Result};
 use crate::oci::descriptor::{Descriptor, MediaType, OCI_INDEX, OCI_MANIFEST};
 
@@ -46,6 +47,10 @@ impl Index {
     pub fn oci(manifests: Vec<Descriptor>) -> Index {
         let media_type = Some(OCI_INDEX.to_owned());
         Index { schema_version: 2, media_type, manifests, extra: BTreeMap::new() }
+    }
+
+    pub fn names(&self, manifest: &Digest) -> bool {
+        self.manifests.iter().any(|descriptor| descriptor.digest == *manifest)
     }
 }
 

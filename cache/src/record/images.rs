@@ -2,6 +2,7 @@
 
 use rusqlite::{OptionalExtension as _, params};
 
+use super::IndexRecord;
 use crate::digest::{Algorithm, Digest};
 use crate::error::{Error, Result};
 use crate::oci::{ImageConfig, Reference};
@@ -240,11 +241,15 @@ impl Store {
     ///
     /// # Errors
     /// When the store can't be written.
-    pub fn remove_member(&self, index: &Digest, manifest: &Digest) -> Result<bool> {
-        let (index, manifest) = (index.to_string(), manifest.to_string());
+    pub fn remove_member(&self, index: &IndexRecord, manifest: &Digest) -> Result<bool> {
+        // What the index does not name is shown as none of its images, whatever the rows say.
+        let named: Vec<String> = index.index.manifests.iter().map(|d| d.digest.to_string()).collect();
+        let (index, manifest) = (index.id.to_string(), manifest.to_string());
         self.write("removing an image of an index", |tx| {
-            let others = "SELECT EXISTS (SELECT 1 FROM members WHERE parent = ?1 AND image != ?2)";
-            if !tx.query_row(others, [&index, &manifest], |row| row.get(0))? {
+            let mut members = tx.prepare_cached("SELECT image FROM members WHERE parent = ?1")?;
+            let members: Vec<String> =
+                members.query_map([&index], |row| row.get(0))?.collect::<rusqlite::Result<_>>()?;
+            if !members.iter().any(|member| *member != manifest && named.contains(member)) {
                 return Ok(false);
             }
             tx.execute("DELETE FROM members WHERE parent = ?1 AND image = ?2", [&index, &manifest])?;

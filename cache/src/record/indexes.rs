@@ -244,7 +244,7 @@ impl Store {
     }
 }
 
-fn parse_index(bytes: &[u8]) -> Result<Index> {
+pub(crate) fn parse_index(bytes: &[u8]) -> Result<Index> {
     match Document::parse(bytes, None)? {
         Document::Index(index) => Ok(index),
         Document::Manifest(_) => Err(Error::malformed("index", "it is a manifest")),

@@ -13,6 +13,7 @@ pub mod selections;
 
 pub use builds::{BuildLog, BuildRecord, BuildStep, NewBuild, Outcome};
 pub use images::{ImageRecord, NameRecord};
+pub(crate) use indexes::parse_index;
 pub use indexes::{IndexRecord, Member, NewImage, Stored};
 pub use local::{CacheKey, KEPT_FAILURES, NewRecord, Record};
 pub use selections::{Compared, FileChanges, Selection};

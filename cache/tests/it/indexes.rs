@@ -74,6 +74,22 @@ fn index_of(store: &Store, loaded: &Loaded) -> IndexRecord {
 }
 
 #[test]
+fn what_an_index_does_not_name_is_none_of_its_images() {
+    let (place, mut layout) = (Place::new(), Layout::default());
+    let [amd, arm, stranger] = ["amd64", "arm64", "riscv64"].map(|architecture| layout.image(architecture));
+    let index = layout.index(&[amd, arm]);
+    let bytes = layout.finish(&[named(&index, "h.example/a:1"), named(&stranger, "h.example/b:1")]);
+    let loaded = load_bytes(&place, &bytes).unwrap();
+    let index = index_of(&place.store, &loaded[0]);
+    let stranger = *place.store.stored(&loaded[1].id).unwrap().unwrap().manifest();
+    let document = place.store.document(&index.id).unwrap().unwrap();
+    place.store.put_index((&index.id, &document), &[], &[stranger], &[]).unwrap();
+    assert!(place.store.remove_member(&index, &index.members[0].image.manifest).unwrap());
+    assert!(!place.store.remove_member(&index, &index.members[1].image.manifest).unwrap());
+    assert_eq!(index_of(&place.store, &loaded[0]).members.len(), 1);
+}
+
+#[test]
 fn an_index_comes_with_what_is_there_of_it() {
     let (place, mut layout) = (Place::new(), Layout::default());
     let (amd, arm) = (layout.image("amd64"), layout.image("arm64"));
@@ -97,11 +113,11 @@ fn an_index_comes_with_what_is_there_of_it() {
     let absent: Vec<String> = index.absent().map(|d| d.platform.as_ref().unwrap().to_string()).collect();
     assert_eq!(absent, ["linux/s390x"]);
     // An image of it goes, and then the index itself with all.
-    assert!(place.store.remove_member(&index.id, &index.members[0].image.manifest).unwrap());
+    assert!(place.store.remove_member(&index, &index.members[0].image.manifest).unwrap());
     assert_eq!(architectures(&index_of(&place.store, &loaded[0])), ["arm64"]);
     assert!(place.store.stored(&index.members[0].image.id).unwrap().is_none());
     // Not the last one, by whoever saw both a moment ago.
-    assert!(!place.store.remove_member(&index.id, &index.members[1].image.manifest).unwrap());
+    assert!(!place.store.remove_member(&index, &index.members[1].image.manifest).unwrap());
     assert_eq!(architectures(&index_of(&place.store, &loaded[0])), ["arm64"]);
     assert_eq!(place.store.image_ids().unwrap(), [index.id]);
     let names: Vec<&Reference> = loaded[0].names.iter().collect();

@@ -172,7 +172,7 @@ impl Engine {
                 return Err(cannot_be_forced(&image.id, &user));
             }
             if let Stored::Index(index) = &found.stored
-                && self.store.remove_member(&index.id, &image.manifest)?
+                && self.store.remove_member(index, &image.manifest)?
             {
                 return Ok(vec![Removed::Image(image.id)]);
             }

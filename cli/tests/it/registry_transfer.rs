@@ -133,3 +133,21 @@ fn an_image_gets_there_and_back_over_connections_that_break() {
     assert_eq!(sum.split(' ').next().unwrap(), boxwright_testdata::archive::sha256(&bytes));
     assert!(way.dropped() >= pushed + 3);
 }
+
+#[test]
+fn an_index_that_was_pushed_is_pulled_for_one_platform_and_the_name_is_whole() {
+    let (registry, boxwright) = (Registry::start(), Boxwright::new());
+    let name = registry.name("app:1");
+    let context =
+        Context::new("FROM scratch\nARG TARGETARCH\nENV FOR=$TARGETARCH\nCOPY a /a\n").file("a", "a");
+    let platforms = || boxwright.ok(&["image", "inspect", "--format", "{{.Architecture}}", &name]);
+    for architecture in ["amd64", "arm64"] {
+        boxwright.build(&context, &["--platform", "linux/amd64,linux/arm64", "--push", "-t", &name]).ok();
+        // Compressed on their way, the manifests are others there than here.
+        boxwright.ok(&["pull", "--platform", &format!("linux/{architecture}"), &name]);
+        assert_eq!(platforms(), format!("{architecture}\n"));
+        boxwright.ok(&["push", &name]);
+        boxwright.ok(&["rmi", "--platform", &format!("linux/{architecture}"), &name]);
+        boxwright.run(&["inspect", &name]).fails_with(1).says("No such object");
+    }
+}
