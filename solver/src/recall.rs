@@ -26,7 +26,7 @@ const PATH: &str = "PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin
 /// use from now on.
 ///
 /// # Errors
-/// When the store can't be read, or a wait for a cache is cancelled.
+/// When the store can't be read, what was kept is no platform, or a wait for a cache is cancelled.
 pub fn recall(fields: &KeyFields, root: Snapshot, store: &Store, cancel: &Cancel) -> Result<Recalled, Error> {
     let fields = Fields(fields);
     let mut env = fields.list("env");
@@ -53,7 +53,7 @@ pub fn recall(fields: &KeyFields, root: Snapshot, store: &Store, cancel: &Cancel
         devices: fields.devices(),
         hostname: fields.get("hostname").map(str::to_owned),
         hosts: Vec::new(),
-        platform: fields.get("platform").and_then(|text| text.parse().ok()).unwrap_or_else(Platform::host),
+        platform: fields.get("platform").map_or_else(|| Ok(Platform::host()), str::parse)?,
     };
     let mut missing = Vec::new();
     for i in 0.. {
