@@ -41,6 +41,10 @@ pub enum PushEvent {
     LeftOut {
         manifest: Digest,
     },
+    /// The registry has it, but the store does not know by which digest.
+    NotKept {
+        reason: String,
+    },
 }
 
 /// Of how many entries that are about images a registry is asked whether it has them.
@@ -68,7 +72,7 @@ impl<'a> Destination<'a> {
 }
 
 /// Pushes an image, or an index with all of its images; what came from a registry unchanged keeps its manifest. If the name is
-/// that of the image here as well, its digest there is kept with it.
+/// that of the image here as well, its digest there is kept with it, if the store can be written.
 ///
 /// # Errors
 /// When a layer can't be had or compressed, an image of the index is not here, or the registry refuses something.
@@ -86,8 +90,10 @@ pub fn push(
         }
         Stored::Index(index) => push_index(sources, index, to, tell, cancel)?,
     };
-    if !to.by_digest {
-        sources.store.set_digest(to.reference, stored.manifest(), &pushed.digest)?;
+    if !to.by_digest
+        && let Err(error) = sources.store.set_digest(to.reference, stored.manifest(), &pushed.digest)
+    {
+        tell(PushEvent::NotKept { reason: error.to_string() });
     }
     Ok(pushed)
 }

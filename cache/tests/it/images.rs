@@ -94,6 +94,19 @@ fn what_skopeo_pushed_is_pulled_kept_and_resolved_without_network() {
 }
 
 #[test]
+fn a_push_succeeds_where_the_store_cannot_keep_its_digest() {
+    let (registry, place) = (Registry::start(), Place::new());
+    let name = registry.push(&docker_archive(&place), "x:1");
+    let image = place.pull(&name).unwrap().image;
+    let full = "CREATE TRIGGER full BEFORE UPDATE OF digest ON names BEGIN SELECT RAISE(ABORT, 'full'); END";
+    let db = rusqlite::Connection::open(place.dir.path().join("store/db")).unwrap();
+    db.execute_batch(full).unwrap();
+    let (events, _) = place.push(&image, &name);
+    let told = |e: &PushEvent| matches!(e, PushEvent::NotKept { reason } if reason.contains("full"));
+    assert!(events.iter().any(told), "{events:?}");
+}
+
+#[test]
 fn resolving_fetches_no_layer_and_keeps_no_name_unless_asked() {
     let (registry, place) = (Registry::start(), Place::new());
     let name = registry.push(&docker_archive(&place), "x:1");

@@ -69,6 +69,9 @@ impl Push {
             PushEvent::Present { layer } => tell(&layer, "Layer already exists"),
             PushEvent::Mounted { layer, from } => tell(&layer, &format!("Mounted from {from}")),
             PushEvent::Done { layer, .. } => tell(&layer, "Pushed"),
+            PushEvent::NotKept { reason } => {
+                report::remark(&format!("WARNING: {name} was pushed, and its digest not kept: {reason}"))
+            }
             PushEvent::LeftOut { .. } => drop(left_out.fetch_add(1, Ordering::Relaxed)),
         });
         drop(print);

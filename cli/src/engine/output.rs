@@ -325,9 +325,14 @@ impl Exporter<'_> {
         let Exporter { engine, watch, .. } = *self;
         let sources = Sources { store: &engine.store, client: &engine.client };
         let tell = |event| {
-            if let PushEvent::Done { layer, .. } = event {
-                watch.note(Note::Line { text: &format!("pushing layer {layer} done") });
-            }
+            let text = match event {
+                PushEvent::Done { layer, .. } => format!("pushing layer {layer} done"),
+                PushEvent::NotKept { reason } => {
+                    format!("WARNING: the digest of {name} is not kept: {reason}")
+                }
+                _ => return,
+            };
+            watch.note(Note::Line { text: &text });
         };
         let to = Destination { reference: name, wish: how.shape.wish, by_digest: how.by_digest };
         let pushed = cache::image::push(sources, image, to, &tell, &engine.cancel)?;
