@@ -287,6 +287,10 @@ impl Build {
         Ok(self.mode()?.watch())
     }
 
+    pub(super) fn is_rawjson(&self) -> bool {
+        self.mode().is_ok_and(|mode| mode == Mode::RawJson)
+    }
+
     pub(super) fn request(&self, engine: &Engine) -> Result<BuildRequest> {
         self.docker.check()?;
         let (context, dockerfile) = self.sources(engine)?;
@@ -354,7 +358,7 @@ impl Build {
             warnings if self.json() => report::warnings_as_json(warnings, source),
             [] => {}
             _ if self.quiet => {}
-            warnings if self.mode().is_ok_and(|mode| mode == Mode::RawJson) => {
+            warnings if self.is_rawjson() => {
                 report::as_it_is(&warnings_as_rawjson(warnings));
             }
             warnings => report::warnings(warnings, source),

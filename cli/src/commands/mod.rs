@@ -46,7 +46,7 @@ use crate::call::visible;
 use crate::engine::{Engine, helped};
 use crate::error::{Error, Result};
 use crate::interrupt::Watch;
-use crate::{config, durability, interrupt};
+use crate::{config, durability, interrupt, report};
 
 #[derive(Debug, clap::Subcommand)]
 pub(crate) enum Command {
@@ -206,6 +206,10 @@ pub(crate) fn run(args: Args) -> Result<u8> {
     // Nobody hears what the command that uses it says.
     config::keep_storage()?;
     let command = args.command.flattened();
+    // Before anything is remarked on, as the configuration may be.
+    if command.is_rawjson() {
+        report::speak_rawjson();
+    }
     idmap::helpers_in(config::programs());
     let command = match command {
         Command::Doctor(doctor) => return doctor.execute(&root),
@@ -326,6 +330,15 @@ impl Command {
                 | Command::Port(_)
                 | Command::Sync(_)
         )
+    }
+
+    /// Whether what is told is read by a program.
+    fn is_rawjson(&self) -> bool {
+        match self {
+            Command::Build(build) => build.is_rawjson(),
+            Command::Verify(verify) => verify.is_rawjson(),
+            _ => false,
+        }
     }
 
     /// Whether files of images are read or written, for which an ordinary user needs a user namespace.

@@ -13,6 +13,10 @@ pub(crate) struct Verify {
 }
 
 impl Verify {
+    pub(super) fn is_rawjson(&self) -> bool {
+        self.build.is_rawjson()
+    }
+
     pub(crate) fn execute(self, session: &mut Session<'_>) -> Result<()> {
         let verified = self.build.verify(session)?;
         let several = verified.images.len() > 1;

@@ -267,6 +267,13 @@ fn programs_meet_nothing_else_before_the_error_of_a_build() {
     let warnings: Vec<String> = warnings.map(short).collect();
     assert!(warnings.iter().any(|text| text.contains("security-opt")), "{warnings:?}");
     assert!(warnings.iter().any(|text| text.starts_with("FromAsCasing: ")), "{warnings:?}");
+
+    for args in [&["--check"][..], &["--call", "outline"], &["--call", "targets"]] {
+        let args = [&["--progress", "rawjson", "--security-opt", "seccomp=unconfined"], args].concat();
+        let ran = boxwright.build(&context, &args);
+        assert!(ran.stderr.contains("warnings"), "{ran}");
+        assert!(ran.stderr.lines().all(|line| serde_json::from_str::<Value>(line).is_ok()), "{ran}");
+    }
 }
 
 /// What the process had in memory at most, in KiB, when that has not changed for a while.

@@ -146,13 +146,14 @@ fn a_home_of_another_user_is_not_looked_into() {
     let (hidden, seen) = (home("hidden", 0o700), home("seen", 0o755));
     let script = format!(
         "HOME={hidden} bw run --rm busybox echo ran; HOME={hidden} bw pull -q localhost:1/x || echo nobody; \
-         HOME={seen} bw run busybox true || echo refused"
+         HOME={seen} bw run busybox true || echo refused; \
+         echo FROM scratch | HOME={hidden} bw build --check --progress rawjson - 2>&1 | grep -v '^{{'"
     );
     let ran = as_user(RANGES, &script).says("hidden/.config is not looked into: it is another user's");
     let ran = ran.says("Connection refused").says_nothing_of("certs.d");
     assert_eq!(
         ran.says("seen/.config/boxwright/config.toml: Permission denied").ok(),
-        "ran\nnobody\nrefused\n"
+        "ran\nnobody\nrefused\nCheck complete, no warnings found.\n"
     );
 }
 
