@@ -25,6 +25,9 @@ pub enum Error {
     /// The database refused a statement.
     #[error("{doing} in the store's database: {source}")]
     Database { doing: &'static str, source: rusqlite::Error },
+    /// A file that only holds what is more than memory should can't be written or read.
+    #[error("{doing} in a temporary file of the store: {source}")]
+    Spool { doing: &'static str, source: rusqlite::Error },
     /// A registry answered with an error, or not at all.
     #[error("{registry}: {doing}: {reason}")]
     Registry { registry: String, doing: String, reason: String, remedy: Option<Remedy> },
@@ -64,11 +67,13 @@ impl Error {
     pub fn kind(&self) -> Option<ErrorKind> {
         match self {
             Error::Io { source, .. } => Some(source.kind()),
-            Error::Database { source, .. } => match source.sqlite_error_code()? {
-                rusqlite::ErrorCode::DiskFull => Some(ErrorKind::StorageFull),
-                rusqlite::ErrorCode::ReadOnly => Some(ErrorKind::ReadOnlyFilesystem),
-                _ => None,
-            },
+            Error::Database { source, .. } | Error::Spool { source, .. } => {
+                match source.sqlite_error_code()? {
+                    rusqlite::ErrorCode::DiskFull => Some(ErrorKind::StorageFull),
+                    rusqlite::ErrorCode::ReadOnly => Some(ErrorKind::ReadOnlyFilesystem),
+                    _ => None,
+                }
+            }
             _ => None,
         }
     }

@@ -6,6 +6,7 @@ use std::ops::Bound;
 use std::os::fd::{AsFd as _, OwnedFd};
 use std::rc::Rc;
 
+use boxwright_cache::Cancel;
 use boxwright_cache::Error as CacheError;
 use boxwright_cache::ordered::Ordered;
 
@@ -91,10 +92,10 @@ impl<V: Keep> Kept<V> {
     /// Forgets all from the key `from` on, up to the one before `to`.
     ///
     /// # Errors
-    /// When the file can't be written.
-    pub(super) fn forget(&mut self, from: &[u8], to: &[u8]) -> Result<(), FileError> {
+    /// When the file can't be written, or it is cancelled.
+    pub(super) fn forget(&mut self, from: &[u8], to: &[u8], cancel: &Cancel) -> Result<(), FileError> {
         if let Some(disk) = &self.disk {
-            disk.remove(from, to)?;
+            disk.remove(from, to, cancel)?;
         }
         let between = (Bound::Included(from), Bound::Excluded(to));
         let keys: Vec<_> = self.memory.range::<[u8], _>(between).map(|(key, _)| key.clone()).collect();
@@ -151,12 +152,12 @@ impl<V: Keep> Kept<V> {
 
     /// Puts what is in memory on the disk.
     fn spill(&mut self) -> Result<(), FileError> {
-        let disk = match self.disk.take().map_or_else(|| Ordered::new(self.spool.as_fd()), Ok) {
-            Ok(disk) => self.disk.insert(disk),
-            Err(_) => {
-                self.usual = self.most;
-                return Ok(());
-            }
+        if self.disk.is_none() {
+            self.disk = Ordered::new(self.spool.as_fd())?;
+        }
+        let Some(disk) = &self.disk else {
+            self.usual = self.most;
+            return Ok(());
         };
         for (key, (value, is_new)) in std::mem::take(&mut self.memory) {
             if is_new {
@@ -214,6 +215,7 @@ mod tests {
     #[test]
     fn it_is_a_map_wherever_the_values_are() {
         let (dir, mut number) = (tempfile::tempdir().unwrap(), numbers());
+        let cancel = Cancel::new().unwrap();
         for usual in [0, 3000, 1 << 20] {
             let (mut kept, mut model) = (kept(dir.path(), usual), BTreeMap::new());
             for n in 0..4000 {
@@ -222,7 +224,7 @@ mod tests {
                 match number(20) {
                     0 => {
                         let to = (place + 20).to_be_bytes().to_vec();
-                        kept.forget(&key, &to).unwrap();
+                        kept.forget(&key, &to, &cancel).unwrap();
                         model.retain(|other, _| *other < key || *other >= to);
                     }
                     1..10 => assert_eq!(kept.get(&key).unwrap().as_deref(), model.get(&key)),
@@ -249,9 +251,18 @@ mod tests {
             kept.put(key(n), "v".into()).unwrap();
         }
         assert_eq!(kept.get(&key(7)).unwrap(), Some(Rc::new("v".into())));
-        kept.forget(&key(0), &key(990)).unwrap();
+        kept.forget(&key(0), &key(990), &Cancel::new().unwrap()).unwrap();
         assert_eq!((kept.keys().unwrap().count(), kept.memory.len()), (10, 10));
         let refused = (0..5000).find_map(|n| kept.put(key(n), "v".into()).err()).unwrap().to_string();
         assert_eq!(refused, "what is to be written: more entries than 1 MiB of memory can hold");
+    }
+
+    #[test]
+    fn what_the_disk_fails_with_is_told() {
+        let dir = tempfile::tempdir().unwrap();
+        std::fs::write(dir.path().join("file"), "").unwrap();
+        let mut kept = kept(&dir.path().join("file"), 1000);
+        let error = (0..100_u32).find_map(|n| kept.put(n.to_be_bytes().to_vec(), "v".into()).err()).unwrap();
+        assert!(error.to_string().contains("Not a directory"), "{error}");
     }
 }

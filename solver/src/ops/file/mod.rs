@@ -50,7 +50,7 @@ fn execute(
     sink: &mut dyn LayerSink,
     cancel: &Cancel,
 ) -> Result<Option<String>, FileError> {
-    let mut view = View::new(base, now(), spool)?;
+    let mut view = View::new(base, now(), spool, cancel)?;
     // The latest copy, which is only planned if something follows.
     let mut latest = None;
     for action in &op.actions {

@@ -8,6 +8,9 @@ use std::path::{Path, PathBuf};
 use std::rc::Rc;
 use std::sync::Arc;
 
+use boxwright_cache::Cancel;
+use boxwright_cache::Error as CacheError;
+
 use super::FileError;
 use super::kept::{Aside, Keep, Kept};
 use super::packed::{Packed, Unpacked};
@@ -26,9 +29,9 @@ impl Planned {
     }
 
     /// # Errors
-    /// As [`Kept::get`].
+    /// As [`Kept::get`], and when it is no path.
     pub(super) fn get(&mut self, path: &Path) -> Result<Option<Rc<Entry>>, FileError> {
-        self.0.get(&key(path))
+        self.0.get(&key(path)?)
     }
 
     /// Whether nothing is planned but the directory `path` and those it lies in.
@@ -40,16 +43,16 @@ impl Planned {
     /// # Errors
     /// As [`Kept::put`].
     pub(super) fn insert(&mut self, path: &Path, entry: Entry) -> Result<(), FileError> {
-        self.0.put(key(path), entry)
+        self.0.put(key(path)?, entry)
     }
 
     /// Forgets all that is in the directory `path`.
     ///
     /// # Errors
     /// As [`Kept::forget`].
-    pub(super) fn forget_below(&mut self, path: &Path) -> Result<(), FileError> {
-        let key = key(path);
-        self.0.forget(&[&key[..], &[0]].concat(), &[&key[..], &[1]].concat())
+    pub(super) fn forget_below(&mut self, path: &Path, cancel: &Cancel) -> Result<(), FileError> {
+        let key = key(path)?;
+        self.0.forget(&[&key[..], &[0]].concat(), &[&key[..], &[1]].concat(), cancel)
     }
 
     /// Gives all in the order of an archive: parents first, names by their bytes.
@@ -64,11 +67,20 @@ impl Planned {
     }
 }
 
-/// Bytes that have the order of an archive. No name has the byte in it that is between names here.
-fn key(path: &Path) -> Vec<u8> {
-    let mut key = path.as_os_str().as_bytes().to_vec();
-    key.iter_mut().filter(|byte| **byte == b'/').for_each(|byte| *byte = 0);
-    key
+/// Bytes that have the order of an archive, and are the same for all ways to write a path. No name has the byte in it that is
+/// between names here.
+fn key(path: &Path) -> Result<Vec<u8>, FileError> {
+    let mut key = Vec::with_capacity(path.as_os_str().len());
+    for name in path {
+        if name.as_bytes().contains(&0) {
+            return Err(CacheError::invalid("path", path.to_string_lossy(), "there is a NUL in it").into());
+        }
+        if !key.is_empty() {
+            key.push(0);
+        }
+        key.extend_from_slice(name.as_bytes());
+    }
+    Ok(key)
 }
 
 fn path_of(key: &[u8]) -> PathBuf {

@@ -224,6 +224,22 @@ fn a_name_of_a_document_is_no_path() {
         let file = MkfileAction { name, dest: "/d".into(), data, mode: None, owner: None };
         assert_eq!(bench.run(vec![FileAction::Mkfile(file)]).changed(), ["d", "d/n"]);
     }
+    for (name, dest) in ["/", "..", ".", ""].into_iter().flat_map(|name| [(name, "/d/"), (name, "/new/")]) {
+        let bench = Bench::new(&["base/d/"]);
+        let (name, data) = (name.to_owned(), b"1".to_vec());
+        let file = MkfileAction { name, dest: dest.to_owned(), data, mode: None, owner: None };
+        let error = bench.try_run(vec![FileAction::Mkfile(file)]).err().unwrap();
+        assert_eq!(error.to_string(), format!("cannot replace to directory {dest} with file"));
+    }
+}
+
+#[test]
+fn a_nul_in_a_path_divides_no_names() {
+    let bench = Bench::new(&["context/f=1", "context/d/f=1"]);
+    for (source, dest) in [("f", "/x\0y"), ("f", "/x\0y/"), ("d", "/x\0y"), ("d", "/x/y\0")] {
+        let error = bench.try_run(vec![FileAction::Copy(bench.copy(&[source], dest))]).err().unwrap();
+        assert!(error.to_string().ends_with("there is a NUL in it"), "{error}");
+    }
 }
 
 #[test]

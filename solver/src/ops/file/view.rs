@@ -9,6 +9,7 @@ use std::path::{Path, PathBuf};
 use std::rc::Rc;
 use std::sync::Arc;
 
+use boxwright_cache::Cancel;
 use boxwright_cache::Error as CacheError;
 use boxwright_cache::layer::{Metadata, NodeKind, Timestamp};
 use boxwright_cache::snapshot::tree::{Kind, Node, Tree};
@@ -73,12 +74,18 @@ pub(super) struct View {
     any_opaque: bool,
     /// Where what is more than memory should hold may wait.
     spool: Rc<OwnedFd>,
+    cancel: Cancel,
 }
 
 impl View {
     /// # Errors
     /// When the directory `spool` can't be opened once more.
-    pub(super) fn new(base: Arc<Tree>, now: Timestamp, spool: BorrowedFd<'_>) -> Result<View, FileError> {
+    pub(super) fn new(
+        base: Arc<Tree>,
+        now: Timestamp,
+        spool: BorrowedFd<'_>,
+        cancel: &Cancel,
+    ) -> Result<View, FileError> {
         let spool = spool.try_clone_to_owned().map_err(CacheError::io("opening", "a directory of the store"));
         let spool = Rc::new(spool?);
         Ok(View {
@@ -89,6 +96,7 @@ impl View {
             now,
             any_opaque: false,
             spool,
+            cancel: cancel.clone(),
         })
     }
 
@@ -224,7 +232,7 @@ impl View {
             };
             self.any_opaque |= *opaque;
         } else if matches!(before.as_deref(), Some(Entry::Dir { .. })) {
-            self.planned.forget_below(path)?;
+            self.planned.forget_below(path, &self.cancel)?;
         }
         self.planned.insert(path, entry)
     }
