@@ -255,20 +255,6 @@ fn who_waits_for_newuidmap_ends_at_once_and_leaves_no_helper() {
     ran.says_nothing_of(" started");
 }
 
-/// The store is held by somebody else, so that the command is between its ids and the work.
-#[test]
-fn who_has_waited_for_newuidmap_heeds_what_comes_before_the_work() {
-    let script = "../program --root store volume ls -q; mkdir bin; real=$(command -v newuidmap); mkfifo end; \
-         printf '#!/bin/sh\nsleep 0.3\n%s \"$@\"\ntouch mapped\n' $real > bin/newuidmap; chmod +x bin/newuidmap; PATH=$PWD/bin:$PATH; \
-         python3 -c 'import sqlite3; db = sqlite3.connect(\"store/db\"); db.execute(\"PRAGMA locking_mode=EXCLUSIVE\"); \
-             db.execute(\"BEGIN EXCLUSIVE\"); db.commit(); open(\"held\", \"w\"); open(\"end\").read()' & \
-         while ! test -e held; do :; done; ../program --root store run --rm busybox echo started & pid=$!; \
-         while ! test -e mapped; do :; done; kill -INT $pid; \
-         while grep ShdPnd /proc/$pid/status | grep -q '[1-9a-f]'; do :; done; echo > end; wait $pid || echo $?";
-    let ran = as_user(RANGES, script);
-    assert_eq!(ran.stdout, "130\n", "{ran}");
-}
-
 #[test]
 fn under_nohup_the_end_of_a_session_ends_nothing() {
     let boxwright = Boxwright::with_busybox();
