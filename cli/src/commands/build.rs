@@ -4,7 +4,7 @@ mod sources;
 
 use std::collections::BTreeMap;
 use std::num::NonZero;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use boxwright_cache::image::Holder;
 use boxwright_executor::Settings;
@@ -176,12 +176,7 @@ impl Build {
         }
         // What an earlier build wrote there must not be taken for the result of one that fails.
         if let Some(path) = set(self.iidfile.as_ref()) {
-            match std::fs::remove_file(path) {
-                Err(e) if e.kind() != std::io::ErrorKind::NotFound => {
-                    return Err(Error::io("removing", path)(e));
-                }
-                _ => {}
-            }
+            remove_earlier(path)?;
         }
         let watch = self.watch()?;
         let request = self.request(&session.engine)?;
@@ -372,7 +367,8 @@ impl Build {
             // BUILDER/NODE/BUILD, as buildx has it.
             told["buildx.build.ref"] = format!("{0}/{0}/{1}", builders::NAME, built.name).into();
             let text = serde_json::to_string_pretty(&told).expect("names and digests always serialise");
-            write_file(path, |out| out.write_all(text.as_bytes()).map_err(Error::io("writing", path)))?;
+            let written = |e| boxwright_cache::Error::io("writing", path)(e).into();
+            write_file(path, |out| out.write_all(text.as_bytes()).map_err(written))?;
         }
         let Some(image) = &built.image else { return Ok(()) };
         if let Some(path) = set(self.iidfile.as_ref()) {
@@ -380,6 +376,12 @@ impl Build {
         }
         if shows_id { session.print(image.id) } else { Ok(()) }
     }
+}
+
+/// A device or a pipe stays.
+fn remove_earlier(path: &Path) -> Result<()> {
+    let is_result = std::fs::symlink_metadata(path).is_ok_and(|found| found.is_file() || found.is_symlink());
+    if is_result { std::fs::remove_file(path).map_err(Error::io("removing", path)) } else { Ok(()) }
 }
 
 /// As buildx has it, an empty text is none.

@@ -1,8 +1,10 @@
 //! Containers that run, each by a locked file of its name (or else its id). A process that dies, however it dies, has
 //! none; its file says nothing any more.
 
-use std::io::{Read as _, Seek as _, Write as _};
+use std::io::Read as _;
 use std::os::fd::AsFd as _;
+use std::os::unix::fs::FileExt as _;
+use std::time::Duration;
 
 use boxwright_cache::record::ImageRecord;
 use boxwright_cache::{Digest, Store};
@@ -11,6 +13,10 @@ use rustix::fs::{AtFlags, FlockOperation, Mode, OFlags};
 use serde::{Deserialize, Serialize};
 
 use crate::error::{Error, Result};
+
+/// How often, and how long after each other, it is looked at what a locked file says.
+const LOOKS: u32 = 100;
+const LOOK: Duration = Duration::from_millis(2);
 
 /// Held until dropped: a locked file below `containers/`.
 #[derive(Debug)]
@@ -69,7 +75,7 @@ impl ContainerName {
             let links = rustix::fs::fstat(&file)
                 .map_err(Error::io("reading the state of", store.path().join(&path)))?;
             if links.st_nlink > 0 {
-                let mut name = ContainerName { store: store.clone(), path, file };
+                let name = ContainerName { store: store.clone(), path, file };
                 name.describe(&RunningContainer {
                     id: id.to_owned(),
                     process: None,
@@ -86,10 +92,10 @@ impl ContainerName {
     ///
     /// # Errors
     /// When it can't be written.
-    pub(super) fn describe(&mut self, container: &RunningContainer) -> Result<()> {
+    pub(super) fn describe(&self, container: &RunningContainer) -> Result<()> {
         let text = serde_json::to_vec(container).expect("plain data");
-        let written =
-            self.file.set_len(0).and_then(|()| self.file.rewind()).and_then(|()| self.file.write_all(&text));
+        // At no time is there nothing, and what follows the new text is not read.
+        let written = self.file.write_all_at(&text, 0).and_then(|()| self.file.set_len(text.len() as u64));
         written.map_err(Error::io("writing", self.store.path().join(&self.path)))
     }
 }
@@ -128,16 +134,27 @@ impl RunningContainer {
     }
 }
 
-/// None for what is not, or not any more, or not yet, about a container.
+/// None for what is not, or not any more, about a container. Who has just taken the name is about to say more.
 fn read(path: &std::path::Path) -> Option<RunningContainer> {
-    let mut file = std::fs::File::open(path).ok()?;
-    // Whoever runs the container keeps the file locked.
-    if rustix::fs::flock(file.as_fd(), FlockOperation::NonBlockingLockShared).is_ok() {
-        return None;
+    for _ in 0..LOOKS {
+        let mut file = std::fs::File::open(path).ok()?;
+        // Whoever runs the container keeps the file locked.
+        if rustix::fs::flock(file.as_fd(), FlockOperation::NonBlockingLockShared).is_ok() {
+            return None;
+        }
+        let mut text = String::new();
+        file.read_to_string(&mut text).ok()?;
+        if let Some(container) = first(&text) {
+            return Some(container);
+        }
+        std::thread::sleep(LOOK);
     }
-    let mut text = String::new();
-    file.read_to_string(&mut text).ok()?;
-    serde_json::from_str(&text).ok()
+    None
+}
+
+/// The first value of a text, in which the end of a longer one may follow.
+fn first(text: &str) -> Option<RunningContainer> {
+    serde_json::Deserializer::from_str(text).into_iter().next()?.ok()
 }
 
 /// Whether those who lock the file only look whether a container does: for a moment, and together.
@@ -149,7 +166,7 @@ fn taken(name: &str, file: &mut std::fs::File) -> Error {
     let mut text = String::new();
     // The id only helps to find the other one.
     let _ = file.read_to_string(&mut text);
-    let id = serde_json::from_str::<RunningContainer>(&text).map(|other| other.id).unwrap_or_default();
+    let id = first(&text).map(|other| other.id).unwrap_or_default();
     Error::invalid(format!(
         "Conflict. The container name \"/{name}\" is already in use by container \"{id}\". \
          You have to remove (or rename) that container to be able to reuse that name."
@@ -194,6 +211,33 @@ mod tests {
             assert_eq!(find(gone).unwrap_err().to_string(), format!("No such container: {gone}"));
         }
         ContainerName::take(&store, "web", "5678", &image()).unwrap();
+    }
+
+    #[test]
+    fn what_is_said_of_a_container_is_there_at_any_time() {
+        let dir = tempfile::tempdir().unwrap();
+        let store = Store::open(&dir.path().join("store")).unwrap();
+        let name = ContainerName::take(&store, "web", "1234", &image()).unwrap();
+        let path = store.path().join("containers/web");
+        let long = std::fs::read_to_string(&path).unwrap();
+        // As the next, shorter text leaves it for a moment.
+        let short = long.replace("1234", "5");
+        std::fs::write(&path, format!("{short}{}", &long[short.len()..])).unwrap();
+        assert_eq!(RunningContainer::find(store.path(), "web").unwrap().id, "5");
+        // Who has the name says later what it is for.
+        std::fs::write(&path, "").unwrap();
+        std::thread::scope(|scope| {
+            let found = scope.spawn(|| RunningContainer::find(store.path(), "web"));
+            name.describe(&RunningContainer {
+                id: "77".to_owned(),
+                process: None,
+                names: NameFiles::default(),
+                ports: Vec::new(),
+                image: Some(image()),
+            })
+            .unwrap();
+            assert_eq!(found.join().unwrap().unwrap().id, "77");
+        });
     }
 
     #[test]

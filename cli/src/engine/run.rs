@@ -97,8 +97,7 @@ impl Engine {
                 .hex();
         check_terminal(request)?;
         let watch = Watch::when_long(signals, &self.cancel);
-        let mut name =
-            ContainerName::take(&self.store, request.name.as_deref().unwrap_or(&id), &id, &image.id)?;
+        let name = ContainerName::take(&self.store, request.name.as_deref().unwrap_or(&id), &id, &image.id)?;
         let scratch = Scratch(self.store.new_layer()?);
         let snapshot = Snapshot::of_image(image.layers.clone());
         let root = self.root(&snapshot, &scratch, request.read_only)?;

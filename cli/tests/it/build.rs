@@ -2,7 +2,8 @@
 
 use std::fs;
 use std::io::Write;
-use std::process::Stdio;
+use std::os::unix::fs::FileTypeExt as _;
+use std::process::{Command, Stdio};
 
 use boxwright_testdata::listing::Listing;
 use boxwright_testdata::{Ran, run};
@@ -59,6 +60,11 @@ fn quiet_prints_the_id_alone_and_iidfile_has_it() {
     let id = ran.ok();
     assert!(id.starts_with("sha256:") && id.len() == 7 + 64 + 1, "{id:?}");
     assert_eq!(fs::read_to_string(file).unwrap(), id.trim_end());
+    // What is no file of an earlier build stays what it is.
+    let null = boxwright.scratch("null");
+    run(Command::new("mknod").arg(&null).args(["c", "1", "3"])).ok();
+    boxwright.build(&context, &["--iidfile", null.to_str().unwrap()]).ok();
+    assert!(fs::metadata(&null).unwrap().file_type().is_char_device());
     assert_eq!(boxwright.inspect(id.trim_end())["Config"]["Labels"]["a"], "b");
 }
 

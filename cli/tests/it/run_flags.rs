@@ -2,6 +2,7 @@
 
 use std::fs;
 
+use crate::network::{end, start};
 use crate::tool::{Boxwright, Context};
 
 /// `run --rm FLAGS busybox sh -c SCRIPT`: what it printed.
@@ -85,6 +86,7 @@ fn the_hosts_sysfs_may_be_shown() {
     let all = "test -n \"$(ls -A /sys/kernel)\" && echo shown";
     assert_eq!(sh(&boxwright, &["--privileged", "-v", "/sys:/sys"], all), "shown\n");
     refused(&boxwright, &["--tmpfs", "/sys"], "it is a mount of the container's own");
+    refused(&boxwright, &["-v", "/sys/kernel:/sys"], "it is a mount of the container's own");
 }
 
 #[test]
@@ -102,6 +104,13 @@ fn settings_of_the_kernel_are_the_containers_own() {
     let hosts = ["--net", "host", "--sysctl", "net.ipv4.ip_forward=1"];
     refused(&boxwright, &hosts, "not allowed in host network namespace");
     refused(&boxwright, &["--net", "none", "--sysctl", "net.no=1"], "setting the sysctl net.no=1");
+    // What another container is in may be the host's as well.
+    let before = std::fs::read_to_string("/proc/sys/net/ipv4/ip_default_ttl").unwrap();
+    let other = start(&boxwright, &["--net", "host", "--name", "other"], "");
+    let joined = ["--net", "container:other", "--sysctl", "net.ipv4.ip_default_ttl=65"];
+    refused(&boxwright, &joined, "not allowed in host network namespace");
+    end(other);
+    assert_eq!(std::fs::read_to_string("/proc/sys/net/ipv4/ip_default_ttl").unwrap(), before);
 }
 
 #[test]

@@ -202,13 +202,15 @@ fn is_file(source: &MountSource) -> Result<bool> {
     Ok(FileType::from_raw_mode(stat(source)?.st_mode) == FileType::RegularFile)
 }
 
-/// Whether it is one of the host's, or a directory of it: what is masked in our own is masked in that.
+/// Whether it is all of one: what is masked in our own is masked in that.
 fn is_sysfs(source: &MountSource) -> Result<bool> {
     let MountSource::Bind(Bind { source, .. }) = source else { return Ok(false) };
     let found = fstatfs(source).map_err(Error::io("looking at a mount's source", ""))?;
-    Ok(found.f_type == SYSFS_MAGIC && kind(source)? == FileType::Directory)
+    Ok(found.f_type == SYSFS_MAGIC && stat(source)?.st_ino == SYSFS_ROOT)
 }
 
+/// The number of the first directory of each.
+const SYSFS_ROOT: u64 = 1;
 /// Of `statfs`; from the kernel's `magic.h`.
 const SYSFS_MAGIC: rustix::fs::FsWord = 0x6265_6572;
 

@@ -3,6 +3,8 @@
 
 use std::ffi::CString;
 
+use rustix::fs::{fstat, stat};
+
 use crate::error::{Error, Result};
 use crate::spec::{Network, Spec};
 
@@ -23,13 +25,26 @@ pub(super) fn paths(spec: &Spec) -> Result<Vec<(CString, CString)>> {
         {
             return Err(Error::start(125, format!("sysctl '{name}={value}' is not allowed")));
         }
-        if of_network && matches!(spec.network, Network::Host) {
+        if of_network && is_hosts(&spec.network)? {
             return Err(Error::start(125, format!("sysctl {name:?} not allowed in host network namespace")));
         }
         let string = |text: String| CString::new(text).map_err(|_| super::nul("a sysctl"));
         found.push((string(format!("sys/{}", name.replace('.', "/")))?, string(value.clone())?));
     }
     Ok(found)
+}
+
+/// Whether it is that of whoever started us, which may also be what another container is in.
+fn is_hosts(network: &Network) -> Result<bool> {
+    let joined = match network {
+        Network::Host => return Ok(true),
+        Network::None => return Ok(false),
+        Network::Joined(namespace) => fstat(namespace),
+    };
+    let of = "looking at a network namespace";
+    let (joined, own) =
+        (joined.map_err(Error::io(of, ""))?, stat(c"/proc/self/ns/net").map_err(Error::io(of, ""))?);
+    Ok((joined.st_dev, joined.st_ino) == (own.st_dev, own.st_ino))
 }
 
 /// Words with dots between them, so that what becomes of them leads nowhere else.
