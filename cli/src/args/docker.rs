@@ -40,7 +40,7 @@ pub(crate) struct DockerFlags {
     sbom: Option<String>,
 }
 
-/// Docker's flag of `build`, `pull` and `push`.
+/// Docker's flag of `build`, `run`, `pull` and `push`.
 #[derive(Debug, clap::Args)]
 pub(crate) struct ContentTrust {
     /// Accepted for docker's sake: signatures are not looked at

@@ -1,6 +1,7 @@
 //! Flags of `run` that docker's scripts pass and that have nothing to change here: what they ask for is so anyway, or
 //! they are refused.
 
+use super::ContentTrust;
 use crate::error::{Error, Result};
 
 #[derive(Debug, clap::Args)]
@@ -14,9 +15,8 @@ pub(crate) struct DockerRunFlags {
     /// Accepted for docker's sake: signals are passed on
     #[arg(long, default_value_t = true, action = clap::ArgAction::Set, num_args = 0..=1, require_equals = true, default_missing_value = "true", value_parser = super::boolean, hide = true)]
     sig_proxy: bool,
-    /// Accepted for docker's sake: signatures are not looked at
-    #[arg(long, default_value_t = true, action = clap::ArgAction::Set, num_args = 0..=1, require_equals = true, default_missing_value = "true", value_parser = super::boolean, hide = true)]
-    disable_content_trust: bool,
+    #[command(flatten)]
+    trust: ContentTrust,
     /// `no`: it is not started again
     #[arg(long, value_name = "POLICY", default_value = "", hide = true)]
     restart: String,
@@ -56,10 +56,10 @@ impl DockerRunFlags {
     /// Refuses what would change something.
     pub(crate) fn check(&self, interactive: bool) -> Result<()> {
         self.check_streams(interactive)?;
+        self.trust.check()?;
         for (flag, changes) in [
             ("--detach", self.detach),
             ("--sig-proxy=false", !self.sig_proxy),
-            ("--disable-content-trust=false", !self.disable_content_trust),
             ("--oom-kill-disable", self.oom_kill_disable),
         ] {
             if changes {

@@ -7,7 +7,7 @@ use boxwright_cache::record::BuildStep;
 
 use super::Session;
 use super::build::Build;
-use crate::args::{self, StepFlags};
+use crate::args::{self, StepFlags, env};
 use crate::call::visible;
 use crate::engine::{DockerfileSource, Engine, Kept, ShellRequest};
 use crate::error::{Error, Result};
@@ -85,12 +85,6 @@ impl Debug {
     }
 }
 
-/// Those that a step has that was given none by `--build-arg`.
-fn proxies() -> Vec<String> {
-    let told = config::proxies_of_containers().into_iter();
-    told.map(|(name, value)| format!("{name}={value}")).collect()
-}
-
 impl Shell {
     /// Gives the exit code of the shell.
     pub(crate) fn execute(self, session: &mut Session<'_>) -> Result<u8> {
@@ -120,7 +114,8 @@ impl Shell {
             command: self.command,
             allowed: self.steps.allowed(false)?,
             steps: self.steps.settings()?,
-            proxies: proxies(),
+            // Those of the build's own arguments are known to nobody any more.
+            proxies: env::variables(&[], &[])?,
             hosts: self.steps.hosts()?,
         };
         session.engine.shell(&request, &signals, greet)
